@@ -1,0 +1,1 @@
+"""Models that come with so3k-md: NAME.pt with its card NAME.md."""
