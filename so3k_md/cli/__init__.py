@@ -1,1 +1,116 @@
-"""so3k-md."""
+"""The command line: `so3k-md VERB …`, where each verb is one file of this folder.
+
+A verb's file has `HELP` (one line), `configure(parser)` and `run(args)`; heavy packages are imported in `run`.
+Mistakes of the user arrive here as `So3kError` and leave as one line on stderr with exit code 2.
+"""
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from importlib.metadata import version
+from types import ModuleType
+from typing import NoReturn
+
+from so3k_md.errors import So3kError
+
+VERBS = ("train", "eval", "export", "info", "lammps", "analyze", "doctor")
+
+# Import name of each optional package -> the extra that brings it.
+EXTRAS = {
+    "openmm": "openmm",
+    "openmmtorch": "openmm",
+    "openmmml": "openmm",
+    "vesin_torch": "openmm",
+    "lammps": "lammps",
+    "mdtraj": "analysis",
+    "matplotlib": "analysis",
+    "h5py": "analysis",
+    "tables": "analysis",
+    "tensorboard": "analysis",
+    "so3krates_torch": "so3lr",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line, like every other mistake of the user."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise So3kError(f"{message}; see `{self.prog} --help`")
+
+
+def load_verb(name: str) -> ModuleType:
+    """The file of one verb."""
+    return importlib.import_module(f"so3k_md.cli.{name}")
+
+
+def build_parser(verbs: tuple[str, ...]) -> Parser:
+    """The parser of the given verbs: only the one in use, so that the others need not be imported."""
+    common = argparse.ArgumentParser(add_help=False)
+    # SUPPRESS: a default here would undo a `--debug` that stands before the verb.
+    common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    parser = Parser("so3k-md", description="So3krates force fields in OpenMM and LAMMPS.", parents=[common])
+    parser.add_argument("--version", action="version", version=f"so3k-md {version('so3k-md')}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name in verbs:
+        verb = load_verb(name)
+        child = subparsers.add_parser(name, help=verb.HELP, description=verb.HELP, parents=[common])
+        verb.configure(child)
+        child.set_defaults(run=verb.run)
+    return parser
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The arguments of one verb."""
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    if chosen is not None and chosen not in VERBS:
+        near = difflib.get_close_matches(chosen, VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(VERBS)}"
+        raise So3kError(f"unknown verb '{chosen}': {hint}")
+    return build_parser((chosen,) if chosen else VERBS).parse_args(argv)
+
+
+def describe(error: BaseException) -> tuple[str, int]:
+    """The one line that an exception leaves on stderr, and the exit code."""
+    if isinstance(error, So3kError):
+        return str(error), 2
+    if isinstance(error, ModuleNotFoundError) and (package := str(error.name).split(".")[0]) in EXTRAS:
+        return f"the package {package} is not installed: pip install 'so3k-md[{EXTRAS[package]}]'", 2
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{where}: free space, change the rights or choose another path", 2
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C", 130
+    return f"{type(error).__name__}: {error}; run again with --debug for the traceback", 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0, 2 for the user's mistakes, 130 for Ctrl-C, 1 for ours."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        args = parse(argv)
+        args.run(args)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        discard_stdout(error)
+        if isinstance(error, BrokenPipeError):  # `so3k-md … | head`: the reader has seen enough
+            return 0
+        line, code = describe(error)
+        print("so3k-md: error:", " ".join(line.split()), file=sys.stderr)
+        return code
+    return 0
+
+
+def discard_stdout(error: BaseException) -> None:
+    """Point a stdout that cannot be written elsewhere, or the interpreter complains again as it leaves."""
+    if not isinstance(error, OSError):
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
