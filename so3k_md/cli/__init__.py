@@ -1,6 +1,6 @@
 """The command line: `so3k-md VERB …`, where each verb is one file of this folder.
 
-A verb's file has `HELP` (one line), `configure(parser)` and `run(args)`; heavy packages are imported in `run`.
+A verb's file has `HELP` (one line), `configure(parser)` and `run(args)`, where heavy packages are imported.
 Mistakes of the user arrive here as `So3kError` and leave as one line on stderr with exit code 2.
 """
 
@@ -49,7 +49,7 @@ def load_verb(name: str) -> ModuleType:
 
 def build_parser(verbs: tuple[str, ...]) -> Parser:
     """The parser of the given verbs: only the one in use, so that the others need not be imported."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     # SUPPRESS: a default here would undo a `--debug` that stands before the verb.
     common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     parser = Parser("so3k-md", description="So3krates force fields in OpenMM and LAMMPS.", parents=[common])
