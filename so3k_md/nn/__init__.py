@@ -1,1 +1,1 @@
-"""so3k-md."""
+"""The parts of the model, each with its formula; all of it can be scripted."""
