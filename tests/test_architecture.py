@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # module, whose files may import each other.
 FLOORS = (
     "errors",
-    "files units graph",
+    "files units graph verlet",
     "nn.activation nn.segment",
     "nn.linear nn.spherical nn.radial",
     "nn.embedding nn.readout nn.attention nn.interaction",
