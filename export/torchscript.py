@@ -1,0 +1,70 @@
+"""Write a model as one TorchScript file that says what it is."""
+
+import hashlib
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from so3k_md.config import to_mapping
+from so3k_md.export.contract import EXTRA_FILE, FORMAT_VERSION
+from so3k_md.files import atomic
+from so3k_md.model import So3krates
+
+
+def script(model: So3krates) -> torch.jit.ScriptModule:
+    """The TorchScript form of a model, stages and attributes included."""
+    with warnings.catch_warnings():
+        # deprecated upstream, yet the only form that openmm-torch and libtorch in LAMMPS load today
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(model.eval())
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def describe(model: So3krates, name: str) -> dict[str, Any]:
+    """The metadata of an exported file: what training knows, completed by what the model itself knows."""
+    from so3k_md import __version__
+
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    references = {str(z): float(model.head.shift[z]) for z in model.elements}
+    return json.loads(model.metadata) | {
+        "name": name,
+        "format_version": FORMAT_VERSION,
+        "config": to_mapping(model.config),
+        "elements": model.elements,
+        "units": {"length": "Angstrom", "energy": "eV"},
+        "dtype": dtype,
+        "cutoff_angstrom": model.cutoff,
+        "nonlocal": model.nonlocal_kind,
+        "energy_reference_ev": references,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "weights_sha256": weights_hash(model),
+        "versions": {"so3k_md": __version__, "torch": torch.__version__, "python": sys.version.split()[0]},
+    }
+
+
+def save(model: So3krates, path: str | Path, name: str) -> torch.jit.ScriptModule:
+    """Script a model and write it atomically; returns the scripted module.
+
+    Args:
+        model: the eager model in the precision in which it shall be stored.
+        path: the `.pt` file.
+        name: what the model calls itself.
+    """
+    model.metadata = json.dumps(describe(model, name))
+    scripted = script(model)
+    with atomic(path) as temporary:
+        torch.jit.save(scripted, str(temporary), _extra_files={EXTRA_FILE: model.metadata})
+    return scripted

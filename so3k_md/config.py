@@ -1,0 +1,79 @@
+"""Strict dataclasses from plain values: every key known, every type right."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from so3k_md.errors import So3kError
+
+T = TypeVar("T")
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], where: str, base: T | None = None) -> T:
+    """A dataclass from plain values; every key must exist and every value have the field's type.
+
+    A field whose name ends in an underscore, because the bare word is a Python keyword, is written without it.
+
+    Args:
+        cls: the dataclass.
+        values: keys and values as read from a file.
+        where: what to call the section in messages, such as "model".
+        base: take missing keys from this instance instead of the defaults.
+
+    Raises:
+        So3kError: unknown key (naming the nearest one), wrong type, or missing required key.
+    """
+    fields = {field.name.rstrip("_"): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    parsed = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise So3kError(f"unknown key {where}.{key}: {nearest(str(key), list(fields))}")
+        name = fields[key].name
+        parsed[name] = _coerce(value, hints[name], f"{where}.{key}")
+    if base is not None:
+        return dataclasses.replace(base, **parsed)  # type: ignore[type-var]
+    for key, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in parsed:
+            raise So3kError(f"missing key {where}.{key}: {field.metadata.get('doc', 'it is required')}")
+    return cls(**parsed)
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The plain values of a dataclass, keyed as in a file."""
+    return {
+        key.rstrip("_"): list(value) if isinstance(value, tuple) else value
+        for key, value in dataclasses.asdict(config).items()
+    }
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """The remedy for a word that is not known: the closest one that is, or all of them."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    return f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}"
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the annotated type; YAML's own types, and numbers written like 1e-3, are understood."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _coerce(value, next(a for a in arguments if a is not type(None)), where)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_coerce(item, arguments[0], where) for item in value)
+    if hint is float and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    elif hint in (bool, str) and isinstance(value, hint):
+        return value
+    expected = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}.get(hint, "a list")
+    raise So3kError(f"{where} = {value!r} has the wrong type: {expected} is needed")
