@@ -1,0 +1,146 @@
+"""npz files in the style of MD17, rMD17 and QM7-X: one array per quantity, all frames of one file together."""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from so3k_md.data.frames import Record
+from so3k_md.errors import So3kError
+
+NUMBERS = ("z", "Z", "nuclear_charges", "atomic_numbers", "numbers", "species")
+POSITIONS = ("R", "coords", "positions", "coordinates", "xyz")
+DEFAULTS = {
+    "energy": ("E", "energies", "energy"),
+    "forces": ("F", "forces"),
+    "stress": ("stress",),
+    "virial": ("virial",),
+}
+CELL = ("cell", "lattice")
+STATED_UNITS = {"e_unit": "energy", "r_unit": "length"}  # written by sGDML beside the arrays
+ALIASES = {"ang": "angstrom", "å": "angstrom", "ha": "hartree", "au": "hartree", "a0": "bohr"}
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def read_arrays(
+    path: Path, keys: dict[str, str], units: dict[str, str]
+) -> Iterator[tuple[Record, list[str]]]:
+    """The frames of an npz file, each with the keys of the file.
+
+    Atomic numbers may be common to all frames (n,) or per frame (frames, n), padded with zeros.
+
+    Args:
+        path: the file.
+        keys: the keys that were asked for; others have their usual names.
+        units: the stated units of energy and length.
+
+    Raises:
+        So3kError: names the array that is missing or has the wrong shape.
+    """
+    arrays = _load(path)
+    present = sorted(arrays)
+    _check_stated_units(arrays, units, path)
+    numbers = _first(arrays, NUMBERS, "atomic numbers", path)
+    positions = _first(arrays, POSITIONS, "positions", path)
+    if positions.ndim == 2:
+        positions = positions[None]
+    if positions.ndim != 3 or positions.shape[2] != 3:
+        raise So3kError(f"{path}: positions have shape {positions.shape}, expected (frames, atoms, 3)")
+    n_frames, n_atoms = positions.shape[:2]
+    if numbers.shape not in ((n_atoms,), (n_frames, n_atoms)):
+        raise So3kError(f"{path}: {n_atoms} positions per frame, yet atomic numbers of shape {numbers.shape}")
+    labels = {
+        label: _per_frame(_choose(arrays, keys, label), n_frames, label, path)
+        for label in DEFAULTS
+        if _choose(arrays, keys, label) is not None
+    }
+    cells = next((arrays[key] for key in CELL if key in arrays), None)
+    pbc = np.atleast_1d(arrays.get("pbc", np.array(cells is not None)))
+    for index in range(n_frames):
+        z = numbers if numbers.ndim == 1 else numbers[index]
+        real = z != 0
+        chosen = {label: values[index] for label, values in labels.items()}
+        if "forces" in chosen and chosen["forces"].shape == (n_atoms, 3):
+            chosen["forces"] = chosen["forces"][real]
+        cell = None if cells is None else _cell(cells, index, n_frames, path)
+        periodic = pbc[index] if pbc.ndim == 2 else pbc
+        yield Record(z[real], positions[index][real], cell, periodic, chosen), present
+
+
+def _load(path: Path) -> Arrays:
+    """All arrays of the file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise So3kError(f"{path}: holds one array; an npz file with named arrays is needed")
+            return {key: archive[key] for key in archive.files}
+    except (
+        ValueError,
+        EOFError,
+        OSError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+    ) as error:
+        raise So3kError(
+            f"{path}: cannot be read as npz ({' '.join(str(error).split())[:80]}); it may be truncated: fetch it again"
+        ) from error
+
+
+def _first(arrays: Arrays, names: tuple[str, ...], what: str, path: Path) -> NDArray[Any]:
+    """The array under the first of the names that is there."""
+    for name in names:
+        if name in arrays:
+            return arrays[name]
+    raise So3kError(
+        f"{path}: no {what}; expected one of {', '.join(names)}, found {', '.join(sorted(arrays))}"
+    )
+
+
+def _choose(arrays: Arrays, keys: dict[str, str], label: str) -> NDArray[Any] | None:
+    """The array of a label: under the key asked for, else under its usual names."""
+    names = (keys[label],) if label in keys else DEFAULTS[label]
+    return next((arrays[name] for name in names if name in arrays), None)
+
+
+def _per_frame(values: NDArray[Any] | None, n_frames: int, label: str, path: Path) -> NDArray[Any]:
+    """One entry per frame, or a refusal."""
+    values = np.atleast_1d(np.asarray(values))
+    if n_frames == 1 and label == "forces" and values.ndim == 2:
+        values = values[None]
+    if len(values) != n_frames:
+        raise So3kError(
+            f"{path}: {n_frames} frames, yet {len(values)} entries of {label}; correct the file or the key"
+        )
+    return values
+
+
+def _cell(cells: NDArray[Any], index: int, n_frames: int, path: Path) -> NDArray[Any]:
+    """The lattice of one frame, from one cell for all or one each, as vectors or edge lengths."""
+    if cells.shape in ((n_frames, 3, 3), (n_frames, 9)):
+        return cells[index].reshape(3, 3)
+    if cells.shape == (3, 3):
+        return cells
+    if cells.shape == (3,):
+        return np.diag(cells)
+    raise So3kError(f"{path}: cell has shape {cells.shape}, expected ({n_frames}, 3, 3), (3, 3) or (3,)")
+
+
+def _check_stated_units(arrays: Arrays, units: dict[str, str], path: Path) -> None:
+    """Refuse a file that states other units than the user."""
+    for key, quantity in STATED_UNITS.items():
+        if key not in arrays:
+            continue
+        said = arrays[key].item() if arrays[key].size == 1 else str(arrays[key])
+        name = (said.decode() if isinstance(said, bytes) else str(said)).lower()
+        if ALIASES.get(name, name) != units[quantity].lower():
+            raise So3kError(
+                f"{path}: states {quantity} in {name} ({key}), and {units[quantity]} was asked for; "
+                f"set {quantity}_unit to what it is"
+            )

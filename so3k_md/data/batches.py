@@ -1,0 +1,112 @@
+"""Frames as graphs and targets, in batches that mix structures of any size."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from so3k_md.data.frames import Frame
+from so3k_md.errors import So3kError
+from so3k_md.graph import Graph, collate
+from so3k_md.neighbors import build_graph
+
+
+class Targets(NamedTuple):
+    """Reference labels of a batch in float64; where a label is missing, its entry is zero and its mask False."""
+
+    energy: Tensor  # (frames,), eV
+    forces: Tensor  # (atoms, 3), eV/Å
+    stress: Tensor  # (frames, 3, 3), eV/Å³
+    has_energy: Tensor  # (frames,) bool
+    has_forces: Tensor  # (atoms,) bool
+    has_stress: Tensor  # (frames,) bool
+    volume: Tensor  # (frames,), Å³; 1 where there is none
+    n_atoms: Tensor  # (frames,) int64
+
+
+class Batch(NamedTuple):
+    """Structures and what they should give."""
+
+    graph: Graph
+    targets: Targets
+
+    def to(self, device: str | torch.device) -> "Batch":
+        """The same on another device."""
+        graph = Graph(*(tensor.to(device) for tensor in self.graph))
+        return Batch(graph, Targets(*(tensor.to(device) for tensor in self.targets)))
+
+
+class Dataset:
+    """Frames whose graphs are built once and kept."""
+
+    def __init__(self, frames: Sequence[Frame], cutoff: float):
+        self.frames = list(frames)
+        self.cutoff = cutoff
+        self.graphs = [to_graph(frame, cutoff) for frame in self.frames]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Batch:
+        """The frames of the given indices, in that order."""
+        return Batch(
+            collate([self.graphs[i] for i in indices]), to_targets([self.frames[i] for i in indices])
+        )
+
+
+def batches(
+    dataset: Dataset, batch_size: int, order: Sequence[int] | NDArray[np.int64] | None = None
+) -> Iterator[Batch]:
+    """The data set in batches.
+
+    Args:
+        dataset: the frames.
+        batch_size: frames per batch; the last one may be smaller.
+        order: indices in the order of use, such as a permutation; None for the order of the file.
+    """
+    order = np.arange(len(dataset)) if order is None else order
+    for start in range(0, len(order), batch_size):
+        yield dataset.batch(order[start : start + batch_size])
+
+
+def to_graph(frame: Frame, cutoff: float) -> Graph:
+    """The graph of a frame.
+
+    Args:
+        frame: a structure.
+        cutoff: Å.
+
+    Raises:
+        So3kError: two atoms on one spot, named with file and frame.
+    """
+    try:
+        return build_graph(frame.numbers, frame.positions, frame.cell, frame.pbc, cutoff)
+    except So3kError as error:
+        raise So3kError(f"{frame.where}: {error}") from error
+
+
+def to_targets(frames: Sequence[Frame]) -> Targets:
+    """The labels of frames, one after the other."""
+
+    def floats(values: list[NDArray[np.float64] | float]) -> Tensor:
+        return torch.from_numpy(np.array(values, dtype=np.float64))
+
+    def joined(frame: Frame) -> NDArray[np.float64]:
+        return np.zeros((len(frame.numbers), 3)) if frame.forces is None else frame.forces
+
+    n_atoms = torch.tensor([len(frame.numbers) for frame in frames])
+    return Targets(
+        energy=floats([frame.energy or 0.0 for frame in frames]),
+        forces=torch.from_numpy(np.concatenate([joined(frame) for frame in frames])),
+        stress=floats([np.zeros((3, 3)) if frame.stress is None else frame.stress for frame in frames]),
+        has_energy=torch.tensor([frame.energy is not None for frame in frames]),
+        has_forces=torch.repeat_interleave(
+            torch.tensor([frame.forces is not None for frame in frames]), n_atoms
+        ),
+        has_stress=torch.tensor([frame.stress is not None for frame in frames]),
+        volume=floats([frame.volume or 1.0 for frame in frames]),
+        n_atoms=n_atoms,
+    )

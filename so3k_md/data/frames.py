@@ -1,0 +1,216 @@
+"""One labelled structure, whatever file it came from, in eV and Å; every doubt about it is settled here."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import ase.units
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from so3k_md.errors import So3kError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+ENERGY_UNITS = {
+    "eV": 1.0,
+    "meV": 1e-3,
+    "kcal/mol": ase.units.kcal / ase.units.mol,
+    "kJ/mol": ase.units.kJ / ase.units.mol,
+    "Hartree": ase.units.Hartree,
+    "Rydberg": ase.units.Rydberg,
+}  # eV
+LENGTH_UNITS = {"Angstrom": 1.0, "nm": ase.units.nm, "Bohr": ase.units.Bohr}  # Å
+LABELS = ("energy", "forces", "stress")
+LARGEST = 1e10  # a label beyond this, in eV and Å, is a fill value
+
+
+class Frame(NamedTuple):
+    """A structure and its reference labels; a missing label is None."""
+
+    numbers: Ints  # (n,), atomic numbers
+    positions: Floats  # (n, 3), Å
+    cell: Floats | None  # (3, 3), rows are lattice vectors, Å
+    pbc: NDArray[np.bool_]  # (3,)
+    energy: float | None  # eV
+    forces: Floats | None  # (n, 3), eV/Å
+    stress: Floats | None  # (3, 3), eV/Å³, positive = tension (ASE); only where periodic
+    index: int  # place in the file
+    source: str  # the file
+
+    @property
+    def where(self) -> str:
+        """File and frame, for messages."""
+        return f"{self.source}, frame {self.index}"
+
+    @property
+    def volume(self) -> float | None:
+        """Volume of the cell in Å³, or None where there is no stress to speak of."""
+        if self.cell is None or not self.pbc.any():
+            return None
+        return float(abs(np.linalg.det(self.cell))) or None
+
+
+class Record(NamedTuple):
+    """What a reader found for one frame, in the units of the file and not yet checked."""
+
+    numbers: Any
+    positions: Any
+    cell: Any
+    pbc: Any
+    labels: dict[str, Any]  # energy, forces, stress or virial; absent where the file has none
+
+
+def unit_factor(unit: str, known: dict[str, float]) -> float:
+    """The value of a unit in eV or Å.
+
+    Raises:
+        So3kError: the unit is not known.
+    """
+    by_name = {name.lower(): value for name, value in known.items()}
+    if unit.lower() not in by_name:
+        raise So3kError(f"unknown unit '{unit}': choose from {', '.join(known)}")
+    return by_name[unit.lower()]
+
+
+def to_frame(record: Record, index: int, source: str, energy_unit: float, length_unit: float) -> Frame:
+    """Check a record and convert it, once, to eV and Å.
+
+    Args:
+        record: as read.
+        index: place in the file.
+        source: the file.
+        energy_unit: one unit of the file in eV.
+        length_unit: one unit of the file in Å.
+
+    Raises:
+        So3kError: names file, frame, key and remedy.
+    """
+    where = f"{source}, frame {index}"
+    numbers = _numbers(record.numbers, where)
+    n = len(numbers)
+    if n == 0:
+        raise So3kError(f"{where}: holds no atoms; remove the frame")
+    positions = _array(record.positions, (n, 3), "positions", where) * length_unit
+    cell, pbc = _cell(record.cell, record.pbc, where)
+    cell = None if cell is None else cell * length_unit
+    labels = record.labels
+    energy = forces = None
+    if labels.get("energy") is not None:
+        energy = float(_array(labels["energy"], (1,), "energy", where)[0] * energy_unit)
+    if labels.get("forces") is not None:
+        forces = _array(labels["forces"], (n, 3), "forces", where) * (energy_unit / length_unit)
+    frame = Frame(numbers, positions, cell, pbc, energy, forces, None, index, source)
+    return frame._replace(stress=_stress(labels, frame.volume, energy_unit, length_unit, where))
+
+
+def require_labels(frames: Iterable[Frame], labels: Iterable[str]) -> None:
+    """Refuse frames that lack a label.
+
+    Args:
+        frames: what was read.
+        labels: of energy, forces, stress.
+
+    Raises:
+        So3kError: names the first frame without it.
+    """
+    labels = tuple(labels)
+    for frame in frames:
+        for label in labels:
+            if getattr(frame, label) is None:
+                raise So3kError(
+                    f"{frame.where}: has no {label}; name its key ({label}_key), or leave {label} out of the loss"
+                )
+
+
+def require_elements(frames: Iterable[Frame], elements: Iterable[int]) -> None:
+    """Refuse frames with an element that the model does not know.
+
+    Args:
+        frames: what was read.
+        elements: atomic numbers that the model knows.
+
+    Raises:
+        So3kError: names the first such frame and element.
+    """
+    known = np.array(sorted(int(z) for z in elements))
+    for frame in frames:
+        unknown = np.setdiff1d(frame.numbers, known)
+        if len(unknown):
+            raise So3kError(
+                f"{frame.where}: element {chemical_symbols[unknown[0]]} is unknown to the model, which knows "
+                f"{', '.join(chemical_symbols[z] for z in known)}; remove the frame or train with that element"
+            )
+
+
+def _array(value: Any, shape: tuple[int, ...], name: str, where: str) -> Floats:
+    """A finite float64 array of the shape, or a refusal."""
+    try:
+        if np.asarray(value).dtype.kind not in "fiu":
+            raise ValueError
+        array = np.asarray(value, dtype=np.float64)
+    except (ValueError, TypeError):
+        raise So3kError(f"{where}: {name} holds {str(value)[:40]!r}, not numbers; correct the file") from None
+    if array.size != np.prod(shape) or (array.ndim > 1 and array.shape != shape):
+        raise So3kError(
+            f"{where}: {name} has shape {array.shape}, expected {shape}; correct the file or the key"
+        )
+    bad = np.flatnonzero(~(np.abs(array.reshape(-1)) < LARGEST))
+    if len(bad):
+        place = f" of atom {bad[0] // 3}" if shape[0] != 1 and name in ("positions", "forces") else ""
+        raise So3kError(
+            f"{where}: {name}{place} is {array.reshape(-1)[bad[0]]}; numbers must be finite: remove the frame or "
+            "correct the file"
+        )
+    return array.reshape(shape)
+
+
+def _numbers(value: Any, where: str) -> Ints:
+    """Atomic numbers from 1 to 118, or a refusal."""
+    array = np.asarray(value)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise So3kError(
+            f"{where}: atomic numbers must be one list of integers, not {array.dtype} {array.shape}"
+        )
+    numbers = array.astype(np.int64)
+    bad = np.flatnonzero((numbers < 1) | (numbers >= len(chemical_symbols)))
+    if len(bad):
+        raise So3kError(
+            f"{where}: atom {bad[0]} has atomic number {numbers[bad[0]]}, which is no element; correct it"
+        )
+    return numbers
+
+
+def _cell(value: Any, pbc: Any, where: str) -> tuple[Floats | None, NDArray[np.bool_]]:
+    """Lattice vectors and periodic axes that fit each other, or a refusal."""
+    periodic = np.array(np.broadcast_to(np.asarray(pbc, dtype=bool), (3,)))
+    if value is None or not np.any(value):
+        if periodic.any():
+            raise So3kError(f"{where}: periodic, yet without a cell; add the lattice or set pbc to F F F")
+        return None, periodic
+    cell = _array(value, (3, 3), "cell", where)
+    lengths = np.linalg.norm(cell, axis=1)
+    vectors = cell[periodic] / np.where(lengths > 0, lengths, 1.0)[periodic, None]
+    if len(vectors) and np.linalg.svd(vectors, compute_uv=False)[-1] < 1e-6:
+        raise So3kError(
+            f"{where}: the cell {cell.tolist()} is flat along a periodic axis; correct lattice or pbc"
+        )
+    return cell, periodic
+
+
+def _stress(
+    labels: dict[str, Any], volume: float | None, energy_unit: float, length_unit: float, where: str
+) -> Floats | None:
+    """The stress in eV/Å³ from six (xx yy zz yz xz xy) or nine numbers, or from −virial / volume."""
+    name = next((name for name in ("stress", "virial") if labels.get(name) is not None), None)
+    if name is None or volume is None:
+        return None
+    flat = np.asarray(labels[name]).reshape(-1)
+    if flat.size == 6:
+        flat = flat[[0, 5, 4, 5, 1, 3, 4, 3, 2]]
+    matrix = _array(flat, (9,), name, where).reshape(3, 3)
+    matrix = 0.5 * (matrix + matrix.T)
+    if name == "virial":
+        return -matrix * energy_unit / volume
+    return matrix * (energy_unit / length_unit**3)

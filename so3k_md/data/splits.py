@@ -1,0 +1,150 @@
+"""Which frames to train on: as published, or drawn with a seed."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from so3k_md.errors import So3kError
+
+Ints = NDArray[np.int64]
+
+TRAIN = ("train", "train_idx", "idx_train", "train_indices", "train_index", "index_train")
+VALID = (
+    "valid",
+    "val",
+    "validation",
+    "valid_idx",
+    "val_idx",
+    "idx_valid",
+    "idx_val",
+    "validation_idx",
+    "valid_indices",
+)
+
+
+class Split(NamedTuple):
+    """Indices of frames, without a common member."""
+
+    train: Ints
+    valid: Ints
+
+
+def make_split(
+    n_frames: int,
+    n_train: int | None = None,
+    n_valid: int | None = None,
+    seed: int = 0,
+    train_file: str | Path | None = None,
+    valid_file: str | Path | None = None,
+) -> Split:
+    """Choose training and validation frames.
+
+    Published indices (zero-based; npz, or text with one or more numbers a line) are taken as they are. What they
+    do not decide is drawn: `numpy.random.RandomState(seed).permutation` of the frames (or of the published training
+    indices), the first n_train for training, the next n_valid for validation, as the authors' code does.
+
+    Args:
+        n_frames: frames in the data file.
+        n_train: training frames; None for all that are left.
+        n_valid: validation frames; None for none, or all that the file names.
+        seed: of the permutation.
+        train_file: published indices; an npz may hold the validation indices too.
+        valid_file: published validation indices.
+
+    Raises:
+        So3kError: indices out of range, twice, in both parts, or fewer than asked for.
+    """
+    if valid_file is not None and train_file is None:
+        raise So3kError(
+            f"{valid_file}: validation indices are given without training indices; give both files"
+        )
+    if train_file is None:
+        return _draw(np.arange(n_frames), n_train, n_valid, seed, "the data")
+    train = read_indices(train_file, TRAIN, n_frames)
+    valid: Ints | None = None
+    if valid_file is not None:
+        valid = read_indices(valid_file, VALID, n_frames)
+    elif str(train_file).endswith(".npz") and _has_any(train_file, VALID):
+        valid = read_indices(train_file, VALID, n_frames)
+    if valid is None:
+        return _draw(train, n_train, n_valid, seed, str(train_file))
+    both = np.intersect1d(train, valid)
+    if len(both):
+        raise So3kError(f"{train_file}: frame {both[0]} is in training and validation; correct the split")
+    for name, wanted, part in (("n_train", n_train, train), ("n_valid", n_valid, valid)):
+        if wanted is not None and wanted != len(part):
+            raise So3kError(
+                f"{train_file}: the split has {len(part)} frames where {name} is {wanted}; leave {name} out"
+            )
+    return Split(train, valid)
+
+
+def read_indices(path: str | Path, names: Sequence[str], n_frames: int) -> Ints:
+    """Zero-based frame indices from an npz (under one of the names) or a text file.
+
+    Raises:
+        So3kError: unreadable, out of range or twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise So3kError(f"{path}: there is no such split file; check the path")
+    try:
+        values = _from_npz(path, names) if path.suffix == ".npz" else _from_text(path)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise So3kError(
+            f"{path}: cannot be read as frame indices ({error}); give integers in npz or text"
+        ) from error
+    indices = np.asarray(values).reshape(-1)
+    if len(indices) == 0:
+        raise So3kError(f"{path}: holds no indices; give at least one")
+    if indices.dtype.kind not in "iu":
+        raise So3kError(f"{path}: indices are {indices.dtype}, integers are needed")
+    wrong = indices[(indices < 0) | (indices >= n_frames)]
+    if len(wrong):
+        raise So3kError(
+            f"{path}: index {wrong[0]} is outside 0 … {n_frames - 1}; the split belongs to another file"
+        )
+    unique, counts = np.unique(indices, return_counts=True)
+    if (counts > 1).any():
+        raise So3kError(f"{path}: index {unique[counts > 1][0]} is there twice; correct the split")
+    return indices.astype(np.int64)
+
+
+def _draw(pool: Ints, n_train: int | None, n_valid: int | None, seed: int, where: str) -> Split:
+    """The first n_train and the next n_valid of a seeded permutation of the pool."""
+    n_valid = n_valid or 0
+    n_train = len(pool) - n_valid if n_train is None else n_train
+    if n_train < 1 or n_valid < 0 or n_train + n_valid > len(pool):
+        raise So3kError(
+            f"n_train = {n_train} and n_valid = {n_valid}: {where} has {len(pool)} frames; at least one is needed for "
+            "training, and the two must fit"
+        )
+    order = pool[np.random.RandomState(seed).permutation(len(pool))]
+    return Split(order[:n_train], order[n_train : n_train + n_valid])
+
+
+def _from_npz(path: Path, names: Sequence[str]) -> NDArray[np.generic]:
+    """The array under the first of the names."""
+    with np.load(path, allow_pickle=False) as archive:
+        for name in names:
+            if name in archive.files:
+                return archive[name]
+        raise So3kError(
+            f"{path}: none of the keys {', '.join(names)}; keys present: {', '.join(archive.files)}"
+        )
+
+
+def _has_any(path: str | Path, names: Sequence[str]) -> bool:
+    """Whether an npz has one of the keys."""
+    with np.load(path, allow_pickle=False) as archive:
+        return any(name in archive.files for name in names)
+
+
+def _from_text(path: Path) -> NDArray[np.int64]:
+    """Integers separated by spaces, commas or line ends; # starts a comment."""
+    lines = (line.split("#")[0].replace(",", " ") for line in path.read_text(encoding="utf-8").splitlines())
+    return np.array([int(word) for line in lines for word in line.split()], dtype=np.int64)
