@@ -1,4 +1,4 @@
-"""npz files in the style of MD17, rMD17 and QM7-X: one array per quantity, all frames of one file together."""
+"""npz files in the style of MD17, rMD17 and QM7-X: one array per quantity, over all frames."""
 
 import zipfile
 import zlib
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from so3k_md.data.frames import Record
+from so3k_md.data.frames import Record, list_keys
 from so3k_md.errors import So3kError
 
 NUMBERS = ("z", "Z", "nuclear_charges", "atomic_numbers", "numbers", "species")
@@ -89,7 +89,7 @@ def _load(path: Path) -> Arrays:
         NotImplementedError,
     ) as error:
         raise So3kError(
-            f"{path}: cannot be read as npz ({' '.join(str(error).split())[:80]}); it may be truncated: fetch it again"
+            f"{path}: cannot be read as npz ({' '.join(str(error).split())[:80]}); if truncated, fetch it again"
         ) from error
 
 
@@ -99,7 +99,7 @@ def _first(arrays: Arrays, names: tuple[str, ...], what: str, path: Path) -> NDA
         if name in arrays:
             return arrays[name]
     raise So3kError(
-        f"{path}: no {what}; expected one of {', '.join(names)}, found {', '.join(sorted(arrays))}"
+        f"{path}: no {what}; expected one of {', '.join(names)}, keys present: {list_keys(arrays)}"
     )
 
 

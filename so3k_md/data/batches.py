@@ -15,7 +15,7 @@ from so3k_md.neighbors import build_graph
 
 
 class Targets(NamedTuple):
-    """Reference labels of a batch in float64; where a label is missing, its entry is zero and its mask False."""
+    """Reference labels of a batch in float64; a missing label is zero and its mask False."""
 
     energy: Tensor  # (frames,), eV
     forces: Tensor  # (atoms, 3), eV/Å

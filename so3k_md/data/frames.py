@@ -36,13 +36,13 @@ class Frame(NamedTuple):
     energy: float | None  # eV
     forces: Floats | None  # (n, 3), eV/Å
     stress: Floats | None  # (3, 3), eV/Å³, positive = tension (ASE); only where periodic
-    index: int  # place in the file
+    place: int  # in the file, from 0
     source: str  # the file
 
     @property
     def where(self) -> str:
         """File and frame, for messages."""
-        return f"{self.source}, frame {self.index}"
+        return f"{self.source}, frame {self.place}"
 
     @property
     def volume(self) -> float | None:
@@ -74,12 +74,12 @@ def unit_factor(unit: str, known: dict[str, float]) -> float:
     return by_name[unit.lower()]
 
 
-def to_frame(record: Record, index: int, source: str, energy_unit: float, length_unit: float) -> Frame:
+def to_frame(record: Record, place: int, source: str, energy_unit: float, length_unit: float) -> Frame:
     """Check a record and convert it, once, to eV and Å.
 
     Args:
         record: as read.
-        index: place in the file.
+        place: in the file, from 0.
         source: the file.
         energy_unit: one unit of the file in eV.
         length_unit: one unit of the file in Å.
@@ -87,7 +87,7 @@ def to_frame(record: Record, index: int, source: str, energy_unit: float, length
     Raises:
         So3kError: names file, frame, key and remedy.
     """
-    where = f"{source}, frame {index}"
+    where = f"{source}, frame {place}"
     numbers = _numbers(record.numbers, where)
     n = len(numbers)
     if n == 0:
@@ -101,7 +101,7 @@ def to_frame(record: Record, index: int, source: str, energy_unit: float, length
         energy = float(_array(labels["energy"], (1,), "energy", where)[0] * energy_unit)
     if labels.get("forces") is not None:
         forces = _array(labels["forces"], (n, 3), "forces", where) * (energy_unit / length_unit)
-    frame = Frame(numbers, positions, cell, pbc, energy, forces, None, index, source)
+    frame = Frame(numbers, positions, cell, pbc, energy, forces, None, place, source)
     return frame._replace(stress=_stress(labels, frame.volume, energy_unit, length_unit, where))
 
 
@@ -120,7 +120,7 @@ def require_labels(frames: Iterable[Frame], labels: Iterable[str]) -> None:
         for label in labels:
             if getattr(frame, label) is None:
                 raise So3kError(
-                    f"{frame.where}: has no {label}; name its key ({label}_key), or leave {label} out of the loss"
+                    f"{frame.where}: has no {label}; name its key ({label}_key) or do without {label}"
                 )
 
 
@@ -140,8 +140,14 @@ def require_elements(frames: Iterable[Frame], elements: Iterable[int]) -> None:
         if len(unknown):
             raise So3kError(
                 f"{frame.where}: element {chemical_symbols[unknown[0]]} is unknown to the model, which knows "
-                f"{', '.join(chemical_symbols[z] for z in known)}; remove the frame or train with that element"
+                f"{', '.join(chemical_symbols[z] for z in known)}; remove the frame or train with it"
             )
+
+
+def list_keys(keys: Iterable[str]) -> str:
+    """The keys that a file has, for messages, cut short where there are many."""
+    names = sorted(keys)
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "none"
 
 
 def _array(value: Any, shape: tuple[int, ...], name: str, where: str) -> Floats:
@@ -160,8 +166,8 @@ def _array(value: Any, shape: tuple[int, ...], name: str, where: str) -> Floats:
     if len(bad):
         place = f" of atom {bad[0] // 3}" if shape[0] != 1 and name in ("positions", "forces") else ""
         raise So3kError(
-            f"{where}: {name}{place} is {array.reshape(-1)[bad[0]]}; numbers must be finite: remove the frame or "
-            "correct the file"
+            f"{where}: {name}{place} is {array.reshape(-1)[bad[0]]}; numbers must be finite: "
+            "remove the frame or correct the file"
         )
     return array.reshape(shape)
 

@@ -9,6 +9,7 @@ from so3k_md.data.frames import (
     LABELS,
     LENGTH_UNITS,
     Frame,
+    list_keys,
     require_labels,
     to_frame,
     unit_factor,
@@ -28,14 +29,15 @@ def read_frames(
 ) -> list[Frame]:
     """Read all frames of an extended XYZ file, another format that ASE knows, or an npz file.
 
-    A key that is not given has its usual name (energy, forces, stress; E and F in npz), and a frame without it has
-    no such label. A key that is given must be in the file. A stress key with "virial" in its name holds a virial.
+    A key that is not given has its usual name (energy, forces, stress; E and F in npz), and a frame without
+    it has no such label. A key that is given must be in the file. A stress key with "virial" in its name holds
+    a virial.
 
     Args:
         path: the file.
         energy_key: key of the energy.
         forces_key: key of the forces.
-        stress_key: key of the stress (6 numbers xx yy zz yz xz xy, or 9; positive = tension) or of the virial.
+        stress_key: key of the stress (xx yy zz yz xz xy, or 9 numbers; positive = tension) or of the virial.
         energy_unit: eV, meV, kcal/mol, kJ/mol, Hartree or Rydberg; forces are in energy_unit / length_unit.
         length_unit: Angstrom, nm or Bohr.
         required: labels that every frame must have, of energy, forces, stress.
@@ -72,11 +74,13 @@ def read_frames(
         raise So3kError(f"{path}: holds no frames; give a file with at least one")
     for label, key in keys.items():
         if label not in labelled:
-            found = ", ".join(sorted(present)) or "none"
-            raise So3kError(f"{path}: no frame has the {label} key '{key}'; keys present: {found}")
+            raise So3kError(
+                f"{path}: no frame has the {label} key '{key}'; keys present: {list_keys(present)}"
+            )
     for label in required:
         if label not in labelled and not (label == "stress" and "virial" in labelled):
-            found = ", ".join(sorted(present)) or "none"
-            raise So3kError(f"{path}: no frame has a label for {label}; set {label}_key to one of: {found}")
+            raise So3kError(
+                f"{path}: no frame has a label for {label}; set {label}_key to one of: {list_keys(present)}"
+            )
     require_labels(frames, required)
     return frames

@@ -43,9 +43,9 @@ def make_split(
 ) -> Split:
     """Choose training and validation frames.
 
-    Published indices (zero-based; npz, or text with one or more numbers a line) are taken as they are. What they
-    do not decide is drawn: `numpy.random.RandomState(seed).permutation` of the frames (or of the published training
-    indices), the first n_train for training, the next n_valid for validation, as the authors' code does.
+    Published indices (zero-based; npz, or text with one or more numbers a line) are taken as they are. What
+    they do not decide is drawn: `numpy.random.RandomState(seed).permutation` of the frames (or of the published
+    training indices), the first n_train for training, the next n_valid for validation, as in the authors' code.
 
     Args:
         n_frames: frames in the data file.
@@ -120,8 +120,8 @@ def _draw(pool: Ints, n_train: int | None, n_valid: int | None, seed: int, where
     n_train = len(pool) - n_valid if n_train is None else n_train
     if n_train < 1 or n_valid < 0 or n_train + n_valid > len(pool):
         raise So3kError(
-            f"n_train = {n_train} and n_valid = {n_valid}: {where} has {len(pool)} frames; at least one is needed for "
-            "training, and the two must fit"
+            f"n_train = {n_train} and n_valid = {n_valid}: {where} has {len(pool)} frames; the two must fit, and "
+            "one is needed for training"
         )
     order = pool[np.random.RandomState(seed).permutation(len(pool))]
     return Split(order[:n_train], order[n_train : n_train + n_valid])

@@ -1,4 +1,4 @@
-"""What a model should know of its labels before it learns: the energy of each element and the size of forces."""
+"""What a model knows of its labels before it learns: the energy of each element and the size of forces."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -75,8 +75,8 @@ def _check_blocks(path: Path) -> None:
         head = lines[row].strip()
         if not head.isdigit():
             raise So3kError(
-                f"{path}, frame {frame}: line {row + 1} must be the number of atoms, not {head[:40]!r}; correct the "
-                "count of the frame before or the file"
+                f"{path}, frame {frame}: line {row + 1} must be the number of atoms, not {head[:40]!r}; "
+                "correct the count of the frame before or the file"
             )
         if row + 2 + int(head) > len(lines):
             raise So3kError(
