@@ -103,7 +103,9 @@ class OpenMMModule(nn.Module):
         with torch.no_grad():
             forces = torch.zeros((self.n_particles, 3), dtype=torch.float64, device=device)
             forces[self.rows] = pair_forces(gradient, idx_i, idx_j, self.rows.size(0)) * self.force_unit
-            return energies.sum() * self.energy_unit, forces.to(positions.device, positions.dtype).contiguous()
+            return energies.sum() * self.energy_unit, forces.to(
+                positions.device, positions.dtype
+            ).contiguous()
 
 
 def check_finite(positions: Tensor, rows: Tensor) -> None:
@@ -138,7 +140,8 @@ def script_for_openmm(
     rows = list(range(len(numbers))) if rows is None else list(rows)
     n_particles = len(numbers) if n_particles is None else n_particles
     check_atoms(model, numbers, rows, n_particles)
-    still = copy.deepcopy(model).eval()
+    with torch.no_grad():  # else the copies of scripted parameters are not leaves
+        still = copy.deepcopy(model).eval()
     for parameter in still.parameters():
         parameter.requires_grad = False
     return torch.jit.script(OpenMMModule(still, list(numbers), rows, n_particles, periodic, skin).eval())
@@ -149,7 +152,9 @@ def check_atoms(model: nn.Module, numbers: Sequence[int], rows: Sequence[int], n
     if len(numbers) == 0 or len(numbers) != len(rows):
         raise So3kError(f"{len(numbers)} elements for {len(rows)} atoms: give one for each, and at least one")
     if min(rows) < 0 or max(rows) >= n_particles or len(set(rows)) != len(rows):
-        raise So3kError(f"atoms must be different numbers from 0 to {n_particles - 1}: correct the list of atoms")
+        raise So3kError(
+            f"atoms must be different numbers from 0 to {n_particles - 1}: correct the list of atoms"
+        )
     for row, number in zip(rows, numbers, strict=True):
         if number not in model.elements:
             raise So3kError(

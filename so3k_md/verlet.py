@@ -1,0 +1,141 @@
+"""Verlet lists: pairs found once with a skin, kept while no pair within the cutoff can be missing.
+
+The test is exact for any motion, any change of the cell and atoms put back into the box by whole lattice
+vectors, so an engine may present trial moves, unwrapped or wrapped positions, in any order.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class VerletList(nn.Module):
+    """All ordered pairs within the cutoff, and their vectors, from a list that is renewed when it must be.
+
+    With the affine map A = cell_list⁻¹ cell and displacements u = r − r_list A beyond it, a pair now at r_ij
+    was listed at (r_ij − u_j + u_i) A⁻¹; hence the list misses none as long as
+    (cutoff + 2 max |u|) ‖A⁻¹‖ ≤ cutoff + skin. The result, its order included, does not depend on when the
+    list was made.
+
+    Args:
+        search: (positions, cell, pbc, cutoff) -> idx_i, idx_j, shifts of every pair within the cutoff.
+        cutoff: Å.
+        skin: Å; 0 renews the list whenever anything moves.
+    """
+
+    def __init__(
+        self,
+        search: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]],
+        cutoff: float,
+        skin: float,
+    ):
+        super().__init__()
+        self.search = search
+        self.cutoff = cutoff
+        self.skin = skin
+        self.builds = 0  # how often the list was made
+        self.crosses = False  # whether any pair reaches through the walls of the cell
+        self.register_buffer("pbc", torch.zeros(3, dtype=torch.bool))
+        self.register_buffer("positions", torch.zeros((0, 3), dtype=torch.float64))
+        self.register_buffer("cell", torch.eye(3, dtype=torch.float64))
+        self.register_buffer("inverse", torch.eye(3, dtype=torch.float64))
+        self.register_buffer("idx_i", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("idx_j", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("shifts", torch.zeros((0, 3), dtype=torch.float64))
+
+    def forward(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors r_j + shift · cell − r_i (pairs, 3), idx_i and idx_j (pairs,).
+
+        Args:
+            positions: finite, in any image, (atoms, 3) float64, Å.
+            cell: lattice vectors as rows, and any vectors that complete them for open axes, (3, 3) float64, Å.
+            pbc: which axes are periodic, (3,) bool.
+        """
+        with torch.no_grad():
+            if not self.covers(positions, cell, pbc):
+                self.build(positions, cell, pbc)
+            vectors = positions.index_select(0, self.idx_j) - positions.index_select(0, self.idx_i)
+            if self.crosses:
+                vectors = vectors + self.shifts @ cell
+            within = torch.nonzero((vectors * vectors).sum(1) <= self.cutoff * self.cutoff)[:, 0]
+            return (
+                vectors.index_select(0, within),
+                self.idx_i.index_select(0, within),
+                self.idx_j.index_select(0, within),
+            )
+
+    def covers(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> bool:
+        """Whether the list holds every pair within the cutoff; follows atoms that were put into another image."""
+        if self.builds == 0 or positions.size(0) != self.positions.size(0) or not torch.equal(pbc, self.pbc):
+            return False
+        inverse = torch.linalg.inv_ex(cell)[0]
+        jumps = torch.round(positions @ inverse - self.positions @ self.inverse) * pbc
+        listed = self.positions + jumps @ self.cell
+        moved = torch.linalg.vector_norm(positions - listed @ (self.inverse @ cell), dim=1).max()
+        # ‖A⁻¹‖₂ ≤ 1 + ‖A⁻¹ − 1‖_F spares an SVD
+        stretch = 1.0 + torch.linalg.matrix_norm(inverse @ self.cell - torch.eye(3).to(cell))
+        # anything not finite compares false and renews the list
+        if not bool((self.cutoff + 2.0 * moved) * stretch <= self.cutoff + self.skin):
+            return False
+        if bool(jumps.any()):
+            moves = jumps.index_select(0, self.idx_i) - jumps.index_select(0, self.idx_j)
+            self.shifts = self.shifts + moves
+            self.crosses = bool(self.shifts.any())
+            self.positions = listed
+        return True
+
+    def build(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> None:
+        """Search all pairs within cutoff + skin, in the order of (i, j, shift)."""
+        idx_i, idx_j, shifts = self.search(positions, cell, pbc, self.cutoff + self.skin)
+        order = canonical_order(idx_i, idx_j, shifts, positions.size(0))
+        self.idx_i = idx_i.index_select(0, order)
+        self.idx_j = idx_j.index_select(0, order)
+        self.shifts = shifts.index_select(0, order).to(cell.dtype)
+        self.crosses = bool(shifts.any())
+        self.positions = positions.clone()
+        self.cell = cell.clone()
+        self.inverse = torch.linalg.inv(cell)
+        self.pbc = pbc.clone()
+        self.builds += 1
+
+
+def canonical_order(idx_i: Tensor, idx_j: Tensor, shifts: Tensor, n_atoms: int) -> Tensor:
+    """The order of pairs by (i, j, shift), so that sums are the same to the bit wherever the list comes from.
+
+    Args:
+        idx_i: (pairs,).
+        idx_j: (pairs,).
+        shifts: (pairs, 3).
+        n_atoms: number of atoms.
+    """
+    if idx_i.numel() == 0:
+        return idx_i
+    offsets = shifts.to(torch.int64) - shifts.to(torch.int64).amin(0)
+    widths = offsets.amax(0) + 1
+    key = idx_i * n_atoms + idx_j
+    for axis in range(3):
+        key = key * widths[axis] + offsets[:, axis]
+    return torch.argsort(key)
+
+
+def wrap(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Positions for a pair search: inside the cell along periodic axes, without empty stretches along open ones.
+
+    Searches bin the whole extent of the atoms, so that two molecules very far apart would exhaust memory.
+
+    Args:
+        positions: (atoms, 3) float64, Å.
+        cell: full rank; rows of open axes are unit vectors at right angles to all others, (3, 3), Å.
+        pbc: (3,) bool.
+        cutoff: no pair within it comes or goes, Å.
+
+    Returns:
+        The new positions, and the whole lattice vectors taken off each atom (atoms, 3).
+    """
+    fractional = positions @ torch.linalg.inv(cell)
+    images = torch.floor(fractional) * pbc
+    ordered, order = torch.sort(fractional, dim=0)
+    steps = torch.diff(ordered, dim=0, prepend=ordered[:1]).clamp(max=cutoff + 1.0)
+    closed = torch.zeros_like(fractional).scatter(0, order, torch.cumsum(steps, 0))
+    return torch.where(pbc, fractional - images, closed) @ cell, images
