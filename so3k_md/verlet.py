@@ -49,7 +49,7 @@ class VerletList(nn.Module):
 
         Args:
             positions: finite, in any image, (atoms, 3) float64, Å.
-            cell: lattice vectors as rows, and any vectors that complete them for open axes, (3, 3) float64, Å.
+            cell: lattice vectors as rows, any that complete the basis for open axes, (3, 3) float64, Å.
             pbc: which axes are periodic, (3,) bool.
         """
         with torch.no_grad():
@@ -66,7 +66,7 @@ class VerletList(nn.Module):
             )
 
     def covers(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> bool:
-        """Whether the list holds every pair within the cutoff; follows atoms that were put into another image."""
+        """Whether the list holds every pair within the cutoff; follows atoms into another image."""
         if self.builds == 0 or positions.size(0) != self.positions.size(0) or not torch.equal(pbc, self.pbc):
             return False
         inverse = torch.linalg.inv_ex(cell)[0]
@@ -120,7 +120,7 @@ def canonical_order(idx_i: Tensor, idx_j: Tensor, shifts: Tensor, n_atoms: int) 
 
 
 def wrap(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
-    """Positions for a pair search: inside the cell along periodic axes, without empty stretches along open ones.
+    """Positions for a pair search: in the cell along periodic axes, without empty stretches along open ones.
 
     Searches bin the whole extent of the atoms, so that two molecules very far apart would exhaust memory.
 

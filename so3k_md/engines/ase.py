@@ -1,0 +1,111 @@
+"""The ASE calculator: every simulation and optimiser of ASE with a So3krates model."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.geometry import complete_cell
+from ase.stress import full_3x3_to_voigt_6_stress
+from torch import Tensor, nn
+
+from so3k_md.checkpoint import load, parse_device, parse_dtype
+from so3k_md.errors import So3kError
+from so3k_md.forces import evaluate
+from so3k_md.graph import Graph
+from so3k_md.model import set_dtype
+from so3k_md.neighbors import neighbor_pairs
+from so3k_md.verlet import VerletList
+
+
+class So3kCalculator(Calculator):
+    """Energy, forces, stress and energies of atoms in eV and Å.
+
+    The stress is −virial / volume, for structures with a volume and a periodic axis.
+
+    Args:
+        model: a checkpoint, an exported file, the name of a shipped model, or a model.
+        device: where the model is evaluated.
+        dtype: precision of the parameters, float32 or float64; None keeps the model's. A model that is given
+            as an object is converted in place.
+        skin: of the neighbour list, Å; 0 makes a new list for every step.
+        **kwargs: of `ase.calculators.calculator.Calculator`.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+
+    def __init__(
+        self,
+        model: str | Path | nn.Module,
+        device: str = "cpu",
+        dtype: torch.dtype | str | None = None,
+        skin: float = 0.5,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if not skin >= 0:
+            raise So3kError(f"skin = {skin} Å is impossible: give 0 or a positive length")
+        self.device = parse_device(device)
+        if isinstance(model, nn.Module):
+            self.model = model.to(self.device).eval()
+            if dtype is not None:
+                set_dtype(self.model, parse_dtype(dtype))
+        else:
+            self.model = load(model, device, dtype)
+        self.pairs = VerletList(search, float(self.model.cutoff), skin)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Everything at once: forces and stress come from the same gradient."""
+        super().calculate(atoms, properties, system_changes)
+        result = evaluate(self.model, self.graph(self.atoms), 1)
+        self.results = {
+            "energy": result.energy.item(),
+            "free_energy": result.energy.item(),
+            "energies": result.energies.numpy(force=True),
+            "forces": result.forces.numpy(force=True),
+        }
+        if self.atoms.pbc.any() and self.atoms.cell.rank == 3:
+            stress = -result.virial[0].numpy(force=True) / self.atoms.get_volume()
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+
+    def graph(self, atoms: Atoms) -> Graph:
+        """What the model sees of the atoms."""
+        check_atoms(atoms, self.model.elements)
+        # rows of open axes are not used: any that complete the basis will do
+        cell = complete_cell(np.where(atoms.pbc[:, None], atoms.cell, 0.0))
+        positions = torch.tensor(atoms.positions, dtype=torch.float64)
+        vectors, idx_i, idx_j = self.pairs(positions, torch.tensor(cell), torch.tensor(atoms.pbc))
+        species = torch.tensor(atoms.numbers, dtype=torch.int64, device=self.device)
+        to = self.device
+        return Graph(species, vectors.to(to), idx_i.to(to), idx_j.to(to), torch.zeros_like(species))
+
+
+def search(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+    """`neighbor_pairs` for tensors."""
+    idx_i, idx_j, shifts = neighbor_pairs(positions.numpy(), cell.numpy(), pbc.numpy(), cutoff)
+    return torch.from_numpy(idx_i), torch.from_numpy(idx_j), torch.from_numpy(shifts)
+
+
+def check_atoms(atoms: Atoms, elements: list[int]) -> None:
+    """Refuse what the model cannot describe, naming the atom."""
+    if len(atoms) == 0:
+        raise So3kError("the structure has no atoms: nothing can be calculated")
+    unknown = np.flatnonzero(~np.isin(atoms.numbers, elements))
+    if len(unknown):
+        raise So3kError(
+            f"atom {unknown[0]} is {atoms.symbols[unknown[0]]}, which the model does not know (it knows atomic "
+            f"numbers {', '.join(map(str, elements))}): use a model trained with this element"
+        )
+    bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+    if len(bad):
+        raise So3kError(
+            f"atom {bad[0]} is at {atoms.positions[bad[0]].tolist()}: coordinates must be finite; check the "
+            "input, or the time step if this is a simulation"
+        )
