@@ -1,8 +1,21 @@
 """So3krates force fields in production: train or import, export once, run in OpenMM and LAMMPS."""
 
-from so3k_md.checkpoint import load
-from so3k_md.graph import Graph
-from so3k_md.model import ModelConfig, So3krates
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from so3k_md.checkpoint import load
+    from so3k_md.graph import Graph
+    from so3k_md.model import ModelConfig, So3krates
 
 __all__ = ["Graph", "ModelConfig", "So3krates", "__version__", "load"]
 __version__ = "0.1.0"
+
+_HOMES = {"Graph": "graph", "ModelConfig": "model", "So3krates": "model", "load": "checkpoint"}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when first used: `so3k-md --help` must not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
