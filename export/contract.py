@@ -1,5 +1,11 @@
 """The words that the exported file and its readers share; the C++ side uses the same ones."""
 
+from collections.abc import Iterable
+
+from ase.data import chemical_symbols
+
+from so3k_md.errors import So3kError
+
 FORMAT_VERSION = 1
 STAGES = ["geometry", "embed", "initial_chi", "attend", "update", "readout"]
 ATTRIBUTES = [
@@ -14,3 +20,22 @@ ATTRIBUTES = [
     "metadata",
 ]
 EXTRA_FILE = "so3k.json"
+
+
+def check_elements(numbers: Iterable[int], elements: Iterable[int]) -> None:
+    """Refuse atoms that a model was not trained for.
+
+    Args:
+        numbers: atomic numbers of the atoms.
+        elements: atomic numbers that the model knows.
+
+    Raises:
+        So3kError: names the first such atom.
+    """
+    known = sorted(int(z) for z in elements)
+    for atom, number in enumerate(numbers):
+        if number not in known:
+            raise So3kError(
+                f"atom {atom} is {chemical_symbols[number]}, the model knows only "
+                f"{', '.join(chemical_symbols[z] for z in known)}: use a model trained with this element"
+            )

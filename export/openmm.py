@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vesin_torch import NeighborList
 
 from so3k_md.errors import So3kError
+from so3k_md.export.contract import check_elements
 from so3k_md.forces import edge_gradient, pair_forces
 from so3k_md.graph import Graph
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
@@ -139,7 +140,8 @@ def script_for_openmm(
     """
     rows = list(range(len(numbers))) if rows is None else list(rows)
     n_particles = len(numbers) if n_particles is None else n_particles
-    check_atoms(model, numbers, rows, n_particles)
+    check_rows(rows, len(numbers), n_particles)
+    check_elements(numbers, model.elements)
     with torch.no_grad():  # else the copies of scripted parameters are not leaves
         still = copy.deepcopy(model).eval()
     for parameter in still.parameters():
@@ -147,17 +149,9 @@ def script_for_openmm(
     return torch.jit.script(OpenMMModule(still, list(numbers), rows, n_particles, periodic, skin).eval())
 
 
-def check_atoms(model: nn.Module, numbers: Sequence[int], rows: Sequence[int], n_particles: int) -> None:
-    """Refuse what the model cannot describe, naming the atom."""
-    if len(numbers) == 0 or len(numbers) != len(rows):
-        raise So3kError(f"{len(numbers)} elements for {len(rows)} atoms: give one for each, and at least one")
-    if min(rows) < 0 or max(rows) >= n_particles or len(set(rows)) != len(rows):
-        raise So3kError(
-            f"atoms must be different numbers from 0 to {n_particles - 1}: correct the list of atoms"
-        )
-    for row, number in zip(rows, numbers, strict=True):
-        if number not in model.elements:
-            raise So3kError(
-                f"atom {row} has atomic number {number}, which the model does not know (it knows "
-                f"{', '.join(map(str, model.elements))}): use a model trained with this element"
-            )
+def check_rows(rows: Sequence[int], n_atoms: int, n_particles: int) -> None:
+    """Refuse rows that do not name each atom's particle."""
+    if n_atoms == 0 or n_atoms != len(rows):
+        raise So3kError(f"{n_atoms} elements for {len(rows)} atoms: give one for each, and at least one")
+    if min(rows) < 0 or max(rows) >= n_particles or len(set(rows)) != n_atoms:
+        raise So3kError(f"atoms must be different numbers from 0 to {n_particles - 1}: correct the list")

@@ -24,6 +24,14 @@ class VerletList(nn.Module):
         skin: Å; 0 renews the list whenever anything moves.
     """
 
+    pbc: Tensor
+    positions: Tensor
+    cell: Tensor
+    inverse: Tensor
+    idx_i: Tensor
+    idx_j: Tensor
+    shifts: Tensor
+
     def __init__(
         self,
         search: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]],

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from so3k_md.checkpoint import load, parse_device, parse_dtype
 from so3k_md.errors import So3kError
+from so3k_md.export.contract import check_elements
 from so3k_md.forces import evaluate
 from so3k_md.graph import Graph
 from so3k_md.model import set_dtype
@@ -48,13 +49,14 @@ class So3kCalculator(Calculator):
         if not skin >= 0:
             raise So3kError(f"skin = {skin} Å is impossible: give 0 or a positive length")
         self.device = parse_device(device)
+        self.model: Any
         if isinstance(model, nn.Module):
             self.model = model.to(self.device).eval()
             if dtype is not None:
                 set_dtype(self.model, parse_dtype(dtype))
         else:
             self.model = load(model, device, dtype)
-        self.pairs = VerletList(search, float(self.model.cutoff), skin)
+        self.pairs = VerletList(search, self.model.cutoff, skin)
 
     def calculate(
         self,
@@ -97,12 +99,7 @@ def check_atoms(atoms: Atoms, elements: list[int]) -> None:
     """Refuse what the model cannot describe, naming the atom."""
     if len(atoms) == 0:
         raise So3kError("the structure has no atoms: nothing can be calculated")
-    unknown = np.flatnonzero(~np.isin(atoms.numbers, elements))
-    if len(unknown):
-        raise So3kError(
-            f"atom {unknown[0]} is {atoms.symbols[unknown[0]]}, which the model does not know (it knows atomic "
-            f"numbers {', '.join(map(str, elements))}): use a model trained with this element"
-        )
+    check_elements(atoms.numbers, elements)
     bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
     if len(bad):
         raise So3kError(
