@@ -1,1 +1,1 @@
-"""so3k-md."""
+"""Training: four sections of configuration, the loss, and a plain loop that survives being killed."""

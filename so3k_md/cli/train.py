@@ -1,0 +1,26 @@
+"""`so3k-md train`."""
+
+import argparse
+from pathlib import Path
+
+HELP = "train a model from a YAML file"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.add_argument("config", help="YAML file with the sections model, data, loss, train")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the file's")
+    parser.add_argument("-o", "--output", help="folder of the run; default: the name of the YAML file")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
+    parser.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, and say where the result is."""
+    from so3k_md.train.config import read_config
+    from so3k_md.train.trainer import train
+
+    config = read_config(args.config, args.overrides)
+    folder = Path(args.output) if args.output else Path(Path(args.config).stem)
+    best = train(config, folder, resume=args.resume, overwrite=args.overwrite)
+    print(f"best checkpoint: {best}; export it with: so3k-md export {best} -o {folder.name}.pt")

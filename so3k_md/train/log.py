@@ -1,0 +1,72 @@
+"""What is written down while training: a table, a picture, and records for TensorBoard."""
+
+import csv
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from so3k_md.files import atomic
+
+
+class Row(NamedTuple):
+    """One validation; errors in meV and Å, of the averaged weights."""
+
+    epoch: int
+    step: int
+    learning_rate: float
+    train_loss: float
+    valid_loss: float
+    valid_energy_mae_mev: float
+    valid_forces_mae_mev_per_angstrom: float
+    valid_stress_mae_mev_per_angstrom3: float
+    seconds: float
+
+
+class Log:
+    """All rows so far; kept in the checkpoint, so that a resumed run writes the same table."""
+
+    def __init__(self, folder: Path, rows: list[list[float]], tensorboard: bool):
+        self.folder = folder
+        self.rows = [Row(int(row[0]), int(row[1]), *row[2:]) for row in rows]
+        self.writer: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # imported only where it is wanted
+
+            purge = self.rows[-1].step + 1 if self.rows else None
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+
+    def add(self, row: Row) -> None:
+        """Append a row and rewrite the table."""
+        self.rows.append(row)
+        with atomic(self.folder / "log.csv") as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(Row._fields)
+            writer.writerows(self.rows)
+        if self.writer is not None:
+            for name, value in row._asdict().items():
+                if value == value:
+                    self.writer.add_scalar(name, value, row.step)
+            self.writer.flush()
+
+    def draw(self) -> None:
+        """The learning curves as a picture."""
+        figure = Figure(figsize=(8, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        epochs = [row.epoch for row in self.rows]
+        left.semilogy(epochs, [row.train_loss for row in self.rows], label="training")
+        left.semilogy(epochs, [row.valid_loss for row in self.rows], label="validation")
+        left.set(xlabel="epoch", ylabel="loss (eV², eV²/Å²)")
+        right.semilogy(epochs, [row.valid_forces_mae_mev_per_angstrom for row in self.rows], label="forces (meV/Å)")
+        right.semilogy(epochs, [row.valid_energy_mae_mev for row in self.rows], label="energy (meV)")
+        right.set(xlabel="epoch", ylabel="validation MAE")
+        for axes in (left, right):
+            axes.legend(frameon=False)
+            axes.grid(alpha=0.3, which="both")
+        with atomic(self.folder / "learning_curve.png") as temporary:
+            figure.savefig(temporary, dpi=150)
+
+    def close(self) -> None:
+        """Release the TensorBoard file."""
+        if self.writer is not None:
+            self.writer.close()
