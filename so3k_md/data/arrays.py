@@ -42,7 +42,7 @@ def read_arrays(
     Raises:
         So3kError: names the array that is missing or has the wrong shape.
     """
-    arrays = _load(path)
+    arrays = load_npz(path)
     present = sorted(arrays)
     _check_stated_units(arrays, units, path)
     numbers = _first(arrays, NUMBERS, "atomic numbers", path)
@@ -73,9 +73,14 @@ def read_arrays(
 
 
 def _load(path: Path) -> Arrays:
-    """All arrays of the file."""
+    """All arrays of an npz file.
+
+    Raises:
+        So3kError: not an npz file, or a damaged one.
+    """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise So3kError(f"{path}: holds one array; an npz file with named arrays is needed")
             return {key: archive[key] for key in archive.files}
@@ -89,7 +94,7 @@ def _load(path: Path) -> Arrays:
         NotImplementedError,
     ) as error:
         raise So3kError(
-            f"{path}: cannot be read as npz ({' '.join(str(error).split())[:80]}); if truncated, fetch it again"
+            f"{path}: cannot be read as npz ({' '.join(str(error).split())[:80]}): fetch it again"
         ) from error
 
 

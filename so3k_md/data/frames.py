@@ -164,7 +164,7 @@ def _array(value: Any, shape: tuple[int, ...], name: str, where: str) -> Floats:
         )
     bad = np.flatnonzero(~(np.abs(array.reshape(-1)) < LARGEST))
     if len(bad):
-        place = f" of atom {bad[0] // 3}" if shape[0] != 1 and name in ("positions", "forces") else ""
+        place = f" of atom {bad[0] // 3}" if name in ("positions", "forces") else ""
         raise So3kError(
             f"{where}: {name}{place} is {array.reshape(-1)[bad[0]]}; numbers must be finite: "
             "remove the frame or correct the file"

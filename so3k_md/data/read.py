@@ -30,8 +30,8 @@ def read_frames(
     """Read all frames of an extended XYZ file, another format that ASE knows, or an npz file.
 
     A key that is not given has its usual name (energy, forces, stress; E and F in npz), and a frame without
-    it has no such label. A key that is given must be in the file. A stress key with "virial" in its name holds
-    a virial.
+    it has no such label. A key that is given must be in the file. A stress key with "virial" in its name
+    holds a virial.
 
     Args:
         path: the file.

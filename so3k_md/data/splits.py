@@ -1,6 +1,5 @@
 """Which frames to train on: as published, or drawn with a seed."""
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from so3k_md.data.arrays import load_npz
 from so3k_md.errors import So3kError
 
 Ints = NDArray[np.int64]
@@ -44,8 +44,9 @@ def make_split(
     """Choose training and validation frames.
 
     Published indices (zero-based; npz, or text with one or more numbers a line) are taken as they are. What
-    they do not decide is drawn: `numpy.random.RandomState(seed).permutation` of the frames (or of the published
-    training indices), the first n_train for training, the next n_valid for validation, as in the authors' code.
+    they do not decide is drawn: `numpy.random.RandomState(seed).permutation` of the frames (or of the
+    published training indices), the first n_train for training, the next n_valid for validation, as in the
+    authors' code.
 
     Args:
         n_frames: frames in the data file.
@@ -68,7 +69,7 @@ def make_split(
     valid: Ints | None = None
     if valid_file is not None:
         valid = read_indices(valid_file, VALID, n_frames)
-    elif str(train_file).endswith(".npz") and _has_any(train_file, VALID):
+    elif str(train_file).endswith(".npz") and any(name in load_npz(Path(train_file)) for name in VALID):
         valid = read_indices(train_file, VALID, n_frames)
     if valid is None:
         return _draw(train, n_train, n_valid, seed, str(train_file))
@@ -94,7 +95,7 @@ def read_indices(path: str | Path, names: Sequence[str], n_frames: int) -> Ints:
         raise So3kError(f"{path}: there is no such split file; check the path")
     try:
         values = _from_npz(path, names) if path.suffix == ".npz" else _from_text(path)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError) as error:
         raise So3kError(
             f"{path}: cannot be read as frame indices ({error}); give integers in npz or text"
         ) from error
@@ -120,8 +121,8 @@ def _draw(pool: Ints, n_train: int | None, n_valid: int | None, seed: int, where
     n_train = len(pool) - n_valid if n_train is None else n_train
     if n_train < 1 or n_valid < 0 or n_train + n_valid > len(pool):
         raise So3kError(
-            f"n_train = {n_train} and n_valid = {n_valid}: {where} has {len(pool)} frames; the two must fit, and "
-            "one is needed for training"
+            f"n_train = {n_train} and n_valid = {n_valid}: {where} has {len(pool)} frames; the two must fit, "
+            "with at least one for training"
         )
     order = pool[np.random.RandomState(seed).permutation(len(pool))]
     return Split(order[:n_train], order[n_train : n_train + n_valid])
@@ -129,19 +130,11 @@ def _draw(pool: Ints, n_train: int | None, n_valid: int | None, seed: int, where
 
 def _from_npz(path: Path, names: Sequence[str]) -> NDArray[np.generic]:
     """The array under the first of the names."""
-    with np.load(path, allow_pickle=False) as archive:
-        for name in names:
-            if name in archive.files:
-                return archive[name]
-        raise So3kError(
-            f"{path}: none of the keys {', '.join(names)}; keys present: {', '.join(archive.files)}"
-        )
-
-
-def _has_any(path: str | Path, names: Sequence[str]) -> bool:
-    """Whether an npz has one of the keys."""
-    with np.load(path, allow_pickle=False) as archive:
-        return any(name in archive.files for name in names)
+    arrays = load_npz(path)
+    for name in names:
+        if name in arrays:
+            return arrays[name]
+    raise So3kError(f"{path}: none of the keys {', '.join(names)}; keys present: {', '.join(arrays)}")
 
 
 def _from_text(path: Path) -> NDArray[np.int64]:

@@ -1,0 +1,51 @@
+"""Extended XYZ in full double precision, which ASE's own writer cuts to eight decimals."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from so3k_md.data.frames import Frame
+from so3k_md.files import atomic
+
+Floats = NDArray[np.float64]
+Entry = tuple[Frame, Mapping[str, Any], Mapping[str, Floats]]
+
+
+def write_extxyz(path: str | Path, entries: Iterable[Entry]) -> None:
+    """Write structures with values per frame and per atom; reading gives every number back to the last bit.
+
+    Args:
+        path: file to write, atomically.
+        entries: a structure, its values by key (numbers or arrays), and its arrays by key, (n,) or (n, k).
+    """
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for entry in entries:
+            file.writelines(f"{line}\n" for line in _lines(*entry))
+
+
+def _lines(frame: Frame, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> list[str]:
+    """The block of one structure."""
+    columns = {"pos": frame.positions} | {key: array.reshape(len(array), -1) for key, array in arrays.items()}
+    layout = ":".join(f"{key}:R:{array.shape[1]}" for key, array in columns.items())
+    head = [f"Properties=species:S:1:{layout}"]
+    if frame.cell is not None:
+        head.insert(0, f'Lattice="{_text(frame.cell)}"')
+    head += [
+        f'{key}="{_text(value)}"' if np.ndim(value) else f"{key}={value!r}" for key, value in values.items()
+    ]
+    head.append('pbc="' + " ".join("FT"[flag] for flag in frame.pbc.astype(int)) + '"')
+    rows = np.concatenate(list(columns.values()), axis=1).tolist()
+    atoms = (
+        f"{chemical_symbols[z]:<2} " + " ".join(f"{number!r:>24}" for number in row)
+        for z, row in zip(frame.numbers, rows, strict=True)
+    )
+    return [str(len(frame.numbers)), " ".join(head), *atoms]
+
+
+def _text(array: Floats) -> str:
+    """Numbers as text that gives them back exactly."""
+    return " ".join(repr(number) for number in np.asarray(array, dtype=np.float64).reshape(-1).tolist())

@@ -1,0 +1,194 @@
+"""How far a model is from reference labels: predictions, errors, and the files that keep them."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from so3k_md.data.batches import to_graph
+from so3k_md.data.frames import Frame, require_elements
+from so3k_md.data.write import write_extxyz
+from so3k_md.errors import So3kError
+from so3k_md.files import atomic
+from so3k_md.forces import evaluate
+from so3k_md.graph import Graph, collate
+
+Floats = NDArray[np.float64]
+
+LARGEST_BATCH = 100_000  # pairs; more do not run faster and fill the memory
+UNITS = {"energy": "eV", "energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
+
+
+class Prediction(NamedTuple):
+    """What a model says of one structure."""
+
+    energy: float  # eV
+    energies: Floats  # (n,), of each atom, eV
+    forces: Floats  # (n, 3), eV/Å
+    stress: Floats | None  # (3, 3), eV/Å³, positive = tension; only where periodic
+
+
+class Score(NamedTuple):
+    """Errors of one quantity over all frames that have its reference."""
+
+    mae: float
+    rmse: float
+    frames: int  # with this reference
+    values: int  # numbers compared
+
+
+def predict(
+    model: nn.Module,
+    frames: Sequence[Frame],
+    batch_size: int = 16,
+    progress: Callable[[Iterable[Frame]], Iterable[Frame]] = iter,
+) -> list[Prediction]:
+    """Energies, forces and stress of every frame.
+
+    Args:
+        model: eager or exported, with `cutoff` and `elements`.
+        frames: structures, with or without labels.
+        batch_size: frames in a batch, fewer where they are large.
+        progress: wraps the frames, as tqdm does.
+
+    Raises:
+        So3kError: an element the model does not know, two atoms on one spot, or a result that is not finite.
+    """
+    require_elements(frames, model.elements)  # type: ignore[arg-type]
+    device = next(model.parameters()).device
+    predictions: list[Prediction] = []
+    for chunk, graphs in _chunks(progress(frames), float(model.cutoff), batch_size):  # type: ignore[arg-type]
+        graph = Graph(*(tensor.to(device) for tensor in collate(graphs)))
+        results = [tensor.detach().cpu().numpy() for tensor in evaluate(model, graph, len(chunk))]
+        predictions += _split(chunk, *results)
+    return predictions
+
+
+def score(frames: Sequence[Frame], predictions: Sequence[Prediction]) -> dict[str, Score | None]:
+    """Mean absolute and root mean square errors; None where no frame has the reference.
+
+    Energy errors count each frame once, force and stress errors each component once.
+    """
+    pairs = list(zip(frames, predictions, strict=True))
+    energy = [(p.energy - f.energy, len(f.numbers)) for f, p in pairs if f.energy is not None]
+    return {
+        "energy": _score([np.array([error]) for error, _ in energy]),
+        "energy_per_atom": _score([np.array([error / n]) for error, n in energy]),
+        "forces": _score([p.forces - f.forces for f, p in pairs if f.forces is not None]),
+        "stress": _score(
+            [p.stress - f.stress for f, p in pairs if f.stress is not None and p.stress is not None]
+        ),
+    }
+
+
+def table(scores: dict[str, Score | None]) -> str:
+    """The scores as text, in meV."""
+    lines = [f"{'quantity':<16}{'MAE':>14}{'RMSE':>14}  {'unit':<10}over"]
+    for name, result in scores.items():
+        label = name.replace("_", " ")
+        if result is None:
+            lines.append(f"{label:<16}{'-':>14}{'-':>14}  {'':<10}no reference")
+            continue
+        numbers = f"{1e3 * result.mae:>14.4f}{1e3 * result.rmse:>14.4f}"
+        count = f"{result.frames} frames" + (
+            f", {result.values} components" if result.values > result.frames else ""
+        )
+        lines.append(f"{label:<16}{numbers}  {'m' + UNITS[name]:<10}{count}")
+    return "\n".join(lines)
+
+
+def to_document(
+    frames: Sequence[Frame], predictions: Sequence[Prediction], scores: dict[str, Score | None]
+) -> dict[str, Any]:
+    """Scores and per-frame arrays as plain values, in eV and Å; None where not known."""
+    pairs = list(zip(frames, predictions, strict=True))
+    errors = [None if f.forces is None else p.forces - f.forces for f, p in pairs]
+    return {
+        "n_frames": len(frames),
+        "n_atoms": sum(len(frame.numbers) for frame in frames),
+        "units": UNITS,
+        "metrics": {name: None if result is None else result._asdict() for name, result in scores.items()},
+        "frames": {
+            "frame": [frame.place for frame in frames],
+            "n_atoms": [len(frame.numbers) for frame in frames],
+            "periodic": [bool(frame.pbc.any()) for frame in frames],
+            "energy_reference": [frame.energy for frame in frames],
+            "energy_predicted": [prediction.energy for prediction in predictions],
+            "forces_mae": [None if e is None else float(np.abs(e).mean()) for e in errors],
+            "forces_rmse": [None if e is None else float(np.sqrt((e * e).mean())) for e in errors],
+            "forces_max": [None if e is None else float(np.abs(e).max()) for e in errors],
+            "stress_reference": [None if f.stress is None else f.stress.tolist() for f in frames],
+            "stress_predicted": [None if p.stress is None else p.stress.tolist() for p in predictions],
+        },
+    }
+
+
+def write_document(path: str | Path, document: dict[str, Any]) -> None:
+    """Write a document as JSON, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(
+            json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8"
+        )
+
+
+def write_predictions(path: str | Path, frames: Sequence[Frame], predictions: Sequence[Prediction]) -> None:
+    """Write predictions as extended XYZ in full precision: energy, forces, stress (periodic) and energies."""
+    write_extxyz(
+        path,
+        (
+            (
+                frame,
+                {"frame": frame.place, "energy": found.energy}
+                | ({} if found.stress is None else {"stress": found.stress}),
+                {"forces": found.forces, "energies": found.energies},
+            )
+            for frame, found in zip(frames, predictions, strict=True)
+        ),
+    )
+
+
+def _chunks(
+    frames: Iterable[Frame], cutoff: float, batch_size: int
+) -> Iterator[tuple[list[Frame], list[Graph]]]:
+    """Frames and their graphs in batches of bounded size."""
+    chunk: list[Frame] = []
+    graphs: list[Graph] = []
+    pairs = 0
+    for frame in frames:
+        graph = to_graph(frame, cutoff)
+        if chunk and (len(chunk) == batch_size or pairs + len(graph.idx_i) > LARGEST_BATCH):
+            yield chunk, graphs
+            chunk, graphs, pairs = [], [], 0
+        chunk.append(frame)
+        graphs.append(graph)
+        pairs += len(graph.idx_i)
+    if chunk:
+        yield chunk, graphs
+
+
+def _split(
+    frames: Sequence[Frame], energies: Floats, energy: Floats, forces: Floats, virial: Floats
+) -> Iterator[Prediction]:
+    """The results of a batch, frame by frame."""
+    ends = np.cumsum([len(frame.numbers) for frame in frames])
+    for k, frame in enumerate(frames):
+        atoms = slice(ends[k] - len(frame.numbers), ends[k])
+        if not (np.isfinite(energy[k]) and np.isfinite(forces[atoms]).all()):
+            raise So3kError(
+                f"{frame.where}: the model gives no finite energy and forces; check model and geometry"
+            )
+        stress = None if frame.volume is None else -virial[k] / frame.volume
+        yield Prediction(float(energy[k]), energies[atoms], forces[atoms], stress)
+
+
+def _score(errors: Sequence[Floats]) -> Score | None:
+    """Errors over all components of all frames."""
+    if not errors:
+        return None
+    joined = np.concatenate([error.reshape(-1) for error in errors])
+    rmse = float(np.sqrt((joined * joined).mean()))
+    return Score(float(np.abs(joined).mean()), rmse, len(errors), len(joined))
