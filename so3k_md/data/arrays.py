@@ -72,7 +72,7 @@ def read_arrays(
         yield Record(z[real], positions[index][real], cell, periodic, chosen), present
 
 
-def _load(path: Path) -> Arrays:
+def load_npz(path: Path) -> Arrays:
     """All arrays of an npz file.
 
     Raises:
