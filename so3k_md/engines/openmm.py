@@ -1,0 +1,165 @@
+"""OpenMM Systems whose forces come from a So3krates model, by TorchForce or PythonForce."""
+
+import copy
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import openmm
+import torch
+from ase import Atoms
+from numpy.typing import ArrayLike, NDArray
+from openmm import app, unit
+from torch import nn
+
+from so3k_md.checkpoint import load, parse_dtype
+from so3k_md.engines.openmm_backend import Backend, choose_backend, make_force
+from so3k_md.engines.openmm_topology import nm_positions, topology_of
+from so3k_md.errors import So3kError
+from so3k_md.export.openmm import script_for_openmm
+from so3k_md.model import set_dtype
+
+log = logging.getLogger(__name__)
+
+
+class ModelSystem(NamedTuple):
+    """What a Simulation is made of."""
+
+    topology: app.Topology
+    system: openmm.System
+    positions_nm: NDArray[np.float64] | None  # (atoms, 3), where the structure had positions
+    backend: Backend
+
+
+def create_system(
+    structure: app.Topology | Atoms | Sequence[int | str],
+    model: str | Path | nn.Module,
+    *,
+    backend: str = "auto",
+    box_nm: ArrayLike | None = None,
+    masses_amu: Sequence[float] | None = None,
+    keep_molecules: bool = True,
+    **options: Any,
+) -> ModelSystem:
+    """A System in which all forces come from the model.
+
+    Args:
+        structure: a topology; or ASE atoms, whose bonds are guessed from covalent radii; or elements.
+        model: a checkpoint, an exported file, the name of a shipped model, or a model.
+        backend: torchforce, pythonforce, or auto for the first that works here.
+        box_nm: periodic box vectors in OpenMM's reduced form (3, 3), nm; by default those of the structure.
+        masses_amu: of each atom, for other than natural masses.
+        keep_molecules: add bonds of no strength, so that barostats and trajectories keep molecules whole.
+        **options: of `add_model`.
+
+    Raises:
+        So3kError: an unusable structure, model or backend.
+    """
+    topology = structure if isinstance(structure, app.Topology) else topology_of(structure)
+    if box_nm is not None:
+        topology.setPeriodicBoxVectors(np.asarray(box_nm, dtype=float) * unit.nanometer)
+    system = openmm.System()
+    for mass in particle_masses(topology, masses_amu):
+        system.addParticle(mass)
+    if topology.getPeriodicBoxVectors() is not None:
+        system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
+    used = add_model(system, topology, model, backend=backend, keep_molecules=keep_molecules, **options)
+    positions_nm = nm_positions(structure) if isinstance(structure, Atoms) else None
+    return ModelSystem(topology, system, positions_nm, used)
+
+
+def add_model(
+    system: openmm.System,
+    topology: app.Topology,
+    model: str | Path | nn.Module,
+    *,
+    atoms: Sequence[int] | None = None,
+    backend: str = "auto",
+    dtype: torch.dtype | str | None = None,
+    device: str = "cpu",
+    skin: float = 1.0,
+    force_group: int = 0,
+    keep_molecules: bool = True,
+) -> Backend:
+    """Add a model's forces on all atoms or some of them to a System; logs how.
+
+    Args:
+        system: changed in place.
+        topology: its atoms; periodic where the topology has a box.
+        model: a checkpoint, an exported file, the name of a shipped model, or a model.
+        atoms: whom the model describes; all by default.
+        backend: torchforce, pythonforce, or auto for the first that works here.
+        dtype: precision of the model, float32 or float64; None keeps the model's.
+        device: where a PythonForce evaluates the model; a TorchForce follows the platform.
+        skin: of the neighbour list, Å.
+        force_group: of the new forces.
+        keep_molecules: add bonds of no strength, so that barostats and trajectories keep molecules whole.
+
+    Raises:
+        So3kError: an unusable topology, model or backend.
+    """
+    used = choose_backend(backend)
+    rows = list(range(topology.getNumAtoms())) if atoms is None else [int(atom) for atom in atoms]
+    numbers = atomic_numbers(topology, rows)
+    loaded = model_for(model, dtype)
+    periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
+    # openmm-ml hands over an empty System when it interpolates
+    n_particles = max(system.getNumParticles(), topology.getNumAtoms())
+    module = script_for_openmm(loaded, numbers, rows, n_particles, periodic, skin)
+    force = make_force(module, used.name, device)
+    force.setUsesPeriodicBoundaryConditions(periodic)
+    force.setForceGroup(force_group)
+    force.setName("So3krates")
+    system.addForce(force)
+    if keep_molecules and (bonds := zero_bonds(topology, set(rows))).getNumBonds():
+        bonds.setForceGroup(force_group)
+        system.addForce(bonds)
+    log.info("So3krates in OpenMM by %s: %s", used.name, used.reason)
+    return used
+
+
+def zero_bonds(topology: app.Topology, atoms: set[int]) -> openmm.HarmonicBondForce:
+    """Bonds of no strength between the atoms, from which OpenMM learns what a molecule is."""
+    force = openmm.HarmonicBondForce()
+    force.setName("Molecules")
+    for first, second in topology.bonds():
+        if first.index in atoms and second.index in atoms:
+            force.addBond(first.index, second.index, 0.1, 0.0)
+    return force
+
+
+def atomic_numbers(topology: app.Topology, rows: Sequence[int]) -> list[int]:
+    """Atomic numbers of some atoms of a topology."""
+    atoms = sorted(topology.atoms(), key=lambda atom: atom.index)
+    numbers = []
+    for row in rows:
+        if not 0 <= row < len(atoms):
+            raise So3kError(
+                f"atom {row} is asked for, the topology has {len(atoms)}: correct the list of atoms"
+            )
+        if atoms[row].element is None:
+            raise So3kError(
+                f"atom {row} ({atoms[row].name}) has no element: the model describes real atoms only"
+            )
+        numbers.append(int(atoms[row].element.atomic_number))
+    return numbers
+
+
+def particle_masses(topology: app.Topology, masses_amu: Sequence[float] | None) -> list[float]:
+    """Given masses, or those of the elements."""
+    if masses_amu is None:
+        return [atom.element.mass._value if atom.element else 0.0 for atom in topology.atoms()]
+    if len(masses_amu) != topology.getNumAtoms():
+        raise So3kError(f"{len(masses_amu)} masses for {topology.getNumAtoms()} atoms: give one for each")
+    return [float(mass) for mass in masses_amu]
+
+
+def model_for(model: str | Path | nn.Module, dtype: torch.dtype | str | None) -> nn.Module:
+    """The model on the CPU, in the precision asked for; a model given as an object is left as it is."""
+    if not isinstance(model, nn.Module):
+        return load(model, "cpu", dtype)
+    if dtype is None:
+        return model
+    return set_dtype(copy.deepcopy(model), parse_dtype(dtype))

@@ -1,0 +1,140 @@
+"""How OpenMM reaches a scripted model: TorchForce where it works, PythonForce everywhere."""
+
+import io
+import logging
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import NDArray
+from openmm import unit
+
+from so3k_md.checkpoint import parse_device
+from so3k_md.errors import So3kError
+from so3k_md.export.openmm import ERROR_TAG
+
+BACKENDS = ("auto", "torchforce", "pythonforce")
+INTERRUPTED = f"{ERROR_TAG} stopped by Ctrl-C"
+
+log = logging.getLogger(__name__)
+
+
+class Backend(NamedTuple):
+    """How OpenMM reaches the model."""
+
+    name: str  # torchforce or pythonforce
+    reason: str
+
+
+def choose_backend(wanted: str = "auto") -> Backend:
+    """TorchForce where it works, else PythonForce, and why.
+
+    Raises:
+        So3kError: the one asked for does not work here.
+    """
+    if wanted not in BACKENDS:
+        raise So3kError(f"backend {wanted!r} is unknown: choose one of {', '.join(BACKENDS)}")
+    if wanted == "pythonforce":
+        return Backend("pythonforce", "asked for")
+    problem = torchforce_problem()
+    if problem is None:
+        versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "openmm", "openmmtorch"))
+        return Backend("torchforce", f"{versions} fit together")
+    if wanted == "torchforce":
+        raise So3kError(f"{problem}; or use backend pythonforce")
+    return Backend("pythonforce", problem)
+
+
+def torchforce_problem() -> str | None:
+    """Why a TorchForce does not work here, with the remedy; None where it does."""
+    try:
+        found = version("openmmtorch")
+    except PackageNotFoundError:
+        return "openmmtorch is not installed: pip install 'so3k-md[openmm]'"
+    if release(version("openmm")) >= (8, 6):
+        return (
+            f"openmm {version('openmm')} ends the process when a TorchForce of openmmtorch {found} is copied "
+            "or serialised: pip install openmm==8.5.2"
+        )
+    if release(version("torch")) != (2, 9):
+        return f"openmmtorch {found} is built for torch 2.9, not {version('torch')}: pip install torch==2.9.1"
+    load_torch_plugin()
+    if not openmm.Platform.getPlatformByName("Reference").supportsKernels(["CalcTorchForce"]):
+        return f"the Torch plugin of OpenMM does not load: {plugin_failure()}"
+    return None
+
+
+def release(text: str) -> tuple[int, int]:
+    """2.9.1+cu128 as (2, 9)."""
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)
+
+
+def load_torch_plugin() -> None:
+    """Import openmmtorch and load its kernels, which OpenMM missed if it was imported before torch."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # openmmtorch imports simtk, which warns of itself on the root logger
+    try:
+        import openmmtorch  # noqa: F401  registers the XML proxy of TorchForce
+    finally:
+        logging.disable(level)
+    if openmm.Platform.getPlatformByName("Reference").supportsKernels(["CalcTorchForce"]):
+        return
+    for library in sorted(Path(openmm.version.openmm_library_path, "plugins").glob("*OpenMMTorch*")):
+        try:
+            openmm.Platform.loadPluginLibrary(str(library))
+        except openmm.OpenMMException as error:  # plugins of platforms that this machine lacks
+            log.debug("%s", error)
+
+
+def plugin_failure() -> str:
+    """What OpenMM says of its Torch plugin."""
+    failures = [line for line in openmm.Platform.getPluginLoadFailures() if "TorchReference" in line]
+    return failures[0] if failures else "no such plugin; reinstall openmmtorch"
+
+
+def make_force(module: torch.jit.ScriptModule, backend: str, device: str) -> openmm.Force:
+    """The Force of a scripted module."""
+    if backend == "pythonforce":
+        return openmm.PythonForce(ModelCall(module.to(parse_device(device))))
+    import openmmtorch
+
+    force = openmmtorch.TorchForce(module)
+    force.setOutputsForces(True)
+    return force
+
+
+class ModelCall:
+    """What a PythonForce calls; pickled with the module, so that Systems can be copied and written as XML.
+
+    Args:
+        module: of `script_for_openmm`.
+    """
+
+    def __init__(self, module: torch.jit.ScriptModule):
+        self.module = module
+        self.lock = threading.Lock()  # Contexts share the module and its neighbour list
+
+    def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float64]]:
+        """Energy, kJ/mol, and forces, kJ/mol/nm, of a State."""
+        inputs = [torch.tensor(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))]
+        if self.module.periodic:
+            inputs.append(
+                torch.tensor(state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer))
+            )
+        try:
+            with self.lock:
+                energy, forces = self.module(*inputs)
+        except KeyboardInterrupt:  # OpenMM would turn it into an empty message
+            raise RuntimeError(INTERRUPTED) from None
+        return energy.item(), forces.numpy(force=True)
+
+    def __getstate__(self) -> bytes:
+        return self.module.save_to_buffer()
+
+    def __setstate__(self, state: bytes) -> None:
+        self.__init__(torch.jit.load(io.BytesIO(state)))  # type: ignore[misc]

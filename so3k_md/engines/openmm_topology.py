@@ -1,0 +1,129 @@
+"""OpenMM topologies of plain structures: bonds from covalent radii, boxes in OpenMM's form."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers, covalent_radii
+from numpy.typing import NDArray
+from openmm import app, unit
+from openmm.app.internal.unitcell import reducePeriodicBoxVectors
+
+from so3k_md.errors import So3kError
+from so3k_md.neighbors import neighbor_pairs
+from so3k_md.units import NM_IN_ANGSTROM
+
+BOND_STRETCH = 1.2  # a pair closer than this times the sum of its covalent radii is bonded
+
+
+def topology_of(structure: Atoms | Sequence[int | str]) -> app.Topology:
+    """A topology with one residue for each molecule, and the box of a periodic structure.
+
+    Elements alone have no positions, hence no bonds.
+
+    Args:
+        structure: ASE atoms, or atomic numbers or symbols.
+
+    Raises:
+        So3kError: something is not an element, or the structure is periodic in part.
+    """
+    if not isinstance(structure, Atoms):
+        return _assemble(_numbers(structure), [], np.zeros(len(structure), dtype=int))
+    bonds, molecules = guess_bonds(structure)
+    topology = _assemble(structure.numbers.tolist(), bonds, molecules)
+    if structure.pbc.any():
+        box_nm = _turned_cell(structure)[0] / NM_IN_ANGSTROM
+        topology.setPeriodicBoxVectors(reducePeriodicBoxVectors(box_nm * unit.nanometer))
+    return topology
+
+
+def nm_positions(atoms: Atoms) -> NDArray[np.float64]:
+    """Positions (atoms, 3) in nm, turned with the cell into OpenMM's form: a along x, b in the xy plane."""
+    turn = _turned_cell(atoms)[1] if atoms.pbc.any() else np.eye(3)
+    return atoms.positions @ turn / NM_IN_ANGSTROM
+
+
+def guess_bonds(atoms: Atoms) -> tuple[list[tuple[int, int]], NDArray[np.int64]]:
+    """Bonds (i < j) from covalent radii, and the number of each atom's molecule.
+
+    Networks that go on through the walls of the cell, such as crystals, are not molecules: their bonds are
+    left out, so that a barostat scales their atoms one by one.
+    """
+    radii = covalent_radii[atoms.numbers] * BOND_STRETCH
+    idx_i, idx_j, shifts = neighbor_pairs(atoms.positions, atoms.cell.array, atoms.pbc, 2 * radii.max())
+    vectors = atoms.positions[idx_j] - atoms.positions[idx_i] + shifts @ atoms.cell.array
+    bonded = np.linalg.norm(vectors, axis=1) < radii[idx_i] + radii[idx_j]
+    neighbours = defaultdict(list)
+    for i, j, shift in zip(
+        idx_i[bonded].tolist(), idx_j[bonded].tolist(), shifts[bonded].tolist(), strict=True
+    ):
+        neighbours[i].append((j, tuple(shift)))
+    molecules = np.full(len(atoms), -1)
+    networks = set()
+    for start in range(len(atoms)):
+        if molecules[start] < 0 and _is_network(start, neighbours, molecules):
+            networks.add(int(molecules[start]))
+    bonds = [(i, j) for i in neighbours for j, _ in neighbours[i] if i < j and molecules[i] not in networks]
+    return bonds, molecules
+
+
+def _is_network(start: int, neighbours: dict, molecules: NDArray[np.int64]) -> bool:
+    """Number the molecule of an atom; true if a walk along its bonds ends in another image of an atom."""
+    molecules[start] = molecules.max() + 1
+    images = {start: (0, 0, 0)}
+    queue, network = [start], False
+    while queue:
+        i = queue.pop()
+        for j, shift in neighbours.get(i, ()):
+            image = tuple(a + b for a, b in zip(images[i], shift, strict=True))
+            if j not in images:
+                images[j] = image
+                molecules[j] = molecules[start]
+                queue.append(j)
+            network |= images[j] != image
+    return network
+
+
+def _assemble(numbers: list[int], bonds: list[tuple[int, int]], molecules: NDArray[np.int64]) -> app.Topology:
+    """A topology in the order of the atoms; one residue in all where molecules are interleaved."""
+    if np.any(np.diff(molecules) < 0) or np.any(np.diff(molecules) > 1):
+        molecules = np.zeros_like(molecules)
+    topology = app.Topology()
+    chain = topology.addChain()
+    atoms: list[app.topology.Atom] = []
+    counts: defaultdict[int, int] = defaultdict(int)
+    for k, number in enumerate(numbers):
+        if k == 0 or molecules[k] != molecules[k - 1]:
+            residue = topology.addResidue("MOL", chain)
+            counts.clear()
+        element = app.Element.getByAtomicNumber(int(number))
+        counts[number] += 1
+        atoms.append(topology.addAtom(f"{element.symbol}{counts[number]}", element, residue))
+    for i, j in bonds:
+        topology.addBond(atoms[i], atoms[j])
+    return topology
+
+
+def _numbers(elements: Sequence[int | str]) -> list[int]:
+    numbers = [atomic_numbers.get(e, 0) if isinstance(e, str) else int(e) for e in elements]
+    for element, number in zip(elements, numbers, strict=True):
+        if not 0 < number <= 118:
+            raise So3kError(f"{element!r} is not an element: give symbols or atomic numbers")
+    return numbers
+
+
+def _turned_cell(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The cell with a along x and b in the xy plane, and the rotation R with cell_turned = cell R."""
+    if not atoms.pbc.all() or atoms.cell.rank < 3:
+        raise So3kError(
+            f"OpenMM is periodic along all axes or none, this structure has pbc {atoms.pbc.tolist()} and a "
+            f"cell of rank {atoms.cell.rank}: pad the open axes with vacuum and set pbc to T T T"
+        )
+    cell = atoms.cell.array.copy()
+    if np.linalg.det(cell) < 0:
+        cell[2] *= -1  # the same lattice, right-handed
+    # QR of the columns gives cell = L Q; signs make the diagonal of L positive
+    q, r = np.linalg.qr(cell.T)
+    signs = np.sign(np.diag(r))
+    return (r.T * signs), q * signs
