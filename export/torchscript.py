@@ -12,6 +12,7 @@ from torch import nn
 
 from so3k_md.config import to_mapping
 from so3k_md.export.contract import EXTRA_FILE, FORMAT_VERSION
+from so3k_md.export.verify import verify
 from so3k_md.files import atomic
 from so3k_md.model import So3krates
 
@@ -55,16 +56,24 @@ def describe(model: So3krates, name: str) -> dict[str, Any]:
     }
 
 
-def save(model: So3krates, path: str | Path, name: str) -> torch.jit.ScriptModule:
-    """Script a model and write it atomically; returns the scripted module.
+def save(model: So3krates, path: str | Path, name: str) -> dict[str, float]:
+    """Script a model, verify what was written, and only then give the file its name.
 
     Args:
-        model: the eager model in the precision in which it shall be stored.
+        model: the eager model in the precision in which it shall be stored; its metadata is completed.
         path: the `.pt` file.
         name: what the model calls itself.
+
+    Returns:
+        The largest relative deviation of each check.
+
+    Raises:
+        So3kError: a check failed, or the file cannot be written.
     """
     model.metadata = json.dumps(describe(model, name))
     scripted = script(model)
     with atomic(path) as temporary:
-        torch.jit.save(scripted, str(temporary), _extra_files={EXTRA_FILE: model.metadata})
-    return scripted
+        # to an open file: given a name, libtorch ends the process when the disk is full
+        with open(temporary, "wb") as file:
+            torch.jit.save(scripted, file, _extra_files={EXTRA_FILE: model.metadata})
+        return verify(model, scripted, temporary)

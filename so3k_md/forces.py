@@ -66,6 +66,7 @@ def evaluate(
     gradient = edge_gradient(energies, vectors, differentiable)
     forces = pair_forces(gradient, graph.idx_i, graph.idx_j, graph.species.numel())
     frame_of_pair = graph.frame.index_select(0, graph.idx_i)
-    virial = -segment_sum(vectors[:, :, None] * gradient[:, None, :], frame_of_pair, n_frames)
+    virial = -segment_sum(graph.vectors[:, :, None] * gradient[:, None, :], frame_of_pair, n_frames)
+    energies = energies if differentiable else energies.detach()
     energy = segment_sum(energies, graph.frame, n_frames)
     return Evaluation(energies, energy, forces, virial)

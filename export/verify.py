@@ -1,0 +1,100 @@
+"""Checks that every exported file passes before it gets its name."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from so3k_md.errors import So3kError
+from so3k_md.export.contract import ATTRIBUTES, STAGES
+from so3k_md.forces import Evaluation, evaluate
+from so3k_md.graph import Graph
+from so3k_md.model import So3krates, set_dtype
+
+TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9}  # relative to the largest value
+STEP = 1e-4  # Å, of the finite differences
+FINITE_DIFFERENCE_TOLERANCE = 1e-6  # eV/Å, relative to the largest force
+
+
+def probe(elements: list[int], cutoff: float) -> tuple[Tensor, Callable[[Tensor], Graph]]:
+    """A small disordered cluster of the model's elements: its positions, and the graph of any positions.
+
+    Args:
+        elements: atomic numbers.
+        cutoff: Å.
+    """
+    side = torch.arange(3, dtype=torch.float64)
+    lattice = 1.3 * torch.cartesian_prod(side, side, side[:2])
+    generator = torch.Generator().manual_seed(7)
+    positions = lattice + 0.2 * torch.randn(lattice.shape, generator=generator, dtype=torch.float64)
+    species = torch.tensor([elements[i % len(elements)] for i in range(len(positions))])
+
+    def graph(r: Tensor) -> Graph:
+        vectors = r[None, :, :] - r[:, None, :]
+        distance = torch.linalg.vector_norm(vectors, dim=2) + torch.eye(len(r)) * (cutoff + 1.0)
+        idx_i, idx_j = torch.nonzero(distance < cutoff).unbind(1)
+        return Graph(species, vectors[idx_i, idx_j], idx_i, idx_j, torch.zeros_like(species))
+
+    return positions, graph
+
+
+def verify(model: So3krates, scripted: torch.jit.ScriptModule, path: str | Path) -> dict[str, float]:
+    """Compare eager, scripted, loaded and frozen evaluation, and forces with finite differences.
+
+    Args:
+        model: the eager model.
+        scripted: its TorchScript form.
+        path: the file that was saved.
+
+    Returns:
+        The largest relative deviation of each check.
+
+    Raises:
+        So3kError: a check fails; the message names it.
+    """
+    dtype = next(model.parameters()).dtype
+    positions, graph = probe(model.elements, model.cutoff)
+    loaded = torch.jit.load(str(path), map_location="cpu")
+    missing = [name for name in ATTRIBUTES + STAGES if not hasattr(loaded, name)]
+    if missing:
+        raise So3kError(f"the exported file lacks {', '.join(missing)}: this is a mistake of so3k-md, please report it")
+    eager = evaluate(model, graph(positions), 1)
+    if not torch.isfinite(eager.forces).all() or not torch.isfinite(eager.energies).all():
+        raise So3kError("the model gives energies or forces that are not finite: its weights are broken, train it again")
+    frozen = torch.jit.freeze(copy.deepcopy(loaded).eval(), preserved_attrs=STAGES)
+    checks = {}
+    for name, other in {"scripted": scripted, "loaded": loaded, "frozen": frozen}.items():
+        checks[name] = _deviation(eager, evaluate(other, graph(positions), 1))
+        _require(name, checks[name], TOLERANCES[dtype])
+    checks["finite differences"] = _finite_differences(set_dtype(loaded, torch.float64), positions, graph)
+    _require("finite differences", checks["finite differences"], FINITE_DIFFERENCE_TOLERANCE)
+    return checks
+
+
+def _deviation(a: Evaluation, b: Evaluation) -> float:
+    return max(float((u - v).abs().max() / (1.0 + u.abs().max())) for u, v in zip(a, b, strict=True))
+
+
+def _finite_differences(model: nn.Module, positions: Tensor, graph: Callable[[Tensor], Graph]) -> float:
+    """max |F + dE/dr| / (1 + max |F|) over a few atoms, by the fourth-order formula."""
+    forces = evaluate(model, graph(positions), 1).forces
+    worst = 0.0
+    for atom in range(0, len(positions), 5):
+        for axis in range(3):
+            energies = []
+            for steps in (-2, -1, 1, 2):
+                moved = positions.clone()
+                moved[atom, axis] += steps * STEP
+                energies.append(float(evaluate(model, graph(moved), 1).energy))
+            slope = (energies[0] - 8 * energies[1] + 8 * energies[2] - energies[3]) / (12 * STEP)
+            worst = max(worst, abs(slope + float(forces[atom, axis])))
+    return worst / (1.0 + float(forces.abs().max()))
+
+
+def _require(name: str, deviation: float, tolerance: float) -> None:
+    if not deviation <= tolerance:
+        raise So3kError(
+            f"export refused: the check '{name}' deviates by {deviation:.1e}, allowed {tolerance:.0e}; nothing was written"
+        )

@@ -1,0 +1,36 @@
+"""`so3k-md export`."""
+
+import argparse
+from pathlib import Path
+
+HELP = "write a checkpoint as one TorchScript file for all engines"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.add_argument("checkpoint", help="best.ckpt of a training")
+    parser.add_argument("-o", "--output", required=True, metavar="MODEL.pt", help="file to write")
+    parser.add_argument("--dtype", choices=["float32", "float64"], help="precision; default: the checkpoint's")
+    parser.add_argument("--name", help="what the model calls itself; default: the name of the file")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export, verify and say what was verified."""
+    from so3k_md.checkpoint import is_torchscript, load, resolve_model
+    from so3k_md.errors import So3kError
+    from so3k_md.export.torchscript import save
+    from so3k_md.files import check_output
+    from so3k_md.model import So3krates
+
+    output = check_output(args.output, args.overwrite)
+    if output.suffix != ".pt":
+        raise So3kError(f"{output} does not end in .pt: the engines expect that")
+    if is_torchscript(resolve_model(args.checkpoint)):
+        raise So3kError(f"{args.checkpoint} is exported already: name a checkpoint, such as best.ckpt")
+    model = load(args.checkpoint, dtype=args.dtype)
+    assert isinstance(model, So3krates)
+    checks = save(model, output, args.name or Path(output).stem)
+    for check, deviation in checks.items():
+        print(f"verified against eager evaluation: {check:<20} largest relative deviation {deviation:.1e}")
+    print(f"wrote {output}; see what it is with: so3k-md info {output}")
