@@ -1,5 +1,6 @@
 """Model files: checkpoints of training, exported TorchScript files, and the models that come with so3k-md."""
 
+import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -37,8 +38,11 @@ def save_checkpoint(
         "weights": dict(weights),
         "training": training,
     }
+    # by way of memory: torch's own writer turns a full disk into an error that says nothing of it
+    buffer = io.BytesIO()
+    torch.save(document, buffer)
     with atomic(path) as temporary:
-        torch.save(document, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 Nothing is written, and no traceback is shown.
 """
 
+import os
 import re
+import resource
 import shutil
 from pathlib import Path
 
@@ -177,6 +179,21 @@ def test_eval_options(options, said, folder, capsys):
     assert re.search(said, refused(f"eval model.ckpt water.xyz {options}", capsys))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("absent.ckpt -o new.pt", "no model file absent.ckpt"),
+        ("water.xyz -o new.pt", "water.xyz is not a readable checkpoint"),
+        ("model.pt -o new.pt", "model.pt is exported already"),
+        ("model.ckpt -o new.ckpt", "new.ckpt does not end in .pt"),
+        ("model.ckpt -o model.pt", "model.pt exists already.*--overwrite"),
+        ("model.ckpt -o new.pt --dtype float16", "float16"),
+    ],
+)
+def test_export(arguments, said, folder, capsys):
+    assert re.search(said, refused(f"export {arguments}", capsys))
+
+
 # The training file.
 @pytest.mark.parametrize(
     ("override", "said"),
@@ -223,3 +240,60 @@ def test_malformed_training_file(text, said, folder, capsys):
 
 def test_missing_training_file(folder, capsys):
     assert "absent.yaml" in refused("train absent.yaml -o run", capsys)
+
+
+# Outputs: (command, the file it writes).
+OUTPUTS = {
+    "eval --json": ("eval model.ckpt water.xyz --json {}", "new.json"),
+    "eval --predictions": ("eval model.ckpt water.xyz --predictions {}", "new.xyz"),
+    "eval --plot": ("eval model.ckpt water.xyz --plot {}", "new"),
+    "train": ("train train.yaml -o {}", "new"),
+    "export": ("export model.ckpt -o {}", "new.pt"),
+}
+
+
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_output_that_exists(case, folder, capsys):
+    command, name = OUTPUTS[case]
+    Path(name).write_text("kept")
+    assert re.search(f"{name}.*(overwrite|choose another name)", refused(command.format(name), capsys))
+
+
+@pytest.mark.parametrize("case", [case for case in OUTPUTS if case != "train"])  # it makes its folders
+def test_output_in_a_missing_folder(case, folder, capsys):
+    command, name = OUTPUTS[case]
+    assert "absent" in refused(command.format(f"absent/{name}"), capsys)
+
+
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_output_in_a_read_only_folder(case, folder, capsys, monkeypatch):
+    command, name = OUTPUTS[case]
+    Path("locked").mkdir(mode=0o555)
+    # The rights of root are boundless, and tests may run as root: answer as for everyone else.
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: bool(os.stat(path).st_mode & 0o222))
+    assert re.search("locked.*written", refused(command.format(f"locked/{name}"), capsys))
+
+
+@pytest.mark.parametrize(
+    ("case", "limit"),  # bytes: the first write of the command fails, or a later one of another kind
+    [("eval --json", 100), ("eval --plot", 4000), ("train", 100), ("train", 4000), ("export", 4000)],
+)
+def test_full_disk(case, limit, folder, capsys):
+    """No file may grow beyond a limit; what is on the disk afterwards is whole."""
+    command, name = OUTPUTS[case]
+    assert cli.main(command.format(f"other_{name}").split()) == 0  # imports write files of their own
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        assert cli.main(command.format(name).split()) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert re.search(r"so3k-md: error: .*(free space)", capsys.readouterr().err)
+    assert [path for path in Path().rglob("*.part*")] == []
+
+
+def test_output_that_is_a_pipe(folder, capsys):
+    os.mkfifo("pipe")
+    assert "pipe is a device or a pipe" in refused(
+        "eval model.ckpt water.xyz --json pipe --overwrite", capsys
+    )

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from so3k_md.checkpoint import parse_device, parse_dtype, read_checkpoint, save_checkpoint
 from so3k_md.data import Dataset, Frame, batches, fit_statistics, make_split, read_frames
 from so3k_md.errors import So3kError
-from so3k_md.files import atomic
+from so3k_md.files import atomic, check_folder
 from so3k_md.forces import evaluate
 from so3k_md.model import So3krates, set_dtype
 from so3k_md.train.config import DataConfig, LossConfig, RunConfig, to_sections
@@ -226,8 +226,7 @@ def _validate_average(
 def _check_folder(folder: Path, overwrite: bool) -> None:
     if (folder / "config.yaml").exists() and not overwrite:
         raise So3kError(f"{folder} holds a training already: --resume it, name another folder, or pass --overwrite")
-    if folder.exists() and not folder.is_dir():
-        raise So3kError(f"{folder} is a file: name a folder for the training")
+    check_folder(folder)
 
 
 def _resume_state(folder: Path, config: RunConfig) -> dict[str, Any]:
