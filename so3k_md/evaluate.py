@@ -11,6 +11,7 @@ from torch import nn
 
 from so3k_md.data.batches import to_graph
 from so3k_md.data.frames import Frame, require_elements
+from so3k_md.data.statistics import fit_statistics
 from so3k_md.data.write import write_extxyz
 from so3k_md.errors import So3kError
 from so3k_md.files import atomic
@@ -21,6 +22,11 @@ Floats = NDArray[np.float64]
 
 LARGEST_BATCH = 100_000  # pairs; more do not run faster and fill the memory
 UNITS = {"energy": "eV", "energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
+PICTURES = {
+    "energy": "energy − fitted atomic energies",
+    "forces": "force component",
+    "stress": "stress component",
+}
 
 
 class Prediction(NamedTuple):
@@ -151,6 +157,42 @@ def write_predictions(path: str | Path, frames: Sequence[Frame], predictions: Se
     )
 
 
+def write_parity_plots(
+    folder: str | Path, frames: Sequence[Frame], predictions: Sequence[Prediction]
+) -> list[Path]:
+    """Draw predicted against reference values, one picture for each quantity that has references.
+
+    Energies are drawn without the atomic energies that fit the references best, in which they would drown.
+
+    Args:
+        folder: made if it is not there.
+        frames: structures with their references.
+        predictions: of the same frames.
+
+    Returns:
+        The pictures, parity_QUANTITY.png.
+    """
+    points: dict[str, list[tuple[Floats, Floats]]] = {name: [] for name in PICTURES}
+    shift = fit_statistics(frames).shift if any(frame.energy is not None for frame in frames) else {}
+    for frame, found in zip(frames, predictions, strict=True):
+        if frame.energy is not None:
+            atoms = sum(shift[int(z)] for z in frame.numbers)
+            points["energy"].append((np.array([frame.energy - atoms]), np.array([found.energy - atoms])))
+        if frame.forces is not None:
+            points["forces"].append((frame.forces.ravel(), found.forces.ravel()))
+        if frame.stress is not None and found.stress is not None:
+            points["stress"].append((frame.stress.ravel(), found.stress.ravel()))
+    written = []
+    for name, values in points.items():
+        if values:
+            Path(folder).mkdir(exist_ok=True)
+            reference, predicted = (np.concatenate(part) for part in zip(*values, strict=True))
+            path = Path(folder) / f"parity_{name}.png"
+            _draw_parity(path, reference, predicted, PICTURES[name], UNITS[name])
+            written.append(path)
+    return written
+
+
 def _chunks(
     frames: Iterable[Frame], cutoff: float, batch_size: int
 ) -> Iterator[tuple[list[Frame], list[Graph]]]:
@@ -192,3 +234,21 @@ def _score(errors: Sequence[Floats]) -> Score | None:
     joined = np.concatenate([error.reshape(-1) for error in errors])
     rmse = float(np.sqrt((joined * joined).mean()))
     return Score(float(np.abs(joined).mean()), rmse, len(errors), len(joined))
+
+
+def _draw_parity(path: Path, reference: Floats, predicted: Floats, what: str, unit: str) -> None:
+    """One picture, with equal axes and the errors in its title."""
+    from matplotlib.figure import Figure  # here, for evaluation alone does not need the extra
+
+    error = predicted - reference
+    mae, rmse = 1e3 * np.abs(error).mean(), 1e3 * np.sqrt((error * error).mean())
+    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(reference, predicted, ".", markersize=3, alpha=0.5, color="tab:blue", rasterized=True)
+    axes.axline((0, 0), slope=1, color="black", linewidth=0.8)
+    limits = axes.axis()
+    axes.set(xlim=(min(limits), max(limits)), ylim=(min(limits), max(limits)), aspect="equal")
+    axes.set(xlabel=f"reference {what} / {unit}", ylabel=f"predicted {what} / {unit}")
+    axes.set_title(f"MAE {mae:.3g}, RMSE {rmse:.3g} m{unit}")
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=150)
