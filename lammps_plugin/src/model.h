@@ -1,0 +1,70 @@
+/* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
+
+#ifndef SO3K_MODEL_H
+#define SO3K_MODEL_H
+
+#include "exchange.h"
+
+#include <c10/core/AutogradState.h>
+#include <c10/core/DeviceGuard.h>
+#include <torch/csrc/jit/api/module.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace So3k {
+
+/// The pairs within the cutoff: centres i are the first rows, sources j any row.
+struct Pairs {
+  at::Tensor vectors;         // (pairs, 3) r_j - r_i, float64, Å
+  at::Tensor idx_i, idx_j;    // (pairs,) rows
+};
+
+/// The exported model: its metadata and its stages, run layer by layer.
+class Model {
+ public:
+  /// Throws std::exception if `file` (the bytes of a .pt) is not one that this plugin understands.
+  Model(const std::string &file, std::optional<at::ScalarType> precision, at::Device device);
+
+  bool knows(int64_t atomic_number) const;
+
+  /// Energy of each centre in eV, float64, differentiable in the pair vectors.
+  at::Tensor energies(const Pairs &pairs, const at::Tensor &species, int64_t n_centres,
+                      const Exchange &exchange) const;
+
+  std::string name, precision;
+  double cutoff;    // Å
+  std::vector<int64_t> elements;
+  int64_t n_layers, features, chi_width;
+  bool chi_from_neighbours;
+  at::Device device;
+
+ private:
+  void describe(const torch::jit::Module &artefact);
+  void prepare(torch::jit::Module artefact, std::optional<at::ScalarType> dtype);
+
+  mutable torch::jit::Module module;
+};
+
+/// Settings of torch that belong to the process, ours while this lives and restored afterwards.
+class TorchScope {
+ public:
+  explicit TorchScope(at::Device device);
+  ~TorchScope();
+  TorchScope(const TorchScope &) = delete;
+  TorchScope &operator=(const TorchScope &) = delete;
+
+ private:
+  c10::OptionalDeviceGuard device_guard;
+  c10::AutogradState autograd;
+  torch::jit::FusionStrategy fusion;
+  int n_threads;
+};
+
+/// The line of a torch exception that says what happened.
+std::string brief(const std::exception &error);
+
+}    // namespace So3k
+
+#endif

@@ -1,0 +1,231 @@
+/* so3k-md: pair_style so3k, its commands and checks. GPL-2, see ../LICENSE. */
+
+#include "pair_so3k.h"
+
+#include "elements.h"
+
+#include <ATen/Parallel.h>
+#include <torch/cuda.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "atom.h"
+#include "comm.h"
+#include "error.h"
+#include "force.h"
+#include "memory.h"
+#include "neigh_list.h"
+#include "neighbor.h"
+#include "update.h"
+
+using namespace LAMMPS_NS;
+
+PairSo3k::PairSo3k(LAMMPS *lmp) : Pair(lmp)
+{
+  single_enable = 0;
+  restartinfo = 0;
+  one_coeff = 1;
+  manybody_flag = 1;
+  no_virial_fdotr_compute = 1;
+  centroidstressflag = CENTROID_AVAIL;
+  comm_forward = 2;    // the home of an atom: rank and row
+}
+
+PairSo3k::~PairSo3k()
+{
+  if (allocated) {
+    memory->destroy(setflag);
+    memory->destroy(cutsq);
+  }
+}
+
+void PairSo3k::settings(int narg, char **arg)
+{
+  precision.reset();
+  device_wish = "auto";
+  for (int k = 0; k < narg; k += 2) {
+    const std::string keyword = arg[k], value = k + 1 < narg ? arg[k + 1] : "";
+    if (keyword == "precision" && value == "float32") {
+      precision = at::kFloat;
+    } else if (keyword == "precision" && value == "float64") {
+      precision = at::kDouble;
+    } else if (keyword == "device" && (value == "auto" || value == "cpu" || value == "cuda")) {
+      device_wish = value;
+    } else {
+      error->all(FLERR,
+                 "pair_style so3k does not know '{} {}': use precision float32|float64, device "
+                 "auto|cpu|cuda",
+                 keyword, value);
+    }
+  }
+  forget_coefficients();
+}
+
+/// A second pair_style command keeps this object: what was loaded under the old settings must go.
+void PairSo3k::forget_coefficients()
+{
+  model.reset();
+  system.reset();
+  if (!allocated) return;
+  for (int i = 1; i <= atom->ntypes; ++i)
+    for (int j = 1; j <= atom->ntypes; ++j) setflag[i][j] = 0;
+}
+
+void PairSo3k::allocate()
+{
+  if (allocated) return;
+  allocated = 1;
+  const int n = atom->ntypes + 1;
+  memory->create(setflag, n, n, "pair:setflag");
+  memory->create(cutsq, n, n, "pair:cutsq");
+}
+
+void PairSo3k::coeff(int narg, char **arg)
+{
+  const int n_types = atom->ntypes;
+  if (narg < 3 || std::strcmp(arg[0], "*") != 0 || std::strcmp(arg[1], "*") != 0)
+    error->all(FLERR,
+               "pair_coeff of so3k reads: pair_coeff * * MODEL.pt and an element per atom type");
+  if (narg - 3 != n_types)
+    error->all(FLERR,
+               "pair_coeff of so3k names {} elements for {} atom types: give one symbol (or NULL) "
+               "per type",
+               narg - 3, n_types);
+  allocate();
+  forget_coefficients();
+  load(arg[2]);
+
+  species_of_type.assign(n_types + 1, 0);
+  for (int type = 1; type <= n_types; ++type) {
+    const std::string symbol = arg[2 + type];
+    if (symbol == "NULL") continue;
+    const auto z = So3k::atomic_number(symbol);
+    if (!model->knows(z)) {
+      std::string known;
+      for (const auto element : model->elements)
+        known += std::string(" ") + So3k::SYMBOLS.at(element);
+      error->all(FLERR, "so3k model {} does not know element {} of atom type {}: it knows{}",
+                 arg[2], symbol, type, known);
+    }
+    species_of_type[type] = z;
+  }
+  for (int i = 1; i <= n_types; ++i)
+    for (int j = i; j <= n_types; ++j) setflag[i][j] = species_of_type[i] && species_of_type[j];
+}
+
+/// Every rank the same bytes, or every rank the same refusal.
+std::string PairSo3k::read_file(const std::string &path) const
+{
+  std::string bytes;
+  int64_t size = -1;
+  if (comm->me == 0) {
+    std::ifstream stream(path, std::ios::binary);
+    std::ostringstream content;
+    if (stream && content << stream.rdbuf()) {
+      bytes = content.str();
+      size = static_cast<int64_t>(bytes.size());
+    }
+  }
+  MPI_Bcast(&size, 1, MPI_INT64_T, 0, world);
+  if (size < 0)
+    error->all(FLERR, "so3k cannot read the model file {}: check the path in pair_coeff", path);
+  bytes.resize(size);
+  for (int64_t begin = 0; begin < size; begin += INT_MAX)
+    MPI_Bcast(&bytes[begin], static_cast<int>(std::min<int64_t>(INT_MAX, size - begin)), MPI_BYTE,
+              0, world);
+  return bytes;
+}
+
+void PairSo3k::load(const std::string &path)
+{
+  const auto bytes = read_file(path);
+  const auto device = choose_device();
+  std::string complaint;
+  try {
+    So3k::TorchScope scope(device);
+    model = std::make_unique<So3k::Model>(bytes, precision, device);
+    system = std::make_unique<So3k::System>(lmp, device);
+  } catch (const std::exception &problem) {
+    complaint = So3k::brief(problem);
+  }
+  int failed = !complaint.empty(), any_failed = 0;
+  MPI_Allreduce(&failed, &any_failed, 1, MPI_INT, MPI_MAX, world);
+  if (any_failed)
+    error->all(FLERR,
+               "so3k cannot use {} ({}): write a model with 'so3k-md export CHECKPOINT -o {}'",
+               path, failed ? complaint : "on another rank", path);
+}
+
+/// One GPU per rank of a node, round robin.
+at::Device PairSo3k::choose_device() const
+{
+  const int n_gpus = device_wish == "cpu" ? 0 : torch::cuda::device_count();
+  if (device_wish == "cuda" && n_gpus == 0)
+    error->all(FLERR, "pair_style so3k device cuda: torch finds no GPU here, use device cpu");
+  if (n_gpus == 0) return at::kCPU;
+  MPI_Comm node;
+  int rank, n_ranks;
+  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+  MPI_Comm_rank(node, &rank);
+  MPI_Comm_size(node, &n_ranks);
+  MPI_Comm_free(&node);
+  if (comm->me == 0 && n_ranks > n_gpus)
+    error->warning(FLERR, "so3k: {} ranks share {} GPUs on a node", n_ranks, n_gpus);
+  return {at::kCUDA, static_cast<at::DeviceIndex>(rank % n_gpus)};
+}
+
+void PairSo3k::init_style()
+{
+  if (!model) error->all(FLERR, "pair_style so3k has no model: give pair_coeff * * MODEL.pt ...");
+  if (force->newton_pair == 0)
+    error->all(FLERR,
+               "pair_style so3k needs 'newton on': forces on ghost atoms return to their owners");
+  if (std::strcmp(update->unit_style, "metal") == 0) {
+    energy_unit = 1.0;
+  } else if (std::strcmp(update->unit_style, "real") == 0) {
+    energy_unit = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
+  } else {
+    error->all(FLERR, "pair_style so3k works in 'units metal' and 'units real', not '{}'",
+               update->unit_style);
+  }
+  check_special_bonds();
+  if (neighbor->exclude && comm->me == 0)
+    error->warning(FLERR, "neigh_modify exclude takes pairs away from the so3k model");
+  neighbor->add_request(this, NeighConst::REQ_FULL);
+  system->ready = false;
+  report();
+}
+
+/// LAMMPS leaves bonded pairs of weight zero, its default, out of the list; the model needs every
+/// pair.
+void PairSo3k::check_special_bonds() const
+{
+  if (atom->molecular == Atom::ATOMIC || atom->maxspecial == 0) return;
+  for (int n = 1; n <= 3; ++n)
+    if (force->special_lj[n] == 0.0 && force->special_coul[n] == 0.0)
+      error->all(FLERR,
+                 "pair_style so3k needs bonded neighbours in its list: give 'special_bonds lj/coul "
+                 "1 1 1'");
+}
+
+void PairSo3k::report() const
+{
+  if (comm->me != 0) return;
+  So3k::TorchScope scope(model->device);
+  utils::logmesg(
+      lmp,
+      "so3k: model {}, {} layers, cutoff {:g} A, {} on {}, libtorch {}, {} thread(s) per rank\n",
+      model->name, model->n_layers, model->cutoff, model->precision, model->device.str(),
+      TORCH_VERSION, at::get_num_threads());
+}
+
+double PairSo3k::init_one(int i, int j)
+{
+  if (setflag[i][j] == 0)
+    error->all(FLERR, "so3k has no element for the pair of atom types {} and {}", i, j);
+  return model->cutoff;
+}

