@@ -81,7 +81,8 @@ class So3kCalculator(Calculator):
         """What the model sees of the atoms."""
         check_atoms(atoms, self.model.elements)
         # rows of open axes are not used: any that complete the basis will do
-        cell = complete_cell(np.where(atoms.pbc[:, None], atoms.cell, 0.0))
+        periodic = atoms.pbc[:, None]
+        cell = np.where(periodic, atoms.cell, complete_cell(np.where(periodic, atoms.cell, 0.0)))
         positions = torch.tensor(atoms.positions, dtype=torch.float64)
         vectors, idx_i, idx_j = self.pairs(positions, torch.tensor(cell), torch.tensor(atoms.pbc))
         species = torch.tensor(atoms.numbers, dtype=torch.int64, device=self.device)

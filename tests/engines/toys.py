@@ -1,0 +1,77 @@
+"""A small random model and structures for the engine tests."""
+
+import functools
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import molecule
+
+from so3k_md.export.torchscript import script
+from so3k_md.forces import evaluate
+from so3k_md.model import ModelConfig, So3krates, set_dtype
+from so3k_md.neighbors import build_graph
+
+STRUCTURES = ("open", "lone", "periodic", "triclinic", "small")
+
+
+@functools.cache
+def toy_model() -> So3krates:
+    """Weights at random, in float64, with forces of about 1 eV/Å."""
+    config = ModelConfig(
+        features=16, layers=2, degrees=(1, 2), heads=2, n_rbf=8, radial_hidden=16, chi_hidden=8, cutoff=4.0
+    )
+    model = set_dtype(So3krates(config, elements=[1, 6, 8], seed=3), torch.float64).eval()
+    model.head.scale.fill_(5.0)
+    model.head.shift.copy_(-100.0 * torch.arange(config.n_species))
+    return model.requires_grad_(False)
+
+
+def save_toy(path) -> str:
+    """The toy model as an exported file."""
+    torch.jit.save(script(toy_model()), str(path))
+    return str(path)
+
+
+def structure(name: str) -> Atoms:
+    """One of STRUCTURES; atoms of the periodic ones lie in several images."""
+    if name == "open":
+        return rattled(molecule("CH3CH2OH"))
+    if name == "lone":
+        return Atoms("O", positions=[[1.0, 2.0, 3.0]])
+    if name == "small":  # shorter than the cutoff: an atom sees several images of itself
+        atoms = Atoms("OHH", positions=[[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], pbc=True)
+        atoms.cell = [[3.1, 0, 0], [0.5, 2.9, 0], [-0.8, 0.6, 3.3]]
+    else:
+        atoms = ethanols(2)
+        if name == "triclinic":
+            atoms.set_cell(atoms.cell @ [[1, 0, 0], [0.3, 0.95, 0], [-0.25, 0.2, 1.02]], scale_atoms=True)
+    images = np.random.default_rng(5).integers(-2, 3, (len(atoms), 3))
+    atoms.positions += images @ atoms.cell.array
+    return rattled(atoms)
+
+
+def ethanols(per_side: int, spacing: float = 5.0) -> Atoms:
+    """A periodic box of turned ethanol molecules on a grid."""
+    rng = np.random.default_rng(7)
+    box = Atoms(pbc=True, cell=[per_side * spacing] * 3)
+    for place in np.ndindex((per_side,) * 3):
+        one = molecule("CH3CH2OH")
+        one.rotate(rng.uniform(0, 360), rng.normal(size=3), center="COM")
+        one.translate(np.array(place) * spacing - one.get_center_of_mass())
+        box += one
+    return box
+
+
+def rattled(atoms: Atoms) -> Atoms:
+    """Off the symmetric places, so that no force is zero by symmetry."""
+    atoms.positions += 0.05 * np.random.default_rng(11).normal(size=atoms.positions.shape)
+    return atoms
+
+
+def pytorch(atoms: Atoms, model=None):
+    """The model's own answer, from a fresh neighbour search."""
+    model = toy_model() if model is None else model
+    return evaluate(
+        model, build_graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, model.cutoff), 1
+    )
