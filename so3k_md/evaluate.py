@@ -20,7 +20,7 @@ from so3k_md.graph import Graph, collate
 
 Floats = NDArray[np.float64]
 
-LARGEST_BATCH = 100_000  # pairs; more do not run faster and fill the memory
+LARGEST_BATCH = 30_000  # pairs; more do not run faster on a CPU and fill the memory
 UNITS = {"energy": "eV", "energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
 PICTURES = {
     "energy": "energy − fitted atomic energies",
@@ -93,13 +93,13 @@ def score(frames: Sequence[Frame], predictions: Sequence[Prediction]) -> dict[st
 
 def table(scores: dict[str, Score | None]) -> str:
     """The scores as text, in meV."""
-    lines = [f"{'quantity':<16}{'MAE':>14}{'RMSE':>14}  {'unit':<10}over"]
+    lines = [f"{'quantity':<16}{'MAE':>13} {'RMSE':>13}  {'unit':<10}over"]
     for name, result in scores.items():
         label = name.replace("_", " ")
         if result is None:
-            lines.append(f"{label:<16}{'-':>14}{'-':>14}  {'':<10}no reference")
+            lines.append(f"{label:<16}{'-':>13} {'-':>13}  {'':<10}no reference")
             continue
-        numbers = f"{1e3 * result.mae:>14.4f}{1e3 * result.rmse:>14.4f}"
+        numbers = f"{1e3 * result.mae:>13.4f} {1e3 * result.rmse:>13.4f}"
         count = f"{result.frames} frames" + (
             f", {result.values} components" if result.values > result.frames else ""
         )
