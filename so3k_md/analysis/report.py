@@ -1,0 +1,257 @@
+"""One trajectory in, all its numbers out: `analyze` puts the pure functions together."""
+
+from pathlib import Path
+
+import numpy as np
+
+from so3k_md.analysis.bonds import bond_tree, by_type, composition, formula, torsions
+from so3k_md.analysis.distributions import (
+    Distribution,
+    Rdf,
+    bond_length_distribution,
+    dihedral_distribution,
+    element_pairs,
+    radial_distribution,
+)
+from so3k_md.analysis.dynamics import linear_drift, statistical_inefficiency, summarise_temperature
+from so3k_md.analysis.geometry import Array, Integers, minimum_image, pair_distances, rmsd, rmsf
+from so3k_md.analysis.results import Analysis, Deviation, Energy, Source, Temperature
+from so3k_md.analysis.stability import Stability, finite_frames, judge
+from so3k_md.analysis.thermo import Thermo, read_log
+from so3k_md.analysis.trajectory import Trajectory, load_trajectory
+from so3k_md.errors import So3kError
+
+
+def analyze(
+    trajectory: str | Path,
+    topology: str | Path | None = None,
+    log: str | Path | None = None,
+    *,
+    label: str | None = None,
+    timestep_fs: float | None = None,
+    frame_interval_ps: float | None = None,
+    temperature_K: float | None = None,
+    stride: int = 1,
+    periodic: bool | None = None,
+) -> Analysis:
+    """Analyse one trajectory of OpenMM or LAMMPS.
+
+    Args:
+        trajectory: DCD, XTC, HDF5 or LAMMPS dump (xu yu zu, or x y z).
+        topology: PDB, mmCIF or other topology; None for an HDF5 trajectory, which has its own.
+        log: CSV of OpenMM's StateDataReporter or log of LAMMPS; energies and temperature come from it.
+        label: name in the report; the file's name otherwise.
+        timestep_fs: time of one step, fs, where the files do not say.
+        frame_interval_ps: time between two frames, ps, where the files do not say.
+        temperature_K: temperature of the thermostat, K, to compare with.
+        stride: use every stride-th frame.
+        periodic: overrule what the files say of the periodicity.
+
+    Raises:
+        So3kError: a file cannot be used; the message names it and the remedy.
+    """
+    given = {"time step": timestep_fs, "frame interval": frame_interval_ps, "temperature": temperature_K}
+    for name, value in given.items():
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise So3kError(f"the {name} is {value:g}: give a positive number")
+    thermo = None if log is None else read_log(log, timestep_fs)
+    known_fs = timestep_fs or (thermo.timestep_fs if thermo else None)
+    data = load_trajectory(
+        trajectory, topology, timestep_fs=known_fs, frame_interval_ps=frame_interval_ps, stride=stride,
+        periodic=periodic,
+    )  # fmt: skip
+    _, molecules = bond_tree(data.bonds, len(data.numbers))
+    source = Source(
+        trajectory=str(trajectory),
+        topology=str(topology or trajectory),
+        log=None if log is None else str(log),
+        atoms=len(data.numbers),
+        composition=composition(data.symbols, molecules),
+        frames=len(data.positions),
+        stride=stride,
+        time_unit=data.time_unit,
+        time_from=data.time_reason,
+        first_time=float(data.time[0]),
+        last_time=float(data.time[-1]),
+        periodic=data.pbc,
+        periodic_from=data.pbc_reason,
+        bonds=len(data.bonds),
+        bonds_from=data.bonds_from,
+    )
+    lengths = pair_distances(data.positions, data.bonds, data.cells, data.pbc)
+    stability = judge(data, lengths)
+    sound = finite_part(data)
+    absent: dict[str, str] = {}
+    return Analysis(
+        label or Path(trajectory).name,
+        source,
+        watch_log(stability, thermo),
+        deviations(sound, molecules, absent),
+        bond_distributions(sound, lengths, absent),
+        dihedral_distributions(sound, absent),
+        radial_distributions(sound, molecules, absent),
+        energies(thermo, len(data.numbers), absent),
+        temperatures(thermo, len(data.numbers), temperature_K, absent),
+        absent,
+    )
+
+
+def finite_part(data: Trajectory) -> Trajectory:
+    """The frames before the first whose positions are no numbers."""
+    n = finite_frames(data.positions)
+    cells = None if data.cells is None else data.cells[:n]
+    return data._replace(positions=data.positions[:n], cells=cells, time=data.time[:n])
+
+
+def watch_log(stability: Stability, thermo: Thermo | None) -> Stability:
+    """The verdict once the log is known: an energy that is no number is unstable, whatever the frames say."""
+    for values in (thermo.conserved, thermo.potential, thermo.temperature) if thermo else ():
+        if values is not None and not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            at = f" (step {thermo.steps[row]})" if thermo and thermo.steps is not None else ""
+            text = f"the log holds an energy or temperature that is no number from its row {row}{at} on."
+            verdict = f"Unstable: {text}" if stability.stable else f"{stability.verdict} Also, {text}"
+            return stability._replace(stable=False, verdict=verdict)
+    return stability
+
+
+def deviations(data: Trajectory, molecules: Integers, absent: dict[str, str]) -> Deviation | None:
+    """RMSD and RMSF of the largest molecule, averaged over all with the same elements in the same order."""
+    groups = [np.flatnonzero(molecules == k) for k in range(int(molecules.max(initial=-1)) + 1)]
+    largest = max(groups, key=len)
+    if len(largest) < 3:
+        absent["deviation"] = "no molecule of three or more atoms: displacements would measure diffusion"
+        return None
+    if len(data.positions) < 2:
+        absent["deviation"] = "one frame has nothing to deviate from"
+        return None
+    kind = [data.symbols[atom] for atom in largest]
+    equal = [atoms for atoms in groups if [data.symbols[atom] for atom in atoms] == kind]
+    tree, _ = bond_tree(data.bonds, len(data.numbers))
+    whole = make_whole(data, tree)
+    square_rmsd = np.mean([rmsd(whole[:, atoms], whole[0, atoms]) ** 2 for atoms in equal], axis=0)
+    square_rmsf = np.mean([rmsf(whole[:, atoms]) ** 2 for atoms in equal], axis=0)
+    values = np.sqrt(square_rmsd)
+    return Deviation(
+        molecule=formula(kind),
+        molecules=len(equal),
+        time=data.time,
+        rmsd=values,
+        mean=float(values[1:].mean()),
+        last=float(values[-1]),
+        rmsf=np.sqrt(square_rmsf),
+        atoms=tuple(f"{symbol}{k}" for k, symbol in enumerate(kind)),
+    )
+
+
+def make_whole(data: Trajectory, tree: Integers) -> Array:
+    """Positions with every molecule in one piece: each atom at the image nearest to its parent."""
+    if data.cells is None:
+        return data.positions
+    whole = data.positions.copy()
+    for atom, parent in tree.tolist():
+        if parent >= 0:
+            step = (whole[:, atom] - whole[:, parent])[:, None]
+            whole[:, atom] = whole[:, parent] + minimum_image(step, data.cells, data.pbc)[:, 0]
+    return whole
+
+
+def bond_distributions(
+    data: Trajectory, lengths: Array, absent: dict[str, str]
+) -> tuple[Distribution, ...] | None:
+    """The distribution of each type of bond."""
+    if not len(data.bonds) or not len(data.positions):
+        absent["bonds"] = "the system has no covalent bonds" if len(data.positions) else NO_FINITE
+        return None
+    columns = {tuple(bond): k for k, bond in enumerate(data.bonds.tolist())}
+    finite = lengths[: len(data.positions)]
+    return tuple(
+        bond_length_distribution(kind, finite[:, [columns[tuple(bond)] for bond in group.tolist()]])
+        for kind, group in by_type(data.bonds, data.symbols).items()
+    )
+
+
+def dihedral_distributions(data: Trajectory, absent: dict[str, str]) -> tuple[Distribution, ...] | None:
+    """The distribution of each type of dihedral."""
+    quads = torsions(data.bonds)
+    if not len(quads) or not len(data.positions):
+        absent["dihedrals"] = "no chain of four bonded atoms" if len(data.positions) else NO_FINITE
+        return None
+    return tuple(
+        dihedral_distribution(kind, data.positions, group, data.cells, data.pbc)
+        for kind, group in by_type(quads, data.symbols).items()
+    )
+
+
+def radial_distributions(
+    data: Trajectory, molecules: Integers, absent: dict[str, str]
+) -> tuple[Rdf, ...] | None:
+    """g(r) of each pair of elements, between molecules where there are several."""
+    if data.cells is None or not all(data.pbc):
+        absent["rdf"] = f"the system is not periodic in three directions ({data.pbc_reason})"
+        return None
+    if not len(data.positions):
+        absent["rdf"] = NO_FINITE
+        return None
+    apart = molecules if molecules.max() > 0 else None
+    found = [
+        radial_distribution(data.positions, data.cells, first, second, apart, kind)
+        for kind, first, second in element_pairs(data.symbols)
+    ]
+    if not any(found):
+        absent["rdf"] = "no two atoms to pair"
+        return None
+    return tuple(rdf for rdf in found if rdf is not None)
+
+
+def energies(thermo: Thermo | None, n_atoms: int, absent: dict[str, str]) -> Energy | None:
+    """The drift of the conserved energy."""
+    reason = None
+    if thermo is None:
+        reason = "no log was given (--log)"
+    elif thermo.conserved is None:
+        reason = "the log has no total energy"
+    elif thermo.time is None:
+        reason = "the log has no time and the time step is unknown (--timestep-fs)"
+    elif len(thermo.time) < 3 or np.ptp(thermo.time) == 0:
+        reason = "the log has fewer than three rows"
+    elif not np.isfinite(thermo.conserved).all():
+        reason = "the log holds energies that are no numbers"
+    if reason or thermo is None or thermo.time is None or thermo.conserved is None:
+        absent["energy"] = reason or ""
+        return None
+    change = (thermo.conserved - thermo.conserved[0]) / n_atoms
+    mean = error = None
+    if thermo.potential is not None:
+        mean = float(thermo.potential.mean())
+        inefficiency = statistical_inefficiency(thermo.potential)
+        error = float(thermo.potential.std() * np.sqrt(inefficiency / len(thermo.potential)))
+    return Energy(
+        quantity=thermo.conserved_name,
+        rows=thermo.rows,
+        time=thermo.time,
+        change=change,
+        drift=linear_drift(thermo.time, thermo.conserved, n_atoms),
+        potential=thermo.potential,
+        potential_mean=mean,
+        potential_error=error,
+    )
+
+
+def temperatures(
+    thermo: Thermo | None, n_atoms: int, target: float | None, absent: dict[str, str]
+) -> Temperature | None:
+    """Mean and spread of the temperature."""
+    if thermo is None:
+        absent["temperature"] = "no log was given (--log)"
+    elif thermo.temperature is None:
+        absent["temperature"] = "the log has no temperature"
+    elif not np.isfinite(thermo.temperature).all():
+        absent["temperature"] = "the log holds temperatures that are no numbers"
+    else:
+        summary = summarise_temperature(thermo.temperature, n_atoms, thermo.kinetic, target)
+        return Temperature(thermo.time, thermo.temperature, summary)
+    return None
+
+
+NO_FINITE = "the first frame already holds positions that are no numbers"

@@ -1,0 +1,94 @@
+"""`so3k-md analyze TRAJ … --top TOP`: trajectories of OpenMM or LAMMPS to one report."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from so3k_md.errors import So3kError
+from so3k_md.files import check_output
+
+HELP = "analyse trajectories of OpenMM and LAMMPS: one HTML report and JSON"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
+    add = parser.add_argument
+    add("trajectories", nargs="+", metavar="TRAJ", help="DCD, XTC, HDF5 or LAMMPS dump (xu yu zu)")
+    add(
+        "--top", nargs="+", metavar="TOP", help="PDB, mmCIF, …: one for all or one for each; HDF5 has its own"
+    )
+    add(
+        "--log",
+        nargs="+",
+        metavar="LOG",
+        help="OpenMM CSV or LAMMPS log, one for each trajectory; - for none",
+    )
+    add("--label", nargs="+", metavar="NAME", help="names in the report, one for each trajectory")
+    add("-o", "--output", default="analysis", metavar="DIR", help="folder for report.html and report.json")
+    add("--json", metavar="FILE", help="write the numbers here instead")
+    time = parser.add_mutually_exclusive_group()
+    time.add_argument("--timestep-fs", type=float, metavar="X", help="time of one step, where no file says")
+    time.add_argument(
+        "--frame-interval-ps", type=float, metavar="X", help="time between two frames of the files"
+    )
+    add("--temperature", type=float, metavar="K", help="temperature of the thermostat, to compare with")
+    add("--stride", type=int, default=1, metavar="N", help="use every N-th frame")
+    add("--periodic", choices=("auto", "yes", "no"), default="auto", help="overrule what the files say")
+    add("--overwrite", action="store_true", help="replace an earlier report")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check the outputs, analyse each trajectory, write one report."""
+    html, json_file = outputs(args)
+    names = args.trajectories
+    tops = one_each("--top", args.top, names, shared=True)
+    logs = one_each("--log", args.log, names, shared=False)
+    given = one_each("--label", args.label, names, shared=False)
+    from so3k_md.analysis import analyze, write_report
+    from so3k_md.analysis.writing import check_labels
+
+    labels = [label or Path(name).name for label, name in zip(given, names, strict=True)]
+    check_labels(labels)
+    analyses = []
+    for name, top, log, label in zip(names, tops, logs, labels, strict=True):
+        analysis = analyze(
+            name, top, None if log == "-" else log, label=label, timestep_fs=args.timestep_fs,
+            frame_interval_ps=args.frame_interval_ps, temperature_K=args.temperature, stride=args.stride,
+            periodic={"auto": None, "yes": True, "no": False}[args.periodic],
+        )  # fmt: skip
+        print(f"{label}: {analysis.stability.verdict}")
+        analyses.append(analysis)
+    html.parent.mkdir(exist_ok=True)
+    write_report(analyses, html, json_file, overwrite=args.overwrite)
+    print(f"report: {html}\nnumbers: {json_file}")
+
+
+def outputs(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The two files to write, refused before any work if they exist or cannot be written."""
+    folder = Path(args.output)
+    if folder.exists() and not folder.is_dir():
+        raise So3kError(f"{folder} is a file: give -o the name of a folder")
+    if not folder.exists() and not (folder.parent.is_dir() and os.access(folder.parent, os.W_OK)):
+        raise So3kError(f"the folder {folder} cannot be made in {folder.parent}: create it or choose another")
+    html = folder / "report.html"
+    json_file = Path(args.json) if args.json else folder / "report.json"
+    for path in (html, json_file):
+        if path.parent != folder or folder.exists():
+            check_output(path, args.overwrite)
+    return html, json_file
+
+
+def one_each(
+    option: str, values: Sequence[str] | None, trajectories: Sequence[str], shared: bool
+) -> Sequence[str | None]:
+    """The values of an option for each trajectory."""
+    if values is None:
+        return [None] * len(trajectories)
+    if shared and len(values) == 1:
+        return list(values) * len(trajectories)
+    if len(values) != len(trajectories):
+        raise So3kError(
+            f"{option} has {len(values)} values for {len(trajectories)} trajectories: give one for each"
+        )
+    return values
