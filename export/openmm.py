@@ -6,6 +6,7 @@ loading a file or an XML that holds it.
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +56,15 @@ class OpenMMModule(nn.Module):
         skin: of the Verlet list, Å.
     """
 
+    cutoff: float
+    elements: list[int]
+    metadata: str
+    format_version: int
+    species: Tensor
+
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         numbers: Sequence[int],
         rows: Sequence[int],
         n_particles: int,
@@ -66,10 +73,10 @@ class OpenMMModule(nn.Module):
     ):
         super().__init__()
         # TorchForce hands on attributes but not the extra files of an artefact
-        self.cutoff: float = model.cutoff
-        self.elements: list[int] = model.elements
-        self.metadata: str = model.metadata
-        self.format_version: int = model.format_version
+        self.cutoff = model.cutoff
+        self.elements = model.elements
+        self.metadata = model.metadata
+        self.format_version = model.format_version
         self.periodic = periodic
         self.n_particles = n_particles
         self.nm = NM_IN_ANGSTROM
@@ -142,6 +149,8 @@ def script_for_openmm(
     torch.jit.set_fusion_strategy([])
     rows = list(range(len(numbers))) if rows is None else list(rows)
     n_particles = len(numbers) if n_particles is None else n_particles
+    if not skin >= 0:
+        raise So3kError(f"skin = {skin} Å is impossible: give 0 or a positive length")
     check_rows(rows, len(numbers), n_particles)
     check_elements(numbers, model.elements)
     with torch.no_grad():  # else the copies of scripted parameters are not leaves

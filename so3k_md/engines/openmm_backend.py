@@ -121,16 +121,18 @@ class ModelCall:
 
     def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float64]]:
         """Energy, kJ/mol, and forces, kJ/mol/nm, of a State."""
-        inputs = [torch.tensor(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))]
-        if self.module.periodic:
-            inputs.append(
-                torch.tensor(state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer))
-            )
         try:
-            with self.lock:
-                energy, forces = self.module(*inputs)
+            return self.evaluate(state)
         except KeyboardInterrupt:  # OpenMM would turn it into an empty message
             raise RuntimeError(INTERRUPTED) from None
+
+    def evaluate(self, state: openmm.State) -> tuple[float, NDArray[np.float64]]:
+        """The module's answer, as numbers."""
+        arrays = [state.getPositions(asNumpy=True)]
+        if self.module.periodic:
+            arrays.append(state.getPeriodicBoxVectors(asNumpy=True))
+        with self.lock:
+            energy, forces = self.module(*(torch.tensor(a.value_in_unit(unit.nanometer)) for a in arrays))
         return energy.item(), forces.numpy(force=True)
 
     def __getstate__(self) -> bytes:
