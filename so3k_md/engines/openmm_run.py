@@ -1,6 +1,8 @@
 """What every OpenMM run needs beside its System: files that the analysis reads, and errors in one line."""
 
-from collections.abc import Iterator
+import argparse
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from so3k_md.engines.openmm_backend import INTERRUPTED
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import ERROR_TAG
 from so3k_md.files import check_output
+
+FILES = ("trajectory.dcd", "topology.pdb", "log.csv")
 
 
 @contextmanager
@@ -37,23 +41,115 @@ def readable_errors() -> Iterator[None]:
         raise So3kError(f"{what}: minimise first, take a shorter time step, or check the model") from error
 
 
+def run_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that every run has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--model", default="ethanol-rmd17", help="exported file, checkpoint or name of a model"
+    )
+    parser.add_argument("--steps", type=int, default=10_000, help="number of time steps")
+    parser.add_argument("--interval", type=int, default=20, help="time steps between frames")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the files of the run")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")
+    parser.add_argument("--platform", help="OpenMM platform; the fastest by default")
+    parser.add_argument("--seed", type=int, default=1, help="of velocities and thermostat")
+    return parser
+
+
+def new_simulation(
+    topology: app.Topology,
+    system: openmm.System,
+    positions: object,
+    temperature_k: float,
+    args: argparse.Namespace,
+) -> app.Simulation:
+    """A Langevin simulation with steps of 0.5 fs, its energy minimised, at the temperature.
+
+    Args:
+        topology: of the system.
+        system: with all forces.
+        positions: (atoms, 3), nm.
+        temperature_k: K.
+        args: of `run_parser`.
+
+    Raises:
+        So3kError: the platform or an output file cannot be used, or the energy has no minimum nearby.
+    """
+    for name in FILES:
+        if (args.output / name).exists():
+            check_output(args.output / name, args.overwrite)
+    integrator = openmm.LangevinMiddleIntegrator(temperature_k, 1.0, 0.0005)
+    integrator.setRandomNumberSeed(args.seed)
+    simulation = app.Simulation(topology, system, integrator, platform_of(args.platform))
+    with readable_errors():
+        simulation.context.setPositions(positions)
+        simulation.minimizeEnergy(maxIterations=100)
+        simulation.context.setVelocitiesToTemperature(temperature_k, args.seed)
+    return simulation
+
+
+def run(simulation: app.Simulation, args: argparse.Namespace) -> None:
+    """Take the steps, writing files and progress, and say what to do with the files.
+
+    Raises:
+        So3kError: the simulation broke down.
+    """
+    add_reporters(simulation, args.output, args.interval, args.steps, args.overwrite)
+    with readable_errors():
+        simulation.step(args.steps)
+    trajectory, topology, table = (args.output / name for name in FILES)
+    print(f"so3k-md analyze {trajectory} --top {topology} --log {table}")
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Call a script's main; mistakes of the user leave as one line."""
+    try:
+        main()
+    except So3kError as error:
+        sys.exit(f"so3k-md: error: {error}")
+
+
+def platform_of(name: str | None) -> openmm.Platform:
+    """The platform of a name, or the fastest.
+
+    Raises:
+        So3kError: OpenMM has no such platform here.
+    """
+    platforms = [openmm.Platform.getPlatform(index) for index in range(openmm.Platform.getNumPlatforms())]
+    chosen = [platform for platform in platforms if name in (None, platform.getName())]
+    if not chosen:
+        names = ", ".join(platform.getName() for platform in platforms)
+        raise So3kError(f"OpenMM has no platform {name} here: choose one of {names}")
+    return max(chosen, key=lambda platform: platform.getSpeed())
+
+
 def add_reporters(
-    simulation: app.Simulation, folder: str | Path, interval: int, overwrite: bool = False
+    simulation: app.Simulation,
+    folder: str | Path,
+    interval: int,
+    total_steps: int = 0,
+    overwrite: bool = False,
 ) -> None:
     """Write topology.pdb now, trajectory.dcd (unwrapped) and log.csv every `interval` steps.
+
+    Args:
+        simulation: with positions.
+        folder: made if it does not exist.
+        interval: steps between frames.
+        total_steps: of the run, to print its progress; 0 prints none.
+        overwrite: replace files of an earlier run.
 
     Raises:
         So3kError: one of the files exists already, or the folder cannot be written.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    names = ("topology.pdb", "trajectory.dcd", "log.csv")
-    topology, trajectory, table = (str(check_output(Path(folder) / name, overwrite)) for name in names)
+    trajectory, topology, table = (str(check_output(Path(folder) / name, overwrite)) for name in FILES)
     state = simulation.context.getState(positions=True)
     with open(topology, "w") as file:
-        app.PDBFile.writeFile(simulation.topology, state.getPositions(), file, keepIds=True)
+        app.PDBFile.writeFile(simulation.topology, state.getPositions(), file)
     periodic = simulation.system.usesPeriodicBoundaryConditions()
-    simulation.reporters.append(app.DCDReporter(trajectory, interval, enforcePeriodicBox=False))
-    simulation.reporters.append(
+    simulation.reporters += [
+        app.DCDReporter(trajectory, interval, enforcePeriodicBox=False),
         app.StateDataReporter(
             table,
             interval,
@@ -65,6 +161,18 @@ def add_reporters(
             temperature=True,
             volume=periodic,
             density=periodic,
-            speed=True,
+        ),
+    ]
+    if total_steps:
+        simulation.reporters.append(
+            app.StateDataReporter(
+                sys.stdout,
+                max(interval, total_steps // 20),
+                temperature=True,
+                progress=True,
+                remainingTime=True,
+                speed=True,
+                totalSteps=total_steps,
+                separator="  ",
+            )
         )
-    )

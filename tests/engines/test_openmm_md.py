@@ -2,6 +2,7 @@
 
 import itertools
 
+import mdtraj
 import numpy as np
 import openmm
 import pytest
@@ -11,7 +12,7 @@ from openmm_doors import BACKENDS, context_of, energy_of, forces_of
 from toys import ethanols, structure, toy_model
 
 from so3k_md.engines.openmm import create_system
-from so3k_md.engines.openmm_run import add_reporters
+from so3k_md.engines.openmm_run import new_simulation, run, run_parser
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import script_for_openmm
 
@@ -125,16 +126,29 @@ def test_minimiser_goes_down(backend):
     assert energy_of(context) < energy - 50
 
 
-def test_files_of_a_run(tmp_path):
+def test_files_of_a_run(tmp_path, capsys):
+    args = run_parser(None).parse_args(["--output", str(tmp_path / "run"), "--steps", "4", "--interval", "2"])
     made = create_system(ethanols(1, spacing=8.0), toy_model())
-    simulation = simulation_of(made)
-    add_reporters(simulation, tmp_path, 2)
-    simulation.step(4)
-    table = (tmp_path / "log.csv").read_text().splitlines()
+    run(new_simulation(made.topology, made.system, made.positions_nm, 300.0, args), args)
+    table = (args.output / "log.csv").read_text().splitlines()
     assert table[0].startswith('#"Step","Time (ps)","Potential Energy (kJ/mole)"')
     assert [line.split(",")[0] for line in table[1:]] == ["2", "4"]
-    topology = app.PDBFile(str(tmp_path / "topology.pdb")).topology
+    topology = app.PDBFile(str(args.output / "topology.pdb")).topology
     assert (topology.getNumAtoms(), topology.getNumBonds()) == (9, 8)
-    assert (tmp_path / "trajectory.dcd").stat().st_size > 0
+    frames = mdtraj.load(args.output / "trajectory.dcd", top=args.output / "topology.pdb")
+    assert frames.n_frames == 2
+    assert "100.0%" in capsys.readouterr().out
     with pytest.raises(So3kError, match="exists already"):
-        add_reporters(simulation, tmp_path, 2)
+        new_simulation(made.topology, made.system, made.positions_nm, 300.0, args)
+    args.overwrite = True  # the same seed gives the same run
+    again = new_simulation(made.topology, made.system, made.positions_nm, 300.0, args)
+    again.step(args.steps)
+    positions = again.context.getState(positions=True).getPositions(asNumpy=True)._value
+    np.testing.assert_allclose(frames.xyz[-1], positions, atol=1e-5)
+
+
+def test_unknown_platform_is_refused(tmp_path):
+    args = run_parser(None).parse_args(["--output", str(tmp_path), "--platform", "Abacus"])
+    made = create_system(["O"], toy_model())
+    with pytest.raises(So3kError, match="no platform Abacus here: choose one of Reference, CPU"):
+        new_simulation(made.topology, made.system, np.zeros((1, 3)), 300.0, args)

@@ -1,0 +1,107 @@
+"""OpenMM-ML finds the potential by its name and mixes it with a classical force field."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import openmm
+import pytest
+from ase.build import molecule
+from openmm import app, unit
+from openmm_doors import BACKENDS, context_of, energy_of, forces_of
+from openmmml import MLPotential
+from toys import ethanols, pytorch, save_toy
+
+from so3k_md.engines.openmm_topology import nm_positions, topology_of
+from so3k_md.errors import So3kError
+from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
+
+FORCE_FIELD = ("tip3p.xml", str(Path(__file__).parents[2] / "simulations" / "openmm" / "ethanol.xml"))
+ETHANOL = list(range(9))
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    return save_toy(tmp_path_factory.mktemp("model") / "toy.pt")
+
+
+@pytest.fixture(scope="module")
+def solvated():
+    """Topology, positions and classical System of ethanol in a little water."""
+    atoms = molecule("CH3CH2OH")
+    force_field = app.ForceField(*FORCE_FIELD)
+    modeller = app.Modeller(topology_of(atoms), nm_positions(atoms) * unit.nanometer)
+    modeller.addSolvent(force_field, model="tip3p", boxSize=openmm.Vec3(1.5, 1.5, 1.5))
+    system = force_field.createSystem(modeller.topology, nonbondedMethod=app.PME, nonbondedCutoff=0.6)
+    positions = np.array(modeller.positions.value_in_unit(unit.nanometer))
+    return modeller.topology, positions, system
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pure_system(model_file, backend):
+    atoms = ethanols(2)
+    system = MLPotential("so3k", model=model_file, backend=backend).createSystem(topology_of(atoms))
+    expected = pytorch(atoms)
+    context = context_of(system, nm_positions(atoms))
+    assert energy_of(context) == pytest.approx(expected.energy.item() * EV_IN_KJ_MOL, rel=1e-12)
+    forces = expected.forces.numpy() * EV_IN_KJ_MOL * NM_IN_ANGSTROM
+    np.testing.assert_allclose(forces_of(context), forces, atol=1e-9 * np.abs(forces).max())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_mixed_system(model_file, solvated, backend):
+    topology, positions, classical = solvated
+    potential = MLPotential("so3k", model=model_file)
+    system = potential.createMixedSystem(topology, classical, ETHANOL, forceGroup=1, backend=backend)
+    context = context_of(system, positions, "CPU")
+    state = context.getState(energy=True, forces=True, groups={1})
+    alone = molecule("CH3CH2OH")
+    expected = pytorch(alone)
+    assert state.getPotentialEnergy()._value == pytest.approx(expected.energy.item() * EV_IN_KJ_MOL, rel=1e-9)
+    forces = state.getForces(asNumpy=True)._value
+    assert not forces[9:].any()
+    np.testing.assert_allclose(forces[:9], expected.forces * EV_IN_KJ_MOL * NM_IN_ANGSTROM, atol=1e-4)
+    molecules = context.getMolecules()
+    assert molecules[0] == tuple(ETHANOL)
+    assert {len(water) for water in molecules[1:]} == {3}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_interpolation(model_file, solvated, backend):
+    topology, positions, classical = solvated
+    potential = MLPotential("so3k", model=model_file)
+    mixed = potential.createMixedSystem(topology, classical, ETHANOL, backend=backend)
+    between = potential.createMixedSystem(topology, classical, ETHANOL, interpolate=True, backend=backend)
+    context = context_of(between, positions)
+    energies = []
+    for fraction in (0.0, 0.5, 1.0):
+        context.setParameter("lambda_interpolate", fraction)
+        energies.append(energy_of(context))
+    assert energies[0] == pytest.approx(energy_of(context_of(classical, positions)), abs=0.01)
+    assert energies[1] == pytest.approx((energies[0] + energies[2]) / 2, abs=1e-6)
+    assert energies[2] == pytest.approx(energy_of(context_of(mixed, positions)), abs=1e-6)
+    context.getIntegrator().step(2)
+
+
+@pytest.mark.parametrize(
+    ("constructor", "call", "message"),
+    [
+        ({"model": None}, {}, "needs a model"),
+        ({"model": "absent.pt"}, {}, "no model file absent.pt"),
+        ({"charge": 1}, {}, "no option charge"),
+        ({}, {"backend": "magic"}, "choose one of auto"),
+    ],
+)
+def test_unusable_options_are_refused(model_file, constructor, call, message):
+    with pytest.raises(So3kError, match=message):
+        MLPotential("so3k", **{"model": model_file} | constructor).createSystem(topology_of(["O"]), **call)
+
+
+def test_the_entry_point_imports_nothing_heavy():
+    code = (
+        "import sys, so3k_md.engines.openmmml\n"
+        "print(sorted({'torch', 'openmm', 'ase', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
