@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from importlib.metadata import version
 from types import ModuleType
 from typing import NoReturn
@@ -88,14 +89,23 @@ def describe(error: BaseException) -> tuple[str, int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return the exit code: 0, 2 for the user's mistakes, 130 for Ctrl-C, 1 for ours."""
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        args = parse(argv)
+    """Run one verb and return the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+
+    def work() -> None:
+        args = parse(words)
         args.run(args)
+
+    return guarded(work, debug="--debug" in words)
+
+
+def guarded(work: Callable[[], None], debug: bool = False) -> int:
+    """Do the work and return the exit code: 0, 2 for the user's mistakes, 130 for Ctrl-C, 1 for ours."""
+    try:
+        work()
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        if "--debug" in argv:
+        if debug:
             traceback.print_exc()
         discard_stdout(error)
         if isinstance(error, BrokenPipeError):  # `so3k-md … | head`: the reader has seen enough

@@ -1,0 +1,235 @@
+"""make demo: one molecule in OpenMM and in LAMMPS on two ranks, compared with PyTorch, and one report."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ase.build
+import ase.io
+import numpy as np
+import openmm
+import torch
+from ase import Atoms
+from ase.optimize import BFGS
+from numpy.typing import NDArray
+from openmm import app, unit
+from tqdm import tqdm
+
+from so3k_md import cli, load
+from so3k_md.analysis import analyze, write_report
+from so3k_md.checkpoint import resolve_model
+from so3k_md.engines import lammps
+from so3k_md.engines.ase import So3kCalculator
+from so3k_md.engines.openmm import create_system
+from so3k_md.engines.openmm_run import add_reporters, readable_errors
+from so3k_md.errors import So3kError
+from so3k_md.forces import evaluate
+from so3k_md.neighbors import build_graph
+from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
+
+KELVIN = 300.0
+STEP_FS = 0.5
+FRICTION_PS = 1.0  # 1/ps
+ENERGY_GATE = 1e-9  # relative
+FORCE_GATE = 1e-8  # eV/Å
+LAMMPS_SETUP = """
+units metal
+boundary s s s
+atom_style atomic
+atom_modify map yes
+read_data data.ethanol
+pair_style so3k precision ${precision}
+pair_coeff * * ${model} C H O
+"""
+LAMMPS_POINT = """
+dump forces all custom 1 forces.dump id fx fy fz
+dump_modify forces sort id format float %.17g
+run 0
+print "$(pe:%.17g)" file energy.txt
+"""
+LAMMPS_NVT = """
+timestep $(v_step_fs/1000)
+velocity all create ${kelvin} 1 dist gaussian
+fix move all nve
+fix bath all langevin ${kelvin} ${kelvin} $(1/v_friction) 2
+compute_modify thermo_temp extra/dof 0
+thermo_style custom step time temp pe ke etotal
+thermo ${every}
+dump positions all custom ${every} trajectory.dump id type element xu yu zu
+dump_modify positions sort id element C H O
+run ${steps}
+"""
+
+
+class SinglePoint(NamedTuple):
+    """What a code says of one structure."""
+
+    energy: float  # eV
+    forces: NDArray[np.float64]  # (atoms, 3), eV/Å
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Compare the codes, run both engines, analyse both trajectories."""
+    folder, model = Path(arguments.output), resolve_model(arguments.model).resolve()
+    for name in ("openmm", "lammps"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    print(f"Ethanol with {model.name}: relaxing the molecule with ASE")
+    atoms = relaxed_ethanol(model)
+    ase.io.write(
+        folder / "lammps" / "data.ethanol",
+        atoms,
+        format="lammps-data",
+        masses=True,
+        specorder=["C", "H", "O"],
+    )
+    print("\nOne structure in every code, float64")
+    print(agreement({
+        "PyTorch": pytorch_point(atoms, model),
+        "ASE": ase_point(atoms, model),
+        "OpenMM": openmm_point(atoms, model),
+        "LAMMPS, 1 rank": lammps_point(folder / "lammps", model, ranks=1),
+        "LAMMPS, 2 ranks": lammps_point(folder / "lammps", model, ranks=2),
+    }))  # fmt: skip
+    picoseconds = arguments.steps * STEP_FS / 1000
+    every = max(1, arguments.steps // 500)
+    print(f"\nOpenMM, TorchForce: {picoseconds:g} ps at {KELVIN:g} K, float32")
+    openmm_nvt(atoms, model, folder / "openmm", arguments.steps, every)
+    print(f"LAMMPS, 2 ranks: {picoseconds:g} ps at {KELVIN:g} K, float32")
+    lammps_nvt(folder / "lammps", model, arguments.steps, every)
+    print(f"\nReport: {report(folder)}")
+
+
+def relaxed_ethanol(model: Path) -> Atoms:
+    """Ethanol at the model's minimum, in the middle of a box."""
+    atoms = ase.build.molecule("CH3CH2OH", vacuum=10.0)
+    atoms.calc = So3kCalculator(model, dtype="float64")
+    BFGS(atoms, logfile=None).run(fmax=0.01, steps=200)
+    return atoms
+
+
+def pytorch_point(atoms: Atoms, model: Path) -> SinglePoint:
+    """The reference: the model itself."""
+    module: Any = load(model, dtype=torch.float64)
+    graph = build_graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, module.cutoff)
+    result = evaluate(module, graph, n_frames=1)
+    return SinglePoint(result.energy.item(), result.forces.numpy(force=True))
+
+
+def ase_point(atoms: Atoms, model: Path) -> SinglePoint:
+    """The same by ASE."""
+    fresh = atoms.copy()
+    fresh.calc = So3kCalculator(model, dtype="float64")
+    return SinglePoint(fresh.get_potential_energy(), fresh.get_forces())
+
+
+def openmm_point(atoms: Atoms, model: Path) -> SinglePoint:
+    """The same by OpenMM."""
+    built = create_system(atoms, model, dtype="float64")
+    integrator = openmm.VerletIntegrator(STEP_FS * unit.femtosecond)
+    context = openmm.Context(built.system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(built.positions_nm)
+    state = context.getState(energy=True, forces=True)
+    energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+    forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
+    return SinglePoint(energy / EV_IN_KJ_MOL, forces / EV_IN_KJ_MOL / NM_IN_ANGSTROM)
+
+
+def lammps_point(folder: Path, model: Path, ranks: int) -> SinglePoint:
+    """The same by LAMMPS."""
+    run_lammps(folder, "in.point", LAMMPS_POINT, ranks, model=model, precision="float64")
+    energy = float((folder / "energy.txt").read_text())
+    return SinglePoint(energy, np.loadtxt(folder / "forces.dump", skiprows=9)[:, 1:])
+
+
+def agreement(points: dict[str, SinglePoint]) -> str:
+    """A table of differences from the first code.
+
+    Raises:
+        So3kError: one of them is larger than its gate.
+    """
+    (_, reference), *_ = points.items()
+    lines = [f"{'code':<16} {'energy / eV':>22} {'relative ΔE':>12} {'max |ΔF| / eV/Å':>16}"]
+    missed = []
+    for name, point in points.items():
+        energy = abs(point.energy / reference.energy - 1)
+        force = np.abs(point.forces - reference.forces).max()
+        lines.append(f"{name:<16} {point.energy:>22.12f} {energy:>12.1e} {force:>16.1e}")
+        if not (energy <= ENERGY_GATE and force <= FORCE_GATE):
+            missed.append(name)
+    table = "\n".join(lines)
+    if missed:
+        print(table)
+        raise So3kError(
+            f"{', '.join(missed)} and PyTorch differ by more than {ENERGY_GATE:g} in energy or {FORCE_GATE:g} eV/Å "
+            "in forces: run so3k-md doctor and report this"
+        )
+    return table
+
+
+def openmm_nvt(atoms: Atoms, model: Path, folder: Path, steps: int, every: int) -> None:
+    """Langevin dynamics by a TorchForce."""
+    built = create_system(atoms, model, backend="torchforce", dtype="float32")
+    integrator = openmm.LangevinMiddleIntegrator(
+        KELVIN * unit.kelvin, FRICTION_PS / unit.picosecond, STEP_FS * unit.femtosecond
+    )
+    simulation = app.Simulation(built.topology, built.system, integrator)
+    simulation.context.setPositions(built.positions_nm)
+    simulation.context.setVelocitiesToTemperature(KELVIN * unit.kelvin, 1)
+    add_reporters(simulation, folder, every, overwrite=True)
+    with readable_errors():
+        for _ in tqdm(range(steps // every), unit=f"{every} steps", disable=None):
+            simulation.step(every)
+
+
+def lammps_nvt(folder: Path, model: Path, steps: int, every: int) -> None:
+    """The same dynamics by LAMMPS on two ranks."""
+    settings = {"steps": steps, "every": every, "kelvin": KELVIN, "step_fs": STEP_FS, "friction": FRICTION_PS}
+    run_lammps(folder, "in.nvt", LAMMPS_NVT, 2, model=model, precision="float32", **settings)
+
+
+def run_lammps(folder: Path, name: str, text: str, ranks: int, **variables: object) -> None:
+    """Write an input file and run it.
+
+    Raises:
+        So3kError: LAMMPS stops with an error.
+    """
+    (folder / name).write_text(LAMMPS_SETUP + text)
+    done = lammps.run(name, folder, ranks, variables)
+    if done.returncode:
+        errors = [line for line in done.stdout.splitlines() if "ERROR" in line] or [done.stderr]
+        raise So3kError(f"LAMMPS stopped in {folder / name}: {errors[0]}; see {folder / 'log.lammps'}")
+
+
+def report(folder: Path) -> Path:
+    """One report of both trajectories.
+
+    Raises:
+        So3kError: the molecule did not survive.
+    """
+    top = folder / "openmm" / "topology.pdb"
+    analyses = [
+        analyze(folder / name.lower() / trajectory, top, folder / name.lower() / log,
+                label=name, timestep_fs=STEP_FS, temperature_K=KELVIN)
+        for name, trajectory, log in (
+            ("OpenMM", "trajectory.dcd", "log.csv"),
+            ("LAMMPS", "trajectory.dump", "log.lammps"),
+        )
+    ]  # fmt: skip
+    html = folder / "report.html"
+    write_report(analyses, html, folder / "report.json", overwrite=True)
+    for analysis in analyses:
+        print(f"{analysis.label}: {analysis.stability.verdict}")
+        if not analysis.stability.stable:
+            raise So3kError(f"the molecule fell apart in {analysis.label}: see {html}")
+    return html.resolve()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="ethanol-rmd17", help="name or file of a model of C, H and O")
+    parser.add_argument("--steps", type=int, default=10_000, help=f"of {STEP_FS} fs, in each engine")
+    parser.add_argument("-o", "--output", default="demo", help="folder")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parsed = parser.parse_args()
+    sys.exit(cli.guarded(lambda: main(parsed), parsed.debug))
