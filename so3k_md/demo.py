@@ -161,8 +161,8 @@ def agreement(points: dict[str, SinglePoint]) -> str:
     if missed:
         print(table)
         raise So3kError(
-            f"{', '.join(missed)} and PyTorch differ by more than {ENERGY_GATE:g} in energy or {FORCE_GATE:g} eV/Å "
-            "in forces: run so3k-md doctor and report this"
+            f"{', '.join(missed)} and PyTorch differ by more than {ENERGY_GATE:g} in energy or {FORCE_GATE:g} "
+            "eV/Å in forces: run so3k-md doctor and report this"
         )
     return table
 
