@@ -106,7 +106,7 @@ def to_frame(record: Record, place: int, source: str, energy_unit: float, length
 
 
 def require_labels(frames: Iterable[Frame], labels: Iterable[str]) -> None:
-    """Refuse frames that lack a label.
+    """Refuse frames that lack a label; a molecule without a cell needs no stress.
 
     Args:
         frames: what was read.
@@ -118,7 +118,8 @@ def require_labels(frames: Iterable[Frame], labels: Iterable[str]) -> None:
     labels = tuple(labels)
     for frame in frames:
         for label in labels:
-            if getattr(frame, label) is None:
+            needed = label != "stress" or frame.volume is not None
+            if needed and getattr(frame, label) is None:
                 raise So3kError(
                     f"{frame.where}: has no {label}; name its key ({label}_key) or do without {label}"
                 )

@@ -1,0 +1,194 @@
+"""Laws of the energy, each through every door: eager, scripted, exported."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS, graph_of, lively
+
+from so3k_md import ModelConfig, So3krates
+from so3k_md.errors import So3kError
+from so3k_md.forces import evaluate
+from so3k_md.graph import Graph, collate
+from so3k_md.model import set_dtype
+
+ROTATION = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
+ROTATION *= np.linalg.det(ROTATION)
+
+
+@pytest.mark.parametrize(
+    ("preset", "count"), [("so3krates-2022", 715_435), ("euclidean-2024", 311_515), ("invariant-2024", 386_899)]
+)
+def test_presets_have_the_published_numbers_of_parameters(preset, count):
+    model = So3krates(ModelConfig.preset(preset))
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+@pytest.mark.parametrize("operation", [ROTATION, -ROTATION, -np.eye(3)], ids=["rotation", "rotoreflection", "inversion"])
+def test_rotations_and_reflections_turn_the_forces_and_keep_the_energy(model, cluster, operation):
+    numbers, positions = cluster
+    before = evaluate(model, graph_of(numbers, positions, model.cutoff), 1)
+    after = evaluate(model, graph_of(numbers, positions @ operation.T, model.cutoff), 1)
+    assert abs(float(after.energy - before.energy)) < 1e-10
+    assert torch.allclose(after.forces, before.forces @ torch.tensor(operation.T), rtol=0, atol=1e-10)
+
+
+def test_without_parity_the_mirror_image_differs(cluster):
+    numbers, positions = cluster
+    mirrored = positions * [1, 1, -1]
+    for parity, equal in ((True, True), (False, False)):
+        config = replace(CONFIGS["so3krates-2022"], parity=parity)
+        model = lively(set_dtype(So3krates(config, [1, 6, 8], seed=1), torch.float64))
+        energies = [float(evaluate(model, graph_of(numbers, r, model.cutoff), 1).energy) for r in (positions, mirrored)]
+        assert (abs(energies[0] - energies[1]) < 1e-10) is equal
+
+
+def test_translation_changes_nothing(model, cluster):
+    numbers, positions = cluster
+    before = evaluate(model, graph_of(numbers, positions, model.cutoff), 1)
+    after = evaluate(model, graph_of(numbers, positions + [3.0, -7.0, 11.0], model.cutoff), 1)
+    assert abs(float(after.energy - before.energy)) < 1e-10
+    assert torch.allclose(after.forces, before.forces, rtol=0, atol=1e-10)
+
+
+def test_permutation_of_atoms_permutes_energies_and_forces(model, cluster):
+    numbers, positions = cluster
+    order = np.random.default_rng(0).permutation(len(numbers))
+    before = evaluate(model, graph_of(numbers, positions, model.cutoff), 1)
+    after = evaluate(model, graph_of(numbers[order], positions[order], model.cutoff), 1)
+    assert torch.allclose(after.energies, before.energies[order], rtol=0, atol=1e-10)
+    assert torch.allclose(after.forces, before.forces[order], rtol=0, atol=1e-10)
+
+
+def test_batch_of_different_sizes_equals_single_structures(model, cluster):
+    numbers, positions = cluster
+    parts = [slice(0, 12), slice(0, 5), slice(7, 8), slice(3, 12)]
+    graphs = [graph_of(numbers[part], positions[part], model.cutoff) for part in parts]
+    batch = evaluate(model, collate(graphs), len(graphs))
+    singles = [evaluate(model, graph, 1) for graph in graphs]
+    for name in ("energies", "energy", "forces", "virial"):
+        expected = torch.cat([getattr(single, name) for single in singles])
+        assert torch.allclose(getattr(batch, name), expected, rtol=0, atol=1e-10), name
+
+
+def test_isolated_atom_has_an_energy_of_its_element_alone(model):
+    far_apart = np.arange(3)[:, None] * [50.0, 0.0, 0.0]
+    numbers = np.array([8, 1, 6])
+    together = evaluate(model, graph_of(numbers, far_apart, model.cutoff), 1)
+    alone = [evaluate(model, graph_of(numbers[[k]], np.zeros((1, 3)), model.cutoff), 1) for k in range(3)]
+    assert torch.allclose(together.energies, torch.cat([one.energies for one in alone]), rtol=0, atol=1e-12)
+    assert together.forces.abs().max() == 0
+    assert torch.isfinite(together.energies).all()
+
+
+def test_energy_of_distant_molecules_is_the_sum(model, cluster):
+    numbers, positions = cluster
+    one = evaluate(model, graph_of(numbers, positions, model.cutoff), 1)
+    both = graph_of(np.tile(numbers, 2), np.concatenate([positions, positions + [100.0, 0, 0]]), model.cutoff)
+    assert abs(float(evaluate(model, both, 1).energy - 2 * one.energy)) < 1e-9
+
+
+def test_replicated_box_has_eight_times_the_energy(model, cluster):
+    numbers, positions = cluster
+    cell = np.array([[4.5, 0, 0], [0.7, 4.7, 0], [-0.4, 0.3, 5.6]])
+    shifts = np.stack(np.meshgrid(*[np.arange(2)] * 3), -1).reshape(-1, 3) @ cell
+    many = (positions[None] + shifts[:, None]).reshape(-1, 3)
+    one = evaluate(model, graph_of(numbers, positions, model.cutoff, cell), 1)
+    eight = evaluate(model, graph_of(np.tile(numbers, 8), many, model.cutoff, 2 * cell), 1)
+    assert abs(float(eight.energy - 8 * one.energy)) < 1e-8
+    assert torch.allclose(eight.forces, one.forces.repeat(8, 1), rtol=0, atol=1e-10)
+
+
+def test_energy_and_forces_are_continuous_where_neighbours_leave(model, cluster):
+    """A lone atom leaves a cluster, its last neighbour included: nothing may jump."""
+    numbers, positions = cluster
+    direction = np.array([0.6, 0.48, 0.64])
+    anchor = positions[np.argmax(positions @ direction)]
+    jump = []
+    for step in (1e-3, 1e-5):
+        energies, forces = [], []
+        for side in (-step, step):
+            outside = anchor + (model.cutoff + side) * direction
+            result = evaluate(
+                model, graph_of(np.append(numbers, 8), np.vstack([positions, outside]), model.cutoff), 1
+            )
+            energies.append(float(result.energy))
+            forces.append(result.forces)
+        jump.append((abs(energies[1] - energies[0]), float((forces[1] - forces[0]).abs().max())))
+    assert jump[0][0] < 1e-3
+    assert jump[1][0] < 1e-8
+    assert jump[1][1] < 0.05 * jump[0][1] + 1e-10
+
+
+def test_stages_with_ghost_rows_equal_the_whole_call(model, cluster):
+    """Two 'ranks' that own half of the atoms each and see the others as ghost rows, filled layer by layer."""
+    numbers, positions = cluster
+    graph = graph_of(numbers, positions, model.cutoff)
+    whole = model(graph)
+    n = len(numbers)
+    owned = [torch.arange(0, n, 2), torch.arange(1, n, 2), torch.arange(0)]  # the third rank is empty
+    rows = [torch.cat([mine, torch.tensor(sorted(set(range(n)) - set(mine.tolist())), dtype=torch.int64)]) for mine in owned]
+    x, chi, edges = [], [], []
+    for mine, row in zip(owned, rows, strict=True):
+        local = torch.full((n,), -1).scatter(0, row, torch.arange(n))
+        keep = torch.isin(graph.idx_i, mine)
+        edges.append(model.geometry(graph.vectors[keep], local[graph.idx_i[keep]], local[graph.idx_j[keep]]))
+        x.append(model.embed(graph.species[mine]))
+        chi.append(model.initial_chi(edges[-1], len(mine)))
+    for k in range(model.n_layers):
+        all_x, all_chi = (torch.empty(n, part[0].shape[1], dtype=torch.float64) for part in (x, chi))
+        for r, mine in enumerate(owned):
+            all_x[mine], all_chi[mine] = x[r], chi[r]
+        for r, row in enumerate(rows):
+            dx, dchi = model.attend(k, x[r], chi[r], all_x[row], all_chi[row], edges[r])
+            x[r], chi[r] = model.update(k, x[r], chi[r], dx, dchi)
+    for r, mine in enumerate(owned):
+        assert torch.allclose(model.readout(x[r], graph.species[mine]), whole[mine], rtol=0, atol=1e-10)
+
+
+def test_float32_parameters_still_give_float64_energies(config, cluster):
+    numbers, positions = cluster
+    models = [lively(So3krates(config, [1, 6, 8], seed=3)) for _ in range(2)]
+    graph = graph_of(numbers, positions, config.cutoff)
+    single, double = (evaluate(m, graph, 1) for m in (models[0], set_dtype(models[1], torch.float64)))
+    assert single.energies.dtype == single.forces.dtype == torch.float64
+    assert torch.allclose(single.forces, double.forces, rtol=0, atol=1e-3 * float(double.forces.abs().max()))
+
+
+def test_atoms_at_one_place_give_finite_numbers(model):
+    graph = Graph(
+        torch.tensor([6, 1]),
+        torch.zeros(2, 3, dtype=torch.float64),
+        torch.tensor([0, 1]),
+        torch.tensor([1, 0]),
+        torch.tensor([0, 0]),
+    )
+    assert torch.isfinite(evaluate(model, graph, 1).forces).all()
+
+
+def test_seed_decides_the_weights_and_the_global_generator_is_left_alone():
+    config = CONFIGS["euclidean-2024"]
+    state = torch.get_rng_state()
+    first, same, other = (So3krates(config, seed=seed).embedding.weight for seed in (4, 4, 5))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"features": 130}, ["features", "130", "heads"]),
+        ({"features": 128}, ["features", "128", "degrees"]),
+        ({"degrees": (1, 5)}, ["degrees", "5"]),
+        ({"degrees": ()}, ["degrees"]),
+        ({"cutoff": -1.0}, ["cutoff", "-1.0"]),
+        ({"radial_basis": "bessel"}, ["radial_basis", "bessel", "physnet"]),
+        ({"nonlocal_": "everything"}, ["model.nonlocal ", "everything", "none"]),
+    ],
+)
+def test_impossible_configurations_are_refused_by_name_and_value(change, words):
+    with pytest.raises(So3kError) as refusal:
+        replace(ModelConfig.preset("so3krates-2022"), **change)
+    assert all(word in str(refusal.value) for word in words)
