@@ -154,7 +154,7 @@ def panels(n_panels: int) -> tuple[Figure, list[Any]]:
     """A grid of small pictures, at most three in a row, and no row with one left over from four."""
     columns = 2 if n_panels in (2, 4) else min(n_panels, 3)
     rows = -(-n_panels // columns)
-    figure = new_figure(9.6 if columns > 1 else 6.4, 2.35 * rows + 0.35)
+    figure = new_figure(9.6, 2.35 * rows + 0.6)
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for empty in axes[n_panels:]:
         empty.set_axis_off()
@@ -268,7 +268,9 @@ def draw_temperature(analyses: Sequence[Analysis]) -> Figure | None:
         if summary.target is not None:
             over_time.axhline(summary.target, color=GREY, linewidth=1.2, linestyle=":")
     over_time.set(xlabel="time / ps" if timed else "row of the log", ylabel="T / K", title="Temperature")
-    spread.set(xlabel="T / K", ylabel="density / K⁻¹", title="Spread; dotted: canonical", ylim=(0, None))
+    spread.set(
+        xlabel="T / K", ylabel="density / K⁻¹", title="Distribution (dotted: canonical)", ylim=(0, None)
+    )
     legend(figure, analyses)
     return figure
 

@@ -11,6 +11,7 @@ from so3k_md.analysis.figures import colour, data_uri, draw_all, to_png
 from so3k_md.analysis.results import Analysis
 
 STYLE_FILE = Path(__file__).with_name("report.css")
+OPEN_ROWS = 12  # longer tables wait for a click
 Rows = Sequence[Sequence[str]]
 
 
@@ -182,7 +183,8 @@ def kind_table(head: Sequence[str], rows: Rows, several: bool) -> str:
         head = [head[0], "run", *head[1:]]
     else:
         ordered = [[row[0], *row[2:]] for row in ordered]
-    return f"<details><summary>Numbers</summary>{table(head, ordered)}</details>"
+    state = " open" if len(ordered) <= OPEN_ROWS else ""
+    return f"<details{state}><summary>Numbers</summary>{table(head, ordered)}</details>"
 
 
 def nothing(analyses: Sequence[Analysis]) -> str:
@@ -193,8 +195,8 @@ def nothing(analyses: Sequence[Analysis]) -> str:
 SECTIONS: dict[str, tuple[str, str, Callable[[Sequence[Analysis]], str]]] = {
     "energy": (
         "Energy conservation",
-        "The line is the fitted drift; its error allows for correlated rows. It judges the integrator in an "
-        "NVE run, or where the log has the conserved quantity of the thermostat; else the bath moves it.",
+        "The line is the fitted drift; its error allows for correlated rows. It judges the integrator in NVE "
+        "or where the log has the conserved quantity of the thermostat; heat exchange moves the total.",
         nothing,
     ),
     "temperature": (

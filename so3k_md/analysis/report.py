@@ -58,7 +58,7 @@ def analyze(
     known_fs = timestep_fs or (thermo.timestep_fs if thermo else None)
     data = load_trajectory(
         trajectory, topology, timestep_fs=known_fs, frame_interval_ps=frame_interval_ps, stride=stride,
-        periodic=periodic,
+        periodic=periodic, logged_pbc=thermo.pbc if thermo else None,
     )  # fmt: skip
     _, molecules = bond_tree(data.bonds, len(data.numbers))
     source = Source(

@@ -166,4 +166,4 @@ def name_atoms(atoms: tuple[int, ...], symbols: Sequence[str]) -> str:
     """Atoms as element and number, at most four of them."""
     shown = ", ".join(f"{symbols[atom]}{atom}" for atom in atoms[:4])
     more = f" and {len(atoms) - 4} more" if len(atoms) > 4 else ""
-    return f"atoms {shown}{more}"
+    return f"{'atom' if len(atoms) == 1 else 'atoms'} {shown}{more}"

@@ -26,6 +26,7 @@ class Thermo(NamedTuple):
     conserved_name: str  # the column or sum that `conserved` is
     temperature: Array | None  # (rows,), K
     timestep_fs: float | None  # what the log says of it
+    pbc: tuple[bool, bool, bool] | None  # what the log says of it
 
 
 class LammpsUnits(NamedTuple):
@@ -94,6 +95,7 @@ def read_openmm_csv(path: Path, text: str, timestep_fs: float | None) -> Thermo:
         conserved_name="total energy",
         temperature=columns.get("Temperature (K)"),
         timestep_fs=timestep_fs,
+        pbc=None,
     )
 
 
@@ -133,6 +135,7 @@ def read_lammps_log(path: Path, text: str, timestep_fs: float | None) -> Thermo:
     kind = "Econserve (energy and what the thermostat took)"
     if conserved is None:
         conserved, kind = total, "total energy"
+    flags = (last_word(r"^\s*boundary\s+(\w+\s+\w+\s+\w+)", text) or "p p p").split()
     runs = f"run {len(tables)}" if joined == len(tables) - 1 else f"runs {joined + 1} to {len(tables)}"
     return Thermo(
         program="LAMMPS",
@@ -145,6 +148,7 @@ def read_lammps_log(path: Path, text: str, timestep_fs: float | None) -> Thermo:
         conserved_name=kind,
         temperature=columns.get("Temp"),
         timestep_fs=timestep,
+        pbc=(flags[0] == "p", flags[1] == "p", flags[2] == "p"),
     )
 
 

@@ -47,6 +47,7 @@ def load_trajectory(
     frame_interval_ps: float | None = None,
     stride: int = 1,
     periodic: bool | None = None,
+    logged_pbc: tuple[bool, bool, bool] | None = None,
 ) -> Trajectory:
     """Read every stride-th frame of a trajectory of OpenMM or LAMMPS.
 
@@ -57,6 +58,7 @@ def load_trajectory(
         frame_interval_ps: time between two frames of the file, ps; it wins over all other sources.
         stride: use every stride-th frame.
         periodic: overrule what the files say of the periodicity.
+        logged_pbc: periodic directions according to the log, where the trajectory does not say.
 
     Raises:
         So3kError: a file is missing, empty, truncated, foreign, or does not fit the topology.
@@ -72,6 +74,8 @@ def load_trajectory(
     symbols = tuple(atom.element.symbol if atom.element else atom.name for atom in top.atoms)
     check_elements(path, symbols, header)
     cells = None if raw.unitcell_vectors is None else raw.unitcell_vectors.astype(np.float64) * NM_IN_ANGSTROM
+    if header.pbc is None:
+        header = header._replace(pbc=logged_pbc)
     pbc, pbc_reason = periodicity(path, raw, topology, header, periodic)
     steps = np.array(header.steps[::stride], dtype=np.int64) if header.steps else None
     time, unit, time_reason = time_axis(raw, path, header, steps, timestep_fs, frame_interval_ps, stride)
@@ -170,7 +174,7 @@ def guarded(read: Callable[[], Any], path: Path, what: str, n_atoms: int | None 
         text = str(error)
         if n_atoms is not None and ("same atoms" in text or "must be shape" in text):
             refuse_atom_count(path, "another number of", n_atoms)
-        first = " ".join(text.split())[:120] or type(error).__name__
+        first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)[:120]
         raise So3kError(f"{path} cannot be read as {what}: it is cut or of another kind ({first})") from error
 
 
@@ -216,7 +220,7 @@ def periodicity(
     if periodic is not None:
         return (periodic, periodic, periodic), "as asked"
     if header.pbc is not None:
-        return header.pbc, "boundary flags of the dump"
+        return header.pbc, "boundary flags of LAMMPS"
     default_box = np.allclose(raw.unitcell_lengths, OPENMM_DEFAULT_BOX_NM) and np.allclose(
         raw.unitcell_angles, 90
     )

@@ -34,7 +34,10 @@ def write_report(
     labels = [analysis.label for analysis in several]
     check_labels(labels)
     outputs = [check_output(path, overwrite) for path in (html, json_file) if path is not None]
-    texts = [render(several, title or " and ".join(labels)), json.dumps(summary(several), ensure_ascii=False)]
+    texts = [
+        render(several, title or " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))),
+        json.dumps(summary(several), ensure_ascii=False),
+    ]
     for path, text in zip(outputs, texts, strict=False):
         with atomic(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,68 @@
+"""The bond graph of molecules that one can count by hand."""
+
+import numpy as np
+import pytest
+
+from so3k_md.analysis.bonds import bond_tree, by_type, composition, formula, guess_bonds, torsions
+
+ETHANOL = np.array([6, 8, 1, 1, 1, 6, 1, 1, 1])
+SYMBOLS = ("C", "O", "H", "H", "H", "C", "H", "H", "H")
+BONDS = np.array([[0, 5], [0, 1], [0, 3], [0, 4], [1, 2], [5, 6], [5, 7], [5, 8]])
+PLACES = np.array(
+    [[0.01, -0.57, 0.0], [1.3, 0.05, 0.0], [1.25, 1.0, 0.1], [-0.05, -1.2, 0.88], [-0.05, -1.2, -0.88]]
+    + [[-1.15, 0.38, 0.0], [-1.1, 1.0, 0.88], [-1.1, 1.0, -0.88], [-2.1, -0.15, 0.0]]
+)
+
+
+def test_bonds_of_ethanol_are_guessed() -> None:
+    assert {tuple(bond) for bond in guess_bonds(PLACES, ETHANOL).tolist()} == {tuple(b) for b in BONDS.tolist()}
+
+
+def test_bonds_are_guessed_across_the_boundary() -> None:
+    cell = np.diag([6.0, 6, 6])
+    wrapped = (PLACES + 0.3) % 6
+    assert len(guess_bonds(wrapped, ETHANOL)) < len(BONDS)
+    assert len(guess_bonds(wrapped, ETHANOL, cell, (True, True, True))) == len(BONDS)
+
+
+@pytest.mark.parametrize("number", [18, 13, 79, 11])
+def test_metals_ions_and_noble_gases_have_no_bonds(number: int) -> None:
+    places = 2.5 * np.stack(np.meshgrid(*[np.arange(3)] * 3), -1).reshape(-1, 3)
+    assert guess_bonds(places, np.full(27, number)).shape == (0, 2)
+
+
+def test_torsions_of_ethanol() -> None:
+    """Nine about C–C and three about C–O."""
+    groups = by_type(torsions(BONDS), SYMBOLS)
+    assert {name: len(group) for name, group in groups.items()} == {
+        "H–C–C–H": 6,
+        "O–C–C–H": 3,
+        "H–C–O–H": 2,
+        "C–C–O–H": 1,
+    }
+
+
+def test_a_three_ring_has_no_torsion_that_meets_itself() -> None:
+    assert len(torsions(np.array([[0, 1], [1, 2], [0, 2]]))) == 0
+
+
+def test_bond_types_are_named_from_the_heavier_end() -> None:
+    groups = by_type(BONDS[:, ::-1], SYMBOLS)
+    assert {name: len(group) for name, group in groups.items()} == {"C–H": 5, "C–C": 1, "C–O": 1, "O–H": 1}
+
+
+def test_each_molecule_is_one_tree() -> None:
+    bonds = np.concatenate([BONDS, BONDS + 9])
+    tree, molecules = bond_tree(bonds, 19)
+    assert molecules.tolist() == [0] * 9 + [1] * 9 + [2]
+    assert sorted(tree[:, 0].tolist()) == list(range(19))
+    visited: set[int] = set()
+    for atom, parent in tree.tolist():
+        assert parent == -1 or parent in visited
+        visited.add(atom)
+    assert composition((*SYMBOLS, *SYMBOLS, "Ar"), molecules) == "2 × C2H6O, Ar"
+
+
+def test_formula_in_hills_order() -> None:
+    assert formula(["O", "H", "C", "C", "H"]) == "C2H2O"
+    assert formula(["O", "H", "H"]) == "H2O"
