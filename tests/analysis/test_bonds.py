@@ -15,7 +15,9 @@ PLACES = np.array(
 
 
 def test_bonds_of_ethanol_are_guessed() -> None:
-    assert {tuple(bond) for bond in guess_bonds(PLACES, ETHANOL).tolist()} == {tuple(b) for b in BONDS.tolist()}
+    assert {tuple(bond) for bond in guess_bonds(PLACES, ETHANOL).tolist()} == {
+        tuple(b) for b in BONDS.tolist()
+    }
 
 
 def test_bonds_are_guessed_across_the_boundary() -> None:

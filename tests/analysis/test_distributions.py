@@ -43,7 +43,9 @@ def test_pairs_inside_a_molecule_are_left_out_without_bias() -> None:
     centres, cells = ideal_gas(np.diag([15.0, 15.0, 15.0]), 30, 100)
     rng = np.random.default_rng(5)
     bonds = rng.normal(size=centres.shape)
-    positions = np.concatenate([centres, centres + bonds / np.linalg.norm(bonds, axis=-1, keepdims=True)], axis=1)
+    positions = np.concatenate(
+        [centres, centres + bonds / np.linalg.norm(bonds, axis=-1, keepdims=True)], axis=1
+    )
     molecules, atoms = np.tile(np.arange(100), 2), np.arange(200)
     apart = radial_distribution(positions, cells, atoms, atoms, molecules, "X–X")
     everything = radial_distribution(positions, cells, atoms, atoms, None, "X–X")

@@ -74,4 +74,6 @@ def test_the_canonical_density_has_its_moments(degrees: int) -> None:
     assert density.sum() * step == pytest.approx(1, abs=2e-3)
     mean = (grid * density).sum() * step
     assert mean == pytest.approx(300, rel=2e-3)
-    assert np.sqrt(((grid - mean) ** 2 * density).sum() * step) == pytest.approx(300 * np.sqrt(2 / degrees), rel=5e-3)
+    assert np.sqrt(((grid - mean) ** 2 * density).sum() * step) == pytest.approx(
+        300 * np.sqrt(2 / degrees), rel=5e-3
+    )
