@@ -59,10 +59,14 @@ def verify(model: So3krates, scripted: torch.jit.ScriptModule, path: str | Path)
     loaded = torch.jit.load(str(path), map_location="cpu")
     missing = [name for name in ATTRIBUTES + STAGES if not hasattr(loaded, name)]
     if missing:
-        raise So3kError(f"the exported file lacks {', '.join(missing)}: this is a mistake of so3k-md, please report it")
+        raise So3kError(
+            f"the exported file lacks {', '.join(missing)}: this is a mistake of so3k-md, please report it"
+        )
     eager = evaluate(model, graph(positions), 1)
     if not torch.isfinite(eager.forces).all() or not torch.isfinite(eager.energies).all():
-        raise So3kError("the model gives energies or forces that are not finite: its weights are broken, train it again")
+        raise So3kError(
+            "the model gives energies or forces that are not finite: its weights are broken, train it again"
+        )
     frozen = torch.jit.freeze(copy.deepcopy(loaded).eval(), preserved_attrs=STAGES)
     checks = {}
     with torch.jit.optimized_execution(False):  # a few calls only: compiling for speed would take far longer
@@ -97,5 +101,6 @@ def _finite_differences(model: nn.Module, positions: Tensor, graph: Callable[[Te
 def _require(name: str, deviation: float, tolerance: float) -> None:
     if not deviation <= tolerance:
         raise So3kError(
-            f"export refused: the check '{name}' deviates by {deviation:.1e}, allowed {tolerance:.0e}; nothing was written"
+            f"export refused: the check '{name}' deviates by {deviation:.1e}, allowed {tolerance:.0e}; "
+            "nothing was written"
         )

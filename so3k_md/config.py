@@ -15,7 +15,7 @@ T = TypeVar("T")
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str, base: T | None = None) -> T:
     """A dataclass from plain values; every key must exist and every value have the field's type.
 
-    A field whose name ends in an underscore, because the bare word is a Python keyword, is written without it.
+    A field whose name ends in an underscore, as the bare word is a Python keyword, is written without it.
 
     Args:
         cls: the dataclass.
@@ -71,9 +71,9 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             return float(value)
         except (TypeError, ValueError):
             pass
-    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
+    elif hint in (int, bool, str) and type(value) is hint:
         return value
-    elif hint in (bool, str) and isinstance(value, hint):
-        return value
-    expected = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}.get(hint, "a list")
+    expected = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}.get(
+        hint, "a list"
+    )
     raise So3kError(f"{where} = {value!r} has the wrong type: {expected} is needed")

@@ -38,31 +38,59 @@ class ModelConfig:
     damp_rbf: bool = field(default=True, metadata={"doc": "multiply the radial basis by the cutoff function"})
     radial_hidden: int = field(default=128, metadata={"doc": "hidden width of the radial filter"})
     chi_hidden: int = field(default=32, metadata={"doc": "hidden width of the spherical filter"})
-    direction: str = field(default="to_centre", metadata={"doc": "Y of r_i - r_j (to_centre) or r_j - r_i (to_neighbour)"})
-    chi_start: str = field(default="neighbours", metadata={"doc": "initial SPHCs: neighbours (2022) or zeros (2024)"})
+    direction: str = field(
+        default="to_centre", metadata={"doc": "Y of r_i - r_j (to_centre) or r_j - r_i (to_neighbour)"}
+    )
+    chi_start: str = field(
+        default="neighbours", metadata={"doc": "initial SPHCs: neighbours (2022) or zeros (2024)"}
+    )
     chi_invariant: str = field(default="norm", metadata={"doc": "norm (2022) or squared (2024)"})
-    norm_eps: float = field(default=1e-2, metadata={"doc": "ε that smooths norms at zero; 0 is the published form"})
+    norm_eps: float = field(
+        default=1e-2, metadata={"doc": "ε that smooths norms at zero; 0 is the published form"}
+    )
     attention_bias: bool = field(default=True, metadata={"doc": "biases in q, k and v"})
-    attention_scale: float | None = field(default=None, metadata={"doc": "factor of α; none for 1/sqrt(width of a head)"})
+    attention_scale: float | None = field(
+        default=None, metadata={"doc": "factor of α; none for 1/sqrt(width of a head)"}
+    )
     interaction: str = field(default="selfmix", metadata={"doc": "selfmix (2022) or linear (2024)"})
     parity: bool = field(default=True, metadata={"doc": "SelfMix keeps mirror symmetry"})
-    layer_norm: bool = field(default=False, metadata={"doc": "LayerNorm after attention and after the exchange"})
-    chi_norm: bool = field(default=False, metadata={"doc": "norm of the SPHCs of each degree after attention"})
+    layer_norm: bool = field(
+        default=False, metadata={"doc": "LayerNorm after attention and after the exchange"}
+    )
+    chi_norm: bool = field(
+        default=False, metadata={"doc": "norm of the SPHCs of each degree after attention"}
+    )
     residual_mlp: bool = field(default=False, metadata={"doc": "residual MLP after attention"})
     nonlocal_: str = field(default="none", metadata={"doc": "non-local attention: none"})
-    n_species: int = field(default=100, metadata={"doc": "rows of the element tables, indexed by atomic number"})
+    n_species: int = field(
+        default=100, metadata={"doc": "rows of the element tables, indexed by atomic number"}
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "degrees", tuple(int(degree) for degree in self.degrees))
-        positive = "features", "layers", "heads", "n_rbf", "radial_hidden", "chi_hidden", "cutoff", "n_species"
+        positive = (
+            "features",
+            "layers",
+            "heads",
+            "n_rbf",
+            "radial_hidden",
+            "chi_hidden",
+            "cutoff",
+            "n_species",
+        )
         for name in positive:
             _require(getattr(self, name) > 0, name, getattr(self, name), "it must be positive")
         degrees = self.degrees
         _require(
-            len(degrees) > 0 and degrees == tuple(sorted(set(degrees))) and 0 <= degrees[0] <= degrees[-1] <= MAX_DEGREE,
+            len(degrees) > 0 and set(degrees) <= set(range(MAX_DEGREE + 1)) and sorted(set(degrees)) == list(degrees),
             "degrees", list(degrees), f"use different degrees from 0 to {MAX_DEGREE} in rising order",
         )  # fmt: skip
-        _require(self.features % self.heads == 0, "features", self.features, f"it must be divisible by heads = {self.heads}")
+        _require(
+            self.features % self.heads == 0,
+            "features",
+            self.features,
+            f"it must be divisible by heads = {self.heads}",
+        )
         _require(
             self.features % len(degrees) == 0, "features", self.features,
             f"it must be divisible by the number of degrees, {len(degrees)}",
@@ -80,7 +108,12 @@ class ModelConfig:
             "nonlocal_": NONLOCAL_KINDS,
         }
         for name, allowed in choices.items():
-            _require(getattr(self, name) in allowed, name, getattr(self, name), f"choose one of {', '.join(allowed)}")
+            _require(
+                getattr(self, name) in allowed,
+                name,
+                getattr(self, name),
+                f"choose one of {', '.join(allowed)}",
+            )
 
     @classmethod
     def preset(cls, name: str) -> "ModelConfig":
@@ -199,7 +232,7 @@ class So3krates(nn.Module):
         dx, dchi = x, chi
         for i, layer in enumerate(self.layers):
             if i == k:
-                dx, dchi = layer.attend(x, chi, x_src, chi_src, edges)
+                dx, dchi = layer.attend(x, chi, x_src, chi_src, edges)  # type: ignore[operator]
         return dx, dchi
 
     @torch.jit.export
@@ -207,7 +240,7 @@ class So3krates(nn.Module):
         """Rows (x, χ) after layer k, given the sum of all messages to them."""
         for i, layer in enumerate(self.layers):
             if i == k:
-                x, chi = layer.update(x, chi, dx, dchi)
+                x, chi = layer.update(x, chi, dx, dchi)  # type: ignore[operator]
         return x, chi
 
     @torch.jit.export
@@ -217,7 +250,7 @@ class So3krates(nn.Module):
 
 
 def set_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Change the precision of a model in place: its parameters; constants stay float64 and are cast at use."""
+    """Change the precision of the parameters in place; constants stay float64 and are cast at use."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model

@@ -44,7 +44,7 @@ CONFIGS = {
 
 
 def lively(model: So3krates) -> So3krates:
-    """The same model with an energy head loud enough for errors to be seen, and different for each element."""
+    """The same model with an energy head loud enough for errors to be seen, unlike for each element."""
     model.head.scale.fill_(20.0)
     for z in model.elements:
         model.head.shift[z] = -10.0 * z

@@ -18,14 +18,17 @@ ROTATION *= np.linalg.det(ROTATION)
 
 
 @pytest.mark.parametrize(
-    ("preset", "count"), [("so3krates-2022", 715_435), ("euclidean-2024", 311_515), ("invariant-2024", 386_899)]
+    ("preset", "count"),
+    [("so3krates-2022", 715_435), ("euclidean-2024", 311_515), ("invariant-2024", 386_899)],
 )
 def test_presets_have_the_published_numbers_of_parameters(preset, count):
     model = So3krates(ModelConfig.preset(preset))
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
-@pytest.mark.parametrize("operation", [ROTATION, -ROTATION, -np.eye(3)], ids=["rotation", "rotoreflection", "inversion"])
+@pytest.mark.parametrize(
+    "operation", [ROTATION, -ROTATION, -np.eye(3)], ids=["rotation", "rotoreflection", "inversion"]
+)
 def test_rotations_and_reflections_turn_the_forces_and_keep_the_energy(model, cluster, operation):
     numbers, positions = cluster
     before = evaluate(model, graph_of(numbers, positions, model.cutoff), 1)
@@ -40,7 +43,10 @@ def test_without_parity_the_mirror_image_differs(cluster):
     for parity, equal in ((True, True), (False, False)):
         config = replace(CONFIGS["so3krates-2022"], parity=parity)
         model = lively(set_dtype(So3krates(config, [1, 6, 8], seed=1), torch.float64))
-        energies = [float(evaluate(model, graph_of(numbers, r, model.cutoff), 1).energy) for r in (positions, mirrored)]
+        energies = [
+            float(evaluate(model, graph_of(numbers, r, model.cutoff), 1).energy)
+            for r in (positions, mirrored)
+        ]
         assert (abs(energies[0] - energies[1]) < 1e-10) is equal
 
 
@@ -128,7 +134,10 @@ def test_stages_with_ghost_rows_equal_the_whole_call(model, cluster):
     whole = model(graph)
     n = len(numbers)
     owned = [torch.arange(0, n, 2), torch.arange(1, n, 2), torch.arange(0)]  # the third rank is empty
-    rows = [torch.cat([mine, torch.tensor(sorted(set(range(n)) - set(mine.tolist())), dtype=torch.int64)]) for mine in owned]
+    rows = [
+        torch.cat([mine, torch.tensor(sorted(set(range(n)) - set(mine.tolist())), dtype=torch.int64)])
+        for mine in owned
+    ]
     x, chi, edges = [], [], []
     for mine, row in zip(owned, rows, strict=True):
         local = torch.full((n,), -1).scatter(0, row, torch.arange(n))

@@ -15,17 +15,20 @@ def run(args: argparse.Namespace) -> None:
     """Print the metadata of a model."""
     import json
 
-    from so3k_md.checkpoint import is_torchscript, load, metadata, resolve_model
+    from so3k_md.checkpoint import load, metadata, resolve_model
     from so3k_md.export.torchscript import describe
+    from so3k_md.model import So3krates
 
     path = resolve_model(args.model)
     model = load(path)
-    exported = is_torchscript(path)
-    facts = metadata(model) if exported else describe(model, metadata(model).get("name", path.stem))
+    if isinstance(model, So3krates):
+        facts = describe(model, metadata(model).get("name", path.stem))
+    else:
+        facts = metadata(model)
     if args.json:
         print(json.dumps(facts, indent=2))
         return
-    print(f"{path}: {'exported model' if exported else 'checkpoint'}")
+    print(f"{path}: {'checkpoint' if isinstance(model, So3krates) else 'exported model'}")
     for key, value in facts.items():
         if isinstance(value, dict):
             print(f"{key}:")

@@ -67,14 +67,18 @@ class FeatureAttention(nn.Module):
         alpha = self.attention(x, x_src, w, edges)
         v = self.value(x_src).index_select(0, edges.idx_j)
         pairs, features = v.shape
-        message = (alpha[:, :, None] * v.view(pairs, self.heads, features // self.heads)).view(pairs, features)
+        message = (alpha[:, :, None] * v.view(pairs, self.heads, features // self.heads)).view(
+            pairs, features
+        )
         return segment_sum(message, edges.idx_i, x.shape[0])
 
 
 class GeometricAttention(nn.Module):
     """Δχ_i^(l) = Σ_j α_ij^l Y^(l)(r̂_ij), one head per degree."""
 
-    def __init__(self, features: int, degrees: list[int], bias: bool, scale: float, generator: torch.Generator):
+    def __init__(
+        self, features: int, degrees: list[int], bias: bool, scale: float, generator: torch.Generator
+    ):
         super().__init__()
         self.attention = Attention(features, len(degrees), bias, scale, generator)
         self.degree_sum = DegreeSum(degrees)

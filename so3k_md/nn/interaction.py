@@ -13,7 +13,13 @@ class LinearExchange(nn.Module):
     """[a, b] = Lin([x, c(χ)]); x + a, χ^(l) + b_l χ^(l) (Euclidean transformer, 2024, Eq. 24 and 25)."""
 
     def __init__(
-        self, features: int, degrees: list[int], invariant: str, eps: float, parity: bool, generator: torch.Generator
+        self,
+        features: int,
+        degrees: list[int],
+        invariant: str,
+        eps: float,
+        parity: bool,
+        generator: torch.Generator,
     ):
         super().__init__()
         self.invariant = CHI_INVARIANTS[invariant](degrees, eps)
@@ -44,7 +50,9 @@ class SelfMix(nn.Module):
         super().__init__()
         n, width = len(degrees), sum(2 * l + 1 for l in degrees)
         starts = [sum(2 * l + 1 for l in degrees[:k]) for k in range(n)]
-        left, right, paths = [], [], []
+        left: list[int] = []
+        right: list[int] = []
+        paths: list[int] = []
         blocks: list[tuple[int, int, Tensor]] = []
         for p1 in range(n):
             for p2 in range(p1 + 1, n):
@@ -83,7 +91,13 @@ class SelfMixExchange(nn.Module):
     """
 
     def __init__(
-        self, features: int, degrees: list[int], invariant: str, eps: float, parity: bool, generator: torch.Generator
+        self,
+        features: int,
+        degrees: list[int],
+        invariant: str,
+        eps: float,
+        parity: bool,
+        generator: torch.Generator,
     ):
         super().__init__()
         n = len(degrees)

@@ -1,7 +1,7 @@
 """Real spherical harmonics, what is invariant of them, and how two of them couple to a third."""
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -29,9 +29,7 @@ def spherical_harmonics(unit: Tensor, degree: int) -> Tensor:
     if degree == 2:
         a = math.sqrt(15 / (4 * math.pi))
         b = math.sqrt(5 / (16 * math.pi))
-        return torch.stack(
-            [a * x * y, a * y * z, b * (3 * zz - 1), a * x * z, 0.5 * a * (xx - yy)], dim=1
-        )
+        return torch.stack([a * x * y, a * y * z, b * (3 * zz - 1), a * x * z, 0.5 * a * (xx - yy)], dim=1)
     if degree == 3:
         a = math.sqrt(35 / (32 * math.pi))
         b = math.sqrt(105 / (4 * math.pi))
@@ -83,7 +81,7 @@ class SphericalHarmonics(nn.Module):
 
 
 class DegreeSum(nn.Module):
-    """Moves between orders m and degrees l: sums over the orders of a degree, and repeats a degree over them."""
+    """Between orders m and degrees l: sums over the orders of a degree, or repeats a degree over them."""
 
     sums: Tensor
     degree_of_order: Tensor
@@ -137,9 +135,9 @@ class SquaredNorm(nn.Module):
 CHI_INVARIANTS: dict[str, type[nn.Module]] = {"norm": SmoothNorm, "squared": SquaredNorm}
 
 
-@lru_cache(maxsize=None)
+@cache
 def coupling(l1: int, l2: int, l3: int) -> np.ndarray:
-    """The one tensor C that makes Σ C_abc u_a v_b equivariant of degree l3, in our basis, of unit Frobenius norm.
+    """The one tensor C of unit Frobenius norm that makes Σ C_abc u_a v_b equivariant of degree l3.
 
     It spans the space of tensors that all rotations leave alone; the first entry above noise is positive.
 

@@ -18,18 +18,24 @@ class DataConfig:
     """Where the structures are, what their labels are called, and which are for training."""
 
     train: str = field(metadata={"doc": "file of training frames: extended XYZ or npz"})
-    valid: str | None = field(default=None, metadata={"doc": "file of validation frames; none to split `train`"})
+    valid: str | None = field(
+        default=None, metadata={"doc": "file of validation frames; none to split `train`"}
+    )
     n_train: int | None = field(default=None, metadata={"doc": "training frames; none for all that are left"})
     n_valid: int | None = field(default=None, metadata={"doc": "validation frames"})
     train_indices: str | None = field(default=None, metadata={"doc": "published split: indices for training"})
-    valid_indices: str | None = field(default=None, metadata={"doc": "published split: indices for validation"})
+    valid_indices: str | None = field(
+        default=None, metadata={"doc": "published split: indices for validation"}
+    )
     split_seed: int = field(default=0, metadata={"doc": "seed of the split where none is published"})
     energy_key: str | None = field(default=None, metadata={"doc": "key of the energy"})
     forces_key: str | None = field(default=None, metadata={"doc": "key of the forces"})
     stress_key: str | None = field(default=None, metadata={"doc": "key of the stress or virial"})
     energy_unit: str = field(default="eV", metadata={"doc": "unit of energies in the file"})
     length_unit: str = field(default="Angstrom", metadata={"doc": "unit of lengths in the file"})
-    reference: str = field(default="least_squares", metadata={"doc": "element energies: least_squares, mean, none"})
+    reference: str = field(
+        default="least_squares", metadata={"doc": "element energies: least_squares, mean, none"}
+    )
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,8 @@ class RunConfig(NamedTuple):
 def read_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     """A training file with `section.key=value` laid over it.
 
-    `model` may name a `preset` whose values the other keys change. Paths in the file are relative to the file,
-    paths in an override to the working folder.
+    `model` may name a `preset` whose values the other keys change. Paths in the file are relative to the
+    file, paths in an override to the working folder.
 
     Raises:
         So3kError: names the file, the key and the nearest known one.
@@ -119,7 +125,9 @@ def _read_sections(path: Path, overrides: list[str]) -> dict[str, dict[str, Any]
     except OSError as error:
         raise So3kError(f"cannot read {path}: {error.strerror}; name an existing YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise So3kError(f"{path} is not valid YAML: {' '.join(str(error).split())}; mend that place") from error
+        raise So3kError(
+            f"{path} is not valid YAML: {' '.join(str(error).split())}; mend that place"
+        ) from error
     if not isinstance(document, dict):
         raise So3kError(f"{path} holds no sections: it needs {', '.join(names)}, each with its keys")
     for section, values in document.items():
@@ -147,4 +155,6 @@ def _parse_override(override: str, sections: list[str]) -> tuple[str, str, Any]:
     try:
         return section, key, yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise So3kError(f"cannot read the value in {override!r}: write a number, true, false or text") from error
+        raise So3kError(
+            f"cannot read the value in {override!r}: write a number, true, false or text"
+        ) from error

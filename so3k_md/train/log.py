@@ -57,7 +57,9 @@ class Log:
         left.semilogy(epochs, [row.train_loss for row in self.rows], label="training")
         left.semilogy(epochs, [row.valid_loss for row in self.rows], label="validation")
         left.set(xlabel="epoch", ylabel="loss (eV², eV²/Å²)")
-        right.semilogy(epochs, [row.valid_forces_mae_mev_per_angstrom for row in self.rows], label="forces (meV/Å)")
+        right.semilogy(
+            epochs, [row.valid_forces_mae_mev_per_angstrom for row in self.rows], label="forces (meV/Å)"
+        )
         right.semilogy(epochs, [row.valid_energy_mae_mev for row in self.rows], label="energy (meV)")
         right.set(xlabel="epoch", ylabel="validation MAE")
         for axes in (left, right):

@@ -40,7 +40,7 @@ def learning_rate(step: int, n_steps: int, config: TrainConfig) -> float:
 
 
 def update_average(average: Mapping[str, Tensor], model: nn.Module, step: int, decay: float) -> None:
-    """a ← d a + (1 − d) θ in place, with d = min(decay, (1 + step) / (10 + step)) so that the start is forgotten.
+    """a ← d a + (1 − d) θ in place; d = min(decay, (1 + step) / (10 + step)) lets the start be forgotten.
 
     Args:
         average: averaged weights by name; constants keep their value.

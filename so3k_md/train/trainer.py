@@ -1,4 +1,4 @@
-"""The training loop: after each validation all of it is on disk, and a resumed run repeats it to the last bit."""
+"""The training loop: after each validation all is on disk, and a resumed run repeats it to the last bit."""
 
 import hashlib
 import json
@@ -24,6 +24,15 @@ from so3k_md.train.log import Log, Row
 from so3k_md.train.loss import errors, weighted_loss
 from so3k_md.train.optimizer import learning_rate, make_optimizer, update_average
 
+# What may change when a run goes on: where it runs, where its data lie, and how long it is.
+RESUMABLE = {
+    ("train", "epochs"),
+    ("train", "device"),
+    ("train", "tensorboard"),
+    ("data", "train"),
+    ("data", "valid"),
+}
+
 
 class Frames(NamedTuple):
     """Training and validation frames."""
@@ -42,7 +51,7 @@ class Validation(NamedTuple):
 
 
 def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool = False) -> Path:
-    """Train a model, or go on with a training that was stopped; returns the checkpoint with the best validation.
+    """Train a model, or go on with a training that was stopped; returns the best checkpoint.
 
     Args:
         config: the four sections.
@@ -87,12 +96,11 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
             continue
         validation = _validate_average(model, average, valid_set, config, device)
         step = epoch * steps_per_epoch
-        maes = (1e3 * mae for mae in validation[1:])
+        energy_mae, forces_mae, stress_mae = (1e3 * mae for mae in validation[1:])
         elapsed = seconds_before + time.monotonic() - started
-        log.add(Row(epoch, step, optimizer.param_groups[0]["lr"], loss, validation.loss, *maes, elapsed))
-        bar.set_postfix_str(
-            f"loss {loss:.2e}, valid E {1e3 * validation.energy_mae:.1f} meV, F {1e3 * validation.forces_mae:.1f} meV/Å"
-        )
+        rate = optimizer.param_groups[0]["lr"]
+        log.add(Row(epoch, step, rate, loss, validation.loss, energy_mae, forces_mae, stress_mae, elapsed))
+        bar.set_postfix_str(f"loss {loss:.2e}, valid E {energy_mae:.1f} meV, F {forces_mae:.1f} meV/Å")
         if validation.loss < best:
             best = validation.loss
             save_checkpoint(folder / "best.ckpt", model, average, {})
@@ -118,7 +126,7 @@ def load_frames(data: DataConfig, loss: LossConfig) -> Frames:
         So3kError: from reading or splitting, or no validation frames.
     """
     labels = [label for label in ("energy", "forces", "stress") if getattr(loss, label) > 0]
-    reading = {
+    reading: dict[str, Any] = {
         "energy_key": data.energy_key,
         "forces_key": data.forces_key,
         "stress_key": data.stress_key,
@@ -142,7 +150,9 @@ def build_model(config: RunConfig, frames: Frames, name: str) -> So3krates:
     """A fresh model whose energy head knows the statistics of the training frames."""
     elements = sorted({int(z) for part in frames for frame in part for z in frame.numbers})
     if elements[-1] >= config.model.n_species:
-        raise So3kError(f"element {elements[-1]} does not fit model.n_species = {config.model.n_species}: raise it")
+        raise So3kError(
+            f"element {elements[-1]} does not fit model.n_species = {config.model.n_species}: raise it"
+        )
     model = So3krates(config.model, elements, config.train.seed)
     statistics = fit_statistics(frames.train, config.data.reference if config.loss.energy > 0 else "none")
     for z, shift in statistics.shift.items():
@@ -153,7 +163,9 @@ def build_model(config: RunConfig, frames: Frames, name: str) -> So3krates:
         {
             "name": name,
             "training": {
-                "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(sources)},
+                "files": {
+                    file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(sources)
+                },
                 "n_train": len(frames.train),
                 "n_valid": len(frames.valid),
                 "loss": to_sections(config)["loss"],
@@ -164,7 +176,9 @@ def build_model(config: RunConfig, frames: Frames, name: str) -> So3krates:
     return model
 
 
-def validate(model: So3krates, dataset: Dataset, loss: LossConfig, batch_size: int, device: torch.device) -> Validation:
+def validate(
+    model: So3krates, dataset: Dataset, loss: LossConfig, batch_size: int, device: torch.device
+) -> Validation:
     """Loss and mean absolute errors over a data set."""
     collected = []
     for batch in batches(dataset, batch_size):
@@ -203,8 +217,8 @@ def _train_epoch(
         norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm))
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise So3kError(
-                f"the loss is {value} in epoch {epoch + 1}: lower train.learning_rate and --resume from the last "
-                "checkpoint, or look for a broken frame"
+                f"the loss is {value} in epoch {epoch + 1}: lower train.learning_rate and --resume from the "
+                "last checkpoint, or look for a broken frame"
             )
         optimizer.step()
         update_average(average, model, step, settings.ema)
@@ -225,14 +239,18 @@ def _validate_average(
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
     if (folder / "config.yaml").exists() and not overwrite:
-        raise So3kError(f"{folder} holds a training already: --resume it, name another folder, or pass --overwrite")
+        raise So3kError(
+            f"{folder} holds a training already: --resume it, name another folder, or pass --overwrite"
+        )
     check_folder(folder)
 
 
 def _resume_state(folder: Path, config: RunConfig) -> dict[str, Any]:
     path = folder / "last.ckpt"
     if not path.exists():
-        raise So3kError(f"there is nothing to resume in {folder}: it has no last.ckpt; start without --resume")
+        raise So3kError(
+            f"there is nothing to resume in {folder}: it has no last.ckpt; start without --resume"
+        )
     state = read_checkpoint(path)
     stored, now = state["training"].get("config"), to_sections(config)
     for section in now:
@@ -240,10 +258,7 @@ def _resume_state(folder: Path, config: RunConfig) -> dict[str, Any]:
             before = stored[section].get(key)
             if before != value and (section, key) not in RESUMABLE:
                 raise So3kError(
-                    f"{section}.{key} was {before!r} when {path} was written and is {value!r} now: restore it, or "
-                    "start anew with --overwrite"
+                    f"{section}.{key} was {before!r} when {path} was written and is {value!r} now: restore it, "
+                    "or start anew with --overwrite"
                 )
     return state
-
-
-RESUMABLE = {("train", "device"), ("train", "tensorboard"), ("data", "train"), ("data", "valid")}

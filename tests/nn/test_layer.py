@@ -9,8 +9,8 @@ from conftest import CONFIGS, REFERENCE, graph_of
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.model import set_dtype
-from so3k_md.nn.spherical import coupling
 from so3k_md.neighbors import build_graph
+from so3k_md.nn.spherical import coupling
 
 EXACT = replace(ModelConfig.preset("so3krates-2022"), layers=1, norm_eps=0.0)
 SIGMA = torch.nn.functional.silu
@@ -82,13 +82,13 @@ def exchange_by_hand(config, block, x, chi):
                 for p3, l3 in enumerate(config.degrees):
                     if abs(l1 - l2) <= l3 <= l1 + l2 and (l1 + l2 + l3) % 2 == 0:
                         tensor = torch.from_numpy(coupling(l1, l2, l3))
-                        product = torch.einsum("abc,a,b->c", tensor, chi[atom, slices[p1]], chi[atom, slices[p2]])
+                        product = torch.einsum(
+                            "abc,a,b->c", tensor, chi[atom, slices[p1]], chi[atom, slices[p2]]
+                        )
                         mixed[slices[p3]] += block.mix.k[p3, p1, p2] * product
         a3 = invariants(config, mixed) @ block.mixed_linear.weight + block.mixed_linear.bias
         out_x.append((x[atom] + a1 + a2 * a3) / math.sqrt(3))
-        parts = [
-            chi[atom, part] * (1 + b1[h]) + b2[h] * mixed[part] for h, part in enumerate(slices)
-        ]
+        parts = [chi[atom, part] * (1 + b1[h]) + b2[h] * mixed[part] for h, part in enumerate(slices)]
         out_chi.append(torch.cat(parts))
     return torch.stack(out_x), torch.stack(out_chi)
 

@@ -24,7 +24,9 @@ def test_gaussian_basis_is_its_formula():
     basis = RADIAL_BASES["gaussian"](5, 4.0)(R)
     for k in range(5):
         expected = [math.exp(-10.0 * (float(r) - k) ** 2) for r in R]
-        assert torch.allclose(basis[:, k], torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-300)
+        assert torch.allclose(
+            basis[:, k], torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-300
+        )
 
 
 def test_bernstein_basis_is_its_formula_and_sums_to_one():

@@ -42,7 +42,9 @@ def test_first_harmonics_have_the_published_order_and_sign():
     a, b = 0.5 * math.sqrt(15 / math.pi), 0.25 * math.sqrt(5 / math.pi)
     two = [a * x * y, a * y * z, b * (3 * z * z - 1), a * x * z, 0.5 * a * (x * x - y * y)]
     assert torch.allclose(spherical_harmonics(unit, 1)[0], one, rtol=0, atol=1e-15)
-    assert torch.allclose(spherical_harmonics(unit, 2)[0], torch.tensor(two, dtype=torch.float64), rtol=0, atol=1e-15)
+    assert torch.allclose(
+        spherical_harmonics(unit, 2)[0], torch.tensor(two, dtype=torch.float64), rtol=0, atol=1e-15
+    )
 
 
 @pytest.mark.parametrize("degree", DEGREES)
