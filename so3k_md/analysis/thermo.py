@@ -105,7 +105,7 @@ def read_lammps_log(path: Path, text: str, timestep_fs: float | None) -> Thermo:
     Raises:
         So3kError: units other than metal and real, `thermo_style multi` or yaml, per-atom energies, no table.
     """
-    style = last_word(r"^\s*units\s+(\w+)\s*$", text) or "lj"
+    style = last_word(r"^\s*units\s+(\w+)\s*(?:#.*)?$", text) or "lj"
     if style not in LAMMPS_UNITS:
         raise So3kError(f"log {path} has units {style}: only metal and real are read (eV and kcal/mol)")
     if re.search(r"^\s*thermo_modify\s.*\bnorm\s+yes", text, re.MULTILINE):
@@ -122,7 +122,7 @@ def read_lammps_log(path: Path, text: str, timestep_fs: float | None) -> Thermo:
     names = tables[-1].names
     rows = tables[joined].rows + [row for table in tables[joined + 1 :] for row in table.rows[1:]]
     columns = numeric_columns(path, names, rows)
-    written = last_word(r"^\s*timestep\s+([-+.\deE]+)\s*$", text)
+    written = last_word(r"^\s*timestep\s+([-+.\deE]+)\s*(?:#.*)?$", text)
     own_fs = (float(written) if written else units.default_timestep) * units.time_fs
     timestep = timestep_fs or own_fs
     steps = columns["Step"]

@@ -18,9 +18,9 @@ OPENMM = f"""\
 """
 LAMMPS = """\
 LAMMPS (22 Jul 2025)
-units {units}
+units {units}  # eV or kcal
 boundary p p f
-timestep 0.5
+timestep 0.5 # short
 thermo_style custom step temp pe ke etotal
 minimize 1e-6 1e-8 100 100
    Step          Temp          PotEng         KinEng         TotEng
