@@ -14,7 +14,6 @@ from ase import Atoms
 from ase.optimize import BFGS
 from numpy.typing import NDArray
 from openmm import app, unit
-from tqdm import tqdm
 
 from so3k_md import cli, load
 from so3k_md.analysis import analyze, write_report
@@ -161,8 +160,8 @@ def agreement(points: dict[str, SinglePoint]) -> str:
     if missed:
         print(table)
         raise So3kError(
-            f"{', '.join(missed)} and PyTorch differ by more than {ENERGY_GATE:g} in energy or {FORCE_GATE:g} "
-            "eV/Å in forces: run so3k-md doctor and report this"
+            f"{', '.join(missed)} and PyTorch differ by more than {ENERGY_GATE:g} in energy or {FORCE_GATE:g}"
+            " eV/Å in forces: see so3k-md doctor"
         )
     return table
 
@@ -176,10 +175,9 @@ def openmm_nvt(atoms: Atoms, model: Path, folder: Path, steps: int, every: int) 
     simulation = app.Simulation(built.topology, built.system, integrator)
     simulation.context.setPositions(built.positions_nm)
     simulation.context.setVelocitiesToTemperature(KELVIN * unit.kelvin, 1)
-    add_reporters(simulation, folder, every, overwrite=True)
+    add_reporters(simulation, folder, every, steps, overwrite=True)
     with readable_errors():
-        for _ in tqdm(range(steps // every), unit=f"{every} steps", disable=None):
-            simulation.step(every)
+        simulation.step(steps)
 
 
 def lammps_nvt(folder: Path, model: Path, steps: int, every: int) -> None:
