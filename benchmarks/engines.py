@@ -1,0 +1,232 @@
+"""Cost of a molecular dynamics step in every engine against the bare model, all measured in one run.
+
+    python benchmarks/engines.py --rounds 3 --output benchmarks/engines.json
+
+Each case is a process of its own (peak memory is that of its largest process), with one thread per process;
+the cases of a size take turns, and ratios are medians of the ratios within a turn.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.build import molecule
+
+SIZES = {9: (1, 1, 1), 108: (2, 2, 3), 504: (4, 7, 2), 2016: (4, 7, 8)}  # atoms: molecules along a, b, c
+SPACING = np.array([5.6, 4.6, 3.8])  # Å, one molecule in each cell: the density of liquid ethanol
+SECONDS = 1.0  # a case runs about this long, at least MIN_STEPS
+MIN_STEPS = 5
+TIMESTEP_FS = 0.5
+KELVIN = 300.0
+
+
+def ethanol_box(n_atoms: int) -> Atoms:
+    """A crystal of ethanol at the density of the liquid, a little disordered."""
+    one = molecule("CH3CH2OH")
+    one.translate(-one.get_center_of_mass())
+    one.set_cell(SPACING)
+    one.pbc = True
+    box = one.repeat(SIZES[n_atoms])
+    box.positions += np.random.default_rng(0).normal(scale=0.02, size=box.positions.shape)
+    return box
+
+
+def timed(step, warm_up: int = 5) -> float:
+    """Seconds of one call of `step`, the median after some calls that do not count."""
+    for _ in range(warm_up):
+        step()
+    durations: list[float] = []
+    while len(durations) < MIN_STEPS or sum(durations) < SECONDS:
+        start = time.perf_counter()
+        step()
+        durations.append(time.perf_counter() - start)
+    return statistics.median(durations)
+
+
+def bare(atoms: Atoms, model: str, device: str) -> float:
+    """Energies, forces and virial of one graph, without neighbour list or engine."""
+    import torch
+
+    from so3k_md import load
+    from so3k_md.forces import evaluate
+    from so3k_md.graph import Graph
+    from so3k_md.neighbors import build_graph
+
+    torch.jit.set_fusion_strategy([])
+    loaded = load(model, device=device, dtype="float32")
+    graph = build_graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, loaded.cutoff)
+    graph = Graph(*(tensor.to(device) for tensor in graph))
+
+    def step() -> None:
+        evaluate(loaded, graph, 1).forces.cpu()
+
+    return timed(step)
+
+
+def ase_engine(atoms: Atoms, model: str, device: str) -> float:
+    """Velocity Verlet of ASE with our calculator."""
+    import torch
+    from ase import units
+    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+    from ase.md.verlet import VelocityVerlet
+
+    from so3k_md.engines.ase import So3kCalculator
+
+    torch.jit.set_fusion_strategy([])
+    atoms.calc = So3kCalculator(model, device=device, dtype="float32")
+    MaxwellBoltzmannDistribution(atoms, temperature_K=KELVIN, rng=np.random.default_rng(0))
+    dynamics = VelocityVerlet(atoms, TIMESTEP_FS * units.fs)
+    return timed(lambda: dynamics.run(1))
+
+
+def openmm_engine(atoms: Atoms, model: str, device: str, backend: str) -> float:
+    """Verlet integration in OpenMM."""
+    import torch  # noqa: F401  (before openmm, whose plugin needs its libraries)
+
+    from so3k_md.engines.openmm import create_system  # isort: skip
+    import openmm
+    from openmm import unit
+
+    made = create_system(atoms, model, backend=backend, dtype="float32", device=device)
+    integrator = openmm.VerletIntegrator(TIMESTEP_FS * unit.femtosecond)
+    platform = openmm.Platform.getPlatformByName("CPU" if device == "cpu" else "CUDA")
+    context = openmm.Context(made.system, integrator, platform, {"Threads": "1"} if device == "cpu" else {})
+    context.setPositions(made.positions_nm)
+    context.setVelocitiesToTemperature(KELVIN, 0)
+    return timed(lambda: integrator.step(1))
+
+
+LAMMPS_INPUT = """
+units metal
+atom_style atomic
+newton on
+read_data box.data
+pair_style so3k precision float32 device {device}
+pair_coeff * * {model} C H O
+velocity all create {kelvin} 1
+timestep {ps}
+fix 1 all nve
+thermo 1000000
+run 5
+run {steps}
+"""
+
+
+def lammps_engine(atoms: Atoms, model: str, device: str, ranks: int) -> float:
+    """NVE in LAMMPS; the time is LAMMPS' own loop time."""
+    from so3k_md.checkpoint import resolve_model
+    from so3k_md.engines.lammps import run
+
+    per_step = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        ase.io.write(
+            Path(folder) / "box.data", atoms, format="lammps-data", specorder=["C", "H", "O"], masses=True
+        )
+        steps = MIN_STEPS
+        for _ in range(2):  # the first, short run tells how many steps fill the time
+            text = LAMMPS_INPUT.format(
+                device=device,
+                model=resolve_model(model).resolve(),
+                kelvin=KELVIN,
+                ps=TIMESTEP_FS / 1e3,
+                steps=steps,
+            )
+            (Path(folder) / "in.box").write_text(text)
+            done = run("in.box", folder, ranks=ranks)
+            if done.returncode:
+                raise SystemExit(done.stdout[-2000:] + done.stderr)
+            line = [line for line in done.stdout.splitlines() if line.startswith("Loop time of")][-1]
+            per_step = float(line.split()[3]) / steps
+            steps = max(MIN_STEPS, int(SECONDS / per_step))
+    return per_step
+
+
+CASES = {
+    "bare model": bare,
+    "ASE": ase_engine,
+    "OpenMM TorchForce": lambda a, m, d: openmm_engine(a, m, d, "torchforce"),
+    "OpenMM PythonForce": lambda a, m, d: openmm_engine(a, m, d, "pythonforce"),
+    "LAMMPS 1 rank": lambda a, m, d: lammps_engine(a, m, d, 1),
+    "LAMMPS 2 ranks": lambda a, m, d: lammps_engine(a, m, d, 2),
+}
+
+
+def measure(case: str, n_atoms: int, args: argparse.Namespace) -> dict[str, float]:
+    """One case in a process of its own."""
+    command = [sys.executable, __file__, "--case", case, "--atoms", str(n_atoms)]
+    command += ["--model", args.model, "--device", args.device]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{case}, {n_atoms} atoms:\n{done.stdout}\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_case(args: argparse.Namespace) -> None:
+    """What a process of `measure` does."""
+    import torch
+
+    torch.set_num_threads(1)
+    seconds = CASES[args.case](ethanol_box(args.atoms), args.model, args.device)
+    who = resource.RUSAGE_CHILDREN if args.case.startswith("LAMMPS") else resource.RUSAGE_SELF
+    print(json.dumps({"ms": 1e3 * seconds, "mb": resource.getrusage(who).ru_maxrss / 1024}))
+
+
+def table(results: dict[str, dict[str, list[dict[str, float]]]]) -> str:
+    """Markdown: ms/step, ratio to the bare model of the same turn, peak memory."""
+    lines = ["| engine | " + " | ".join(f"{n} atoms" for n in results) + " |"]
+    lines.append("|---" * (len(results) + 1) + "|")
+    for case in CASES:
+        cells = []
+        for turns in results.values():
+            ms = statistics.median(turn["ms"] for turn in turns[case])
+            pairs = zip(turns[case], turns["bare model"], strict=True)
+            ratio = statistics.median(mine["ms"] / bare["ms"] for mine, bare in pairs)
+            mb = max(turn["mb"] for turn in turns[case])
+            cells.append(f"{ms:.1f} ms, {ratio:.2f}×, {mb:.0f} MB")
+        lines.append(f"| {case} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="ethanol-rmd17", help="exported model or its name")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--output", help="JSON file for all single results")
+    parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
+    parser.add_argument("--atoms", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.case:
+        run_case(args)
+        return
+    results: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for n_atoms in args.sizes:
+        turns = results[str(n_atoms)] = {case: [] for case in CASES}
+        for turn in range(args.rounds):
+            for case in CASES:
+                turns[case].append(measure(case, n_atoms, args))
+                print(
+                    f"{n_atoms} atoms, turn {turn + 1}, {case}: {turns[case][-1]['ms']:.1f} ms",
+                    file=sys.stderr,
+                )
+    print(table(results))
+    if args.output:
+        Path(args.output).write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
