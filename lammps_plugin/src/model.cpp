@@ -24,6 +24,16 @@ namespace {
   const std::vector<std::string> STAGES = {"geometry", "embed",  "initial_chi",
                                            "attend",   "update", "readout"};
 
+  Module read(const std::string &file)
+  {
+    std::istringstream stream(file);
+    try {
+      return torch::jit::load(stream, at::kCPU);
+    } catch (const std::exception &error) {
+      throw std::runtime_error("no TorchScript file, or a damaged one: " + brief(error));
+    }
+  }
+
   /// The two tensors that a stage returns.
   std::pair<Tensor, Tensor> two(const c10::IValue &value)
   {
@@ -36,8 +46,7 @@ namespace {
 Model::Model(const std::string &file, std::optional<at::ScalarType> dtype, at::Device device) :
     device(device)
 {
-  std::istringstream stream(file);
-  auto artefact = torch::jit::load(stream, at::kCPU);
+  const auto artefact = read(file);
   describe(artefact);
   prepare(artefact, dtype);
 }

@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <cstring>
 #include <fstream>
-#include <sstream>
+#include <iterator>
 
 #include "atom.h"
 #include "comm.h"
@@ -87,9 +87,8 @@ void PairSo3k::allocate()
 void PairSo3k::coeff(int narg, char **arg)
 {
   const int n_types = atom->ntypes;
-  if (narg < 3 || std::strcmp(arg[0], "*") != 0 || std::strcmp(arg[1], "*") != 0)
-    error->all(FLERR,
-               "pair_coeff of so3k reads: pair_coeff * * MODEL.pt and an element per atom type");
+  if (narg < 3)
+    error->all(FLERR, "pair_coeff of so3k reads: * * MODEL.pt and an element per atom type");
   if (narg - 3 != n_types)
     error->all(FLERR,
                "pair_coeff of so3k names {} elements for {} atom types: give one symbol (or NULL) "
@@ -124,9 +123,8 @@ std::string PairSo3k::read_file(const std::string &path) const
   int64_t size = -1;
   if (comm->me == 0) {
     std::ifstream stream(path, std::ios::binary);
-    std::ostringstream content;
-    if (stream && content << stream.rdbuf()) {
-      bytes = content.str();
+    if (stream) {
+      bytes.assign(std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>());
       size = static_cast<int64_t>(bytes.size());
     }
   }

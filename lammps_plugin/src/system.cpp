@@ -3,6 +3,7 @@
 #include "system.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "atom.h"
 #include "comm.h"
@@ -127,6 +128,8 @@ void System::update(double cutoff, const std::vector<int64_t> &species_of_type)
   const int n_atoms = atom->nlocal + atom->nghost;
   const auto x = n_atoms ? at::from_blob(atom->x[0], {n_atoms, 3}, at::kDouble).to(device)
                          : at::empty({0, 3}, at::dtype(at::kDouble).device(device));
+  // A pair of NaN would fall through the cutoff unseen.
+  if (!std::isfinite(x.sum().item<double>())) throw std::runtime_error("positions are not finite");
   const auto vectors = x.index_select(0, near_atom_j) - x.index_select(0, near_atom_i);
   const auto within = (vectors.square().sum(1) < cutoff * cutoff).nonzero().squeeze(1);
   pairs = {vectors.index_select(0, within).requires_grad_(), near_i.index_select(0, within),

@@ -1,0 +1,115 @@
+"""Inputs and outputs of LAMMPS for its tests."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_masses, atomic_numbers
+
+from so3k_md.engines import lammps
+
+SYMBOLS = ("H", "C", "O")
+# LAMMPS' own nktv2p of `units metal`, to undo its pressure: bar in one eV/Å³
+BAR = 1.6021765e6
+SINGLE_POINT = """
+compute pe all pe/atom
+compute virial all stress/atom NULL
+compute centroid all centroid/stress/atom NULL
+compute pressure all pressure NULL virial
+dump out all custom 1 {name}.dump id type x y z fx fy fz c_pe c_virial[*] c_centroid[*]
+dump_modify out sort id format float %.17g
+thermo_style custom step pe vol c_pressure[*]
+run 0
+print "{name} $(pe:%.17g) $(vol:%.17g) $(c_pressure[1]:%.17g) $(c_pressure[2]:%.17g) &
+$(c_pressure[3]:%.17g) $(c_pressure[4]:%.17g) $(c_pressure[5]:%.17g) $(c_pressure[6]:%.17g)" append results
+"""
+
+
+def lammps_frame(atoms: Atoms) -> Atoms:
+    """The same structure turned so that its cell is lower triangular, as LAMMPS wants it."""
+    atoms = atoms.copy()
+    if atoms.pbc.any():
+        atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
+    return atoms
+
+
+def write_data(path: Path, atoms: Atoms, symbols=SYMBOLS) -> None:
+    """A data file (atom_style atomic); positions stay where they are, in the cell or not."""
+    low, cell = np.zeros(3), atoms.cell.array
+    if not atoms.pbc.any():
+        low = atoms.positions.min(0) - 1.0
+        cell = np.diag(np.ptp(atoms.positions, axis=0) + 2.0)
+    lines = ["so3k-md test", "", f"{len(atoms)} atoms", f"{len(symbols)} atom types"]
+    for k, axis in enumerate("xyz"):
+        lines.append(f"{low[k]:.17g} {low[k] + cell[k, k]:.17g} {axis}lo {axis}hi")
+    lines.append(f"{cell[1, 0]:.17g} {cell[2, 0]:.17g} {cell[2, 1]:.17g} xy xz yz")
+    lines += ["", "Masses", ""]
+    lines += [f"{k + 1} {atomic_masses[atomic_numbers[s]]:.6f}" for k, s in enumerate(symbols)]
+    lines += ["", "Atoms # atomic", ""]
+    for k, (symbol, position) in enumerate(zip(atoms.symbols, atoms.positions, strict=True)):
+        lines.append(f"{k + 1} {symbols.index(symbol) + 1} " + " ".join(f"{x:.17g}" for x in position))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def setup(
+    atoms: Atoms, data: str, model: str, style="so3k precision float64 device cpu", units="metal", before=""
+) -> str:
+    """The commands up to the force field."""
+    boundary = "p p p" if atoms.pbc.all() else "f f f"
+    return f"""
+units {units}
+boundary {boundary}
+{before}read_data {data}
+pair_style {style}
+pair_coeff * * {model} {" ".join(SYMBOLS)}
+"""
+
+
+def run(folder: Path, script: str, ranks: int = 1, name: str = "in.lammps") -> str:
+    """Run a script that must succeed, and return what LAMMPS printed."""
+    (folder / name).write_text(script)
+    done = lammps.run(name, folder, ranks, timeout=120)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout
+
+
+def refused(folder: Path, script: str, ranks: int = 2) -> str:
+    """Run a script that must fail without hanging, and return the line of the error."""
+    (folder / "in.bad").write_text(script)
+    done = lammps.run("in.bad", folder, ranks, timeout=60)
+    assert done.returncode != 0, done.stdout[-3000:]
+    errors = re.findall(
+        r"^ERROR(?: on proc \d+)?: (.*?)(?: \(\S*\.cpp:\d+\))?$", done.stdout + done.stderr, re.M
+    )
+    assert len(set(errors)) == 1, (done.stdout + done.stderr)[-3000:]
+    return errors[0]
+
+
+def read_dump(path: Path, frame: int = -1) -> np.ndarray:
+    """One frame of a dump sorted by atom number, without that column."""
+    lines = path.read_text().split("ITEM: ATOMS")[frame].split("ITEM:")[0].splitlines()[1:]
+    return np.array([line.split() for line in lines], dtype=float)[:, 1:]
+
+
+class SinglePoint(NamedTuple):
+    """What LAMMPS says of one structure, eV and Å; virials as xx yy zz xy xz yz (yx zx zy)."""
+
+    energy: float
+    virial: np.ndarray  # (6,)
+    forces: np.ndarray
+    energies: np.ndarray
+    virials: np.ndarray  # (atoms, 6)
+    centroid_virials: np.ndarray  # (atoms, 9)
+
+
+def read_single_point(folder: Path, name: str) -> SinglePoint:
+    """The results of a script with SINGLE_POINT."""
+    lines = map(str.split, (folder / "results").read_text().splitlines())
+    energy, volume, *pressure = next(map(float, words[1:]) for words in lines if words[0] == name)
+    atoms = read_dump(folder / f"{name}.dump")
+    virials = -atoms[:, 8:] / BAR  # of each atom LAMMPS gives -virial, in bar Å³
+    return SinglePoint(
+        energy, np.array(pressure) * volume / BAR, atoms[:, 4:7], atoms[:, 7], virials[:, :6], virials[:, 6:]
+    )

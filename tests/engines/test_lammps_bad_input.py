@@ -1,0 +1,91 @@
+"""What users get wrong with pair_style so3k: one clear line, and no rank is left waiting."""
+
+import re
+
+import pytest
+import torch
+from lammps_runs import lammps_frame, refused, setup, write_data
+from toys import save_toy, structure
+
+GOOD = "pair_coeff * * toy.pt H C O"
+PUSH = "variable infinity equal 1e308*10\nfix push all addforce v_infinity 0 0\nfix nve all nve\nneigh_modify check no delay 9 every 9\n"
+ABSENT = "so3k cannot read the model file absent.pt: check the path in pair_coeff"
+BONDED = "pair_style so3k needs bonded neighbours in its list: give 'special_bonds lj/coul 1 1 1'"
+NEWTON = "pair_style so3k needs 'newton on': forces on ghost atoms return to their owners"
+STARS = r"Pair_coeff must start with \* \* for pair style so3k"
+
+
+def unusable(file: str, reason: str) -> str:
+    """The answer to a file that is not a model for this plugin."""
+    return rf"so3k cannot use {file} \({reason}\): write a model with 'so3k-md export CHECKPOINT -o {file}'"
+
+
+def damaged(file: str) -> str:
+    """The answer to a file that torch cannot read."""
+    return unusable(file, "no TorchScript file, or a damaged one: .+")
+
+
+COUNT = r"pair_coeff of so3k names {} elements for 3 atom types: give one symbol \(or NULL\) per type"
+UNKNOWN = "so3k model toy.pt does not know element {} of atom type 3: it knows H C O"
+KEYWORD = r"pair_style so3k does not know '{}': use precision float32\|float64, device auto\|cpu\|cuda"
+# what is done to a good input: the word, what stands in its place, and the answer
+CASES = {
+    "missing file": ("toy.pt", "absent.pt", ABSENT),
+    "truncated file": ("toy.pt", "truncated.pt", damaged("truncated.pt")),
+    "empty file": ("toy.pt", "empty.pt", damaged("empty.pt")),
+    "a text": ("toy.pt", "data.nan", damaged("data.nan")),
+    "weights without a model": ("toy.pt", "weights.pt", damaged("weights.pt")),
+    "foreign model": ("toy.pt", "foreign.pt", unusable("foreign.pt", "it has no stage 'geometry'")),
+    "later format": ("toy.pt", "later.pt", unusable("later.pt", "its format is 2, this plugin reads 1")),
+    "unknown element": ("H C O", "H C N", UNKNOWN.format("N")),
+    "no element": ("H C O", "H C oxygen", UNKNOWN.format("oxygen")),
+    "too few elements": ("H C O", "H C", COUNT.format(2)),
+    "too many elements": ("H C O", "H C O O", COUNT.format(4)),
+    "single types": ("* *", "1 1", STARS),
+    "NULL without hybrid": ("H C O", "H C NULL", "All pair coeffs are not set.*"),
+    "no coefficients": ("pair_coeff * * toy.pt H C O", "", "All pair coeffs are not set.*"),
+    "newton off": ("read_data", "newton off\nread_data", NEWTON),
+    "units": ("units metal", "units lj", "pair_style so3k works in 'units metal' and 'units real', not 'lj'"),
+    "keyword": ("precision float64", "accuracy high", KEYWORD.format("accuracy high")),
+    "value": ("precision float64", "precision float16", KEYWORD.format("precision float16")),
+    "no value": ("device cpu", "device", KEYWORD.format("device ")),
+    "NaN in the data": ("data.box", "data.nan", "Expected floating point parameter instead of 'nan'.*"),
+    "infinite positions": ("run", PUSH + "run", "so3k failed at step 1: positions are not finite"),
+    "bonded pairs left out": ("read_data data.box", "atom_style bond\nread_data data.bonded", BONDED),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One good model and data file, and every bad one."""
+    folder = tmp_path_factory.mktemp("bad")
+    save_toy(folder / "toy.pt")
+    good = (folder / "toy.pt").read_bytes()
+    (folder / "truncated.pt").write_bytes(good[: len(good) // 2])
+    (folder / "empty.pt").write_bytes(b"")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(folder / "foreign.pt"))
+    torch.save({"weight": torch.zeros(2)}, folder / "weights.pt")
+    later = torch.jit.load(str(folder / "toy.pt"))
+    later.format_version = 2
+    torch.jit.save(later, str(folder / "later.pt"))
+    atoms = lammps_frame(structure("triclinic"))
+    write_data(folder / "data.box", atoms)
+    text = (folder / "data.box").read_text()
+    first = re.search(r"^1 .*$", text.split("# atomic")[1], re.M)[0]
+    (folder / "data.nan").write_text(text.replace(first, "1 2 nan 0.0 0.0"))
+    (folder / "data.bonded").write_text(
+        re.sub(r"^(\d+) (\d \S+ \S+ \S+)$", r"\1 1 \2", text, flags=re.M)
+        .replace("atom types", "atom types\n1 bonds\n1 bond types\n4 extra bond per atom")
+        .replace("# atomic", "# bond")
+        + "\nBonds\n\n1 1 1 2\n"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_is_refused_in_one_line(folder, case):
+    good, bad, message = CASES[case]
+    script = setup(structure("triclinic"), "data.box", "toy.pt") + "run 2\n"
+    assert good in script
+    error = refused(folder, script.replace(good, bad))
+    assert re.fullmatch(message, error), error
