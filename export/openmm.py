@@ -17,7 +17,7 @@ from so3k_md.export.contract import check_elements
 from so3k_md.forces import edge_gradient, pair_forces
 from so3k_md.graph import Graph
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
-from so3k_md.verlet import VerletList, wrap
+from so3k_md.verlet import SKIN, VerletList, wrap
 
 ERROR_TAG = "[so3k]"
 
@@ -61,6 +61,10 @@ class OpenMMModule(nn.Module):
     metadata: str
     format_version: int
     species: Tensor
+    frame: Tensor
+    rows: Tensor
+    pbc: Tensor
+    open_cell: Tensor
 
     def __init__(
         self,
@@ -130,7 +134,7 @@ def script_for_openmm(
     rows: Sequence[int] | None = None,
     n_particles: int | None = None,
     periodic: bool = False,
-    skin: float = 1.0,
+    skin: float = SKIN,
 ) -> torch.jit.ScriptModule:
     """The module that a TorchForce (with `setOutputsForces(True)`) or a PythonForce calls.
 
@@ -152,7 +156,8 @@ def script_for_openmm(
     if not skin >= 0:
         raise So3kError(f"skin = {skin} Å is impossible: give 0 or a positive length")
     check_rows(rows, len(numbers), n_particles)
-    check_elements(numbers, model.elements)
+    elements: Any = model.elements
+    check_elements(numbers, elements)
     with torch.no_grad():  # else the copies of scripted parameters are not leaves
         still = copy.deepcopy(model).eval()
     for parameter in still.parameters():

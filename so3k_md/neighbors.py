@@ -7,6 +7,7 @@ from vesin import NeighborList
 
 from so3k_md.errors import So3kError
 from so3k_md.graph import Graph
+from so3k_md.verlet import wrap
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -37,14 +38,13 @@ def neighbor_pairs(
     """
     positions, cell, periodic = _checked(positions, cell, pbc)
     lattice = _orthogonal_completion(cell, periodic)
-    fractional = positions @ np.linalg.inv(lattice)
-    wraps = np.where(periodic, np.floor(fractional), 0.0)
-    wrapped = _close_gaps(fractional - wraps, periodic, cutoff)
+    r, box, pbc_ = (torch.tensor(np.ascontiguousarray(array)) for array in (positions, lattice, periodic))
+    points, images = (tensor.numpy() for tensor in wrap(r, box, pbc_, cutoff))
     search = NeighborList(cutoff=cutoff, full_list=True)
-    i, j, shifts = search.compute(wrapped @ lattice, lattice, periodic, "ijS")
+    i, j, shifts = search.compute(points, lattice, periodic, "ijS")
     idx_i, idx_j = i.astype(np.int64), j.astype(np.int64)
-    image = wraps.astype(np.int64)
-    # the list was made of wrapped atoms: r_j - wraps_j = wrapped_j
+    image = images.astype(np.int64)
+    # the list was made of wrapped atoms: r_j - image_j = wrapped_j
     total = shifts.astype(np.int64) + image[idx_i] - image[idx_j]
     return idx_i, idx_j, total
 
@@ -117,21 +117,6 @@ def _orthogonal_completion(cell: Floats, periodic: NDArray[np.bool_]) -> Floats:
     if heights.min() < THINNEST:
         raise So3kError(f"the cell is {heights.min():.3g} Å thin: lattice vectors must be in Å")
     return lattice
-
-
-def _close_gaps(fractional: Floats, periodic: NDArray[np.bool_], cutoff: float) -> Floats:
-    """Shrink every empty stretch along the open axes to just more than the cutoff; no pair comes or goes.
-
-    The search bins the whole extent of the atoms, so two molecules very far apart would exhaust memory (vesin
-    0.6.2 ends the process from 1e6 Å on).
-    """
-    closed = fractional.copy()
-    for axis in np.flatnonzero(~periodic):
-        order = np.argsort(fractional[:, axis], kind="stable")
-        steps = np.diff(fractional[order, axis], prepend=0.0)
-        steps[:1] = 0.0
-        closed[order, axis] = np.cumsum(np.minimum(steps, cutoff + 1.0))
-    return closed
 
 
 def _refuse_overlap(vectors: Floats, idx_i: Ints, idx_j: Ints) -> None:

@@ -18,7 +18,7 @@ from so3k_md.forces import evaluate
 from so3k_md.graph import Graph
 from so3k_md.model import set_dtype
 from so3k_md.neighbors import neighbor_pairs
-from so3k_md.verlet import VerletList
+from so3k_md.verlet import SKIN, VerletList
 
 
 class So3kCalculator(Calculator):
@@ -42,7 +42,7 @@ class So3kCalculator(Calculator):
         model: str | Path | nn.Module,
         device: str = "cpu",
         dtype: torch.dtype | str | None = None,
-        skin: float = 0.5,
+        skin: float = SKIN,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)

@@ -20,6 +20,7 @@ from so3k_md.engines.openmm_topology import nm_positions, topology_of
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import script_for_openmm
 from so3k_md.model import set_dtype
+from so3k_md.verlet import SKIN
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def add_model(
     backend: str = "auto",
     dtype: torch.dtype | str | None = None,
     device: str = "cpu",
-    skin: float = 1.0,
+    skin: float = SKIN,
     force_group: int = 0,
     keep_molecules: bool = True,
 ) -> Backend:
