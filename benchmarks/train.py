@@ -64,8 +64,8 @@ def main() -> None:
             seconds = seconds_per_step(config, batch_size, args.device, args.steps)
             megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(
-                f"| {name} | {parameters:,} | {batch_size} | {1e3 * seconds:.0f} | {batch_size / seconds:.0f} "
-                f"| {megabytes:.0f} MB |"
+                f"| {name} | {parameters:,} | {batch_size} | {1e3 * seconds:.0f} "
+                f"| {batch_size / seconds:.0f} | {megabytes:.0f} MB |"
             )
 
 

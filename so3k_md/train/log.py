@@ -57,10 +57,14 @@ class Log:
         left.semilogy(epochs, [row.train_loss for row in self.rows], label="training")
         left.semilogy(epochs, [row.valid_loss for row in self.rows], label="validation")
         left.set(xlabel="epoch", ylabel="loss (eV², eV²/Å²)")
-        right.semilogy(
-            epochs, [row.valid_forces_mae_mev_per_angstrom for row in self.rows], label="forces (meV/Å)"
-        )
-        right.semilogy(epochs, [row.valid_energy_mae_mev for row in self.rows], label="energy (meV)")
+        curves = {
+            "forces (meV/Å)": [row.valid_forces_mae_mev_per_angstrom for row in self.rows],
+            "energy (meV)": [row.valid_energy_mae_mev for row in self.rows],
+            "stress (meV/Å³)": [row.valid_stress_mae_mev_per_angstrom3 for row in self.rows],
+        }
+        for name, values in curves.items():
+            if values[-1] == values[-1]:  # nan where the data have no such label
+                right.semilogy(epochs, values, label=name)
         right.set(xlabel="epoch", ylabel="validation MAE")
         for axes in (left, right):
             axes.legend(frameon=False)
