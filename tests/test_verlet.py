@@ -39,6 +39,8 @@ def walk(cell, n_atoms, seed):
         if step % 7 == 3:
             strain = np.eye(3) + 0.003 * rng.normal(size=(3, 3))
             positions, cell = positions @ strain, cell @ strain
+        if step % 11 == 5:  # the box alone
+            cell = cell @ (np.eye(3) + 0.02 * rng.normal(size=(3, 3)))
         yield positions, cell
 
 
@@ -52,6 +54,15 @@ def test_kept_list_equals_fresh_search(kind, name):
             assert torch.equal(ours, fresh)
         steps += 1
     assert 2 < kept.builds < steps / 2
+
+
+def test_compression_with_the_box_renews_the_list():
+    positions = np.random.default_rng(4).uniform(0, 1, (40, 3)) @ CELLS["cubic"]
+    kept = verlet("scripted")
+    for scale in np.linspace(1.0, 0.6, 9):
+        arguments = torch.tensor(positions * scale), torch.tensor(CELLS["cubic"] * scale), EVERY
+        assert torch.equal(kept(*arguments)[0], verlet("eager", skin=0.0)(*arguments)[0])
+    assert 2 < kept.builds < 9
 
 
 def test_pairs_are_those_of_a_direct_sum():
