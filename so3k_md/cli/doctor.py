@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from so3k_md.errors import So3kError
 
@@ -210,7 +210,7 @@ def models() -> Iterator[Finding]:
 
     for path in sorted((Path(__file__).parents[1] / "pretrained").glob("*.pt")):
         try:
-            model = load(path)
+            model: Any = load(path)
         except So3kError as error:
             yield Finding("models", path.stem, str(error), "reinstall so3k-md")
             continue

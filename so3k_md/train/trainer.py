@@ -63,6 +63,8 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         So3kError: bad input, a folder in use, or a loss that is no longer finite.
     """
     device, dtype = parse_device(config.train.device), parse_dtype(config.train.dtype)
+    if config.train.tensorboard:
+        import tensorboard  # noqa: F401 - a missing package is known before anything is written
     state = _resume_state(folder, config) if resume else None
     if state is None:
         _check_folder(folder, overwrite)

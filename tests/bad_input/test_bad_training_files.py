@@ -1,0 +1,53 @@
+"""Training files and overrides that cannot be meant."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.feature=12", "model.feature: did you mean features"),
+        ("modle.features=12", "did you mean model"),
+        ("train.epochs=many", "train.epochs = 'many'.*whole number"),
+        ("train.epochs=1.5", "train.epochs = 1.5.*whole number"),
+        ("train.epochs=0", "train.epochs = 0.*positive"),
+        ("model.parity=7", "model.parity = 7.*true or false"),
+        ("model.heads=5", "model.features = 12.*divisible by heads = 5"),
+        ("model.degrees=[1,9]", "model.degrees.*0 to 4"),
+        ("model.cutoff=-5", "model.cutoff = -5.*positive"),
+        ("model.radial_basis=bessel", "model.radial_basis = 'bessel'.*bernstein"),
+        ("model.preset=so3krates-2023", "so3krates-2023.*so3krates-2022"),
+        ("loss.forces=-1", "loss.*-1.*negative"),
+        ("train.dtype=float16", "float16.*float32"),
+        ("train.device=quantum", "quantum.*cpu"),
+        ("data.train=absent.xyz", "absent.xyz"),
+        ("data.n_train=600", "n_train = 600.*6 frames"),
+        ("data.energy_key=U", "water.xyz.*energy key 'U'; keys present"),
+        ("data.energy_unit=furlong", "furlong"),
+        ("loss.stress=1", "stress"),
+        ("train.epochs", "section.key=value"),
+    ],
+)
+def test_training_file(override, said, refused):
+    assert re.search(said, refused(f"train train.yaml {override} -o run"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: [1, 2", "train.yaml is not valid YAML"),
+        ("hello", "train.yaml holds no sections: it needs model, data, loss, train"),
+        ("model: 3", "section model of train.yaml"),
+        ("data: {n_train: 4}", "data.train"),
+    ],
+)
+def test_malformed_training_file(text, said, refused):
+    Path("train.yaml").write_text(text)
+    assert re.search(said, refused("train train.yaml -o run"))
+
+
+def test_missing_training_file(refused):
+    assert "absent.yaml" in refused("train absent.yaml -o run")
