@@ -57,7 +57,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for damaged files
-        raise So3kError(f"{path} is not a readable checkpoint (truncated or of another program): {_first_line(error)}") from error
+        raise So3kError(
+            f"{path} is not a readable checkpoint (truncated or of another program): {_first_line(error)}"
+        ) from error
     if not isinstance(document, dict) or document.get("format") != CHECKPOINT_FORMAT:
         raise So3kError(f"{path} is not a checkpoint of so3k-md: make one with so3k-md train")
     return document
@@ -77,8 +79,12 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None 
         So3kError: missing, truncated or foreign file, or an unusable device or dtype.
     """
     path = resolve_model(path)
+    place = parse_device(device)
     if is_torchscript(path):
         model: nn.Module = _load_torchscript(path)
+        if place.type == "cpu":
+            # the CPU has no fuser, but would look for fusions during the first calls, for seconds
+            torch.jit.set_fusion_strategy([])
     else:
         document = read_checkpoint(path)
         config = from_mapping(ModelConfig, document["config"], "model")
@@ -91,7 +97,7 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None 
         model = set_dtype(model, parse_dtype(dtype))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return model.to(parse_device(device)).eval()
+    return model.to(place).eval()
 
 
 def resolve_model(path: str | Path) -> Path:
@@ -153,12 +159,16 @@ def _load_torchscript(path: Path) -> nn.Module:
     try:
         model = torch.jit.load(str(path), map_location="cpu")
     except Exception as error:  # a damaged archive raises RuntimeError, ValueError or worse
-        raise So3kError(f"{path} is not a readable TorchScript file (truncated?): {_first_line(error)}") from error
+        raise So3kError(
+            f"{path} is not a readable TorchScript file (truncated?): {_first_line(error)}"
+        ) from error
     version = getattr(model, "format_version", None)
     if version is None or not hasattr(model, "attend"):
         raise So3kError(f"{path} is a TorchScript file of another program: export one with so3k-md export")
     if version != 1:
-        raise So3kError(f"{path} has format {version}, this so3k-md reads format 1: export the checkpoint again")
+        raise So3kError(
+            f"{path} has format {version}, this so3k-md reads format 1: export the checkpoint again"
+        )
     return model
 
 

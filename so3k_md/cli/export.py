@@ -10,7 +10,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     parser.add_argument("checkpoint", help="best.ckpt of a training")
     parser.add_argument("-o", "--output", required=True, metavar="MODEL.pt", help="file to write")
-    parser.add_argument("--dtype", choices=["float32", "float64"], help="precision; default: the checkpoint's")
+    parser.add_argument(
+        "--dtype", choices=["float32", "float64"], help="precision; default: the checkpoint's"
+    )
     parser.add_argument("--name", help="what the model calls itself; default: the name of the file")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 

@@ -9,7 +9,9 @@ HELP = "train a model from a YAML file"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     parser.add_argument("config", help="YAML file with the sections model, data, loss, train")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the file's")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="values that replace the file's"
+    )
     parser.add_argument("-o", "--output", help="folder of the run; default: the name of the YAML file")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
     parser.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
