@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import CONFIGS, graph_of, lively
+from small_models import CONFIGS, graph_of, lively
 
 from so3k_md import So3krates, load
 from so3k_md.checkpoint import metadata, save_checkpoint

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from conftest import graph_of
+from small_models import graph_of
 
 from so3k_md.forces import evaluate
 

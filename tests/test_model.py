@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, graph_of, lively
+from small_models import CONFIGS, graph_of, lively
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.errors import So3kError

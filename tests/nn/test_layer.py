@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from conftest import CONFIGS, REFERENCE, graph_of
+from small_models import CONFIGS, REFERENCE, graph_of
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.model import set_dtype
