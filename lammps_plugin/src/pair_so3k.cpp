@@ -202,7 +202,7 @@ void PairSo3k::init_style()
 /// pair.
 void PairSo3k::check_special_bonds() const
 {
-  if (atom->molecular == Atom::ATOMIC || atom->maxspecial == 0) return;
+  if (atom->nbonds == 0) return;
   for (int n = 1; n <= 3; ++n)
     if (force->special_lj[n] == 0.0 && force->special_coul[n] == 0.0)
       error->all(FLERR,

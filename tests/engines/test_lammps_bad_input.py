@@ -8,7 +8,11 @@ from lammps_runs import lammps_frame, refused, setup, write_data
 from toys import save_toy, structure
 
 GOOD = "pair_coeff * * toy.pt H C O"
-PUSH = "variable infinity equal 1e308*10\nfix push all addforce v_infinity 0 0\nfix nve all nve\nneigh_modify check no delay 9 every 9\n"
+PUSH = """variable infinity equal 1e308*10
+fix push all addforce v_infinity 0 0
+fix nve all nve
+neigh_modify check no delay 9 every 9
+"""
 ABSENT = "so3k cannot read the model file absent.pt: check the path in pair_coeff"
 BONDED = "pair_style so3k needs bonded neighbours in its list: give 'special_bonds lj/coul 1 1 1'"
 NEWTON = "pair_style so3k needs 'newton on': forces on ghost atoms return to their owners"
