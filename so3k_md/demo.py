@@ -34,7 +34,7 @@ ENERGY_GATE = 1e-9  # relative
 FORCE_GATE = 1e-8  # eV/Å
 LAMMPS_SETUP = """
 units metal
-boundary s s s
+boundary m m m
 atom_style atomic
 atom_modify map yes
 read_data data.ethanol
