@@ -71,12 +71,12 @@ def rows(folder):
 
 
 def test_it_overfits_a_few_frames_of_mixed_size_and_kind(config_file, tmp_path):
-    arguments = ["train.epochs=250", "train.learning_rate=5e-3", "train.ema=0.9", "train.valid_every=250"]
+    arguments = ["train.epochs=100", "train.learning_rate=5e-3", "train.ema=0.9", "train.valid_every=100"]
     assert main(["train", str(config_file), *arguments, "-o", str(tmp_path / "run")]) == 0
     start = ["train.epochs=1", "train.learning_rate=1e-12"]
     assert main(["train", str(config_file), *start, "-o", str(tmp_path / "start")]) == 0
     end, begin = (float(rows(tmp_path / folder)[-1]["train_loss"]) for folder in ("run", "start"))
-    assert end < 0.01 * begin
+    assert end < 0.05 * begin
 
 
 def test_a_run_leaves_everything_a_reader_needs(config_file, tmp_path):
@@ -97,7 +97,7 @@ def test_a_run_leaves_everything_a_reader_needs(config_file, tmp_path):
 
 
 def test_killed_and_resumed_equals_uninterrupted(config_file, tmp_path):
-    arguments = [str(config_file), "train.epochs=40", "train.valid_every=2"]
+    arguments = [str(config_file), "train.epochs=30", "train.valid_every=2"]
     assert main(["train", *arguments, "-o", str(tmp_path / "whole")]) == 0
     run = tmp_path / "killed"
     command = [sys.executable, "-m", "so3k_md", "train", *arguments, "-o", str(run)]
@@ -111,7 +111,7 @@ def test_killed_and_resumed_equals_uninterrupted(config_file, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     killed_at = read_checkpoint(run / "last.ckpt")["training"]["epoch"]
-    assert 2 <= killed_at < 40, "the process was to be killed in the middle"
+    assert 2 <= killed_at < 30, "the process was to be killed in the middle"
     assert main(["train", *arguments, "-o", str(run), "--resume"]) == 0
     for name, tensor in weights(tmp_path / "whole").items():
         assert torch.equal(tensor, weights(run)[name]), name
