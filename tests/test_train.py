@@ -1,11 +1,13 @@
 """Training: it learns, it reports, and killing it loses nothing."""
 
 import csv
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -15,11 +17,11 @@ import yaml
 from ase import Atoms
 from ase.calculators.emt import EMT
 
-from so3k_md import load
+from so3k_md import ModelConfig, load
 from so3k_md.checkpoint import metadata, read_checkpoint
 from so3k_md.cli import main
 from so3k_md.errors import So3kError
-from so3k_md.train.config import TrainConfig, read_config
+from so3k_md.train.config import DataConfig, LossConfig, TrainConfig, read_config
 from so3k_md.train.optimizer import learning_rate, update_average
 
 MODEL = {"preset": "so3krates-2022", "features": 24, "layers": 1, "n_rbf": 8, "radial_hidden": 16}
@@ -152,6 +154,19 @@ def test_statistics_enter_the_energy_head_in_float64(config_file, frames, tmp_pa
     assert head.scale.dtype == head.shift.dtype == torch.float64
     assert head.shift[29] != 0
     assert head.shift[6] == 0
+
+
+def test_every_setting_is_documented_with_its_default():
+    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    for section in (ModelConfig, DataConfig, LossConfig, TrainConfig):
+        for field in dataclasses.fields(section):
+            default = field.default
+            if default is dataclasses.MISSING or default is None:
+                shown = "required" if default is dataclasses.MISSING else "none"
+            else:
+                shown = str(list(default) if isinstance(default, tuple) else default)
+            shown = shown.lower() if isinstance(default, bool) else shown
+            assert f"| `{field.name.rstrip('_')}` | {shown} | {field.metadata['doc']} |" in text
 
 
 def test_learning_rate_rises_and_falls_to_its_end():
