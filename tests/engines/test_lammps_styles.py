@@ -10,6 +10,7 @@ from lammps_runs import SINGLE_POINT, lammps_frame, read_single_point, run, setu
 from toys import pytorch, save_toy, structure
 
 from so3k_md.engines import lammps
+from so3k_md.export.contract import ATTRIBUTES, FORMAT_VERSION, STAGES
 from so3k_md.units import EV_IN_KJ_MOL, KJ_IN_KCAL
 
 BOX = "triclinic"
@@ -76,7 +77,7 @@ def test_hybrid_overlay_adds(folder, ranks):
 
 
 def test_molecules(folder):
-    """Molecule numbers without bonds need nothing; bonds need special_bonds, or their pairs are not listed."""
+    """Molecule numbers alone need nothing; bonds need special_bonds, or LAMMPS hides their pairs."""
     text = (folder / "data.box").read_text()
     molecular = re.sub(r"^(\d+) (\d \S+ \S+ \S+)$", r"\1 1 \2", text, flags=re.M).replace(
         "atomic", "molecular"
@@ -153,6 +154,12 @@ def test_build_of_missing_parts(monkeypatch, tmp_path):
     with pytest.raises(lammps.So3kError, match="does not compile: .*the whole log is"):
         lammps.build_plugin()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_plugin_and_exporter_use_the_same_words():
+    text = (lammps.source_folder() / "src" / "model.cpp").read_text()
+    assert [word for word in [*STAGES, *ATTRIBUTES] if f'"{word}"' not in text] == []
+    assert f"FORMAT_VERSION = {FORMAT_VERSION};" in text
 
 
 def test_built_plugin_is_kept():
