@@ -16,7 +16,7 @@ from lammps_runs import (
 )
 from toys import pytorch, save_toy, structure
 
-POSITIONS = "dump {id} all custom {every} {id}.dump id type x y z fx fy fz vx vy vz\n" + (
+POSITIONS = "dump {id} all custom {every} {id}.dump id type xu yu zu fx fy fz vx vy vz\n" + (
     "dump_modify {id} sort id format float %.17g\n"
 )
 BOX = "triclinic"  # eight ethanol molecules
@@ -101,7 +101,7 @@ run 2000
 
 
 MIGRATION = """
-velocity all create 3000 7 loop geom
+velocity all create 8000 7 loop geom
 timestep 0.0005
 neighbor 0.5 bin
 fix nve all nve
@@ -111,13 +111,17 @@ fix nve all nve
 def test_trajectories_agree_on_all_ranks(folder):
     ends = {}
     for ranks in (1, 2, 3, 4):
-        script = commands(BOX) + MIGRATION + POSITIONS.format(id=f"nve{ranks}", every=100)
+        script = commands(BOX) + MIGRATION + POSITIONS.format(id=f"nve{ranks}", every=50)
         if ranks == 3:
             script += "comm_style tiled\nbalance 1.0 rcb\n"
-        script += "variable mine atom proc\ncompute before all property/atom proc\nrun 100\n"
+        script += (
+            f"dump owners all custom 50 owners{ranks}.dump id proc\ndump_modify owners sort id\nrun 50\n"
+        )
         output = run(folder, script, ranks)
         assert words(output, "Neighbor list builds =")[0] > 5
         ends[ranks] = read_dump(folder / f"nve{ranks}.dump")
+        before, after = (read_dump(folder / f"owners{ranks}.dump", frame) for frame in (1, 2))
+        assert ranks == 1 or (before != after).sum() > 3, "atoms must move between ranks"
     start = read_dump(folder / "nve1.dump", 1)
     assert np.abs(ends[1] - start)[:, 1:4].max() > 0.5
     for ranks in (2, 3, 4):
@@ -132,7 +136,7 @@ def test_runs_restarts_and_reruns_continue(folder):
     again = "read_restart half.restart\n" + force + "timestep 0.0005\nneighbor 0.5 bin\nfix nve all nve\n"
     restarted = "clear\n" + again + POSITIONS.format(id="restarted", every=20) + "run 20\n"
     rerun = (
-        "clear\n" + commands(BOX) + POSITIONS.format(id="rerun", every=20) + "rerun whole.dump dump x y z\n"
+        "clear\n" + commands(BOX) + POSITIONS.format(id="rerun", every=20) + "rerun whole.dump dump x y z wrapped no\n"
     )
     run(folder, "\n".join([whole, "clear", parts, restarted, rerun]), 2)
     expected = read_dump(folder / "whole.dump")
