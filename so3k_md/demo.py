@@ -1,7 +1,9 @@
 """make demo: one molecule in OpenMM and in LAMMPS on two ranks, compared with PyTorch, and one report."""
 
 import argparse
+import re
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +31,10 @@ from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
 KELVIN = 300.0
 STEP_FS = 0.5
-FRICTION_PS = 1.0  # 1/ps
+FRICTION_PS = 10.0  # 1/ps: strong, so that 5 ps are enough to sample 300 K
 ENERGY_GATE = 1e-9  # relative
 FORCE_GATE = 1e-8  # eV/Å
+NUMBERS = re.compile(r" *\d+( +[-+.\deE]+){5} *")  # a row of the thermo_style below
 LAMMPS_SETUP = """
 units metal
 boundary m m m
@@ -54,6 +57,7 @@ fix move all nve
 fix bath all langevin ${kelvin} ${kelvin} $(1/v_friction) 2
 compute_modify thermo_temp extra/dof 0
 thermo_style custom step time temp pe ke etotal
+thermo_modify flush yes
 thermo ${every}
 dump positions all custom ${every} trajectory.dump id type element xu yu zu
 dump_modify positions sort id element C H O
@@ -183,7 +187,21 @@ def openmm_nvt(atoms: Atoms, model: Path, folder: Path, steps: int, every: int) 
 def lammps_nvt(folder: Path, model: Path, steps: int, every: int) -> None:
     """The same dynamics by LAMMPS on two ranks."""
     settings = {"steps": steps, "every": every, "kelvin": KELVIN, "step_fs": STEP_FS, "friction": FRICTION_PS}
-    run_lammps(folder, "in.nvt", LAMMPS_NVT, 2, model=model, precision="float32", **settings)
+    log = folder / "log.lammps"
+    log.unlink(missing_ok=True)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(
+            run_lammps, folder, "in.nvt", LAMMPS_NVT, 2, model=model, precision="float32", **settings
+        )
+        while wait([running], timeout=10).not_done:
+            print(f"step {last_step(log)} of {steps}", flush=True)
+    running.result()
+
+
+def last_step(log: Path) -> int:
+    """The step of the last row of numbers in the log of LAMMPS; 0 before there is one."""
+    rows = log.read_text().splitlines() if log.exists() else []
+    return next((int(row.split()[0]) for row in reversed(rows) if NUMBERS.fullmatch(row)), 0)
 
 
 def run_lammps(folder: Path, name: str, text: str, ranks: int, **variables: object) -> None:
