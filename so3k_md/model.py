@@ -82,7 +82,9 @@ class ModelConfig:
             _require(getattr(self, name) > 0, name, getattr(self, name), "it must be positive")
         degrees = self.degrees
         _require(
-            len(degrees) > 0 and set(degrees) <= set(range(MAX_DEGREE + 1)) and sorted(set(degrees)) == list(degrees),
+            len(degrees) > 0
+            and set(degrees) <= set(range(MAX_DEGREE + 1))
+            and sorted(set(degrees)) == list(degrees),
             "degrees", list(degrees), f"use different degrees from 0 to {MAX_DEGREE} in rising order",
         )  # fmt: skip
         _require(

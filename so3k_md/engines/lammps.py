@@ -55,7 +55,7 @@ def require_plugin() -> Path:
 
 
 def cache_roots() -> list[Path]:
-    """Where builds lie: in the environment, to which they belong, or in the user's cache if it is read-only."""
+    """Where builds lie: in the environment they belong to, or in the user's cache if that is read-only."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return [Path(sys.prefix) / "share" / "so3k-md" / "lammps", cache / "so3k-md" / "lammps"]
 
@@ -71,7 +71,7 @@ def source_folder() -> Path:
         if (folder / "CMakeLists.txt").is_file():
             return folder
     raise So3kError(
-        f"the sources of the plugin (lammps_plugin/) are not at {package.parent}: run pip install -e . in a checkout"
+        f"the plugin's sources, lammps_plugin/, are not at {package.parent}: pip install -e . in a checkout"
     )
 
 

@@ -260,7 +260,7 @@ def _resume_state(folder: Path, config: RunConfig) -> dict[str, Any]:
             before = stored[section].get(key)
             if before != value and (section, key) not in RESUMABLE:
                 raise So3kError(
-                    f"{section}.{key} was {before!r} when {path} was written and is {value!r} now: restore it, "
+                    f"{section}.{key} was {before!r} when {path} was written, now {value!r}: restore it, "
                     "or start anew with --overwrite"
                 )
     return state

@@ -136,7 +136,10 @@ def test_runs_restarts_and_reruns_continue(folder):
     again = "read_restart half.restart\n" + force + "timestep 0.0005\nneighbor 0.5 bin\nfix nve all nve\n"
     restarted = "clear\n" + again + POSITIONS.format(id="restarted", every=20) + "run 20\n"
     rerun = (
-        "clear\n" + commands(BOX) + POSITIONS.format(id="rerun", every=20) + "rerun whole.dump dump x y z wrapped no\n"
+        "clear\n"
+        + commands(BOX)
+        + POSITIONS.format(id="rerun", every=20)
+        + "rerun whole.dump dump x y z wrapped no\n"
     )
     run(folder, "\n".join([whole, "clear", parts, restarted, rerun]), 2)
     expected = read_dump(folder / "whole.dump")
