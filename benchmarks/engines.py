@@ -24,7 +24,7 @@ from ase.build import molecule
 
 SIZES = {9: (1, 1, 1), 108: (2, 2, 3), 504: (4, 7, 2), 2016: (4, 7, 8)}  # atoms: molecules along a, b, c
 SPACING = np.array([5.6, 4.6, 3.8])  # Å, one molecule in each cell: the density of liquid ethanol
-SECONDS = 1.0  # a case runs about this long, at least MIN_STEPS
+SECONDS = 3.0  # a case runs about this long, at least MIN_STEPS
 MIN_STEPS = 5
 TIMESTEP_FS = 0.5
 KELVIN = 300.0
