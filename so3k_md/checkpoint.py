@@ -42,7 +42,7 @@ def save_checkpoint(
     buffer = io.BytesIO()
     torch.save(document, buffer)
     with atomic(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        temporary.write_bytes(buffer.getvalue())
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

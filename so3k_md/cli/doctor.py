@@ -133,6 +133,10 @@ def probe_openmm() -> None:
 
     # isort: split
     import openmm
+
+    from so3k_md.engines.openmm_backend import load_torch_plugin
+
+    load_torch_plugin()
     import openmmtorch
 
     class Square(torch.nn.Module):

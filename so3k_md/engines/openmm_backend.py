@@ -1,5 +1,7 @@
 """How OpenMM reaches a scripted model: TorchForce where it works, PythonForce everywhere."""
 
+import ctypes
+import importlib.util
 import io
 import logging
 import threading
@@ -62,7 +64,10 @@ def torchforce_problem() -> str | None:
         )
     if release(version("torch")) != (2, 9):
         return f"openmmtorch {found} is built for torch 2.9, not {version('torch')}: pip install torch==2.9.1"
-    load_torch_plugin()
+    try:
+        load_torch_plugin()
+    except ImportError as error:
+        return f"openmmtorch {found} does not load ({error}): pip install 'so3k-md[openmm]'"
     if not openmm.Platform.getPlatformByName("Reference").supportsKernels(["CalcTorchForce"]):
         return f"the Torch plugin of OpenMM does not load: {plugin_failure()}"
     return None
@@ -76,6 +81,7 @@ def release(text: str) -> tuple[int, int]:
 
 def load_torch_plugin() -> None:
     """Import openmmtorch and load its kernels, which OpenMM missed if it was imported before torch."""
+    preload_nvrtc()
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # openmmtorch imports simtk, which warns of itself on the root logger
     try:
@@ -89,6 +95,14 @@ def load_torch_plugin() -> None:
             openmm.Platform.loadPluginLibrary(str(library))
         except openmm.OpenMMException as error:  # plugins of platforms that this machine lacks
             log.debug("%s", error)
+
+
+def preload_nvrtc() -> None:
+    """Load NVRTC 13, to which openmmtorch for Python 3.13 is linked and which no linker finds by itself."""
+    packages = importlib.util.find_spec("nvidia")
+    for root in packages.submodule_search_locations or [] if packages else []:
+        for library in Path(root).glob("cu13/lib/libnvrtc.so.13"):
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
 def plugin_failure() -> str:
