@@ -1,9 +1,11 @@
 """Write a model as one TorchScript file that says what it is."""
 
 import hashlib
+import io
 import json
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,18 @@ def save(model: So3krates, path: str | Path, name: str) -> dict[str, float]:
     model.metadata = json.dumps(describe(model, name))
     scripted = script(model)
     with atomic(path) as temporary:
-        # to an open file: given a name, libtorch ends the process when the disk is full
-        with open(temporary, "wb") as file:
-            torch.jit.save(scripted, file, _extra_files={EXTRA_FILE: model.metadata})
+        # by way of memory: given a name, libtorch ends the process when the disk is full
+        buffer = io.BytesIO()
+        torch.jit.save(scripted, buffer, _extra_files={EXTRA_FILE: model.metadata})
+        temporary.write_bytes(without_debug_records(buffer.getvalue()))
         return verify(model, scripted, temporary)
+
+
+def without_debug_records(archive: bytes) -> bytes:
+    """The same TorchScript file without the places of its sources on the machine that wrote it."""
+    stripped = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(stripped, "w") as target:
+        for record in source.infolist():
+            if not record.filename.endswith(".debug_pkl"):
+                target.writestr(record.filename, source.read(record))
+    return stripped.getvalue()
