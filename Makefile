@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 # The first interpreter that runs, is of a supported version and can make environments; PYTHON=... overrides.
 USABLE := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3 python; do \
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	if $$python -c '$(USABLE)' >/dev/null 2>&1; then echo $$python; break; fi; done)
 
 # One thread for each process: LAMMPS ranks and the test's subprocesses share the cores.
