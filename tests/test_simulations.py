@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from so3k_md import cli
@@ -22,12 +23,21 @@ PYTHON = {
     "openmm/ethanol_nvt.py": "--steps 4 --interval 2 --output run",
     "openmm/ethanol_box_npt.py": "--steps 26 --interval 2 --output run",
     "openmm/ethanol_in_water.py": "--steps 2 --interval 1 --box 1.9 --output run",
+    "openmm/cumulene_nvt.py": "--steps 4 --interval 2 --output run",
 }
-LAMMPS = {"lammps/in.ethanol": 2, "lammps/in.ethanol_box": 2}  # input file -> ranks
+# input file -> shipped model, ranks
+LAMMPS = {
+    "lammps/in.ethanol": ("ethanol-rmd17", 2),
+    "lammps/in.ethanol_box": ("ethanol-rmd17", 2),
+    "lammps/in.cumulene": ("cumulene-sphc", 3),
+}
+AFTER_RUNS = ["analysis/cumulene.py"]  # need trajectories: test_torsions_of_both_engines
 TRAIN = {"train/ethanol.yaml": "data.n_train=4 data.n_valid=2 train.epochs=1 train.warmup_steps=1"}
+INPUTS = [*PYTHON, *LAMMPS, *TRAIN, *AFTER_RUNS]
+SYSTEMS = ("ethanol", "ethanol_box", "cumulene")
 READ_BY_OTHERS = [
     "openmm/ethanol.xml",
-    *(f"lammps/{name}" for name in ("data.ethanol", "data.ethanol_box", "ethanol.pdb", "ethanol_box.pdb")),
+    *(f"lammps/{kind.format(name)}" for kind in ("data.{}", "{}.pdb") for name in SYSTEMS),
 ]
 
 
@@ -49,20 +59,32 @@ def present() -> list[str]:
 
 
 def test_every_input_is_run():
-    assert present() == sorted([*PYTHON, *LAMMPS, *TRAIN, *READ_BY_OTHERS])
+    assert present() == sorted([*INPUTS, *READ_BY_OTHERS])
 
 
 def test_the_table_lists_every_input():
     table = (SIMULATIONS / "README.md").read_text()
-    assert [name for name in [*PYTHON, *LAMMPS, *TRAIN] if f"[{name}]({name})" not in table] == []
+    assert [
+        name for name in [*PYTHON, *LAMMPS, *TRAIN, *AFTER_RUNS] if f"[{name}]({name})" not in table
+    ] == []
+
+
+def run_python(script: Path, words: str) -> str:
+    """Run a script and return what it prints."""
+    result = subprocess.run([sys.executable, str(script), *words.split()], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def run_lammps(copy: Path, name: str, ranks: int, **variables: object) -> None:
+    done = lammps.run(copy / name, copy / "lammps", ranks, variables)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PYTHON)
 def test_python_script(name, copy):
-    command = [sys.executable, str(copy / name), *PYTHON[name].split()]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    run_python(copy / name, PYTHON[name])
     assert any(path.stat().st_size for path in Path("run").iterdir())
 
 
@@ -70,12 +92,34 @@ def test_python_script(name, copy):
 @pytest.mark.parametrize("name", LAMMPS)
 def test_lammps_input(name, copy):
     system = Path(name).suffix.removeprefix(".")
-    variables = {"model": resolve_model("ethanol-rmd17"), "steps": 4, "every": 2}
-    done = lammps.run(copy / name, copy / "lammps", LAMMPS[name], variables)
-    assert done.returncode == 0, done.stdout + done.stderr
+    model, ranks = LAMMPS[name]
+    run_lammps(copy, name, ranks, model=resolve_model(model), steps=4, every=2)
     files = [str(copy / "lammps" / f"{system}.{kind}") for kind in ("dump", "pdb", "log")]
     assert cli.main(["analyze", files[0], "--top", files[1], "--log", files[2], "-o", "report"]) == 0
     assert json.loads(Path("report/report.json").read_text())["stable"]
+
+
+@pytest.mark.slow
+def test_torsions_of_both_engines(copy):
+    """The same start in OpenMM and LAMMPS; both go on from a restart; one picture of all runs."""
+    script, model = copy / "openmm/cumulene_nvt.py", resolve_model("cumulene-local")
+    run_python(script, "--model cumulene-local --steps 4 --interval 2 --output openmm")
+    run_python(script, "--model cumulene-local --steps 2 --interval 1 --restart openmm/state.xml --output on")
+    run_lammps(copy, "lammps/in.cumulene", 2, model=model, steps=4, every=2)
+    on = {"start": "read_restart cumulene.restart", "name": "on"}
+    run_lammps(copy, "lammps/in.cumulene", 1, model=model, steps=2, every=1, **on)
+    table = np.loadtxt("on/log.csv", delimiter=",")
+    assert table[:, 0].tolist() == [5, 6]
+    runs = "openmm=openmm/trajectory.dcd lammps={0}/cumulene.dump on={0}/on.dump".format(copy / "lammps")
+    words = f"{runs} --top {copy / 'lammps/cumulene.pdb'} --skip 0 --output torsion"
+    assert "⟨cos 2θ⟩" in run_python(copy / "analysis/cumulene.py", words)
+    found = json.loads(Path("torsion/torsion.json").read_text())
+    start = np.array(found["lammps"]["theta_degrees"][0])
+    assert start == pytest.approx([5, 25, 50, 70, 95, 115, 140, 160], abs=0.1)
+    # frames of 1 fs: OpenMM's trajectory begins after the first, LAMMPS' with the start
+    assert found["openmm"]["theta_degrees"][0] == pytest.approx(start, abs=5)
+    assert found["on"]["theta_degrees"][0] == pytest.approx(found["lammps"]["theta_degrees"][-1], abs=0.1)
+    assert Path("torsion/torsion.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", TRAIN)
