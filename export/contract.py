@@ -5,9 +5,28 @@ from collections.abc import Iterable
 from ase.data import chemical_symbols
 
 from so3k_md.errors import So3kError
+from so3k_md.model import FORMAT_VERSION
 
-FORMAT_VERSION = 1
-STAGES = ["geometry", "embed", "initial_chi", "attend", "update", "readout"]
+__all__ = ["ATTRIBUTES", "EXTRA_FILE", "FORMAT_VERSION", "STAGES", "check_elements"]
+
+STAGES = [
+    "geometry",
+    "embed",
+    "initial_chi",
+    "attend",
+    "update",
+    "readout",
+    "gradient",
+    "group_rows",
+    "tiles",
+    "far_pairs",
+    "far_attend",
+    "waves",
+    "far_sums",
+    "far_read",
+    "support",
+    "diameter",
+]
 ATTRIBUTES = [
     "cutoff",
     "elements",
@@ -16,6 +35,7 @@ ATTRIBUTES = [
     "chi_width",
     "chi_from_neighbours",
     "nonlocal_kind",
+    "far_reach",
     "format_version",
     "metadata",
 ]

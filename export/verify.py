@@ -30,12 +30,14 @@ def probe(elements: list[int], cutoff: float) -> tuple[Tensor, Callable[[Tensor]
     generator = torch.Generator().manual_seed(7)
     positions = lattice + 0.2 * torch.randn(lattice.shape, generator=generator, dtype=torch.float64)
     species = torch.tensor([elements[i % len(elements)] for i in range(len(positions))])
+    cell = 20.0 * torch.eye(3, dtype=torch.float64)[None]
 
     def graph(r: Tensor) -> Graph:
         vectors = r[None, :, :] - r[:, None, :]
         distance = torch.linalg.vector_norm(vectors, dim=2) + torch.eye(len(r)) * (cutoff + 1.0)
         idx_i, idx_j = torch.nonzero(distance < cutoff).unbind(1)
-        return Graph(species, vectors[idx_i, idx_j], idx_i, idx_j, torch.zeros_like(species))
+        atoms = torch.zeros_like(species)
+        return Graph(species, vectors[idx_i, idx_j], idx_i, idx_j, atoms, r, atoms, cell)
 
     return positions, graph
 

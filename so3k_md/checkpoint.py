@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from so3k_md.config import from_mapping, to_mapping
 from so3k_md.errors import So3kError
 from so3k_md.files import atomic
-from so3k_md.model import ModelConfig, So3krates, set_dtype
+from so3k_md.model import FORMAT_VERSION, ModelConfig, So3krates, set_dtype
 
 CHECKPOINT_FORMAT = "so3k-md checkpoint 1"
 
@@ -165,9 +165,9 @@ def _load_torchscript(path: Path) -> nn.Module:
     version = getattr(model, "format_version", None)
     if version is None or not hasattr(model, "attend"):
         raise So3kError(f"{path} is a TorchScript file of another program: export one with so3k-md export")
-    if version != 1:
+    if version != FORMAT_VERSION:
         raise So3kError(
-            f"{path} has format {version}, this so3k-md reads format 1: export the checkpoint again"
+            f"{path} has format {version}, this so3k-md reads format {FORMAT_VERSION}: export the checkpoint again"
         )
     return model
 

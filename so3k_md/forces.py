@@ -1,12 +1,12 @@
-"""Energies, forces and virial of a graph from one derivative, dE / d(r_j − r_i)."""
+"""Energies, forces and virial of a graph from the derivatives of its energy."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from so3k_md.graph import Graph
+from so3k_md.graph import Graph, Slopes
 from so3k_md.nn.segment import segment_sum
 
 
@@ -17,22 +17,6 @@ class Evaluation(NamedTuple):
     energy: Tensor  # (frames,)
     forces: Tensor  # (atoms, 3)
     virial: Tensor  # (frames, 3, 3); stress in the sign of ASE is −virial / volume
-
-
-def edge_gradient(energies: Tensor, vectors: Tensor, differentiable: bool) -> Tensor:
-    """g_ij = ∂E/∂(r_j − r_i), from which forces and virial both follow.
-
-    Args:
-        energies: (atoms,), eV.
-        vectors: (pairs, 3), Å, requiring a gradient.
-        differentiable: keep the graph, for training on forces.
-
-    Returns:
-        (pairs, 3), eV/Å.
-    """
-    gradient = torch.autograd.grad([energies.sum()], [vectors], create_graph=differentiable)[0]
-    assert gradient is not None, "the energy does not depend on the geometry"
-    return gradient
 
 
 def pair_forces(gradient: Tensor, idx_i: Tensor, idx_j: Tensor, n_atoms: int) -> Tensor:
@@ -50,10 +34,11 @@ def pair_forces(gradient: Tensor, idx_i: Tensor, idx_j: Tensor, n_atoms: int) ->
     return segment_sum(gradient, idx_i, n_atoms) - segment_sum(gradient, idx_j, n_atoms)
 
 
-def evaluate(
-    model: Callable[[Graph], Tensor], graph: Graph, n_frames: int, differentiable: bool = False
-) -> Evaluation:
-    """Energies, forces F and virial W = −Σ r ⊗ g of every frame.
+def evaluate(model: Any, graph: Graph, n_frames: int, differentiable: bool = False) -> Evaluation:
+    """Energies, forces F and virial W of every frame.
+
+    F_i = Σ g_ij − Σ g_ji − ∂E/∂r_i and W = −Σ (r_j − r_i) ⊗ g_ij − Σ r_i ⊗ ∂E/∂r_i − cellᵀ ∂E/∂cell, of which
+    the derivatives by r_i and cell come from attention beyond the cutoff.
 
     Args:
         model: an eager, scripted or exported model.
@@ -61,12 +46,25 @@ def evaluate(
         n_frames: number of structures in it.
         differentiable: let gradients pass through the forces, for training.
     """
-    vectors = graph.vectors.detach().requires_grad_()
-    energies = model(Graph(graph.species, vectors, graph.idx_i, graph.idx_j, graph.frame))
-    gradient = edge_gradient(energies, vectors, differentiable)
-    forces = pair_forces(gradient, graph.idx_i, graph.idx_j, graph.species.numel())
+    slopes = differentiable_slopes(model, graph) if differentiable else model.gradient(graph)
+    energies, g_vectors, g_positions, g_cell = slopes
+    forces = pair_forces(g_vectors, graph.idx_i, graph.idx_j, graph.species.numel()) - g_positions
     frame_of_pair = graph.frame.index_select(0, graph.idx_i)
-    virial = -segment_sum(graph.vectors[:, :, None] * gradient[:, None, :], frame_of_pair, n_frames)
-    energies = energies if differentiable else energies.detach()
+    virial = -segment_sum(graph.vectors[:, :, None] * g_vectors[:, None, :], frame_of_pair, n_frames)
+    virial = virial - segment_sum(
+        graph.positions[:, :, None] * g_positions[:, None, :], graph.frame, n_frames
+    )
+    virial = virial - graph.cell.transpose(1, 2) @ g_cell
     energy = segment_sum(energies, graph.frame, n_frames)
     return Evaluation(energies, energy, forces, virial)
+
+
+def differentiable_slopes(model: Callable[[Graph], Tensor], graph: Graph) -> Slopes:
+    """What `So3krates.gradient` gives, with the graph kept so that training can go through the forces."""
+    leaves = [tensor.detach().requires_grad_() for tensor in (graph.vectors, graph.positions, graph.cell)]
+    vectors, positions, cell = leaves
+    energies = model(graph._replace(vectors=vectors, positions=positions, cell=cell))
+    slopes = torch.autograd.grad(
+        [energies.sum()], leaves, create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return Slopes(energies, *slopes)

@@ -4,152 +4,28 @@ Frank, Unke & Müller, NeurIPS 2022 (arXiv:2205.14276); Frank, Unke, Müller & C
 (2024), the Euclidean transformer.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from so3k_md.errors import So3kError
-from so3k_md.graph import Edges, Graph
+from so3k_md.adjoint import gradients, leaf
+from so3k_md.graph import Edges, Graph, Slopes
+from so3k_md.model_config import PRESETS, ModelConfig
 from so3k_md.nn.embedding import AtomEmbedding, neighbour_chi
-from so3k_md.nn.interaction import INTERACTIONS
 from so3k_md.nn.layer import Layer
+from so3k_md.nn.nonlocal_efa import WAVES
 from so3k_md.nn.radial import CUTOFFS, RADIAL_BASES
 from so3k_md.nn.readout import EnergyHead
-from so3k_md.nn.spherical import CHI_INVARIANTS, MAX_DEGREE, SphericalHarmonics
+from so3k_md.nn.spherical import DegreeSum, SphericalHarmonics
+from so3k_md.nonlocal_stages import FarStages
 
-NONLOCAL_KINDS = ("none",)
+__all__ = ["FORMAT_VERSION", "PRESETS", "ModelConfig", "So3krates", "set_dtype"]
 
+FORMAT_VERSION = 2  # of the exported file: its stages and attributes
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """Everything that decides the shape of a model; the defaults are the 2022 model."""
-
-    features: int = field(default=132, metadata={"doc": "F, invariant features of an atom"})
-    layers: int = field(default=6, metadata={"doc": "number of layers"})
-    heads: int = field(default=4, metadata={"doc": "h, heads of the feature attention; divides F"})
-    degrees: tuple[int, ...] = field(default=(1, 2, 3), metadata={"doc": "L, degrees of the SPHCs, 0 to 4"})
-    cutoff: float = field(default=5.0, metadata={"doc": "r_cut, Å"})
-    cutoff_function: str = field(default="cosine", metadata={"doc": "cosine, physnet or polynomial"})
-    cutoff_p: int = field(default=6, metadata={"doc": "order p of the polynomial cutoff"})
-    radial_basis: str = field(default="physnet", metadata={"doc": "physnet, gaussian or bernstein"})
-    n_rbf: int = field(default=32, metadata={"doc": "K, radial functions"})
-    damp_rbf: bool = field(default=True, metadata={"doc": "multiply the radial basis by the cutoff function"})
-    radial_hidden: int = field(default=128, metadata={"doc": "hidden width of the radial filter"})
-    chi_hidden: int = field(default=32, metadata={"doc": "hidden width of the spherical filter"})
-    direction: str = field(
-        default="to_centre", metadata={"doc": "Y of r_i - r_j (to_centre) or r_j - r_i (to_neighbour)"}
-    )
-    chi_start: str = field(
-        default="neighbours", metadata={"doc": "initial SPHCs: neighbours (2022) or zeros (2024)"}
-    )
-    chi_invariant: str = field(default="norm", metadata={"doc": "norm (2022) or squared (2024)"})
-    norm_eps: float = field(
-        default=1e-2, metadata={"doc": "ε that smooths norms at zero; 0 is the published form"}
-    )
-    attention_bias: bool = field(default=True, metadata={"doc": "biases in q, k and v"})
-    attention_scale: float | None = field(
-        default=None, metadata={"doc": "factor of α; none for 1/sqrt(width of a head)"}
-    )
-    interaction: str = field(default="selfmix", metadata={"doc": "selfmix (2022) or linear (2024)"})
-    parity: bool = field(default=True, metadata={"doc": "SelfMix keeps mirror symmetry"})
-    layer_norm: bool = field(
-        default=False, metadata={"doc": "LayerNorm after attention and after the exchange"}
-    )
-    chi_norm: bool = field(
-        default=False, metadata={"doc": "norm of the SPHCs of each degree after attention"}
-    )
-    residual_mlp: bool = field(default=False, metadata={"doc": "residual MLP after attention"})
-    nonlocal_: str = field(default="none", metadata={"doc": "non-local attention: none"})
-    n_species: int = field(
-        default=100, metadata={"doc": "rows of the element tables, indexed by atomic number"}
-    )
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "degrees", tuple(int(degree) for degree in self.degrees))
-        positive = (
-            "features",
-            "layers",
-            "heads",
-            "n_rbf",
-            "radial_hidden",
-            "chi_hidden",
-            "cutoff",
-            "n_species",
-        )
-        for name in positive:
-            _require(getattr(self, name) > 0, name, getattr(self, name), "it must be positive")
-        degrees = self.degrees
-        _require(
-            len(degrees) > 0
-            and set(degrees) <= set(range(MAX_DEGREE + 1))
-            and sorted(set(degrees)) == list(degrees),
-            "degrees", list(degrees), f"use different degrees from 0 to {MAX_DEGREE} in rising order",
-        )  # fmt: skip
-        _require(
-            self.features % self.heads == 0,
-            "features",
-            self.features,
-            f"it must be divisible by heads = {self.heads}",
-        )
-        _require(
-            self.features % len(degrees) == 0, "features", self.features,
-            f"it must be divisible by the number of degrees, {len(degrees)}",
-        )  # fmt: skip
-        _require(self.n_rbf >= 2, "n_rbf", self.n_rbf, "at least 2 are needed")
-        _require(self.cutoff_p >= 2, "cutoff_p", self.cutoff_p, "at least 2 is needed for smooth forces")
-        _require(self.norm_eps >= 0, "norm_eps", self.norm_eps, "it must not be negative")
-        choices: dict[str, Any] = {
-            "cutoff_function": CUTOFFS,
-            "radial_basis": RADIAL_BASES,
-            "direction": ("to_centre", "to_neighbour"),
-            "chi_start": ("neighbours", "zeros"),
-            "chi_invariant": CHI_INVARIANTS,
-            "interaction": INTERACTIONS,
-            "nonlocal_": NONLOCAL_KINDS,
-        }
-        for name, allowed in choices.items():
-            _require(
-                getattr(self, name) in allowed,
-                name,
-                getattr(self, name),
-                f"choose one of {', '.join(allowed)}",
-            )
-
-    @classmethod
-    def preset(cls, name: str) -> "ModelConfig":
-        """A published model: so3krates-2022, euclidean-2024, or its invariant twin invariant-2024."""
-        if name not in PRESETS:
-            raise So3kError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
-        return PRESETS[name]
+TILE = 32768  # far pairs evaluated at once: enough to be fast, few enough to fit a cache
 
 
-def _require(condition: bool, name: str, value: object, remedy: str) -> None:
-    if not condition:
-        raise So3kError(f"model.{name.rstrip('_')} = {value!r} is impossible: {remedy}")
-
-
-_EUCLIDEAN = ModelConfig(
-    layers=3,
-    degrees=(0, 1, 2, 3),
-    damp_rbf=False,
-    radial_hidden=132,
-    chi_hidden=33,
-    direction="to_neighbour",
-    chi_start="zeros",
-    chi_invariant="squared",
-    attention_bias=False,
-    interaction="linear",
-)
-PRESETS = {
-    "so3krates-2022": ModelConfig(),
-    "euclidean-2024": _EUCLIDEAN,
-    "invariant-2024": replace(_EUCLIDEAN, degrees=(0,)),
-}
-
-
-class So3krates(nn.Module):
+class So3krates(FarStages):
     """Energy of each atom of a graph.
 
     Its stages take rows of centres and rows of sources, so that the same weights serve one call on a whole
@@ -172,7 +48,10 @@ class So3krates(nn.Module):
         self.chi_width = sum(2 * degree + 1 for degree in config.degrees)
         self.chi_from_neighbours = config.chi_start == "neighbours"
         self.nonlocal_kind = config.nonlocal_
-        self.format_version = 1
+        self.has_sphc, self.has_efa = config.nonlocal_ == "sphc", config.nonlocal_ == "efa"
+        self.far_reach = 0.0
+        self.tile = TILE
+        self.format_version = FORMAT_VERSION
         self.metadata = "{}"
         self.direction = -1.0 if config.direction == "to_centre" else 1.0
         self.damp_rbf = config.damp_rbf
@@ -181,19 +60,85 @@ class So3krates(nn.Module):
         self.cutoff_function = CUTOFFS[config.cutoff_function](config.cutoff, config.cutoff_p)
         self.radial_basis = RADIAL_BASES[config.radial_basis](config.n_rbf, config.cutoff)
         self.harmonics = SphericalHarmonics(list(config.degrees))
+        self.degree_sum = DegreeSum(list(config.degrees))
         self.embedding = AtomEmbedding(config.n_species, config.features, generator)
         self.layers = nn.ModuleList([Layer(config, generator) for _ in range(config.layers)])
         self.head = EnergyHead(config.n_species, config.features, generator)
+        if self.has_efa:
+            settings = config.efa_features // 2, config.efa_grid, config.efa_reach, config.efa_k_max
+            self.efa_waves = WAVES[config.efa_waves](*settings)
+            self.far_reach = config.efa_reach if config.efa_waves == "lebedev" else 0.0
 
     def forward(self, graph: Graph) -> Tensor:
         """Energies (atoms,) in eV, float64 whatever the dtype of the parameters."""
         edges = self.geometry(graph.vectors, graph.idx_i, graph.idx_j)
         x = self.embed(graph.species)
         chi = self.initial_chi(edges, x.shape[0])
+        if self.has_efa:
+            waves, n_groups = self.checked_waves(graph)
+        if self.has_sphc:
+            groups = self.group_rows(graph.group, graph.group, torch.arange(x.shape[0], device=x.device))
         for k in range(self.n_layers):
             dx, dchi = self.attend(k, x, chi, x, chi, edges)
+            if self.has_efa:
+                sums = self.far_sums(k, x, chi, waves, graph.group, n_groups)
+                far_dx, far_dchi = self.far_read(k, x, chi, waves, graph.group, sums)
+                dx, dchi = dx + far_dx, dchi + far_dchi
+            if self.has_sphc:
+                dchi = dchi + self.far_messages(k, x, chi, graph.positions, groups)
             x, chi = self.update(k, x, chi, dx, dchi)
         return self.readout(x, graph.species)
+
+    @torch.jit.export
+    def gradient(self, graph: Graph) -> Slopes:
+        """Energies and their derivatives by pair vectors, positions and cell, without their history."""
+        vectors, positions, cell = leaf(graph.vectors), leaf(graph.positions), leaf(graph.cell)
+        if self.has_sphc:
+            return self.tiled_gradient(graph, vectors)
+        energies = self.forward(
+            Graph(graph.species, vectors, graph.idx_i, graph.idx_j, graph.frame, positions, graph.group, cell)
+        )
+        found = gradients([energies], [vectors, positions, cell], [torch.ones_like(energies)])
+        with torch.no_grad():
+            return Slopes(energies.clone(), found[0], found[1], found[2])
+
+    def tiled_gradient(self, graph: Graph, vectors: Tensor) -> Slopes:
+        """The same by a reverse pass from layer to layer, in which the far messages are made anew tile by tile."""
+        n_atoms = graph.species.size(0)
+        groups = self.group_rows(graph.group, graph.group, torch.arange(n_atoms, device=vectors.device))
+        r = graph.positions
+        geometry = self.geometry(vectors, graph.idx_i, graph.idx_j)
+        edges = Edges(graph.idx_i, graph.idx_j, leaf(geometry.rbf), leaf(geometry.ylm), leaf(geometry.cut))
+        chi_start = self.initial_chi(edges, n_atoms)
+        x, chi = leaf(self.embed(graph.species)), leaf(chi_start)
+        inputs: list[list[Tensor]] = []
+        outputs: list[list[Tensor]] = []
+        for k in range(self.n_layers):
+            with torch.no_grad():
+                far = self.far_messages(k, x, chi, r, groups)
+            far = leaf(far)
+            dx, dchi = self.attend(k, x, chi, x, chi, edges)
+            x_next, chi_next = self.update(k, x, chi, dx, dchi + far)
+            inputs.append([x, chi, far])
+            outputs.append([x_next, chi_next])
+            x, chi = leaf(x_next), leaf(chi_next)
+        energies = self.readout(x, graph.species)
+
+        shared = [edges.rbf, edges.ylm, edges.cut]
+        g_x = gradients([energies], [x], [torch.ones_like(energies)])[0]
+        g_chi, g_r = torch.zeros_like(chi), torch.zeros_like(r)
+        g_shared = [torch.zeros_like(tensor) for tensor in shared]
+        for step in range(self.n_layers):
+            k = self.n_layers - 1 - step
+            found = gradients(outputs[k], inputs[k] + shared, [g_x, g_chi])
+            far_x, far_chi, far_r = self.far_adjoint(k, inputs[k][0], inputs[k][1], r, groups, found[2])
+            g_x, g_chi, g_r = found[0] + far_x, found[1] + far_chi, g_r + far_r
+            g_shared = [a + b for a, b in zip(g_shared, found[3:])]
+        if self.chi_from_neighbours:
+            g_shared = [a + b for a, b in zip(g_shared, gradients([chi_start], shared, [g_chi]))]
+        g_vectors = gradients([geometry.rbf, geometry.ylm, geometry.cut], [vectors], g_shared)[0]
+        with torch.no_grad():
+            return Slopes(energies.clone(), g_vectors, g_r, torch.zeros_like(graph.cell))
 
     @torch.jit.export
     def geometry(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor) -> Edges:

@@ -46,11 +46,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, x_src: Tensor, w: Tensor, edges: Edges) -> Tensor:
         """Features of centres and sources and filters (pairs, features) to α, (pairs, heads)."""
-        q = self.query(x).index_select(0, edges.idx_i)
-        k = self.key(x_src).index_select(0, edges.idx_j)
+        return self.products(x, x_src, w, edges.idx_i, edges.idx_j) * (edges.cut * self.scale)[:, None]
+
+    def products(self, x: Tensor, x_src: Tensor, w: Tensor, idx_i: Tensor, idx_j: Tensor) -> Tensor:
+        """Σ_f q_if w_ijf k_jf of any pairs, (pairs, heads)."""
+        q = self.query(x).index_select(0, idx_i)
+        k = self.key(x_src).index_select(0, idx_j)
         pairs, features = w.shape
-        products = (q * w * k).view(pairs, self.heads, features // self.heads)
-        return products.sum(2) * (edges.cut * self.scale)[:, None]
+        return (q * w * k).view(pairs, self.heads, features // self.heads).sum(2)
 
 
 class FeatureAttention(nn.Module):

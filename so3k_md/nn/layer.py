@@ -10,10 +10,12 @@ from so3k_md.nn.activation import silu
 from so3k_md.nn.attention import FeatureAttention, FilterNet, GeometricAttention
 from so3k_md.nn.interaction import INTERACTIONS
 from so3k_md.nn.linear import Linear
+from so3k_md.nn.nonlocal_efa import EuclideanFastAttention
+from so3k_md.nn.nonlocal_sphc import neighbourhoods
 from so3k_md.nn.spherical import CHI_INVARIANTS, DegreeSum
 
 if TYPE_CHECKING:
-    from so3k_md.model import ModelConfig
+    from so3k_md.model_config import ModelConfig
 
 
 class ResidualMLP(nn.Module):
@@ -48,6 +50,8 @@ class ChiNorm(nn.Module):
 class Layer(nn.Module):
     """Self-attention over neighbours (`attend`) and the exchange between features and SPHCs (`update`)."""
 
+    has_efa: torch.jit.Final[bool]
+
     def __init__(self, config: "ModelConfig", generator: torch.Generator):
         super().__init__()
         features, degrees = config.features, list(config.degrees)
@@ -74,6 +78,12 @@ class Layer(nn.Module):
         self.interaction = INTERACTIONS[config.interaction](
             features, degrees, config.chi_invariant, config.norm_eps, config.parity, generator
         )
+        self.norm_eps = config.norm_eps
+        self.temperature, self.kappa, self.nonlocal_p = config.temperature, config.kappa, config.nonlocal_p
+        self.has_efa = config.nonlocal_ == "efa"
+        if self.has_efa:
+            widths = config.efa_features, config.efa_values
+            self.efa = EuclideanFastAttention(features, degrees, *widths, generator)
 
     def attend(
         self, x: Tensor, chi: Tensor, x_src: Tensor, chi_src: Tensor, edges: Edges
@@ -84,6 +94,40 @@ class Layer(nn.Module):
         dx = self.feature_attention(x, x_src, self.feature_filter(edges.rbf, distance), edges)
         dchi = self.geometric_attention(x, x_src, self.geometric_filter(edges.rbf, distance), edges)
         return dx, dchi
+
+    def neighbourhood(self, difference: Tensor, idx_i: Tensor, size: Tensor) -> Tensor:
+        """φ_χ of the pairs of the groups from their χ_i − χ_j, (pairs,)."""
+        square = (difference * difference).sum(1)
+        distance = torch.sqrt(square + (self.norm_eps * self.norm_eps + 1e-30)) - self.norm_eps
+        return neighbourhoods(distance / self.temperature, idx_i, size, self.kappa, self.nonlocal_p)
+
+    def far_alpha(
+        self,
+        x: Tensor,
+        x_src: Tensor,
+        difference: Tensor,
+        idx_i: Tensor,
+        idx_j: Tensor,
+        near: Tensor,
+        rbf: Tensor,
+    ) -> Tensor:
+        """α of far pairs by the weights of the geometric attention, (pairs, degrees).
+
+        Args:
+            x: features of the centres.
+            x_src: features of the sources.
+            difference: χ_i − χ_j, (pairs, chi_width).
+            idx_i: centres.
+            idx_j: sources.
+            near: those of the pairs that are within the cutoff too.
+            rbf: damped radial basis of these, (near pairs, n_rbf); beyond the cutoff it is zero.
+        """
+        net = self.geometric_filter
+        beyond = net.radial(torch.zeros_like(x[:1, :1]).expand(1, rbf.size(1)))
+        w = net.spherical(self.chi_distance(difference)) + beyond
+        w = w.index_add(0, near, net.radial(rbf) - beyond)
+        attention = self.geometric_attention.attention
+        return attention.products(x, x_src, w, idx_i, idx_j) * attention.scale
 
     def update(self, x: Tensor, chi: Tensor, dx: Tensor, dchi: Tensor) -> tuple[Tensor, Tensor]:
         """Residual sums of all messages, optional norms, and the atom-wise exchange."""

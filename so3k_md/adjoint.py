@@ -1,0 +1,30 @@
+"""Derivatives in steps: the small words in which a reverse pass is written."""
+
+import torch
+from torch import Tensor
+
+
+def leaf(values: Tensor) -> Tensor:
+    """The same values at the start of a graph of their own."""
+    with torch.no_grad():
+        copy = values.clone()
+    return copy.requires_grad_()
+
+
+def gradients(outputs: list[Tensor], inputs: list[Tensor], seeds: list[Tensor]) -> list[Tensor]:
+    """Σ seed · ∂output/∂input of each input, zeros where it has no influence.
+
+    Args:
+        outputs: tensors with a graph.
+        inputs: leaves of it.
+        seeds: one for each output.
+    """
+    # TorchScript tells a list of tensors from one of optional tensors
+    weights: list[Tensor | None] = []
+    for seed in seeds:
+        weights.append(seed)
+    found = torch.autograd.grad(outputs, inputs, weights, allow_unused=True)
+    filled: list[Tensor] = []
+    for i, gradient in enumerate(found):
+        filled.append(torch.zeros_like(inputs[i]) if gradient is None else gradient)
+    return filled

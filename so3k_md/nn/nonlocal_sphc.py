@@ -1,0 +1,109 @@
+"""Neighbourhoods in SPHC space: who attends to whom beyond the cutoff, within groups of atoms.
+
+Frank, Unke & Müller, NeurIPS 2022 (arXiv:2205.14276), Eq. (14) and the neighbourhoods of its geometric
+message. The published form runs over a whole structure, which is neither size-extensive nor separable; here
+it runs within groups.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from so3k_md.nn.radial import polynomial_cutoff
+from so3k_md.nn.segment import segment_sum
+
+
+class Groups(NamedTuple):
+    """The source rows of the group of each centre."""
+
+    members: Tensor  # (sources,) int64, source rows, group after group
+    first: Tensor  # (centres,) int64, where a centre's group begins in `members`
+    size: Tensor  # (centres,) int64, atoms of a centre's group, itself included
+    own: Tensor  # (centres,) int64, the source row that is the centre itself
+
+
+class FarPairs(NamedTuple):
+    """Pairs of a group that are neighbours in SPHC space, φ_χ > 0."""
+
+    idx_i: Tensor  # (pairs,) int64, centre, counted from the first of the tile
+    idx_j: Tensor  # (pairs,) int64, source row
+    r: Tensor  # (pairs,), distance in real space, Å
+    phi: Tensor  # (pairs,), φ_χ
+    alpha: Tensor  # (pairs, degrees), attention of each degree, without φ_χ
+    ylm: Tensor  # (pairs, chi_width), harmonics of the direction
+
+
+def group_rows(group: Tensor, group_src: Tensor, own: Tensor) -> Groups:
+    """Where each centre finds the members of its group.
+
+    Args:
+        group: of the centres, (centres,) int64, any numbers.
+        group_src: of the sources, (sources,) int64; every member of a centre's group is among them.
+        own: the source row that is the centre itself, (centres,) int64.
+    """
+    members = torch.argsort(group_src, stable=True)
+    ordered = group_src.index_select(0, members)
+    first = torch.searchsorted(ordered, group)
+    return Groups(members, first, torch.searchsorted(ordered, group, right=True) - first, own)
+
+
+def tile_bounds(size: Tensor, largest: int) -> list[int]:
+    """Bounds of runs of centres that have about `largest` pairs together, at least one centre each.
+
+    Args:
+        size: pairs of each centre, (centres,) int64.
+        largest: pairs in a tile.
+    """
+    if size.numel() == 0:
+        return [0]
+    tile = (torch.cumsum(size, 0) - size) // largest
+    starts = torch.nonzero(tile[1:] != tile[:-1])[:, 0] + 1
+    inner: list[int] = starts.tolist()
+    return [0] + inner + [size.numel()]
+
+
+def group_pairs(groups: Groups, first: int, last: int) -> tuple[Tensor, Tensor]:
+    """All ordered pairs of different atoms of a group.
+
+    Args:
+        groups: of the centres.
+        first: first centre.
+        last: one after the last centre.
+
+    Returns:
+        The centre counted from `first` and the source row, (pairs,) each.
+    """
+    size = groups.size[first:last]
+    idx_i = torch.repeat_interleave(size)
+    place = torch.arange(idx_i.numel(), device=size.device) - (torch.cumsum(size, 0) - size).index_select(
+        0, idx_i
+    )
+    idx_j = groups.members.index_select(0, groups.first[first:last].index_select(0, idx_i) + place)
+    other = torch.nonzero(idx_j != groups.own[first:last].index_select(0, idx_i))[:, 0]
+    return idx_i.index_select(0, other), idx_j.index_select(0, other)
+
+
+def neighbourhoods(distance: Tensor, idx_i: Tensor, size: Tensor, kappa: float, p: int) -> Tensor:
+    """u_ij = n s_ij / κ, s_ij = exp(d_ij) / Σ_k exp(d_ik) over the others of the group; neighbours have u < 1.
+
+    The softmax rises with the distance: near atoms in SPHC space get the small values. Its maximum is taken
+    out before the exponential and cancels.
+
+    Args:
+        distance: d_ij / T of all ordered pairs of the groups, (pairs,).
+        idx_i: centres, (pairs,) int64.
+        size: n, atoms of the group of each centre, (centres,) int64.
+        kappa: κ of χ_cut = κ / n.
+
+    Returns:
+        φ_χ(u_ij), the polynomial cutoff of order p, (pairs,).
+    """
+    with torch.no_grad():
+        peak = torch.zeros([size.numel()], dtype=distance.dtype, device=distance.device)
+        peak = peak.scatter_reduce(0, idx_i, distance, "amax")
+    weight = torch.exp(distance - peak.index_select(0, idx_i))
+    share = size.to(weight.dtype) / (kappa * segment_sum(weight, idx_i, size.numel()))
+    u = weight * share.index_select(0, idx_i)
+    # held at the end of its support, where value and slopes are zero: powers of a large u would overflow
+    return polynomial_cutoff(u.clamp(max=1.0), 1.0, p)

@@ -1,0 +1,181 @@
+"""The stages of attention beyond the cutoff, kept apart from the model they belong to for its length."""
+
+import torch
+from torch import Tensor, nn
+
+from so3k_md.adjoint import gradients, leaf
+from so3k_md.graph import Graph
+from so3k_md.nn.nonlocal_sphc import FarPairs, Groups, group_pairs, group_rows, tile_bounds
+from so3k_md.nn.segment import segment_sum
+
+
+class FarStages(nn.Module):
+    """What `So3krates` does within groups: `sphc` by pairs that are near in SPHC space, `efa` by plane waves.
+
+    Both kinds of message follow from the input of a layer and are added to those of its local neighbours.
+    """
+
+    has_sphc: torch.jit.Final[bool]
+    has_efa: torch.jit.Final[bool]
+
+    @torch.jit.export
+    def group_rows(self, group: Tensor, group_src: Tensor, own: Tensor) -> Groups:
+        """sphc: where each centre finds the members of its group among the sources; see `nn.nonlocal_sphc`."""
+        return group_rows(group, group_src, own)
+
+    @torch.jit.export
+    def tiles(self, groups: Groups) -> list[int]:
+        """sphc: bounds of the runs of centres that `far_attend` shall take at once."""
+        return tile_bounds(groups.size, self.tile)
+
+    @torch.jit.export
+    def far_pairs(
+        self,
+        k: int,
+        x: Tensor,
+        chi: Tensor,
+        r: Tensor,
+        x_src: Tensor,
+        chi_src: Tensor,
+        r_src: Tensor,
+        groups: Groups,
+        first: int,
+        last: int,
+    ) -> FarPairs:
+        """sphc: the pairs of groups that are neighbours in SPHC space, with their attention in layer k.
+
+        The weights are those of the geometric attention, whose radial basis is zero beyond the cutoff.
+
+        Args:
+            k: layer.
+            x, chi: rows of the centres.
+            r: positions of the centres, (centres, 3), Å, the atoms of a group in one image.
+            x_src, chi_src, r_src: the same of the sources.
+            groups: of `group_rows`.
+            first: first centre.
+            last: one after the last centre.
+        """
+        if not self.has_sphc:
+            raise RuntimeError("[so3k] this model has no attention of the kind sphc")
+        idx_i, idx_j = group_pairs(groups, first, last)
+        x, chi, r = x[first:last], chi[first:last], r[first:last]
+        difference = chi.index_select(0, idx_i) - chi_src.index_select(0, idx_j)
+        phi = alpha = difference
+        for i, layer in enumerate(self.layers):
+            if i == k:
+                phi = layer.neighbourhood(difference, idx_i, groups.size[first:last])  # type: ignore[operator]
+        kept = torch.nonzero(phi > 0.0)[:, 0]
+        idx_i, idx_j, phi = (
+            idx_i.index_select(0, kept),
+            idx_j.index_select(0, kept),
+            phi.index_select(0, kept),
+        )
+        vectors = (r_src.index_select(0, idx_j) - r.index_select(0, idx_i)).to(x.dtype)
+        distance = torch.sqrt((vectors * vectors).sum(1).clamp(min=1e-24))
+        near = torch.nonzero(distance < self.cutoff)[:, 0]
+        near_distance = distance.index_select(0, near)
+        # damped also where the local attention is not: far pairs must not jump at the cutoff
+        rbf = self.radial_basis(near_distance) * self.cutoff_function(near_distance)[:, None]
+        for i, layer in enumerate(self.layers):
+            if i == k:
+                alpha = layer.far_alpha(  # type: ignore[operator]
+                    x, x_src, difference.index_select(0, kept), idx_i, idx_j, near, rbf
+                )
+        ylm = self.harmonics(vectors * (self.direction / distance)[:, None])
+        return FarPairs(idx_i, idx_j, distance, phi, alpha, ylm)
+
+    @torch.jit.export
+    def far_attend(
+        self,
+        k: int,
+        x: Tensor,
+        chi: Tensor,
+        r: Tensor,
+        x_src: Tensor,
+        chi_src: Tensor,
+        r_src: Tensor,
+        groups: Groups,
+        first: int,
+        last: int,
+    ) -> Tensor:
+        """sphc: Δχ_i^(l) = Σ_j φ_χ,ij α_ij^l Y^(l)(r̂_ij) of layer k to centres first … last − 1; as `far_pairs`."""
+        pairs = self.far_pairs(k, x, chi, r, x_src, chi_src, r_src, groups, first, last)
+        weight = pairs.alpha * pairs.phi[:, None]
+        return segment_sum(self.degree_sum.repeat(weight) * pairs.ylm, pairs.idx_i, last - first)
+
+    def far_messages(self, k: int, x: Tensor, chi: Tensor, r: Tensor, groups: Groups) -> Tensor:
+        """sphc: Δχ of layer k to all atoms, tile after tile."""
+        bounds = self.tiles(groups)
+        messages: list[Tensor] = []
+        for tile in range(len(bounds) - 1):
+            messages.append(self.far_attend(k, x, chi, r, x, chi, r, groups, bounds[tile], bounds[tile + 1]))
+        return torch.cat(messages)
+
+    def far_adjoint(
+        self, k: int, x: Tensor, chi: Tensor, r: Tensor, groups: Groups, slope: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """sphc: Σ slope · ∂Δχ/∂(x, χ, r) of layer k; each tile is evaluated anew, so that one is held at a time."""
+        bounds = self.tiles(groups)
+        g_x, g_chi, g_r = torch.zeros_like(x), torch.zeros_like(chi), torch.zeros_like(r)
+        for tile in range(len(bounds) - 1):
+            first, last = bounds[tile], bounds[tile + 1]
+            x, chi, r = leaf(x), leaf(chi), leaf(r)
+            message = self.far_attend(k, x, chi, r, x, chi, r, groups, first, last)
+            found = gradients([message], [x, chi, r], [slope[first:last]])
+            g_x, g_chi, g_r = g_x + found[0], g_chi + found[1], g_r + found[2]
+        return g_x, g_chi, g_r
+
+    @torch.jit.export
+    def waves(self, r: Tensor, cell: Tensor, cell_of: Tensor) -> Tensor:
+        """efa: the plane waves at positions (centres, 3), Å, of which each centre is in cell `cell_of`."""
+        if self.has_efa:
+            return self.efa_waves(r, cell, cell_of)
+        raise RuntimeError("[so3k] this model has no attention of the kind efa")
+
+    @torch.jit.export
+    def far_sums(self, k: int, x: Tensor, chi: Tensor, waves: Tensor, group: Tensor, n_groups: int) -> Tensor:
+        """efa: Σ_j k_j ⊗ v_j of layer k over the given atoms of each group, (n_groups, width)."""
+        sums = x
+        if self.has_efa:
+            for i, layer in enumerate(self.layers):
+                if i == k:
+                    sums = layer.efa.sums(x, chi, waves, group, n_groups)  # type: ignore
+        return sums
+
+    @torch.jit.export
+    def far_read(
+        self, k: int, x: Tensor, chi: Tensor, waves: Tensor, group: Tensor, sums: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """efa: messages (Δx, Δχ) of layer k from the sums over whole groups."""
+        dx, dchi = x, chi
+        if self.has_efa:
+            for i, layer in enumerate(self.layers):
+                if i == k:
+                    dx, dchi = layer.efa(x, chi, waves, group, sums)  # type: ignore
+        return dx, dchi
+
+    @torch.jit.export
+    def support(self, r: Tensor, group: Tensor, n_groups: int) -> Tensor:
+        """efa: how far each group reaches along each direction of the grid, for `diameter`."""
+        if self.has_efa:
+            return self.efa_waves.support(r, group, n_groups)  # type: ignore
+        return torch.zeros([n_groups, 0], dtype=r.dtype, device=r.device)
+
+    @torch.jit.export
+    def diameter(self, support: Tensor) -> Tensor:
+        """efa: an upper bound of the diameter of each group, Å, which `far_reach` must not be below."""
+        if self.has_efa:
+            return self.efa_waves.diameter(support)  # type: ignore
+        return torch.zeros([support.size(0)], dtype=support.dtype, device=support.device)
+
+    def checked_waves(self, graph: Graph) -> tuple[Tensor, int]:
+        """efa: the waves at all atoms and the number of groups; refuses groups beyond the reach of the grid."""
+        n_groups = int(graph.group.max()) + 1
+        with torch.no_grad():
+            widest = float(self.diameter(self.support(graph.positions, graph.group, n_groups)).max())
+        if self.far_reach > 0.0 and widest > self.far_reach:
+            raise RuntimeError(
+                f"[so3k] a group is {widest} A wide, the waves of this model reach {self.far_reach} A: "
+                "use smaller groups, or a model with a larger efa_reach"
+            )
+        return self.waves(graph.positions, graph.cell, graph.frame), n_groups
