@@ -22,6 +22,7 @@ STAGES = [
     "far_pairs",
     "far_attend",
     "waves",
+    "far_whole",
     "far_sums",
     "far_read",
     "support",

@@ -23,8 +23,16 @@ def gradients(outputs: list[Tensor], inputs: list[Tensor], seeds: list[Tensor]) 
     weights: list[Tensor | None] = []
     for seed in seeds:
         weights.append(seed)
-    found = torch.autograd.grad(outputs, inputs, weights, allow_unused=True)
+    found = torch.autograd.grad(outputs, inputs, weights, allow_unused=True)  # type: ignore[arg-type]
     filled: list[Tensor] = []
     for i, gradient in enumerate(found):
         filled.append(torch.zeros_like(inputs[i]) if gradient is None else gradient)
     return filled
+
+
+def added(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+    """Sums of two lists, one by one."""
+    total: list[Tensor] = []
+    for i, tensor in enumerate(a):
+        total.append(tensor + b[i])
+    return total

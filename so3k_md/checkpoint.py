@@ -167,7 +167,7 @@ def _load_torchscript(path: Path) -> nn.Module:
         raise So3kError(f"{path} is a TorchScript file of another program: export one with so3k-md export")
     if version != FORMAT_VERSION:
         raise So3kError(
-            f"{path} has format {version}, this so3k-md reads format {FORMAT_VERSION}: export the checkpoint again"
+            f"{path} has format {version}, this so3k-md reads format {FORMAT_VERSION}: export it again"
         )
     return model
 

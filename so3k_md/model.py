@@ -7,15 +7,15 @@ Frank, Unke & Müller, NeurIPS 2022 (arXiv:2205.14276); Frank, Unke, Müller & C
 import torch
 from torch import Tensor, nn
 
-from so3k_md.adjoint import gradients, leaf
+from so3k_md.adjoint import added, gradients, leaf
 from so3k_md.graph import Edges, Graph, Slopes
 from so3k_md.model_config import PRESETS, ModelConfig
 from so3k_md.nn.embedding import AtomEmbedding, neighbour_chi
 from so3k_md.nn.layer import Layer
-from so3k_md.nn.nonlocal_efa import WAVES
 from so3k_md.nn.radial import CUTOFFS, RADIAL_BASES
 from so3k_md.nn.readout import EnergyHead
 from so3k_md.nn.spherical import DegreeSum, SphericalHarmonics
+from so3k_md.nn.waves import WAVES
 from so3k_md.nonlocal_stages import FarStages
 
 __all__ = ["FORMAT_VERSION", "PRESETS", "ModelConfig", "So3krates", "set_dtype"]
@@ -48,7 +48,8 @@ class So3krates(FarStages):
         self.chi_width = sum(2 * degree + 1 for degree in config.degrees)
         self.chi_from_neighbours = config.chi_start == "neighbours"
         self.nonlocal_kind = config.nonlocal_
-        self.has_sphc, self.has_efa = config.nonlocal_ == "sphc", config.nonlocal_ == "efa"
+        self.has_sphc = config.nonlocal_ == "sphc"  # type: ignore[misc]
+        self.has_efa = config.nonlocal_ == "efa"  # type: ignore[misc]
         self.far_reach = 0.0
         self.tile = TILE
         self.format_version = FORMAT_VERSION
@@ -81,8 +82,7 @@ class So3krates(FarStages):
         for k in range(self.n_layers):
             dx, dchi = self.attend(k, x, chi, x, chi, edges)
             if self.has_efa:
-                sums = self.far_sums(k, x, chi, waves, graph.group, n_groups)
-                far_dx, far_dchi = self.far_read(k, x, chi, waves, graph.group, sums)
+                far_dx, far_dchi = self.far_whole(k, x, chi, waves, graph.group, n_groups)
                 dx, dchi = dx + far_dx, dchi + far_dchi
             if self.has_sphc:
                 dchi = dchi + self.far_messages(k, x, chi, graph.positions, groups)
@@ -103,7 +103,7 @@ class So3krates(FarStages):
             return Slopes(energies.clone(), found[0], found[1], found[2])
 
     def tiled_gradient(self, graph: Graph, vectors: Tensor) -> Slopes:
-        """The same by a reverse pass from layer to layer, in which the far messages are made anew tile by tile."""
+        """The same by a reverse pass from layer to layer, which makes the far messages anew, tile by tile."""
         n_atoms = graph.species.size(0)
         groups = self.group_rows(graph.group, graph.group, torch.arange(n_atoms, device=vectors.device))
         r = graph.positions
@@ -133,9 +133,9 @@ class So3krates(FarStages):
             found = gradients(outputs[k], inputs[k] + shared, [g_x, g_chi])
             far_x, far_chi, far_r = self.far_adjoint(k, inputs[k][0], inputs[k][1], r, groups, found[2])
             g_x, g_chi, g_r = found[0] + far_x, found[1] + far_chi, g_r + far_r
-            g_shared = [a + b for a, b in zip(g_shared, found[3:])]
+            g_shared = added(g_shared, found[3:])
         if self.chi_from_neighbours:
-            g_shared = [a + b for a, b in zip(g_shared, gradients([chi_start], shared, [g_chi]))]
+            g_shared = added(g_shared, gradients([chi_start], shared, [g_chi]))
         g_vectors = gradients([geometry.rbf, geometry.ylm, geometry.cut], [vectors], g_shared)[0]
         with torch.no_grad():
             return Slopes(energies.clone(), g_vectors, g_r, torch.zeros_like(graph.cell))
@@ -179,7 +179,7 @@ class So3krates(FarStages):
         dx, dchi = x, chi
         for i, layer in enumerate(self.layers):
             if i == k:
-                dx, dchi = layer.attend(x, chi, x_src, chi_src, edges)  # type: ignore[operator]
+                dx, dchi = layer.attend(x, chi, x_src, chi_src, edges)
         return dx, dchi
 
     @torch.jit.export
@@ -187,7 +187,7 @@ class So3krates(FarStages):
         """Rows (x, χ) after layer k, given the sum of all messages to them."""
         for i, layer in enumerate(self.layers):
             if i == k:
-                x, chi = layer.update(x, chi, dx, dchi)  # type: ignore[operator]
+                x, chi = layer.update(x, chi, dx, dchi)
         return x, chi
 
     @torch.jit.export

@@ -5,12 +5,11 @@ from typing import Any
 
 from so3k_md.errors import So3kError
 from so3k_md.nn.interaction import INTERACTIONS
-from so3k_md.nn.nonlocal_efa import GRIDS
 from so3k_md.nn.radial import CUTOFFS, RADIAL_BASES
 from so3k_md.nn.spherical import CHI_INVARIANTS, MAX_DEGREE
+from so3k_md.nn.waves import GRIDS, WAVES
 
 NONLOCAL_KINDS = ("none", "sphc", "efa")
-EFA_WAVES = ("lebedev", "reciprocal")
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class ModelConfig:
     temperature: float = field(
         default=1.0, metadata={"doc": "sphc: T of the softmax of d/T; 1 is the published form"}
     )
-    efa_features: int = field(default=16, metadata={"doc": "efa: D, width of q and k; even"})
+    efa_features: int = field(default=8, metadata={"doc": "efa: D, width of q and k; even"})
     efa_values: int = field(default=16, metadata={"doc": "efa: width of the invariant values"})
     efa_waves: str = field(
         default="lebedev",
@@ -84,6 +83,12 @@ class ModelConfig:
             "chi_hidden",
             "cutoff",
             "n_species",
+            "kappa",
+            "temperature",
+            "efa_features",
+            "efa_values",
+            "efa_reach",
+            "efa_k_max",
         )
         for name in positive:
             _require(getattr(self, name) > 0, name, getattr(self, name), "it must be positive")
@@ -106,6 +111,12 @@ class ModelConfig:
         )  # fmt: skip
         _require(self.n_rbf >= 2, "n_rbf", self.n_rbf, "at least 2 are needed")
         _require(self.cutoff_p >= 2, "cutoff_p", self.cutoff_p, "at least 2 is needed for smooth forces")
+        _require(
+            self.nonlocal_p >= 2, "nonlocal_p", self.nonlocal_p, "at least 2 is needed for smooth forces"
+        )
+        _require(self.efa_features % 2 == 0, "efa_features", self.efa_features, "it must be even")
+        grids = ", ".join(map(str, GRIDS))
+        _require(self.efa_grid in GRIDS, "efa_grid", self.efa_grid, f"choose one of {grids}")
         _require(self.norm_eps >= 0, "norm_eps", self.norm_eps, "it must not be negative")
         choices: dict[str, Any] = {
             "cutoff_function": CUTOFFS,
@@ -115,6 +126,7 @@ class ModelConfig:
             "chi_invariant": CHI_INVARIANTS,
             "interaction": INTERACTIONS,
             "nonlocal_": NONLOCAL_KINDS,
+            "efa_waves": WAVES,
         }
         for name, allowed in choices.items():
             _require(

@@ -1,5 +1,7 @@
 """The stages of attention beyond the cutoff, kept apart from the model they belong to for its length."""
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,12 +17,24 @@ class FarStages(nn.Module):
     Both kinds of message follow from the input of a layer and are added to those of its local neighbours.
     """
 
-    has_sphc: torch.jit.Final[bool]
-    has_efa: torch.jit.Final[bool]
+    has_sphc: torch.jit.Final[bool]  # type: ignore[misc]
+    has_efa: torch.jit.Final[bool]  # type: ignore[misc]
+
+    if TYPE_CHECKING:  # the parts of So3krates; TorchScript would take them for attributes of its own
+        layers: Any
+        harmonics: Any
+        degree_sum: Any
+        radial_basis: Any
+        cutoff_function: Any
+        efa_waves: Any
+        cutoff: float
+        direction: float
+        far_reach: float
+        tile: int
 
     @torch.jit.export
     def group_rows(self, group: Tensor, group_src: Tensor, own: Tensor) -> Groups:
-        """sphc: where each centre finds the members of its group among the sources; see `nn.nonlocal_sphc`."""
+        """sphc: where each centre finds the members of its group; see `nn.nonlocal_sphc.group_rows`."""
         return group_rows(group, group_src, own)
 
     @torch.jit.export
@@ -63,7 +77,7 @@ class FarStages(nn.Module):
         phi = alpha = difference
         for i, layer in enumerate(self.layers):
             if i == k:
-                phi = layer.neighbourhood(difference, idx_i, groups.size[first:last])  # type: ignore[operator]
+                phi = layer.neighbourhood(difference, idx_i, groups.size[first:last])
         kept = torch.nonzero(phi > 0.0)[:, 0]
         idx_i, idx_j, phi = (
             idx_i.index_select(0, kept),
@@ -78,9 +92,7 @@ class FarStages(nn.Module):
         rbf = self.radial_basis(near_distance) * self.cutoff_function(near_distance)[:, None]
         for i, layer in enumerate(self.layers):
             if i == k:
-                alpha = layer.far_alpha(  # type: ignore[operator]
-                    x, x_src, difference.index_select(0, kept), idx_i, idx_j, near, rbf
-                )
+                alpha = layer.far_alpha(x, x_src, difference.index_select(0, kept), idx_i, idx_j, near, rbf)
         ylm = self.harmonics(vectors * (self.direction / distance)[:, None])
         return FarPairs(idx_i, idx_j, distance, phi, alpha, ylm)
 
@@ -98,7 +110,7 @@ class FarStages(nn.Module):
         first: int,
         last: int,
     ) -> Tensor:
-        """sphc: Δχ_i^(l) = Σ_j φ_χ,ij α_ij^l Y^(l)(r̂_ij) of layer k to centres first … last − 1; as `far_pairs`."""
+        """sphc: Δχ_i^(l) = Σ_j φ_χ,ij α_ij^l Y^(l)(r̂_ij) of layer k to some centres; see `far_pairs`."""
         pairs = self.far_pairs(k, x, chi, r, x_src, chi_src, r_src, groups, first, last)
         weight = pairs.alpha * pairs.phi[:, None]
         return segment_sum(self.degree_sum.repeat(weight) * pairs.ylm, pairs.idx_i, last - first)
@@ -114,7 +126,7 @@ class FarStages(nn.Module):
     def far_adjoint(
         self, k: int, x: Tensor, chi: Tensor, r: Tensor, groups: Groups, slope: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """sphc: Σ slope · ∂Δχ/∂(x, χ, r) of layer k; each tile is evaluated anew, so that one is held at a time."""
+        """sphc: Σ slope · ∂Δχ/∂(x, χ, r) of layer k; tiles are evaluated anew, one at a time."""
         bounds = self.tiles(groups)
         g_x, g_chi, g_r = torch.zeros_like(x), torch.zeros_like(chi), torch.zeros_like(r)
         for tile in range(len(bounds) - 1):
@@ -133,13 +145,25 @@ class FarStages(nn.Module):
         raise RuntimeError("[so3k] this model has no attention of the kind efa")
 
     @torch.jit.export
+    def far_whole(
+        self, k: int, x: Tensor, chi: Tensor, waves: Tensor, group: Tensor, n_groups: int
+    ) -> tuple[Tensor, Tensor]:
+        """efa: messages (Δx, Δχ) of layer k within groups whose atoms are all given."""
+        dx, dchi = x, chi
+        if self.has_efa:
+            for i, layer in enumerate(self.layers):
+                if i == k:
+                    dx, dchi = layer.efa(x, chi, waves, group, n_groups)
+        return dx, dchi
+
+    @torch.jit.export
     def far_sums(self, k: int, x: Tensor, chi: Tensor, waves: Tensor, group: Tensor, n_groups: int) -> Tensor:
         """efa: Σ_j k_j ⊗ v_j of layer k over the given atoms of each group, (n_groups, width)."""
         sums = x
         if self.has_efa:
             for i, layer in enumerate(self.layers):
                 if i == k:
-                    sums = layer.efa.sums(x, chi, waves, group, n_groups)  # type: ignore
+                    sums = layer.efa.sums(x, chi, waves, group, n_groups)
         return sums
 
     @torch.jit.export
@@ -151,25 +175,25 @@ class FarStages(nn.Module):
         if self.has_efa:
             for i, layer in enumerate(self.layers):
                 if i == k:
-                    dx, dchi = layer.efa(x, chi, waves, group, sums)  # type: ignore
+                    dx, dchi = layer.efa.read(x, chi, waves, group, sums)
         return dx, dchi
 
     @torch.jit.export
     def support(self, r: Tensor, group: Tensor, n_groups: int) -> Tensor:
         """efa: how far each group reaches along each direction of the grid, for `diameter`."""
         if self.has_efa:
-            return self.efa_waves.support(r, group, n_groups)  # type: ignore
+            return self.efa_waves.support(r, group, n_groups)
         return torch.zeros([n_groups, 0], dtype=r.dtype, device=r.device)
 
     @torch.jit.export
     def diameter(self, support: Tensor) -> Tensor:
         """efa: an upper bound of the diameter of each group, Å, which `far_reach` must not be below."""
         if self.has_efa:
-            return self.efa_waves.diameter(support)  # type: ignore
+            return self.efa_waves.diameter(support)
         return torch.zeros([support.size(0)], dtype=support.dtype, device=support.device)
 
     def checked_waves(self, graph: Graph) -> tuple[Tensor, int]:
-        """efa: the waves at all atoms and the number of groups; refuses groups beyond the reach of the grid."""
+        """efa: the waves at all atoms and the number of groups, none of them wider than the waves reach."""
         n_groups = int(graph.group.max()) + 1
         with torch.no_grad():
             widest = float(self.diameter(self.support(graph.positions, graph.group, n_groups)).max())

@@ -1,170 +1,25 @@
 """Euclidean fast attention: attention between all atoms of a group at a cost linear in their number.
 
-Frank, Chmiela, Müller & Unke, arXiv:2412.08541: plane waves on a Lebedev grid make the kernel sinc(ω r). Waves
-of the reciprocal lattice are an extension: a band-limited kernel summed over all periodic images.
+Frank, Chmiela, Müller & Unke, arXiv:2412.08541: plane waves on a Lebedev grid make the kernel sinc(ω r).
+Waves of the reciprocal lattice are an extension: a band-limited kernel summed over all periodic images.
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
 
-from so3k_md.errors import So3kError
 from so3k_md.nn.linear import MLP, Linear
 from so3k_md.nn.segment import segment_sum
+from so3k_md.nn.spherical import DegreeSum
 
-# Points of the Lebedev grid: its degree, and b_max up to which the sinc kernel is exact (Table S3 there).
-GRIDS = {
-    50: (11, 1.0 * math.pi),
-    86: (15, 2.0 * math.pi),
-    110: (17, 2.5 * math.pi),
-    146: (19, 3.0 * math.pi),
-    194: (23, 4.0 * math.pi),
-    230: (25, 4.5 * math.pi),
-    266: (27, 5.0 * math.pi),
-    302: (29, 5.5 * math.pi),
-    350: (31, 6.5 * math.pi),
-    434: (35, 7.5 * math.pi),
-    590: (41, 9.0 * math.pi),
-    770: (47, 11.0 * math.pi),
-    974: (53, 12.5 * math.pi),
-    5810: (131, 35.0 * math.pi),
-}
-
-
-class LebedevWaves(nn.Module):
-    """cos and sin of ω_k u_g·r, ω_k = linspace(0, b_max) / L_max, for one u of each pair ±u of a Lebedev grid.
-
-    With the weights of the grid Σ_g λ_g cos(ω u_g·r) = sinc(ω r) for r ≤ L_max.
-
-    Args:
-        n_frequencies: number of ω.
-        grid: points of the grid, a key of GRIDS.
-        reach: L_max, Å.
-        k_max: not used here.
-    """
-
-    directions: Tensor
-    frequencies: Tensor
-    amplitude: Tensor
-
-    def __init__(self, n_frequencies: int, grid: int, reach: float, k_max: float):
-        super().__init__()
-        from scipy.integrate import lebedev_rule  # here, for importing a local model shall not load scipy
-
-        degree, b_max = GRIDS[grid]
-        points, weights = (torch.from_numpy(array) for array in lebedev_rule(degree))
-        points = points.T
-        # of u and −u the one whose first coordinate that is not zero is positive
-        rounded = torch.round(points * 1e8)
-        sign = torch.sign(rounded[:, 0] * 4e20 + rounded[:, 1] * 2e10 + rounded[:, 2])
-        half = sign > 0
-        self.register_buffer("directions", points[half].contiguous())
-        self.register_buffer("amplitude", torch.sqrt(2.0 * weights[half] / weights.sum()))
-        self.register_buffer(
-            "frequencies", torch.linspace(0, b_max, n_frequencies, dtype=torch.float64) / reach
-        )
-        self.stretch = 1.0 / math.cos(_covering_angle(points))
-
-    def forward(self, r: Tensor, cell: Tensor, cell_of: Tensor) -> Tensor:
-        """Positions (atoms, 3), Å, to the waves (atoms, 2 directions, frequencies), float64."""
-        phase = (r @ self.directions.t())[:, :, None] * self.frequencies
-        waves = torch.cat([torch.cos(phase), torch.sin(phase)], dim=1)
-        return waves * torch.cat([self.amplitude, self.amplitude])[:, None]
-
-    def support(self, r: Tensor, group: Tensor, n_groups: int) -> Tensor:
-        """Largest u·r of each group along the directions and against them, (groups, 2 directions)."""
-        along = r @ self.directions.t()
-        both = torch.cat([along, -along], dim=1)
-        lowest = torch.full([n_groups, both.size(1)], -float("inf"), dtype=both.dtype, device=both.device)
-        return lowest.scatter_reduce(0, group[:, None].expand_as(both), both, "amax")
-
-    def diameter(self, support: Tensor) -> Tensor:
-        """An upper bound of the diameter of each group, some per cent above it, (groups,), Å."""
-        half = support.size(1) // 2
-        return (support[:, :half] + support[:, half:]).amax(1) * self.stretch
-
-
-class ReciprocalWaves(nn.Module):
-    """a_k(|G|) cos G·r and a_k(|G|) sin G·r for one G of each pair ±G of the reciprocal lattice, |G| < k_max.
-
-    Their products sum to (1/V) Σ_G a_k² exp(i G·(r − r')), a band-limited kernel of the distance summed over
-    all images (Poisson), so that the result is extensive, the same for every image of an atom, invariant under
-    rotation, and smooth when a G enters or leaves. The kernel at r = r' of an infinite cell is 1.
-
-    Args:
-        n_frequencies: number of kernels, bumps of |G| between 0 and k_max.
-        grid: not used here.
-        reach: not used here.
-        k_max: 1/Å.
-    """
-
-    centres: Tensor
-    scale: Tensor
-
-    def __init__(self, n_frequencies: int, grid: int, reach: float, k_max: float):
-        super().__init__()
-        self.k_max = k_max
-        self.width = k_max / n_frequencies
-        self.register_buffer("centres", torch.linspace(0, k_max, n_frequencies + 1, dtype=torch.float64)[:-1])
-        self.register_buffer("scale", torch.ones(n_frequencies, dtype=torch.float64))
-        k = torch.linspace(0, k_max, 20001, dtype=torch.float64)
-        at_zero = torch.trapezoid(self.bumps(k).square() * (k * k)[:, None], k, dim=0) / (2 * math.pi**2)
-        self.scale = at_zero.rsqrt()
-
-    def bumps(self, k: Tensor) -> Tensor:
-        """a_k(|G|), (waves…, frequencies)."""
-        bump = torch.exp(-0.5 * ((k[..., None] - self.centres) / self.width) ** 2)
-        x = (k / self.k_max).clamp(max=1.0)
-        return bump * self.scale * (0.5 + 0.5 * torch.cos(math.pi * x))[..., None]
-
-    def forward(self, r: Tensor, cell: Tensor, cell_of: Tensor) -> Tensor:
-        """Positions (atoms, 3), Å, in cells (cells, 3, 3) to the waves (atoms, 2 G, frequencies), float64."""
-        inverse = torch.linalg.inv(cell)
-        n = self.lattice(cell)
-        fractional = torch.bmm(r[:, None, :], inverse.index_select(0, cell_of)).squeeze(1)
-        phase = 2 * math.pi * fractional @ n.t()
-        g = 2 * math.pi * n @ inverse.transpose(1, 2)  # (cells, G, 3)
-        # a floor under |G| keeps the gradient of the length finite at G = 0
-        length = torch.sqrt((g * g).sum(2).clamp(min=1e-24))
-        multiplicity = torch.where((n == 0).all(1), 1.0, 2.0)
-        density = torch.sqrt(multiplicity / torch.linalg.det(cell).abs()[:, None])
-        amplitude = (density[:, :, None] * self.bumps(length)).index_select(0, cell_of)
-        waves = torch.cat([torch.cos(phase), torch.sin(phase)], dim=1)
-        return waves[:, :, None] * torch.cat([amplitude, amplitude], dim=1)
-
-    def lattice(self, cell: Tensor) -> Tensor:
-        """Whole numbers (G, 3), one of each pair ±n, of all G below k_max in any of the cells."""
-        with torch.no_grad():
-            reach = (self.k_max / (2 * math.pi) * torch.linalg.vector_norm(cell, dim=2)).amax(0)
-            count = torch.floor(reach).to(torch.int64)
-            a = torch.arange(0, int(count[0]) + 1, device=cell.device)
-            b = torch.arange(-int(count[1]), int(count[1]) + 1, device=cell.device)
-            c = torch.arange(-int(count[2]), int(count[2]) + 1, device=cell.device)
-            n = torch.cartesian_prod(a, b, c)
-            order = (n[:, 0] * b.numel() + n[:, 1]) * c.numel() + n[:, 2]
-            n = n[order >= 0].to(cell.dtype)
-            g = 2 * math.pi * n @ torch.linalg.inv(cell).transpose(1, 2)
-            inside = (torch.linalg.vector_norm(g, dim=2) < self.k_max).any(0)
-            return n[inside]
-
-    def support(self, r: Tensor, group: Tensor, n_groups: int) -> Tensor:
-        """Nothing to measure: every distance is within reach."""
-        return torch.zeros([n_groups, 0], dtype=r.dtype, device=r.device)
-
-    def diameter(self, support: Tensor) -> Tensor:
-        """Zero for each group: periodic kernels have no largest distance."""
-        return torch.zeros([support.size(0)], dtype=support.dtype, device=support.device)
-
-
-WAVES: dict[str, type[nn.Module]] = {"lebedev": LebedevWaves, "reciprocal": ReciprocalWaves}
+PAIRWISE = 256  # atoms of a group up to which pairs cost less than waves
 
 
 class EuclideanFastAttention(nn.Module):
     """Δx_i = MLP(Σ_j K_ij v_j), Δχ_i^(l) = b_l(x_i) Σ_j K_ij c_l(x_j) χ_j^(l) over all atoms j of the group.
 
-    K_ij = (D (1 + m))^(−1/2) Σ_d κ_d(r_ij) [q_d0 k_d0 + Σ_l q_dl k_dl χ_i^(l)·χ_j^(l)], q and k linear in x, κ_d the kernel of
-    the waves, m the width of χ. Nothing is ever held for pairs: Σ_j k_j ⊗ v_j is summed for each wave first.
+    K_ij = Σ_d κ_d(r_ij) [q_i0d k_j0d + Σ_l q_ild k_jld χ_i^(l)·χ_j^(l)] / sqrt(D (1 + m)), with q, k, v, b
+    and c linear in x, κ_d the kernel of the waves and m the width of χ. Large groups sum Σ_j k_j ⊗ v_j wave by
+    wave and hold nothing for pairs; the pairs of small ones cost less, with the same result.
 
     Args:
         features: F.
@@ -174,7 +29,7 @@ class EuclideanFastAttention(nn.Module):
         generator: of the initial weights.
     """
 
-    degree_of_component: Tensor
+    part_of_component: Tensor
 
     def __init__(
         self, features: int, degrees: list[int], width: int, values: int, generator: torch.Generator
@@ -186,26 +41,41 @@ class EuclideanFastAttention(nn.Module):
         self.value = Linear(features, values + len(degrees), generator)
         self.gate = Linear(features, len(degrees), generator)
         self.out = MLP(values, features, features, generator)
+        self.degree_sum = DegreeSum(degrees)
+        self.degrees = degrees
         component = [0] + [1 + k for k, l in enumerate(degrees) for _ in range(2 * l + 1)]
-        self.register_buffer("degree_of_component", torch.tensor(component))
+        self.register_buffer("part_of_component", torch.tensor(component))
+        self.parts = parts
+        self.pairwise = PAIRWISE
         self.width = width
         self.values = values
         self.scale = (width * len(component)) ** -0.5
 
-    def project(self, y: Tensor, chi: Tensor, waves: Tensor) -> Tensor:
-        """q or k of all components times the waves, (atoms, waves · components · D)."""
-        atoms = y.size(0)
-        components = torch.cat([torch.ones_like(chi[:, :1]), chi], dim=1)
-        y = y.view(atoms, y.size(1) // self.width, self.width).index_select(1, self.degree_of_component)
-        y = (y * components[:, :, None]).view(atoms, 1, components.size(1), self.width // 2, 2)
-        return (y * waves[:, :, None, :, None].to(y.dtype)).flatten(1)
+    def forward(
+        self, x: Tensor, chi: Tensor, waves: Tensor, group: Tensor, n_groups: int
+    ) -> tuple[Tensor, Tensor]:
+        """Messages (Δx, Δχ) to the atoms of groups that are all there."""
+        q, k, v = self.query(x) * self.scale, self.key(x), self.value_rows(x, chi)
+        waves = waves.to(x.dtype)
+        y = torch.zeros_like(v)
+        for rows, groups in blocks(group, n_groups):
+            shape = [groups.numel(), rows.numel() // groups.numel(), -1]
+            chi_block, wave_block = chi.index_select(0, rows), waves.index_select(0, rows)
+            q_block, k_block = q.index_select(0, rows), k.index_select(0, rows)
+            v_block = v.index_select(0, rows).view(shape)
+            if shape[1] <= self.pairwise:
+                found = torch.bmm(self.scores(q_block, k_block, chi_block, wave_block, shape), v_block)
+            else:
+                k_block = self.along_waves(k_block, chi_block, wave_block).view(shape)
+                q_block = self.along_waves(q_block, chi_block, wave_block).view(shape)
+                found = torch.bmm(q_block, torch.bmm(k_block.transpose(1, 2), v_block))
+            y = y.index_copy(0, rows, found.flatten(0, 1))
+        return self.messages(x, y)
 
     def sums(self, x: Tensor, chi: Tensor, waves: Tensor, group: Tensor, n_groups: int) -> Tensor:
-        """Σ_j k_j ⊗ v_j of each group, (groups, waves · components · D · (values + chi_width))."""
-        v = self.value(x)
-        chi_value = v[:, self.values :].index_select(1, self.degree_of_component[1:] - 1) * chi
-        v = torch.cat([v[:, : self.values], chi_value], dim=1)
-        k = self.project(self.key(x), chi, waves)
+        """Σ_j k_j ⊗ v_j of the atoms that are here, (groups, waves · (1 + m) · D · (values + m))."""
+        v = self.value_rows(x, chi)
+        k = self.along_waves(self.key(x), chi, waves.to(x.dtype))
         total = torch.zeros([n_groups, k.size(1) * v.size(1)], dtype=x.dtype, device=x.device)
         for rows, groups in blocks(group, n_groups):
             k_block = k.index_select(0, rows).view(groups.numel(), -1, k.size(1))
@@ -213,20 +83,53 @@ class EuclideanFastAttention(nn.Module):
             total = total.index_copy(0, groups, torch.bmm(k_block.transpose(1, 2), v_block).flatten(1))
         return total
 
-    def forward(
+    def read(
         self, x: Tensor, chi: Tensor, waves: Tensor, group: Tensor, sums: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Messages (Δx, Δχ) to the atoms from the sums of their groups."""
-        q = self.project(self.query(x) * self.scale, chi, waves)
+        """Messages (Δx, Δχ) to the atoms from the sums over whole groups."""
+        q = self.along_waves(self.query(x) * self.scale, chi, waves.to(x.dtype))
         width = self.values + chi.size(1)
-        sums = sums.view(sums.size(0), q.size(1), width)
         y = torch.zeros([x.size(0), width], dtype=x.dtype, device=x.device)
         for rows, groups in blocks(group, sums.size(0)):
             q_block = q.index_select(0, rows).view(groups.numel(), -1, q.size(1))
-            found = torch.bmm(q_block, sums.index_select(0, groups))
-            y = y.index_copy(0, rows, found.view(-1, width))
-        gate = self.gate(x).index_select(1, self.degree_of_component[1:] - 1)
-        return self.out(y[:, : self.values]), gate * y[:, self.values :]
+            found = torch.bmm(q_block, sums.index_select(0, groups).view(groups.numel(), -1, width))
+            y = y.index_copy(0, rows, found.flatten(0, 1))
+        return self.messages(x, y)
+
+    def value_rows(self, x: Tensor, chi: Tensor) -> Tensor:
+        """v_j and c_l(x_j) χ_j, (atoms, values + m)."""
+        v = self.value(x)
+        return torch.cat([v[:, : self.values], self.degree_sum.repeat(v[:, self.values :]) * chi], dim=1)
+
+    def messages(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(Δx, Δχ) from Σ_j K_ij v_j."""
+        return self.out(y[:, : self.values]), self.degree_sum.repeat(self.gate(x)) * y[:, self.values :]
+
+    def along_waves(self, y: Tensor, chi: Tensor, waves: Tensor) -> Tensor:
+        """q or k of every component of [1, χ] times every wave, (atoms, waves · (1 + m) · D)."""
+        components = torch.cat([torch.ones_like(chi[:, :1]), chi], dim=1)
+        y = y.view(-1, self.parts, self.width).index_select(1, self.part_of_component)
+        y = (y * components[:, :, None]).view(-1, 1, components.size(1), self.width // 2, 2)
+        return (y * waves[:, :, None, :, None]).flatten(1)
+
+    def scores(self, q: Tensor, k: Tensor, chi: Tensor, waves: Tensor, shape: list[int]) -> Tensor:
+        """K_ij of all pairs of groups of one size, (groups, atoms, atoms)."""
+        m, n = shape[0], shape[1]
+        channels = [m, n, self.parts, self.width // 2, 2]
+        waves = waves.view(m, n, -1, self.width // 2).permute(0, 3, 1, 2)
+        kernel = waves @ waves.transpose(2, 3)  # (groups, D / 2, atoms, atoms)
+        total = torch.zeros_like(kernel[:, 0])
+        q, k = q.view(channels).permute(0, 2, 3, 1, 4), k.view(channels).permute(0, 2, 3, 1, 4)
+        first = 0
+        for part in range(self.parts):
+            score = ((q[:, part] @ k[:, part].transpose(2, 3)) * kernel).sum(1)
+            if part > 0:
+                last = first + 2 * self.degrees[part - 1] + 1
+                chi_part = chi[:, first:last].view(m, n, -1)
+                score = score * torch.bmm(chi_part, chi_part.transpose(1, 2))
+                first = last
+            total = total + score
+        return total
 
 
 def blocks(group: Tensor, n_groups: int) -> list[tuple[Tensor, Tensor]]:
@@ -248,24 +151,3 @@ def blocks(group: Tensor, n_groups: int) -> list[tuple[Tensor, Tensor]]:
         if n > 0:
             found.append((rows[size_of_row == n], torch.nonzero(size == n)[:, 0]))
     return found
-
-
-def check_efa(grid: int, width: int) -> None:
-    """Refuse grids that are not in the table and odd widths.
-
-    Raises:
-        So3kError: names key, value and remedy.
-    """
-    if grid not in GRIDS:
-        raise So3kError(f"model.efa_grid = {grid} is impossible: choose one of {', '.join(map(str, GRIDS))}")
-    if width <= 0 or width % 2:
-        raise So3kError(f"model.efa_features = {width} is impossible: it must be even and positive")
-
-
-def _covering_angle(points: Tensor) -> float:
-    """The largest angle between any direction and the nearest of the points on the sphere."""
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(20000, 3, generator=generator, dtype=torch.float64)
-    directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
-    nearest = (directions @ points.T).amax(1).min()
-    return math.acos(float(nearest)) * 1.02

@@ -85,19 +85,21 @@ def group_pairs(groups: Groups, first: int, last: int) -> tuple[Tensor, Tensor]:
 
 
 def neighbourhoods(distance: Tensor, idx_i: Tensor, size: Tensor, kappa: float, p: int) -> Tensor:
-    """u_ij = n s_ij / κ, s_ij = exp(d_ij) / Σ_k exp(d_ik) over the others of the group; neighbours have u < 1.
+    """φ_χ(u_ij), u_ij = n s_ij / κ, s_ij = exp(d_ij) / Σ_k exp(d_ik) over the others k of the group.
 
-    The softmax rises with the distance: near atoms in SPHC space get the small values. Its maximum is taken
-    out before the exponential and cancels.
+    Neighbours have u < 1. The softmax rises with the distance: near atoms in SPHC space get the small values.
+    Its maximum is taken out before the exponential and cancels. Where an SPHC distance is zero the bare norm
+    has a kink; elsewhere φ_χ and its first two derivatives are continuous.
 
     Args:
         distance: d_ij / T of all ordered pairs of the groups, (pairs,).
         idx_i: centres, (pairs,) int64.
         size: n, atoms of the group of each centre, (centres,) int64.
         kappa: κ of χ_cut = κ / n.
+        p: order of the polynomial cutoff.
 
     Returns:
-        φ_χ(u_ij), the polynomial cutoff of order p, (pairs,).
+        (pairs,).
     """
     with torch.no_grad():
         peak = torch.zeros([size.numel()], dtype=distance.dtype, device=distance.device)

@@ -1,0 +1,161 @@
+"""Plane waves at the positions of atoms, of which Euclidean fast attention makes its kernels."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+# Points of the Lebedev grid: its degree, and b_max up to which the sinc kernel is exact (Table S3 there).
+GRIDS = {
+    50: (11, 1.0 * math.pi),
+    86: (15, 2.0 * math.pi),
+    110: (17, 2.5 * math.pi),
+    146: (19, 3.0 * math.pi),
+    194: (23, 4.0 * math.pi),
+    230: (25, 4.5 * math.pi),
+    266: (27, 5.0 * math.pi),
+    302: (29, 5.5 * math.pi),
+    350: (31, 6.5 * math.pi),
+    434: (35, 7.5 * math.pi),
+    590: (41, 9.0 * math.pi),
+    770: (47, 11.0 * math.pi),
+    974: (53, 12.5 * math.pi),
+    5810: (131, 35.0 * math.pi),
+}
+
+
+class LebedevWaves(nn.Module):
+    """cos and sin of ω_k u_g·r, ω_k = linspace(0, b_max) / L_max, one u of each pair ±u of a Lebedev grid.
+
+    With the weights of the grid Σ_g λ_g cos(ω u_g·r) = sinc(ω r) for r ≤ L_max.
+
+    Args:
+        n_frequencies: number of ω.
+        grid: points of the grid, a key of GRIDS.
+        reach: L_max, Å.
+        k_max: not used here.
+    """
+
+    directions: Tensor
+    frequencies: Tensor
+    amplitude: Tensor
+
+    def __init__(self, n_frequencies: int, grid: int, reach: float, k_max: float):
+        super().__init__()
+        from scipy.integrate import lebedev_rule  # here, for importing a local model shall not load scipy
+
+        degree, b_max = GRIDS[grid]
+        points, weights = (torch.from_numpy(array) for array in lebedev_rule(degree))
+        points = points.T
+        # of u and −u the one whose first coordinate that is not zero is positive
+        rounded = torch.round(points * 1e8)
+        sign = torch.sign(rounded[:, 0] * 4e20 + rounded[:, 1] * 2e10 + rounded[:, 2])
+        half = sign > 0
+        self.register_buffer("directions", points[half].contiguous())
+        self.register_buffer("amplitude", torch.sqrt(2.0 * weights[half] / weights.sum()))
+        self.register_buffer(
+            "frequencies", torch.linspace(0, b_max, n_frequencies, dtype=torch.float64) / reach
+        )
+        self.stretch = 1.0 / math.cos(_covering_angle(points))
+
+    def forward(self, r: Tensor, cell: Tensor, cell_of: Tensor) -> Tensor:
+        """Positions (atoms, 3), Å, to the waves (atoms, 2 directions, frequencies), float64."""
+        phase = (r @ self.directions.t())[:, :, None] * self.frequencies
+        waves = torch.cat([torch.cos(phase), torch.sin(phase)], dim=1)
+        return waves * torch.cat([self.amplitude, self.amplitude])[:, None]
+
+    def support(self, r: Tensor, group: Tensor, n_groups: int) -> Tensor:
+        """Largest u·r of each group along the directions and against them, (groups, 2 directions)."""
+        along = r @ self.directions.t()
+        both = torch.cat([along, -along], dim=1)
+        lowest = torch.full([n_groups, both.size(1)], -float("inf"), dtype=both.dtype, device=both.device)
+        return lowest.scatter_reduce(0, group[:, None].expand_as(both), both, "amax")
+
+    def diameter(self, support: Tensor) -> Tensor:
+        """An upper bound of the diameter of each group, some per cent above it, (groups,), Å."""
+        half = support.size(1) // 2
+        return (support[:, :half] + support[:, half:]).amax(1) * self.stretch
+
+
+class ReciprocalWaves(nn.Module):
+    """a_k(|G|) cos G·r and a_k(|G|) sin G·r for one G of each pair ±G of the reciprocal lattice, |G| < k_max.
+
+    Their products sum to (1/V) Σ_G a_k² exp(i G·(r − r')), a band-limited kernel of the distance summed over
+    all images (Poisson), so that the result is extensive, the same for every image of an atom, invariant
+    under rotation, and smooth when a G enters or leaves. The kernel at r = r' of an infinite cell is 1.
+
+    Args:
+        n_frequencies: number of kernels, bumps of |G| between 0 and k_max.
+        grid: not used here.
+        reach: not used here.
+        k_max: 1/Å.
+    """
+
+    centres: Tensor
+    scale: Tensor
+
+    def __init__(self, n_frequencies: int, grid: int, reach: float, k_max: float):
+        super().__init__()
+        self.k_max = k_max
+        self.width = k_max / n_frequencies
+        self.register_buffer("centres", torch.linspace(0, k_max, n_frequencies + 1, dtype=torch.float64)[:-1])
+        self.register_buffer("scale", torch.ones(n_frequencies, dtype=torch.float64))
+        k = torch.linspace(0, k_max, 20001, dtype=torch.float64)
+        at_zero = torch.trapezoid(self.bumps(k).square() * (k * k)[:, None], k, dim=0) / (2 * math.pi**2)
+        self.scale = at_zero.rsqrt()
+
+    def bumps(self, k: Tensor) -> Tensor:
+        """a_k(|G|), (waves…, frequencies)."""
+        bump = torch.exp(-0.5 * ((k[..., None] - self.centres) / self.width) ** 2)
+        x = (k / self.k_max).clamp(max=1.0)
+        return bump * self.scale * (0.5 + 0.5 * torch.cos(math.pi * x))[..., None]
+
+    def forward(self, r: Tensor, cell: Tensor, cell_of: Tensor) -> Tensor:
+        """Positions (atoms, 3), Å, in cells (cells, 3, 3) to the waves (atoms, 2 G, frequencies), float64."""
+        inverse = torch.linalg.inv(cell)
+        n = self.lattice(cell)
+        fractional = torch.bmm(r[:, None, :], inverse.index_select(0, cell_of)).squeeze(1)
+        phase = 2 * math.pi * fractional @ n.t()
+        g = 2 * math.pi * n @ inverse.transpose(1, 2)  # (cells, G, 3)
+        # a floor under |G| keeps the gradient of the length finite at G = 0
+        length = torch.sqrt((g * g).sum(2).clamp(min=1e-24))
+        multiplicity = torch.where((n == 0).all(1), 1.0, 2.0)
+        density = torch.sqrt(multiplicity / torch.linalg.det(cell).abs()[:, None])
+        amplitude = (density[:, :, None] * self.bumps(length)).index_select(0, cell_of)
+        waves = torch.cat([torch.cos(phase), torch.sin(phase)], dim=1)
+        return waves[:, :, None] * torch.cat([amplitude, amplitude], dim=1)
+
+    def lattice(self, cell: Tensor) -> Tensor:
+        """Whole numbers (G, 3), one of each pair ±n, of all G below k_max in any of the cells."""
+        with torch.no_grad():
+            reach = (self.k_max / (2 * math.pi) * torch.linalg.vector_norm(cell, dim=2)).amax(0)
+            count = torch.floor(reach).to(torch.int64)
+            a = torch.arange(0, int(count[0]) + 1, device=cell.device)
+            b = torch.arange(-int(count[1]), int(count[1]) + 1, device=cell.device)
+            c = torch.arange(-int(count[2]), int(count[2]) + 1, device=cell.device)
+            n = torch.cartesian_prod(a, b, c)
+            order = (n[:, 0] * b.numel() + n[:, 1]) * c.numel() + n[:, 2]
+            n = n[order >= 0].to(cell.dtype)
+            g = 2 * math.pi * n @ torch.linalg.inv(cell).transpose(1, 2)
+            inside = (torch.linalg.vector_norm(g, dim=2) < self.k_max).any(0)
+            return n[inside]
+
+    def support(self, r: Tensor, group: Tensor, n_groups: int) -> Tensor:
+        """Nothing to measure: every distance is within reach."""
+        return torch.zeros([n_groups, 0], dtype=r.dtype, device=r.device)
+
+    def diameter(self, support: Tensor) -> Tensor:
+        """Zero for each group: periodic kernels have no largest distance."""
+        return torch.zeros([support.size(0)], dtype=support.dtype, device=support.device)
+
+
+def _covering_angle(points: Tensor) -> float:
+    """The largest angle between any direction and the nearest of the points on the sphere."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(20000, 3, generator=generator, dtype=torch.float64)
+    directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+    nearest = (directions @ points.T).amax(1).min()
+    return math.acos(float(nearest)) * 1.02
+
+
+WAVES: dict[str, type[nn.Module]] = {"lebedev": LebedevWaves, "reciprocal": ReciprocalWaves}
