@@ -7,7 +7,7 @@ from torch import Tensor
 def unwrap(positions: Tensor, cell: Tensor, pbc: Tensor, parent: Tensor) -> Tensor:
     """Positions r' = r + S · cell in which each atom is at the nearest image of its parent.
 
-    S_i = s_i + S_parent(i), where s_i are the whole numbers that make r_i − r_parent(i) + s_i · cell shortest.
+    S_i = s_i + S_parent(i), s_i the whole numbers for which r_i − r_parent(i) + s_i · cell is shortest.
     Roots stay where they are, so a tree that is whole comes back unchanged to the last bit.
 
     Args:
@@ -51,7 +51,8 @@ def nearest_images(vectors: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
     lowest = heights.masked_fill(~pbc, torch.inf).min()
     doubtful = torch.nonzero(lengths >= 0.5 * lowest)[:, 0]
     if doubtful.numel() > 0:
-        most = torch.floor(lengths.max() / heights + 0.5).to(torch.int64) * pbc
+        longest = lengths.index_select(0, doubtful).max()
+        most = torch.floor(longest / heights + 0.5).to(torch.int64) * pbc
         ranges = [torch.arange(-int(m), int(m) + 1, device=cell.device) for m in most]
         images = torch.cartesian_prod(ranges[0], ranges[1], ranges[2]).to(cell.dtype)
         candidates = rounded.index_select(0, doubtful)[:, None, :] + images @ cell

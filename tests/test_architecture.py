@@ -20,13 +20,14 @@ ROOT = Path(__file__).parents[1]
 # module, whose files may import each other.
 FLOORS = (
     "errors",
-    "files units graph verlet",
+    "files units graph verlet unwrap",
     "nn.activation nn.segment",
     "nn.linear nn.spherical nn.radial",
     "nn.embedding nn.readout nn.attention nn.interaction",
     "nn.layer",
-    "model forces neighbors config",
-    "checkpoint",
+    "model forces pairs config",
+    "groups",
+    "checkpoint neighbors",
     "export data analysis",
     "evaluate train engines",
     "cli",
@@ -46,8 +47,8 @@ HEAVY = {
     "matplotlib": "analysis train evaluate",
     "h5py": "analysis",
     "tensorboard": "train",
-    "ase": "data engines evaluate neighbors export cli demo",
-    "vesin": "neighbors",
+    "ase": "data engines evaluate export cli demo",
+    "vesin": "pairs",
 }
 
 FOLDERS = {"so3k_md": ROOT / "so3k_md", "so3k_md.export": ROOT / "export"}

@@ -9,22 +9,38 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.geometry import complete_cell
 from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from so3k_md.checkpoint import load, parse_device, parse_dtype
-from so3k_md.errors import So3kError
+from so3k_md.errors import So3kError, readable
 from so3k_md.export.contract import check_elements
 from so3k_md.forces import evaluate
 from so3k_md.graph import Graph
+from so3k_md.groups import (
+    MAX_GROUP,
+    Unwrapper,
+    check_axes,
+    check_group_sizes,
+    check_mode,
+    resolve_groups,
+    warn_of_all,
+)
 from so3k_md.model import set_dtype
-from so3k_md.neighbors import neighbor_pairs
+from so3k_md.neighbors import lattice_rows
+from so3k_md.pairs import neighbor_pairs
 from so3k_md.verlet import SKIN, VerletList
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class So3kCalculator(Calculator):
     """Energy, forces, stress and energies of atoms in eV and Å.
 
-    The stress is −virial / volume, for structures with a volume and a periodic axis.
+    The stress is −virial / volume, for structures with a volume and a periodic axis. Attention beyond the
+    cutoff acts within groups, whole numbers in `atoms.arrays["group"]`; molecules may come broken over the
+    boundary.
 
     Args:
         model: a checkpoint, an exported file, the name of a shipped model, or a model.
@@ -32,6 +48,9 @@ class So3kCalculator(Calculator):
         dtype: precision of the parameters, float32 or float64; None keeps the model's. A model that is given
             as an object is converted in place.
         skin: of the neighbour list, Å; 0 makes a new list for every step.
+        groups: for non-local models. auto: the array `group`, without which an open structure is one group;
+            all: every structure is one group, its atoms in the images given.
+        max_group: largest group that a model of the kind sphc accepts, atoms.
         **kwargs: of `ase.calculators.calculator.Calculator`.
     """
 
@@ -43,6 +62,8 @@ class So3kCalculator(Calculator):
         device: str = "cpu",
         dtype: torch.dtype | str | None = None,
         skin: float = SKIN,
+        groups: str = "auto",
+        max_group: int = MAX_GROUP,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -56,7 +77,13 @@ class So3kCalculator(Calculator):
                 set_dtype(self.model, parse_dtype(dtype))
         else:
             self.model = load(model, device, dtype)
+        check_mode(groups)
+        if groups == "all" and self.model.nonlocal_kind != "none":
+            warn_of_all()
+        self.groups = groups
+        self.max_group = max_group
         self.pairs = VerletList(search, self.model.cutoff, skin)
+        self.whole = Unwrapper()
 
     def calculate(
         self,
@@ -66,7 +93,9 @@ class So3kCalculator(Calculator):
     ) -> None:
         """Everything at once: forces and stress come from the same gradient."""
         super().calculate(atoms, properties, system_changes)
-        result = evaluate(self.model, self.graph(self.atoms), 1)
+        graph = self.graph(self.atoms)
+        with readable("the structure"):
+            result = evaluate(self.model, graph, 1)
         self.results = {
             "energy": result.energy.item(),
             "free_energy": result.energy.item(),
@@ -85,9 +114,33 @@ class So3kCalculator(Calculator):
         cell = np.where(periodic, atoms.cell, complete_cell(np.where(periodic, atoms.cell, 0.0)))
         positions = torch.tensor(atoms.positions, dtype=torch.float64)
         vectors, idx_i, idx_j = self.pairs(positions, torch.tensor(cell), torch.tensor(atoms.pbc))
-        species = torch.tensor(atoms.numbers, dtype=torch.int64, device=self.device)
-        to = self.device
-        return Graph(species, vectors.to(to), idx_i.to(to), idx_j.to(to), torch.zeros_like(species))
+        species = torch.tensor(atoms.numbers, dtype=torch.int64)
+        group, unwrapped = self.grouped(atoms)
+        graph = Graph(
+            species=species,
+            vectors=vectors,
+            idx_i=idx_i,
+            idx_j=idx_j,
+            frame=torch.zeros_like(species),
+            positions=torch.tensor(unwrapped, dtype=torch.float64),
+            group=torch.from_numpy(group),
+            cell=torch.from_numpy(lattice_rows(atoms.cell.array, atoms.pbc))[None],
+        )
+        return Graph(*(tensor.to(self.device) for tensor in graph))
+
+    def grouped(self, atoms: Atoms) -> tuple[Ints, Floats]:
+        """The group of each atom (n,), and positions (n, 3), Å, in which groups are whole."""
+        if self.model.nonlocal_kind == "none":
+            return np.zeros(len(atoms), dtype=np.int64), atoms.positions
+        check_axes(self.model, atoms.pbc, "the structure")
+        if self.groups == "all":
+            group = np.zeros(len(atoms), dtype=np.int64)
+            check_group_sizes(group, self.model, self.max_group)
+            return group, atoms.positions
+        named = atoms.arrays.get("group")
+        group = resolve_groups(named, len(atoms), atoms.pbc.any(), "auto", "the structure")
+        check_group_sizes(group if named is None else named, self.model, self.max_group)
+        return group, self.whole(atoms.positions, atoms.cell.array, atoms.pbc, group, atoms.numbers)
 
 
 def search(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from openmm import app, unit
 from openmm.app.internal.unitcell import reducePeriodicBoxVectors
 
 from so3k_md.errors import So3kError
-from so3k_md.neighbors import neighbor_pairs
+from so3k_md.pairs import neighbor_pairs
 from so3k_md.units import NM_IN_ANGSTROM
 
 BOND_STRETCH = 1.2  # a pair closer than this times the sum of its covalent radii is bonded

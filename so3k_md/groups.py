@@ -1,0 +1,268 @@
+"""Groups: the atoms within which attention acts beyond the cutoff, each made whole over the boundary."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.pairs import full_rank, heights, neighbor_pairs
+from so3k_md.unwrap import unwrap
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MODES = ("auto", "all")
+MAX_GROUP = 10_000  # atoms of a group that sphc accepts unasked: 1e8 pairs a layer
+FAR_NUMBERS = 6  # numbers that the gradient holds for a far pair, in units of F (measured)
+LINK = 3.0  # Å; longer than bonds, so that links up to here connect nearly every molecule
+GROWTH = 0.5  # Å; a bond that grows by more is no longer one
+
+
+def check_mode(groups: str) -> None:
+    """Refuse what is neither auto nor all.
+
+    Raises:
+        So3kError: names the value.
+    """
+    if groups not in MODES:
+        raise So3kError(f"groups = {groups!r} is unknown: choose auto or all")
+
+
+def resolve_groups(array: ArrayLike | None, n_atoms: int, periodic: bool, groups: str, where: str) -> Ints:
+    """The group of each atom, numbered from 0.
+
+    auto: atoms with equal numbers in `array` are a group; without it an open structure is one group. all: the
+    whole structure is one group.
+
+    Args:
+        array: whole numbers (n_atoms,), or None.
+        n_atoms: number of atoms.
+        periodic: whether any axis is.
+        groups: auto or all.
+        where: what to call the structure in messages.
+
+    Returns:
+        (n_atoms,).
+
+    Raises:
+        So3kError: a periodic structure without groups, or groups that are not one whole number for each atom.
+    """
+    check_mode(groups)
+    if groups == "all":
+        warn_of_all()
+    elif array is not None:
+        return _numbered(np.asarray(array), n_atoms, where)
+    elif periodic:
+        raise So3kError(
+            f"{where}: is periodic, and nothing says which atoms form a group of the non-local attention: "
+            "number the molecules in the array `group` (atoms.arrays['group'], or key group of an npz file), "
+            "or choose groups: all"
+        )
+    return np.zeros(n_atoms, dtype=np.int64)
+
+
+def warn_of_all() -> None:
+    """Say what one group of all atoms means."""
+    warnings.warn(
+        "groups: all makes one group of all atoms: unless the model is efa with reciprocal waves, its energy "
+        "is then neither extensive nor separable, and in a periodic structure it depends on which image of "
+        "each atom is given",
+        So3kWarning,
+        stacklevel=3,
+    )
+
+
+def check_axes(model: Any, pbc: ArrayLike, where: str) -> None:
+    """Refuse open axes where the waves of a model are those of the lattice.
+
+    Args:
+        model: eager or exported.
+        pbc: which axes are periodic (3,).
+        where: what to call the structure in messages.
+
+    Raises:
+        So3kError: names the structure and the remedy.
+    """
+    if model.nonlocal_kind == "efa" and model.far_reach == 0 and not np.all(pbc):
+        raise So3kError(
+            f"{where}: has an open axis, and the model's waves are those of a periodic box (efa_waves: "
+            "reciprocal): give it a cell and pbc along all axes, or use a model with efa_waves: lebedev"
+        )
+
+
+def check_group_sizes(group: ArrayLike, model: Any, max_group: int = MAX_GROUP) -> None:
+    """Refuse groups whose quadratic cost in an sphc model is hardly meant; other models accept any.
+
+    Args:
+        group: whole numbers, equal within a group (atoms,).
+        model: eager or exported.
+        max_group: largest group, atoms.
+
+    Raises:
+        So3kError: names the group, its size and cost, and the remedy.
+    """
+    if model.nonlocal_kind != "sphc":
+        return
+    numbers, sizes = np.unique(np.asarray(group), return_counts=True)
+    n = int(sizes.max())
+    if n > max_group:
+        width = next(model.parameters()).element_size()
+        gib = max(n, model.tile) * FAR_NUMBERS * model.features * width / 2**30
+        raise So3kError(
+            f"group {numbers[sizes.argmax()]} has {n} atoms, more than max_group = {max_group}: attention in "
+            f"it takes {n * (n - 1):.1e} pairs a layer, {gib:.1g} GiB of them at a time; raise max_group if "
+            "that is meant, make a group of each molecule, or use a model with nonlocal: efa"
+        )
+
+
+def spanning_tree(positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, group: ArrayLike) -> Ints:
+    """The shortest links between nearest images that connect each group: the atom before each in its tree.
+
+    The root of a tree is the first atom of its group and its own parent. A molecule that touches its own
+    image is told from it by its bonds, the shorter links.
+
+    Args:
+        positions: in any image, (n, 3), Å.
+        cell: rows are the lattice vectors, (3, 3), Å.
+        pbc: which axes are periodic (3,).
+        group: equal within a group (n,).
+
+    Returns:
+        (n,), for `unwrap`.
+
+    Raises:
+        So3kError: a position or the cell is not usable.
+    """
+    from scipy.sparse import csr_array  # here, for local models need no scipy
+    from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+
+    points = np.asarray(positions, dtype=np.float64)
+    lattice, periodic = full_rank(cell, pbc)
+    _, roots, number = np.unique(np.asarray(group), return_index=True, return_inverse=True)
+    n = len(number)
+    i, j, lengths = _short_links(points, lattice, periodic, number)
+    # a node above all roots makes one tree of all; no weight is zero, which would be no link
+    weights = np.concatenate([1.0 + lengths, np.ones(len(roots))])
+    ends = np.concatenate([i, np.full(len(roots), n)]), np.concatenate([j, roots])
+    forest = minimum_spanning_tree(csr_array((weights, ends), shape=(n + 1, n + 1)))
+    parent = breadth_first_order(forest, n, directed=False)[1][:n].astype(np.int64)
+    parent[roots] = roots
+    torn = np.unique(number[parent < 0])
+    if len(torn):
+        order = np.argsort(number, kind="stable")
+        members = np.split(order, np.cumsum(np.bincount(number))[:-1])
+        for rows in (members[k] for k in torn):
+            parent[rows] = rows[_long_tree(points[rows], lattice, periodic)]
+    return parent
+
+
+def make_whole(positions: Floats, cell: ArrayLike | None, pbc: ArrayLike, parent: Ints) -> Floats:
+    """`unwrap` for arrays and any cell.
+
+    Args:
+        positions: in any image, (n, 3), Å.
+        cell: rows are the lattice vectors, (3, 3), Å.
+        pbc: which axes are periodic (3,).
+        parent: as `spanning_tree` gives it (n,).
+    """
+    lattice, periodic = full_rank(cell, pbc)
+    arrays = positions, lattice, periodic, parent
+    return unwrap(*(torch.from_numpy(np.array(array)) for array in arrays)).numpy()
+
+
+class Unwrapper:
+    """Makes the groups of a structure whole, step after step.
+
+    The tree of links is kept while atoms and groups are the same, no link has grown by GROWTH, and none is as
+    long as half the smallest height of the cell, from where on another image of its atom may be the nearest.
+    """
+
+    def __init__(self) -> None:
+        self.builds = 0  # how often the links were made
+        self.structure: list[NDArray[Any]] = []
+        self.parent = np.zeros(0, dtype=np.int64)
+        self.lengths = np.zeros(0)
+
+    def __call__(
+        self, positions: Floats, cell: ArrayLike | None, pbc: ArrayLike, group: Ints, numbers: Ints
+    ) -> Floats:
+        """Positions in which each group lies in one image, (n, 3), Å.
+
+        Args:
+            positions: in any image, (n, 3), Å.
+            cell: rows are the lattice vectors, (3, 3), Å.
+            pbc: which axes are periodic (3,).
+            group: equal within a group (n,).
+            numbers: atomic numbers (n,).
+
+        Raises:
+            So3kError: a position or the cell is not usable.
+        """
+        lattice, periodic = full_rank(cell, pbc)
+        if not periodic.any():
+            return positions
+        structure = [np.array(array) for array in (group, numbers, periodic)]
+        if self.structure and all(map(np.array_equal, structure, self.structure)):
+            whole = make_whole(positions, lattice, periodic, self.parent)
+            lengths = np.linalg.norm(whole - whole[self.parent], axis=1)
+            longest = 0.5 * heights(lattice)[periodic].min()
+            if (lengths < longest).all() and (lengths < self.lengths + GROWTH).all():
+                return whole
+        self.builds += 1
+        self.structure = structure
+        self.parent = spanning_tree(positions, lattice, periodic, group)
+        whole = make_whole(positions, lattice, periodic, self.parent)
+        self.lengths = np.linalg.norm(whole - whole[self.parent], axis=1)
+        return whole
+
+
+def _numbered(values: NDArray[Any], n_atoms: int, where: str) -> Ints:
+    """Whole numbers as 0 … m − 1 in their order, or a refusal."""
+    if values.shape != (n_atoms,):
+        raise So3kError(
+            f"{where}: group has shape {values.shape}, expected ({n_atoms},): give each atom one whole number"
+        )
+    if values.dtype.kind not in "iuf":
+        raise So3kError(f"{where}: group holds {str(values[0])[:40]!r}: give each atom a whole number")
+    bad = np.flatnonzero(~np.isfinite(values) | (values != np.round(values)))
+    if len(bad):
+        raise So3kError(
+            f"{where}: group of atom {bad[0]} is {values[bad[0]]}: give each atom a whole number, the same "
+            "within a molecule"
+        )
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+
+
+def _short_links(
+    points: Floats, lattice: Floats, periodic: NDArray[np.bool_], number: Ints
+) -> tuple[Ints, Ints, Floats]:
+    """Pairs i < j of a group no longer than LINK, each once, with the length of its nearest image."""
+    i, j, shifts = neighbor_pairs(points, lattice, periodic, LINK)
+    inside = np.flatnonzero((i < j) & (number[i] == number[j]))
+    i, j, shifts = i[inside], j[inside], shifts[inside]
+    lengths = np.linalg.norm(points[j] - points[i] + shifts @ lattice, axis=1)
+    pair = i * len(points) + j
+    order = np.lexsort((lengths, pair))
+    nearest = order[np.unique(pair[order], return_index=True)[1]]
+    return i[nearest], j[nearest], lengths[nearest]
+
+
+def _long_tree(points: Floats, lattice: Floats, periodic: NDArray[np.bool_]) -> Ints:
+    """Parents in a minimum spanning tree of far atoms by Prim's algorithm, without a table of pairs."""
+    inverse = np.linalg.inv(lattice)
+    parent = np.zeros(len(points), dtype=np.int64)
+    shortest = np.full(len(points), np.inf)
+    outside = np.ones(len(points), dtype=bool)
+    newest = 0
+    for _ in points:
+        outside[newest] = False
+        vectors = points - points[newest]
+        vectors -= (np.round(vectors @ inverse) * periodic) @ lattice
+        lengths = np.einsum("ij,ij->i", vectors, vectors)
+        closer = outside & (lengths < shortest)
+        shortest[closer], parent[closer] = lengths[closer], newest
+        newest = int(np.argmin(np.where(outside, shortest, np.inf)))
+    return parent

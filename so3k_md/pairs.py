@@ -1,0 +1,97 @@
+"""Pair search on the CPU: every pair and every image within a distance, for any cell."""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from vesin import NeighborList
+
+from so3k_md.errors import So3kError
+from so3k_md.verlet import wrap
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+FARTHEST = 1e7  # Å; float64 resolves 2e-9 Å there, farther out forces lose their digits
+THINNEST = 0.1  # Å; a thinner periodic cell is a mistake of units and has millions of images
+
+
+def neighbor_pairs(
+    positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, cutoff: float
+) -> tuple[Ints, Ints, Ints]:
+    """Full list of pairs with |r_j + shift @ cell - r_i| <= cutoff, both directions and all images.
+
+    Boxes may be smaller than the cutoff, atoms may lie in any image, and each axis is periodic or not.
+
+    Args:
+        positions: (n, 3), Å.
+        cell: rows are the lattice vectors (3, 3), Å; rows of axes that are not periodic are not used.
+        pbc: which axes are periodic (3,).
+        cutoff: Å.
+
+    Returns:
+        idx_i, idx_j (pairs,) and shifts (pairs, 3), whole lattice vectors.
+
+    Raises:
+        So3kError: a position or the cell is not usable.
+    """
+    points = _finite(positions)
+    lattice, periodic = full_rank(cell, pbc)
+    r, box, pbc_ = (torch.tensor(np.ascontiguousarray(array)) for array in (points, lattice, periodic))
+    wrapped, images = (tensor.numpy() for tensor in wrap(r, box, pbc_, cutoff))
+    search = NeighborList(cutoff=cutoff, full_list=True)
+    i, j, shifts = search.compute(wrapped, lattice, periodic, "ijS")
+    idx_i, idx_j = i.astype(np.int64), j.astype(np.int64)
+    image = images.astype(np.int64)
+    # the list was made of wrapped atoms: r_j - image_j @ cell = wrapped_j
+    total = shifts.astype(np.int64) + image[idx_i] - image[idx_j]
+    return idx_i, idx_j, total
+
+
+def full_rank(cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+    """The lattice, with unit vectors at right angles to all others in the rows of open axes, and the flags.
+
+    Args:
+        cell: rows are the lattice vectors, (3, 3), Å; None where no axis is periodic.
+        pbc: which axes are periodic (3,).
+
+    Raises:
+        So3kError: the cell is not finite, flat along a periodic axis, or very thin.
+    """
+    periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
+    rows = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64)
+    if rows.shape != (3, 3):
+        raise So3kError(f"the cell has shape {rows.shape}: give three lattice vectors as rows, in Å")
+    vectors = rows[periodic]
+    if not np.isfinite(vectors).all():
+        raise So3kError(f"the cell {rows.tolist()} is not finite: correct it, or set pbc to F F F")
+    lattice = np.zeros((3, 3))
+    lattice[periodic] = vectors
+    # right singular vectors beyond the rank span what no lattice vector reaches
+    _, widths, axes = np.linalg.svd(vectors, full_matrices=True)
+    lattice[~periodic] = axes[len(vectors) :]
+    if len(widths) and widths[-1] < 1e-6 * widths[0] or not widths.all():
+        raise So3kError(
+            f"the cell {rows.tolist()} has no extent along a periodic axis: "
+            "correct the lattice vectors (Å) or the pbc flags"
+        )
+    thinnest = heights(lattice).min()
+    if thinnest < THINNEST:
+        raise So3kError(f"the cell is {thinnest:.3g} Å thin: lattice vectors must be in Å")
+    return lattice, periodic
+
+
+def heights(lattice: Floats) -> Floats:
+    """Distances between opposite faces of a cell of full rank, (3,), Å."""
+    return 1.0 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
+
+
+def _finite(positions: ArrayLike) -> Floats:
+    """Positions as an array (n, 3), or a refusal that names the atom."""
+    points = np.asarray(positions, dtype=np.float64).reshape(-1, 3)
+    bad = np.flatnonzero(~(np.abs(points) < FARTHEST).all(axis=1))
+    if len(bad):
+        raise So3kError(
+            f"atom {bad[0]} is at {points[bad[0]].tolist()} Å: coordinates must be finite and below "
+            f"{FARTHEST:.0e} Å; check the input, or the time step if this is a simulation"
+        )
+    return points
