@@ -8,18 +8,22 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from vesin_torch import NeighborList
 
 from so3k_md.errors import So3kError
 from so3k_md.export.contract import check_elements
-from so3k_md.forces import edge_gradient, pair_forces
+from so3k_md.forces import pair_forces
 from so3k_md.graph import Graph
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
+from so3k_md.unwrap import unwrap
 from so3k_md.verlet import SKIN, VerletList, wrap
 
 ERROR_TAG = "[so3k]"
+LONGEST_LINK = 0.45  # of the thinnest box height; up to one half, less what a link grows in a step
 
 
 class PairSearch(nn.Module):
@@ -54,14 +58,20 @@ class OpenMMModule(nn.Module):
         n_particles: number of OpenMM's particles; others get no force.
         periodic: whether a box comes with the positions.
         skin: of the Verlet list, Å.
+        group: of each atom, from 0, within which attention reaches beyond the cutoff (atoms,).
+        parent: the atom to which each is linked, so that groups can be made whole (atoms,); None to take
+            the images as they come.
     """
 
     cutoff: float
     elements: list[int]
     metadata: str
     format_version: int
+    nonlocal_kind: str
     species: Tensor
     frame: Tensor
+    group: Tensor
+    parent: Tensor
     rows: Tensor
     pbc: Tensor
     open_cell: Tensor
@@ -74,6 +84,8 @@ class OpenMMModule(nn.Module):
         n_particles: int,
         periodic: bool,
         skin: float,
+        group: Sequence[int],
+        parent: Sequence[int] | None,
     ):
         super().__init__()
         # TorchForce hands on attributes but not the extra files of an artefact
@@ -81,7 +93,10 @@ class OpenMMModule(nn.Module):
         self.elements = model.elements
         self.metadata = model.metadata
         self.format_version = model.format_version
+        self.nonlocal_kind = model.nonlocal_kind
         self.periodic = periodic
+        self.make_whole = parent is not None
+        self.longest_link = LONGEST_LINK
         self.n_particles = n_particles
         self.nm = NM_IN_ANGSTROM
         self.energy_unit = EV_IN_KJ_MOL
@@ -90,6 +105,8 @@ class OpenMMModule(nn.Module):
         self.pairs = VerletList(PairSearch(model.cutoff + skin), model.cutoff, skin)
         self.register_buffer("species", torch.tensor(numbers, dtype=torch.int64))
         self.register_buffer("frame", torch.zeros(len(numbers), dtype=torch.int64))
+        self.register_buffer("group", torch.tensor(group, dtype=torch.int64))
+        self.register_buffer("parent", torch.tensor(parent or [], dtype=torch.int64))
         self.register_buffer("rows", torch.tensor(rows, dtype=torch.int64))
         self.register_buffer("pbc", torch.full((3,), periodic))
         self.register_buffer("open_cell", torch.eye(3, dtype=torch.float64))
@@ -109,15 +126,18 @@ class OpenMMModule(nn.Module):
             if box is not None:
                 cell = box.to(device, torch.float64) * self.nm
             vectors, idx_i, idx_j = self.pairs(mine, cell, self.pbc)
-        vectors.requires_grad_()
-        energies = self.model(Graph(self.species, vectors, idx_i, idx_j, self.frame))
-        gradient = edge_gradient(energies, vectors, False)
+            if self.make_whole:
+                mine = unwrap(mine, cell, self.pbc, self.parent)
+                check_links(mine, self.parent, cell, self.longest_link, self.rows)
+            lattice = (cell * self.pbc).unsqueeze(0)
+        graph = Graph(self.species, vectors, idx_i, idx_j, self.frame, mine, self.group, lattice)
+        slopes = self.model.gradient(graph)
         with torch.no_grad():
+            pulls = pair_forces(slopes.vectors, idx_i, idx_j, self.rows.size(0)) - slopes.positions
             forces = torch.zeros((self.n_particles, 3), dtype=torch.float64, device=device)
-            forces[self.rows] = pair_forces(gradient, idx_i, idx_j, self.rows.size(0)) * self.force_unit
-            return energies.sum() * self.energy_unit, forces.to(
-                positions.device, positions.dtype
-            ).contiguous()
+            forces[self.rows] = pulls * self.force_unit
+            energy = slopes.energies.sum() * self.energy_unit
+            return energy, forces.to(positions.device, positions.dtype).contiguous()
 
 
 def check_finite(positions: Tensor, rows: Tensor) -> None:
@@ -125,7 +145,33 @@ def check_finite(positions: Tensor, rows: Tensor) -> None:
     if not bool(torch.isfinite(positions).all()):
         bad = torch.nonzero(~torch.isfinite(positions).all(1))[0]
         particle = int(rows[bad].item())
-        raise RuntimeError(f"[so3k] the position of particle {particle} is not a finite number")
+        raise RuntimeError(
+            f"[so3k] the position of particle {particle} is not a finite number: minimise first, take a "
+            "shorter time step, or check the model"
+        )
+
+
+def check_links(positions: Tensor, parent: Tensor, cell: Tensor, longest: float, rows: Tensor) -> None:
+    """Stop where a link that makes a group whole might as well lead to another image of its atom.
+
+    Args:
+        positions: of whole groups, (atoms, 3), Å.
+        parent: other end of the link of each atom, (atoms,).
+        cell: (3, 3), Å.
+        longest: link that is allowed, as a share of the smallest height of the cell.
+        rows: what the atoms are called in the message, (atoms,).
+    """
+    links = torch.linalg.vector_norm(positions - positions.index_select(0, parent), dim=1)
+    height = 1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell), dim=0).max()
+    if bool(links.max() > longest * height):
+        atom = links.argmax()
+        first, second = int(rows[atom].item()), int(rows[parent[atom]].item())
+        length, limit = float(links[atom].item()), float(longest * height.item())
+        raise RuntimeError(
+            f"[so3k] particles {first} and {second}, linked in one group of the non-local attention, are "
+            f"{length} Angstrom apart, {limit} at most are allowed in this box: a bond has broken or the "
+            "group drifts apart; take a larger box, or a group for each bonded molecule"
+        )
 
 
 def script_for_openmm(
@@ -135,6 +181,8 @@ def script_for_openmm(
     n_particles: int | None = None,
     periodic: bool = False,
     skin: float = SKIN,
+    group: ArrayLike | None = None,
+    parent: ArrayLike | None = None,
 ) -> torch.jit.ScriptModule:
     """The module that a TorchForce (with `setOutputsForces(True)`) or a PythonForce calls.
 
@@ -145,9 +193,12 @@ def script_for_openmm(
         n_particles: number of OpenMM's particles; `len(numbers)` by default.
         periodic: whether forward gets a box.
         skin: of the Verlet list, Å.
+        group: whole numbers, equal within the groups of a non-local model (atoms,); one group by default.
+        parent: for a non-local model in a box, trees of short links that hold the groups together: the atom
+            before each, a root being its own (atoms,).
 
     Raises:
-        So3kError: an element that the model does not know, or numbers and rows that do not fit.
+        So3kError: an element that the model does not know; numbers, rows, groups or links that do not fit.
     """
     # the CPU has no fuser, but would look for fusions during the first steps, for seconds
     torch.jit.set_fusion_strategy([])
@@ -158,11 +209,52 @@ def script_for_openmm(
     check_rows(rows, len(numbers), n_particles)
     elements: Any = model.elements
     check_elements(numbers, elements)
+    numbered = np.unique(np.zeros(len(numbers)) if group is None else group, return_inverse=True)[1].tolist()
+    links = checked_tree(parent, numbered) if needs_links(model, periodic) else None
     with torch.no_grad():  # else the copies of scripted parameters are not leaves
         still = copy.deepcopy(model).eval()
     for parameter in still.parameters():
         parameter.requires_grad = False
-    return torch.jit.script(OpenMMModule(still, list(numbers), rows, n_particles, periodic, skin).eval())
+    module = OpenMMModule(still, list(numbers), rows, n_particles, periodic, skin, numbered, links)
+    return torch.jit.script(module.eval())
+
+
+def needs_links(model: Any, periodic: bool) -> bool:
+    """Whether it matters in which image the atoms of a group lie.
+
+    It does not in an open system, nor to waves of the lattice itself.
+
+    Raises:
+        So3kError: waves of the lattice in an open system.
+    """
+    lattice_waves = model.nonlocal_kind == "efa" and model.far_reach == 0
+    if lattice_waves and not periodic:
+        raise So3kError(
+            "efa with reciprocal waves needs a periodic box: give the structure one, or use a model with "
+            "efa_waves: lebedev"
+        )
+    return periodic and model.nonlocal_kind != "none" and not lattice_waves
+
+
+def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int]:
+    """The links as a list, or a refusal of what is not one tree for each group."""
+    if parent is None:
+        raise So3kError(
+            "a model with non-local attention in a periodic box needs the links that hold its groups "
+            "together: give `parent`, as so3k_md.groups.spanning_tree makes it"
+        )
+    end = links = np.asarray(parent)
+    numbers = np.asarray(group)
+    fits = links.shape == numbers.shape and links.dtype.kind == "i"
+    fits = fits and 0 <= links.min() <= links.max() < len(links)
+    if fits:
+        for _ in range(len(links).bit_length()):
+            end = end[end]
+        roots = len(np.unique(end)) == len(np.unique(numbers)) and np.array_equal(links[end], end)
+        fits = roots and np.array_equal(numbers[links], numbers)
+    if not fits:
+        raise So3kError("parent is not one tree for each group: let so3k_md.groups.spanning_tree make it")
+    return links.tolist()
 
 
 def check_rows(rows: Sequence[int], n_atoms: int, n_particles: int) -> None:

@@ -16,10 +16,13 @@ from torch import nn
 
 from so3k_md.checkpoint import load, parse_dtype
 from so3k_md.engines.openmm_backend import Backend, choose_backend, make_force
+from so3k_md.engines.openmm_groups import Linked, describe, linked_groups
 from so3k_md.engines.openmm_topology import nm_positions, topology_of
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import script_for_openmm
+from so3k_md.groups import MAX_GROUP
 from so3k_md.model import set_dtype
+from so3k_md.units import NM_IN_ANGSTROM
 from so3k_md.verlet import SKIN
 
 log = logging.getLogger(__name__)
@@ -47,7 +50,8 @@ def create_system(
     """A System in which all forces come from the model.
 
     Args:
-        structure: a topology; or ASE atoms, whose bonds are guessed from covalent radii; or elements.
+        structure: a topology; or ASE atoms, whose bonds are guessed from covalent radii, and whose array
+            `group`, if they have it, names the groups of a non-local model; or elements.
         model: a checkpoint, an exported file, the name of a shipped model, or a model.
         backend: torchforce, pythonforce, or auto for the first that works here.
         box_nm: periodic box vectors in OpenMM's reduced form (3, 3), nm; by default those of the structure.
@@ -66,8 +70,10 @@ def create_system(
         system.addParticle(mass)
     if topology.getPeriodicBoxVectors() is not None:
         system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
-    used = add_model(system, topology, model, backend=backend, keep_molecules=keep_molecules, **options)
     positions_nm = nm_positions(structure) if isinstance(structure, Atoms) else None
+    if isinstance(structure, Atoms):
+        options = {"positions_nm": positions_nm} | named_groups(structure, options)
+    used = add_model(system, topology, model, backend=backend, keep_molecules=keep_molecules, **options)
     return ModelSystem(topology, system, positions_nm, used)
 
 
@@ -83,6 +89,9 @@ def add_model(
     skin: float = SKIN,
     force_group: int = 0,
     keep_molecules: bool = True,
+    groups: str | ArrayLike = "auto",
+    max_group: int = MAX_GROUP,
+    positions_nm: ArrayLike | None = None,
 ) -> Backend:
     """Add a model's forces on all atoms or some of them to a System; logs how.
 
@@ -97,9 +106,15 @@ def add_model(
         skin: of the neighbour list, Å.
         force_group: of the new forces.
         keep_molecules: add bonds of no strength, so that barostats and trajectories keep molecules whole.
+        groups: within which a non-local model attends beyond the cutoff: auto for the molecules that bonds of
+            the topology make of these atoms (without any bonds one for an open system); all for one group;
+            or a whole number for each of these atoms.
+        max_group: largest group that a model with sphc accepts, whose time grows with its square.
+        positions_nm: of all atoms of the topology, (n, 3), nm; tell how to hold together, in a periodic box,
+            groups that bonds do not connect.
 
     Raises:
-        So3kError: an unusable topology, model or backend.
+        So3kError: an unusable topology, model, backend or group.
     """
     used = choose_backend(backend)
     rows = list(range(topology.getNumAtoms())) if atoms is None else [int(atom) for atom in atoms]
@@ -108,7 +123,12 @@ def add_model(
     periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
     # openmm-ml hands over an empty System when it interpolates
     n_particles = max(system.getNumParticles(), topology.getNumAtoms())
-    module = script_for_openmm(loaded, numbers, rows, n_particles, periodic, skin)
+    linked = Linked(None, None)
+    if loaded.nonlocal_kind != "none":
+        cell = box_angstrom(system, topology) if periodic else None
+        positions = None if positions_nm is None else np.asarray(positions_nm, dtype=float) * NM_IN_ANGSTROM
+        linked = linked_groups(loaded, topology, rows, groups, max_group, cell, positions)
+    module = script_for_openmm(loaded, numbers, rows, n_particles, periodic, skin, *linked)
     force = make_force(module, used.name, device)
     force.setUsesPeriodicBoundaryConditions(periodic)
     force.setForceGroup(force_group)
@@ -118,7 +138,27 @@ def add_model(
         bonds.setForceGroup(force_group)
         system.addForce(bonds)
     log.info("So3krates in OpenMM by %s: %s", used.name, used.reason)
+    if linked.group is not None:
+        log.info("%s", describe(str(loaded.nonlocal_kind), linked.group))
     return used
+
+
+def named_groups(atoms: Atoms, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of `add_model`, with the array `group` of the atoms instead of groups="auto"."""
+    named, wanted = atoms.arrays.get("group"), options.get("groups", "auto")
+    if named is None or not isinstance(wanted, str) or wanted != "auto":
+        return options
+    rows = options.get("atoms")
+    # add_model refuses rows that do not exist
+    return options | {"groups": named if rows is None else np.take(named, rows, mode="clip")}
+
+
+def box_angstrom(system: openmm.System, topology: app.Topology) -> NDArray[np.float64]:
+    """Lattice vectors as rows (3, 3), Å: those of the topology, else of the System."""
+    box = topology.getPeriodicBoxVectors()
+    if box is None:
+        box = system.getDefaultPeriodicBoxVectors()
+    return np.array(box.value_in_unit(unit.angstrom), dtype=float)
 
 
 def zero_bonds(topology: app.Topology, atoms: set[int]) -> openmm.HarmonicBondForce:

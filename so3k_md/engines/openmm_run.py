@@ -1,6 +1,7 @@
 """What every OpenMM run needs beside its System: files that the analysis reads, and errors in one line."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ def readable_errors() -> Iterator[None]:
     """Turn what went wrong inside the model during a step into one line.
 
     Raises:
-        So3kError: positions that are not finite.
+        So3kError: positions that are not finite, or groups of non-local attention out of its reach.
         KeyboardInterrupt: Ctrl-C inside a PythonForce.
     """
     try:
@@ -33,12 +34,10 @@ def readable_errors() -> Iterator[None]:
             raise KeyboardInterrupt from error
         if ERROR_TAG not in text and "NaN" not in text:
             raise
-        what = (
-            text.rpartition(ERROR_TAG)[2].strip().splitlines()[0]
-            if ERROR_TAG in text
-            else "a position is NaN"
-        )
-        raise So3kError(f"{what}: minimise first, take a shorter time step, or check the model") from error
+        what = "a position is NaN: minimise first, take a shorter time step, or check the model"
+        if ERROR_TAG in text:
+            what = text.rpartition(ERROR_TAG)[2].strip().splitlines()[0]
+        raise So3kError(what) from error
 
 
 def run_parser(description: str | None) -> argparse.ArgumentParser:
@@ -102,7 +101,10 @@ def run(simulation: app.Simulation, args: argparse.Namespace) -> None:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Call a script's main; mistakes of the user leave as one line."""
+    """Call a script's main; what is told of the model is printed, mistakes of the user leave as one line."""
+    report = logging.getLogger("so3k_md")
+    report.addHandler(logging.StreamHandler(sys.stdout))
+    report.setLevel(logging.INFO)
     try:
         main()
     except So3kError as error:

@@ -3,6 +3,7 @@
 openmm-ml imports this file whenever it is imported itself, so nothing heavy may stand at its top.
 """
 
+import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ class So3kPotential:
         self.options = options
 
     def getMLLongRange(self) -> bool:
-        """Whether the model has interactions beyond its cutoff."""
+        """Whether atoms interact with far images: no, non-local attention stays within a molecule."""
         return False
 
     def addForces(
@@ -67,7 +68,8 @@ class So3kPotential:
         from so3k_md.errors import So3kError
 
         chosen = self.options | options
-        known = {"backend", "dtype", "device", "skin", "keep_molecules"}
+        ours = {"system", "topology", "model", "atoms", "force_group"}
+        known = set(inspect.signature(add_model).parameters) - ours
         if unknown := sorted(set(chosen) - known):
             raise So3kError(f"so3k has no option {unknown[0]}: choose from {', '.join(sorted(known))}")
         rows = None if atoms is None else list(atoms)

@@ -1,6 +1,7 @@
 """A small random model and structures for the engine tests."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +14,12 @@ from so3k_md.model import ModelConfig, So3krates, set_dtype
 from so3k_md.neighbors import build_graph
 
 STRUCTURES = ("open", "lone", "periodic", "triclinic", "small")
+EFA = {"nonlocal_": "efa", "efa_features": 6, "efa_values": 5}
+FAR_KINDS = {
+    "sphc": {"nonlocal_": "sphc", "kappa": 1.5, "layers": 3},
+    "efa": EFA | {"efa_waves": "lebedev", "efa_grid": 50, "efa_reach": 18.0},
+    "reciprocal": EFA | {"efa_waves": "reciprocal"},
+}
 
 
 @functools.cache
@@ -21,9 +28,21 @@ def toy_model() -> So3krates:
     config = ModelConfig(
         features=16, layers=2, degrees=(1, 2), heads=2, n_rbf=8, radial_hidden=16, chi_hidden=8, cutoff=4.0
     )
-    model = set_dtype(So3krates(config, elements=[1, 6, 8], seed=3), torch.float64).eval()
+    return loud(So3krates(config, elements=[1, 6, 8], seed=3))
+
+
+@functools.cache
+def far_toy(kind: str) -> So3krates:
+    """The toy model with attention beyond a cutoff of 3 Å; see FAR_KINDS."""
+    config = replace(toy_model().config, cutoff=3.0, **FAR_KINDS[kind])
+    return loud(So3krates(config, elements=[1, 6, 8], seed=3))
+
+
+def loud(model: So3krates) -> So3krates:
+    """A model in float64 whose forces are about 1 eV/Å."""
+    model = set_dtype(model, torch.float64).eval()
     model.head.scale.fill_(5.0)
-    model.head.shift.copy_(-100.0 * torch.arange(config.n_species))
+    model.head.shift.copy_(-100.0 * torch.arange(model.config.n_species))
     return model.requires_grad_(False)
 
 
@@ -51,6 +70,28 @@ def structure(name: str) -> Atoms:
     return rattled(atoms)
 
 
+def mixture(name: str) -> tuple[Atoms, np.ndarray]:
+    """Molecules of 14, 9, 3 and 3 atoms, each in one piece, and the molecule of each atom.
+
+    Args:
+        name: open, periodic or triclinic; in the box the largest one touches its own images.
+    """
+    rng = np.random.default_rng(9)
+    kinds = ("trans-butane", "CH3CH2OH", "H2O", "H2O")
+    places = 5.5 * np.array([[0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 0, 1]])
+    atoms = Atoms()
+    for kind, place in zip(kinds, places, strict=True):
+        one = molecule(kind)
+        one.translate(place + 0.3 * rng.normal(size=3) - one.get_center_of_mass())
+        atoms += one
+    if name != "open":
+        atoms.set_cell([11.0, 6.6, 11.0])
+        atoms.pbc = True
+    if name == "triclinic":
+        atoms.set_cell(atoms.cell @ [[1, 0, 0], [0.2, 1.0, 0], [-0.25, 0.1, 1.0]], scale_atoms=False)
+    return rattled(atoms), np.repeat(range(4), [14, 9, 3, 3])
+
+
 def ethanols(per_side: int, spacing: float = 5.0) -> Atoms:
     """A periodic box of turned ethanol molecules on a grid."""
     rng = np.random.default_rng(7)
@@ -69,9 +110,10 @@ def rattled(atoms: Atoms) -> Atoms:
     return atoms
 
 
-def pytorch(atoms: Atoms, model=None):
+def pytorch(atoms: Atoms, model=None, group=None):
     """The model's own answer, from a fresh neighbour search."""
     model = toy_model() if model is None else model
-    return evaluate(
-        model, build_graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, model.cutoff), 1
+    graph = build_graph(
+        atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, model.cutoff, group=group
     )
+    return evaluate(model, graph, 1)

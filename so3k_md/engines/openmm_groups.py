@@ -1,0 +1,144 @@
+"""Groups of non-local attention in OpenMM: who belongs to one, and what holds it together in a box."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from openmm import app
+from torch import nn
+
+from so3k_md.errors import So3kError
+from so3k_md.export.openmm import needs_links
+from so3k_md.groups import check_group_sizes, resolve_groups, spanning_tree
+
+Ints = NDArray[np.int64]
+
+
+class Linked(NamedTuple):
+    """Groups of atoms and, where images matter, the links that make them whole."""
+
+    group: Ints  # (atoms,), from 0
+    parent: Ints | None  # (atoms,), the atom before each in the tree of its group
+
+
+def linked_groups(
+    model: nn.Module,
+    topology: app.Topology,
+    rows: Sequence[int],
+    groups: str | ArrayLike,
+    max_group: int,
+    cell: NDArray[np.float64] | None,
+    positions: NDArray[np.float64] | None,
+) -> Linked:
+    """The groups of the atoms that a non-local model describes, and their links in a periodic box.
+
+    Links follow the bonds; a group that they do not connect is linked along the shortest ways.
+
+    Args:
+        model: sphc or efa.
+        topology: its bonds say what a molecule is.
+        rows: the atoms described (atoms,).
+        groups: auto, all, or a whole number for each atom (atoms,).
+        max_group: largest group that sphc accepts, atoms.
+        cell: of a periodic system, (3, 3), Å; None for an open one.
+        positions: of all atoms of the topology, (n, 3), Å; None if they are not known.
+
+    Raises:
+        So3kError: no groups are given and none can be derived, one is too large for sphc, or nothing says how
+            one is held together over the boundary.
+    """
+    bonds = bonds_among(topology, rows)
+    group = groups_of(bonds, len(rows), groups, cell is not None)
+    check_group_sizes(group, model, max_group)
+    if cell is None or not needs_links(model, True):
+        return Linked(group, None)
+    parent, tree = trees(len(rows), bonds[group[bonds[:, 0]] == group[bonds[:, 1]]])
+    torn = trees_per_group(tree, group) > 1
+    if torn.any():
+        if positions is None:
+            raise So3kError(not_connected(int(torn.argmax()), group, rows))
+        links = spanning_tree(positions[list(rows)], cell, np.full(3, True), group)
+        parent = np.where(torn[group], links, parent)
+    return Linked(group, parent)
+
+
+def groups_of(bonds: Ints, n_atoms: int, groups: str | ArrayLike, periodic: bool) -> Ints:
+    """The group of each atom: its molecule, one for all, or as named.
+
+    Args:
+        bonds: pairs of atoms (bonds, 2).
+        n_atoms: number of atoms.
+        groups: auto for the molecules that the bonds make, one for all atoms of an open system without bonds;
+            all; or a whole number for each atom.
+        periodic: whether there is a box.
+    """
+    if not isinstance(groups, str):
+        return resolve_groups(np.asarray(groups), n_atoms, periodic, "auto", "groups")
+    if groups != "auto":
+        return resolve_groups(None, n_atoms, periodic, groups, "the topology")
+    if len(bonds) or n_atoms == 1:
+        return trees(n_atoms, bonds)[1]
+    if periodic:
+        raise So3kError(
+            "the topology has no bonds, from which the groups of non-local attention would follow: add them "
+            "(CONECT records, or topology.createStandardBonds()), or name the group of each atom by groups"
+        )
+    return np.zeros(n_atoms, dtype=np.int64)
+
+
+def bonds_among(topology: app.Topology, rows: Sequence[int]) -> Ints:
+    """Bonds between the atoms described, as their numbers among these (bonds, 2)."""
+    place = {row: k for k, row in enumerate(rows)}
+    pairs = [(place.get(first.index), place.get(second.index)) for first, second in topology.bonds()]
+    return np.array([pair for pair in pairs if None not in pair], dtype=np.int64).reshape(-1, 2)
+
+
+def trees(n_atoms: int, bonds: Ints) -> tuple[Ints, Ints]:
+    """Breadth-first trees along bonds: the atom before each (a root is its own), and the number of its tree.
+
+    Args:
+        n_atoms: number of atoms.
+        bonds: pairs of atoms (bonds, 2).
+    """
+    neighbours: list[list[int]] = [[] for _ in range(n_atoms)]
+    for i, j in bonds.tolist():
+        neighbours[i].append(j)
+        neighbours[j].append(i)
+    parent, tree = np.arange(n_atoms), np.full(n_atoms, -1)
+    n_trees = 0
+    for root in range(n_atoms):
+        if tree[root] >= 0:
+            continue
+        tree[root] = n_trees
+        queue = deque([root])
+        while queue:
+            i = queue.popleft()
+            for j in neighbours[i]:
+                if tree[j] < 0:
+                    parent[j], tree[j] = i, n_trees
+                    queue.append(j)
+        n_trees += 1
+    return parent, tree
+
+
+def trees_per_group(tree: Ints, group: Ints) -> Ints:
+    """Number of trees in each group, where every tree lies in one group."""
+    return np.bincount(group[np.unique(tree, return_index=True)[1]])
+
+
+def not_connected(number: int, group: Ints, rows: Sequence[int]) -> str:
+    """Why a group of a periodic system cannot be used, with the remedy."""
+    members = [rows[k] for k in np.flatnonzero(group == number)]
+    return (
+        f"bonds do not connect the group of atom {members[0]} ({len(members)} atoms), so nothing says which "
+        "of their images belong together: add the bonds to the topology, take a group for each bonded "
+        'molecule (groups="auto"), or give positions_nm'
+    )
+
+
+def describe(kind: str, group: Ints) -> str:
+    """One line on the non-local attention of a system."""
+    sizes = np.bincount(group)
+    return f"non-local attention: {kind}, {len(sizes)} groups, the largest of {sizes.max()} atoms"

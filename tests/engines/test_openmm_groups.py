@@ -1,0 +1,183 @@
+"""Groups of non-local attention in OpenMM: from bonds, named, one for all; and what is refused."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import openmm
+import pytest
+from openmm import app, unit
+from openmm_doors import BACKENDS, PLATFORMS, as_openmm_sees, context_of, energy_of
+from toys import FAR_KINDS, ethanols, far_toy, loud, mixture, pytorch, toy_model
+
+from so3k_md import So3krates
+from so3k_md.engines.openmm import add_model, create_system
+from so3k_md.engines.openmm_groups import bonds_among, groups_of, trees
+from so3k_md.engines.openmm_run import readable_errors
+from so3k_md.engines.openmm_topology import topology_of
+from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.export.openmm import script_for_openmm
+from so3k_md.units import EV_IN_KJ_MOL
+
+
+def without_bonds(atoms):
+    """A topology of elements and the box alone."""
+    topology = topology_of(atoms.get_chemical_symbols())
+    if atoms.pbc.any():
+        topology.setPeriodicBoxVectors(atoms.cell.array / 10 * unit.nanometer)
+    return topology
+
+
+def energy_ev(made, positions_nm):
+    return energy_of(context_of(made.system, positions_nm)) / EV_IN_KJ_MOL
+
+
+def test_trees_follow_bonds():
+    topology = topology_of(mixture("open")[0])
+    rows = [22, 18, 17, 23, 14, 15, 16, 19, 20, 21, 25]  # ethanol in disorder, and parts of two waters
+    bonds = bonds_among(topology, rows)
+    parent, tree = trees(len(rows), bonds)
+    assert tree.tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1]
+    linked = {tuple(sorted(pair)) for pair in bonds.tolist()}
+    links = {tuple(sorted(pair)) for pair in enumerate(parent.tolist()) if len(set(pair)) == 2}
+    assert links <= linked
+    assert len(links) == len(rows) - 2
+
+
+@pytest.mark.parametrize("name", ["open", "periodic"])
+def test_ways_to_say_the_same_groups(name):
+    atoms, group = mixture(name)
+    named, positions_nm = atoms.copy(), atoms.positions / 10
+    named.arrays["group"] = 7 - 2 * group
+    rows = np.random.default_rng(1).permutation(len(atoms)).tolist()
+    bare = without_bonds(atoms)
+    expected = pytorch(atoms, far_toy("efa"), group).energy.item()
+    for structure, options in (
+        (topology_of(atoms), {}),
+        (topology_of(atoms), {"groups": group.tolist()}),
+        (named, {"atoms": rows}),
+        (bare, {"groups": group, "positions_nm": positions_nm}),
+    ):
+        made = create_system(structure, far_toy("efa"), **options)
+        assert energy_ev(made, positions_nm) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", FAR_KINDS)
+def test_groups_that_bonds_do_not_connect_are_linked_by_positions(kind):
+    atoms, group = mixture("triclinic")
+    atoms.set_cell(2 * atoms.cell)
+    pairs = np.minimum(group, 2)  # the two waters are one group
+    made = create_system(atoms, far_toy(kind), groups=pairs)
+    expected = pytorch(as_openmm_sees(atoms, made), far_toy(kind), pairs).energy.item()
+    scattered = made.positions_nm.copy()
+    box = np.array(made.topology.getPeriodicBoxVectors().value_in_unit(unit.nanometer))
+    scattered += np.random.default_rng(0).integers(-2, 3, scattered.shape) @ box
+    for positions_nm in (made.positions_nm, scattered):
+        assert energy_ev(made, positions_nm) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["open", "periodic"])
+def test_one_group_for_all_is_asked_for_and_warned_of(name):
+    atoms, _ = mixture(name)
+    atoms.set_cell(2 * atoms.cell)
+    with pytest.warns(So3kWarning, match="neither extensive nor separable"):
+        made = create_system(atoms, far_toy("sphc"), groups="all")
+    expected = pytorch(atoms, far_toy("sphc"), np.zeros(len(atoms), dtype=int)).energy.item()
+    assert energy_ev(made, made.positions_nm) == pytest.approx(expected, rel=1e-12)
+    assert abs(expected - energy_ev(create_system(atoms, far_toy("sphc")), made.positions_nm)) > 1e-3
+
+
+def test_open_structure_without_bonds_is_one_group():
+    atoms, _ = mixture("open")
+    made = create_system(atoms.get_chemical_symbols(), far_toy("sphc"))
+    expected = pytorch(atoms, far_toy("sphc"), np.zeros(len(atoms), dtype=int)).energy.item()
+    assert energy_ev(made, atoms.positions / 10) == pytest.approx(expected, rel=1e-12)
+    assert groups_of(np.zeros((0, 2), dtype=int), 1, "auto", periodic=True).tolist() == [0]
+
+
+def test_local_models_know_no_groups():
+    atoms = ethanols(2)
+    module = script_for_openmm(toy_model(), atoms.numbers.tolist(), periodic=True)
+    assert not module.make_whole
+    made = create_system(without_bonds(atoms), toy_model(), groups="auto")
+    assert energy_ev(made, atoms.positions / 10) == pytest.approx(pytorch(atoms).energy.item(), rel=1e-12)
+
+
+def test_report_names_kind_and_groups(caplog):
+    caplog.set_level("INFO", "so3k_md")
+    create_system(mixture("periodic")[0], far_toy("efa"))
+    assert caplog.messages[-1] == "non-local attention: efa, 4 groups, the largest of 14 atoms"
+    caplog.clear()
+    create_system(mixture("periodic")[0], toy_model())
+    assert not [line for line in caplog.messages if "non-local" in line]
+
+
+BOX, GROUP = mixture("periodic")
+
+
+@pytest.mark.parametrize(
+    ("structure", "kind", "arguments", "message"),
+    [
+        (without_bonds(BOX), "sphc", {}, "the topology has no bonds"),
+        (without_bonds(BOX), "efa", {"groups": GROUP}, r"do not connect the group of atom 0 \(14 atoms\)"),
+        (topology_of(BOX), "sphc", {"groups": np.minimum(GROUP, 2)}, r"the group of atom 23 \(6 atoms\)"),
+        (BOX, "sphc", {"groups": "molecules"}, "choose auto or all"),
+        (BOX, "sphc", {"groups": [0, 1]}, r"groups: group has shape \(2,\), expected \(29,\)"),
+        (BOX, "efa", {"groups": GROUP + 0.5}, "whole number"),
+        (BOX, "sphc", {"max_group": 13}, "group 0 has 14 atoms, more than max_group = 13"),
+        (BOX, "sphc", {"groups": GROUP, "atoms": [99]}, "atom 99 is asked for"),
+        (mixture("open")[0], "reciprocal", {}, "needs a periodic box"),
+    ],
+)
+def test_unusable_groups_are_refused_in_one_line(structure, kind, arguments, message):
+    with pytest.raises(So3kError, match=message) as error:
+        create_system(structure, far_toy(kind), **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_only_sphc_minds_large_groups():
+    create_system(BOX, far_toy("efa"), max_group=13)
+
+
+@pytest.mark.parametrize(
+    ("parent", "message"),
+    [
+        (None, "give `parent`"),
+        ([0, 0, 3], "one tree"),
+        ([0, 0, -1], "one tree"),
+        ([0, 0], "one tree"),
+        ([0.0, 0.0, 2.0], "one tree"),
+        ([1, 0, 2], "one tree"),  # a circle
+        ([0, 1, 2], "one tree"),  # two trees in a group
+        ([0, 0, 0], "one tree"),  # a link between groups
+    ],
+)
+def test_links_must_be_trees(parent, message):
+    with pytest.raises(So3kError, match=message):
+        script_for_openmm(far_toy("sphc"), [8, 1, 1], periodic=True, group=[0, 0, 5], parent=parent)
+    script_for_openmm(far_toy("sphc"), [8, 1, 1], periodic=True, group=[0, 0, 5], parent=[0, 0, 2])
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_broken_molecules_stop_in_one_line(backend, platform):
+    made = create_system(BOX, far_toy("sphc"), backend=backend)
+    context = context_of(made.system, made.positions_nm, platform)
+    torn = made.positions_nm.copy()
+    torn[14:16] += [0.0, 0.0, 0.35]
+    context.setPositions(torn)
+    with pytest.raises(So3kError, match=r"particles \d+ and \d+, linked in one group") as error, readable_errors():
+        context.getState(energy=True)
+    assert "\n" not in str(error.value)
+    context.setPositions(made.positions_nm)
+    assert np.isfinite(energy_of(context))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_groups_beyond_the_reach_of_the_waves_stop_in_one_line(backend):
+    model = loud(So3krates(replace(far_toy("efa").config, efa_reach=4.5), elements=[1, 6, 8]))
+    made = create_system(BOX, model, backend=backend)
+    context = context_of(made.system, made.positions_nm)
+    with pytest.raises(So3kError, match=r"wide.*4.5.*efa_reach") as error, readable_errors():
+        context.getState(forces=True)
+    assert "\n" not in str(error.value)
