@@ -17,6 +17,7 @@ from so3k_md.errors import So3kError
 from so3k_md.files import atomic
 from so3k_md.forces import evaluate
 from so3k_md.graph import Graph, collate
+from so3k_md.groups import check_mode
 
 Floats = NDArray[np.float64]
 
@@ -52,6 +53,7 @@ def predict(
     frames: Sequence[Frame],
     batch_size: int = 16,
     progress: Callable[[Iterable[Frame]], Iterable[Frame]] = iter,
+    groups: str = "auto",
 ) -> list[Prediction]:
     """Energies, forces and stress of every frame.
 
@@ -60,14 +62,17 @@ def predict(
         frames: structures, with or without labels.
         batch_size: frames in a batch, fewer where they are large.
         progress: wraps the frames, as tqdm does.
+        groups: of non-local models: auto, for the groups of each frame, or all.
 
     Raises:
-        So3kError: an element the model does not know, two atoms on one spot, or a result that is not finite.
+        So3kError: an element the model does not know, two atoms on one spot, groups that are missing or too
+            wide for the model, or a result that is not finite.
     """
+    check_mode(groups)
     require_elements(frames, model.elements)  # type: ignore[arg-type]
     device = next(model.parameters()).device
     predictions: list[Prediction] = []
-    for chunk, graphs in _chunks(progress(frames), float(model.cutoff), batch_size):  # type: ignore[arg-type]
+    for chunk, graphs in _chunks(progress(frames), model, batch_size, groups):
         graph = Graph(*(tensor.to(device) for tensor in collate(graphs)))
         results = [tensor.detach().cpu().numpy() for tensor in evaluate(model, graph, len(chunk))]
         predictions += _split(chunk, *results)
@@ -194,14 +199,14 @@ def write_parity_plots(
 
 
 def _chunks(
-    frames: Iterable[Frame], cutoff: float, batch_size: int
+    frames: Iterable[Frame], model: Any, batch_size: int, groups: str
 ) -> Iterator[tuple[list[Frame], list[Graph]]]:
     """Frames and their graphs in batches of bounded size."""
     chunk: list[Frame] = []
     graphs: list[Graph] = []
     pairs = 0
     for frame in frames:
-        graph = to_graph(frame, cutoff)
+        graph = to_graph(frame, model.cutoff, model, groups)
         if chunk and (len(chunk) == batch_size or pairs + len(graph.idx_i) > LARGEST_BATCH):
             yield chunk, graphs
             chunk, graphs, pairs = [], [], 0

@@ -1,15 +1,14 @@
-"""Groups: the atoms within which attention acts beyond the cutoff, each made whole over the boundary."""
+"""Groups: the atoms within which attention acts beyond the cutoff, and the links that hold each together."""
 
 import warnings
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.pairs import full_rank, heights, neighbor_pairs
-from so3k_md.unwrap import unwrap
+from so3k_md.graph import Graph
+from so3k_md.pairs import full_rank, neighbor_pairs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -18,7 +17,6 @@ MODES = ("auto", "all")
 MAX_GROUP = 10_000  # atoms of a group that sphc accepts unasked: 1e8 pairs a layer
 FAR_NUMBERS = 6  # numbers that the gradient holds for a far pair, in units of F (measured)
 LINK = 3.0  # Å; longer than bonds, so that links up to here connect nearly every molecule
-GROWTH = 0.5  # Å; a bond that grows by more is no longer one
 
 
 def check_mode(groups: str) -> None:
@@ -118,6 +116,30 @@ def check_group_sizes(group: ArrayLike, model: Any, max_group: int = MAX_GROUP) 
         )
 
 
+def check_reach(model: Any, graph: Graph, where: str) -> None:
+    """Refuse groups that are wider than the waves of an efa model reach.
+
+    Args:
+        model: eager or exported.
+        graph: one structure.
+        where: what to call it in messages.
+
+    Raises:
+        So3kError: names the structure, the width of its widest group, and the remedy.
+    """
+    if model.nonlocal_kind != "efa" or model.far_reach == 0:
+        return
+    device = next(model.parameters()).device
+    n_groups = int(graph.group.max()) + 1
+    widths = model.diameter(model.support(graph.positions.to(device), graph.group.to(device), n_groups))
+    if (widest := float(widths.max())) > model.far_reach:
+        raise So3kError(
+            f"{where}: the group of atom {int((graph.group == widths.argmax().cpu()).nonzero()[0])} is "
+            f"{widest:.1f} Å wide, the model's waves reach {model.far_reach:.1f} Å: use smaller groups, or a "
+            "model with a larger efa_reach"
+        )
+
+
 def spanning_tree(positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, group: ArrayLike) -> Ints:
     """The shortest links between nearest images that connect each group: the atom before each in its tree.
 
@@ -157,66 +179,6 @@ def spanning_tree(positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, 
         for rows in (members[k] for k in torn):
             parent[rows] = rows[_long_tree(points[rows], lattice, periodic)]
     return parent
-
-
-def make_whole(positions: Floats, cell: ArrayLike | None, pbc: ArrayLike, parent: Ints) -> Floats:
-    """`unwrap` for arrays and any cell.
-
-    Args:
-        positions: in any image, (n, 3), Å.
-        cell: rows are the lattice vectors, (3, 3), Å.
-        pbc: which axes are periodic (3,).
-        parent: as `spanning_tree` gives it (n,).
-    """
-    lattice, periodic = full_rank(cell, pbc)
-    arrays = positions, lattice, periodic, parent
-    return unwrap(*(torch.from_numpy(np.array(array)) for array in arrays)).numpy()
-
-
-class Unwrapper:
-    """Makes the groups of a structure whole, step after step.
-
-    The tree of links is kept while atoms and groups are the same, no link has grown by GROWTH, and none is as
-    long as half the smallest height of the cell, from where on another image of its atom may be the nearest.
-    """
-
-    def __init__(self) -> None:
-        self.builds = 0  # how often the links were made
-        self.structure: list[NDArray[Any]] = []
-        self.parent = np.zeros(0, dtype=np.int64)
-        self.lengths = np.zeros(0)
-
-    def __call__(
-        self, positions: Floats, cell: ArrayLike | None, pbc: ArrayLike, group: Ints, numbers: Ints
-    ) -> Floats:
-        """Positions in which each group lies in one image, (n, 3), Å.
-
-        Args:
-            positions: in any image, (n, 3), Å.
-            cell: rows are the lattice vectors, (3, 3), Å.
-            pbc: which axes are periodic (3,).
-            group: equal within a group (n,).
-            numbers: atomic numbers (n,).
-
-        Raises:
-            So3kError: a position or the cell is not usable.
-        """
-        lattice, periodic = full_rank(cell, pbc)
-        if not periodic.any():
-            return positions
-        structure = [np.array(array) for array in (group, numbers, periodic)]
-        if self.structure and all(map(np.array_equal, structure, self.structure)):
-            whole = make_whole(positions, lattice, periodic, self.parent)
-            lengths = np.linalg.norm(whole - whole[self.parent], axis=1)
-            longest = 0.5 * heights(lattice)[periodic].min()
-            if (lengths < longest).all() and (lengths < self.lengths + GROWTH).all():
-                return whole
-        self.builds += 1
-        self.structure = structure
-        self.parent = spanning_tree(positions, lattice, periodic, group)
-        whole = make_whole(positions, lattice, periodic, self.parent)
-        self.lengths = np.linalg.norm(whole - whole[self.parent], axis=1)
-        return whole
 
 
 def _numbered(values: NDArray[Any], n_atoms: int, where: str) -> Ints:

@@ -6,8 +6,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from so3k_md.errors import So3kError
 from so3k_md.graph import Graph
-from so3k_md.groups import make_whole, spanning_tree
+from so3k_md.groups import spanning_tree
 from so3k_md.pairs import neighbor_pairs
+from so3k_md.whole import make_whole
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

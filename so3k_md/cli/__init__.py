@@ -1,7 +1,8 @@
 """The command line: `so3k-md VERB …`, where each verb is one file of this folder.
 
 A verb's file has `HELP` (one line), `configure(parser)` and `run(args)`, where heavy packages are imported.
-Mistakes of the user arrive here as `So3kError` and leave as one line on stderr with exit code 2.
+Mistakes of the user arrive here as `So3kError` and leave as one line on stderr with exit code 2; a
+`So3kWarning` leaves as one line, and the work goes on.
 """
 
 import argparse
@@ -10,12 +11,14 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from so3k_md.errors import So3kError
+from so3k_md.errors import So3kError, So3kWarning
 
 VERBS = ("train", "eval", "export", "info", "lammps", "analyze", "doctor")
 
@@ -102,7 +105,8 @@ def main(argv: list[str] | None = None) -> int:
 def guarded(work: Callable[[], None], debug: bool = False) -> int:
     """Do the work and return the exit code: 0, 2 for the user's mistakes, 130 for Ctrl-C, 1 for ours."""
     try:
-        work()
+        with plain_warnings():
+            work()
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         if debug:
@@ -114,6 +118,25 @@ def guarded(work: Callable[[], None], debug: bool = False) -> int:
         print("so3k-md: error:", " ".join(line.split()), file=sys.stderr)
         return code
     return 0
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show each warning of ours once, as one line on stderr."""
+    seen: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, So3kWarning):
+            usual(message, category, *place, **more)
+        elif str(message) not in seen:
+            seen.add(str(message))
+            print("so3k-md: warning:", message, file=sys.stderr)
+
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+        warnings.simplefilter("always", So3kWarning)
+        warnings.showwarning = show
+        yield
 
 
 def discard_stdout(error: BaseException) -> None:

@@ -36,6 +36,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--energy-unit", default="eV", help="of the file: eV (default), meV, kcal/mol, kJ/mol, Hartree"
     )
     parser.add_argument("--length-unit", default="Angstrom", help="of the file: Angstrom (default), nm, Bohr")
+    parser.add_argument(
+        "--groups",
+        choices=("auto", "all"),
+        default="auto",
+        help="of non-local attention: auto (default), the array `group` or an open structure; all atoms",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing output")
 
 
@@ -66,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
         frames,
         args.batch_size,
         lambda items: tqdm(items, desc="evaluating", unit="frame", disable=hidden),
+        args.groups,
     )
     scores = score(frames, predictions)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")

@@ -32,7 +32,8 @@ def read_arrays(
 ) -> Iterator[tuple[Record, list[str]]]:
     """The frames of an npz file, each with the keys of the file.
 
-    Atomic numbers may be common to all frames (n,) or per frame (frames, n), padded with zeros.
+    Atomic numbers, and the numbers of groups under the key `group`, may be common to all frames (n,) or per
+    frame (frames, n), padded with zeros.
 
     Args:
         path: the file.
@@ -69,7 +70,8 @@ def read_arrays(
             chosen["forces"] = chosen["forces"][real]
         cell = None if cells is None else _cell(cells, index, n_frames, path)
         periodic = pbc[index] if pbc.ndim == 2 else pbc
-        yield Record(z[real], positions[index][real], cell, periodic, chosen), present
+        group = _group(arrays.get("group"), index, n_frames, real)
+        yield Record(z[real], positions[index][real], cell, periodic, chosen, group), present
 
 
 def load_npz(path: Path) -> Arrays:
@@ -135,6 +137,14 @@ def _cell(cells: NDArray[Any], index: int, n_frames: int, path: Path) -> NDArray
     if cells.shape == (3,):
         return np.diag(cells)
     raise So3kError(f"{path}: cell has shape {cells.shape}, expected ({n_frames}, 3, 3), (3, 3) or (3,)")
+
+
+def _group(groups: NDArray[Any] | None, index: int, n_frames: int, real: NDArray[Any]) -> Any:
+    """The groups of one frame without its padding; of another shape, they are refused where they are used."""
+    if groups is None:
+        return None
+    chosen = groups[index] if groups.ndim == 2 and len(groups) == n_frames else groups
+    return chosen[real] if chosen.shape == real.shape else chosen
 
 
 def _check_stated_units(arrays: Arrays, units: dict[str, str], path: Path) -> None:

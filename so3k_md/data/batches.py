@@ -1,7 +1,7 @@
 """Frames as graphs and targets, in batches that mix structures of any size."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from so3k_md.data.frames import Frame
 from so3k_md.errors import So3kError
 from so3k_md.graph import Graph, collate
+from so3k_md.groups import check_axes, check_reach, resolve_groups
 from so3k_md.neighbors import build_graph
 
 
@@ -40,12 +41,12 @@ class Batch(NamedTuple):
 
 
 class Dataset:
-    """Frames whose graphs are built once and kept."""
+    """Frames whose graphs are built once and kept; arguments as in `to_graph`."""
 
-    def __init__(self, frames: Sequence[Frame], cutoff: float):
+    def __init__(self, frames: Sequence[Frame], cutoff: float, model: Any = None, groups: str = "auto"):
         self.frames = list(frames)
         self.cutoff = cutoff
-        self.graphs = [to_graph(frame, cutoff) for frame in self.frames]
+        self.graphs = [to_graph(frame, cutoff, model, groups) for frame in self.frames]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -72,20 +73,32 @@ def batches(
         yield dataset.batch(order[start : start + batch_size])
 
 
-def to_graph(frame: Frame, cutoff: float) -> Graph:
+def to_graph(frame: Frame, cutoff: float, model: Any = None, groups: str = "auto") -> Graph:
     """The graph of a frame.
 
     Args:
         frame: a structure.
         cutoff: Å.
+        model: whose attention beyond the cutoff has use for groups; None for a local one.
+        groups: auto, for the groups of the frame, or all.
 
     Raises:
-        So3kError: two atoms on one spot, named with file and frame.
+        So3kError: two atoms on one spot or groups that cannot be used, named with file and frame.
     """
+    group = None
+    far = model is not None and model.nonlocal_kind != "none"
+    if far:
+        check_axes(model, frame.pbc, frame.where)
+        periodic = bool(frame.pbc.any())
+        group = resolve_groups(frame.group, len(frame.numbers), periodic, groups, frame.where)
+    structure = frame.numbers, frame.positions, frame.cell, frame.pbc
     try:
-        return build_graph(frame.numbers, frame.positions, frame.cell, frame.pbc, cutoff)
+        graph = build_graph(*structure, cutoff, group, whole=groups != "all")
     except So3kError as error:
         raise So3kError(f"{frame.where}: {error}") from error
+    if far:
+        check_reach(model, graph, frame.where)
+    return graph
 
 
 def to_targets(frames: Sequence[Frame]) -> Targets:

@@ -38,6 +38,7 @@ class Frame(NamedTuple):
     stress: Floats | None  # (3, 3), eV/Å³, positive = tension (ASE); only where periodic
     place: int  # in the file, from 0
     source: str  # the file
+    group: NDArray[Any] | None = None  # (n,), equal within a molecule; checked where a model has use for it
 
     @property
     def where(self) -> str:
@@ -60,6 +61,7 @@ class Record(NamedTuple):
     cell: Any
     pbc: Any
     labels: dict[str, Any]  # energy, forces, stress or virial; absent where the file has none
+    group: Any = None
 
 
 def unit_factor(unit: str, known: dict[str, float]) -> float:
@@ -101,7 +103,8 @@ def to_frame(record: Record, place: int, source: str, energy_unit: float, length
         energy = float(_array(labels["energy"], (1,), "energy", where)[0] * energy_unit)
     if labels.get("forces") is not None:
         forces = _array(labels["forces"], (n, 3), "forces", where) * (energy_unit / length_unit)
-    frame = Frame(numbers, positions, cell, pbc, energy, forces, None, place, source)
+    group = None if record.group is None else np.asarray(record.group)
+    frame = Frame(numbers, positions, cell, pbc, energy, forces, None, place, source, group)
     return frame._replace(stress=_stress(labels, frame.volume, energy_unit, length_unit, where))
 
 

@@ -55,7 +55,8 @@ def _record(atoms: Atoms, keys: dict[str, str]) -> tuple[Record, list[str]]:
     found |= getattr(atoms.calc, "results", {})
     labels = {label: found[key] for label, key in keys.items() if key in found}
     cell = np.asarray(atoms.cell) if np.any(atoms.cell) else None
-    return Record(atoms.numbers, atoms.positions, cell, atoms.pbc, labels), sorted(found)
+    group = atoms.arrays.get("group")
+    return Record(atoms.numbers, atoms.positions, cell, atoms.pbc, labels, group), sorted(found)
 
 
 def _check_blocks(path: Path) -> None:

@@ -16,7 +16,9 @@ Entry = tuple[Frame, Mapping[str, Any], Mapping[str, Floats]]
 
 
 def write_extxyz(path: str | Path, entries: Iterable[Entry]) -> None:
-    """Write structures with values per frame and per atom; reading gives every number back to the last bit.
+    """Write structures, groups included, with values per frame and per atom.
+
+    Reading gives every number back to the last bit.
 
     Args:
         path: file to write, atomically.
@@ -31,6 +33,9 @@ def _lines(frame: Frame, values: Mapping[str, Any], arrays: Mapping[str, Floats]
     """The block of one structure."""
     columns = {"pos": frame.positions} | {key: array.reshape(len(array), -1) for key, array in arrays.items()}
     layout = ":".join(f"{key}:R:{array.shape[1]}" for key, array in columns.items())
+    members, group = [""] * len(frame.numbers), frame.group
+    if group is not None and group.dtype.kind in "iu" and group.shape == frame.numbers.shape:
+        layout, members = f"{layout}:group:I:1", [f" {number}" for number in group]
     head = [f"Properties=species:S:1:{layout}"]
     if frame.cell is not None:
         head.insert(0, f'Lattice="{_text(frame.cell)}"')
@@ -40,8 +45,8 @@ def _lines(frame: Frame, values: Mapping[str, Any], arrays: Mapping[str, Floats]
     head.append('pbc="' + " ".join("FT"[flag] for flag in frame.pbc.astype(int)) + '"')
     rows = np.concatenate(list(columns.values()), axis=1).tolist()
     atoms = (
-        f"{chemical_symbols[z]:<2} " + " ".join(f"{number!r:>24}" for number in row)
-        for z, row in zip(frame.numbers, rows, strict=True)
+        f"{chemical_symbols[z]:<2} " + " ".join(f"{number!r:>24}" for number in row) + member
+        for z, row, member in zip(frame.numbers, rows, members, strict=True)
     )
     return [str(len(frame.numbers)), " ".join(head), *atoms]
 

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from so3k_md.checkpoint import load, parse_device, parse_dtype
-from so3k_md.errors import So3kError, readable
+from so3k_md.errors import So3kError
 from so3k_md.export.contract import check_elements
 from so3k_md.forces import evaluate
 from so3k_md.graph import Graph
 from so3k_md.groups import (
     MAX_GROUP,
-    Unwrapper,
     check_axes,
     check_group_sizes,
     check_mode,
+    check_reach,
     resolve_groups,
     warn_of_all,
 )
@@ -30,6 +30,7 @@ from so3k_md.model import set_dtype
 from so3k_md.neighbors import lattice_rows
 from so3k_md.pairs import neighbor_pairs
 from so3k_md.verlet import SKIN, VerletList
+from so3k_md.whole import Unwrapper
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -93,9 +94,7 @@ class So3kCalculator(Calculator):
     ) -> None:
         """Everything at once: forces and stress come from the same gradient."""
         super().calculate(atoms, properties, system_changes)
-        graph = self.graph(self.atoms)
-        with readable("the structure"):
-            result = evaluate(self.model, graph, 1)
+        result = evaluate(self.model, self.graph(self.atoms), 1)
         self.results = {
             "energy": result.energy.item(),
             "free_energy": result.energy.item(),
@@ -126,6 +125,7 @@ class So3kCalculator(Calculator):
             group=torch.from_numpy(group),
             cell=torch.from_numpy(lattice_rows(atoms.cell.array, atoms.pbc))[None],
         )
+        check_reach(self.model, graph, "the structure")
         return Graph(*(tensor.to(self.device) for tensor in graph))
 
     def grouped(self, atoms: Atoms) -> tuple[Ints, Floats]:

@@ -8,6 +8,7 @@ import yaml
 
 from so3k_md.config import from_mapping, nearest, to_mapping
 from so3k_md.errors import So3kError
+from so3k_md.groups import MODES
 from so3k_md.model import ModelConfig
 
 PATH_KEYS = ("train", "valid", "train_indices", "valid_indices")
@@ -36,6 +37,14 @@ class DataConfig:
     reference: str = field(
         default="least_squares", metadata={"doc": "element energies: least_squares, mean, none"}
     )
+    groups: str = field(
+        default="auto",
+        metadata={"doc": "non-local attention: auto (array `group`, else an open frame) or all atoms"},
+    )
+
+    def __post_init__(self) -> None:
+        if self.groups not in MODES:
+            raise So3kError(f"data.groups = {self.groups!r} is unknown: choose auto or all")
 
 
 @dataclass(frozen=True)

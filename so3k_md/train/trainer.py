@@ -70,6 +70,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         _check_folder(folder, overwrite)
     frames = load_frames(config.data, config.loss)
     model = build_model(config, frames, folder.resolve().name)
+    train_set, valid_set = (Dataset(part, model.cutoff, model, config.data.groups) for part in frames)
     optimizer = make_optimizer(set_dtype(model, dtype).to(device), config.train)
     average = {name: value.clone() for name, value in model.state_dict().items()}
     epoch, best, rows = 0, math.inf, []
@@ -86,7 +87,6 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
             temporary.write_text(yaml.safe_dump(to_sections(config), sort_keys=False, allow_unicode=True))
     log = Log(folder, rows, config.train.tensorboard)
     seconds_before = log.rows[-1].seconds if log.rows else 0.0
-    train_set, valid_set = (Dataset(part, config.model.cutoff) for part in frames)
     steps_per_epoch = math.ceil(len(train_set) / config.train.batch_size)
     started = time.monotonic()
     bar = tqdm(total=config.train.epochs, initial=epoch, unit="epoch", desc="training", dynamic_ncols=True)

@@ -148,6 +148,26 @@ def test_written_structures_come_back_to_the_last_bit(tmp_path):
         assert (atoms.get_stress(voigt=False) == frame.cell).all()
 
 
+def test_groups_are_read_and_written(tmp_path):
+    assert read_frames(write_npz(tmp_path))[0].group is None
+    for given in (np.array([4, 4, -1]), np.tile([4, 4, -1], (3, 1))):
+        frames = read_frames(write_npz(tmp_path, group=given))
+        assert [frame.group.tolist() for frame in frames] == [[4, 4, -1]] * 3
+    padded = read_frames(
+        write_npz(tmp_path, z=np.array([[8, 1, 1], [8, 1, 0], [2, 0, 0]]), group=np.array([7, 7, 9]))
+    )
+    assert [frame.group.tolist() for frame in padded] == [[7, 7, 9], [7, 7], [7]]
+    write_extxyz(tmp_path / "b.xyz", [(frame, {}, {"forces": frame.forces}) for frame in frames])
+    again = read_frames(tmp_path / "b.xyz")
+    assert [frame.group.tolist() for frame in again] == [[4, 4, -1]] * 3
+    assert (again[1].forces == frames[1].forces).all()
+    comment = "Properties=species:S:1:pos:R:3:group:S:1 group=per_frame"
+    words = read_frames(write_xyz(tmp_path, block(comment, ["O 0 0 0 a", "H 1 0 0 a", "H 0 1 0 b"])))
+    assert words[0].group.tolist() == ["a", "a", "b"], "refused where a model has use for it"
+    write_extxyz(tmp_path / "c.xyz", [(words[0], {}, {})])
+    assert read_frames(tmp_path / "c.xyz")[0].group is None
+
+
 def test_elements_are_checked(tmp_path):
     frames = read_frames(write_npz(tmp_path, z=np.array([[8, 1, 1], [8, 1, 17], [8, 1, 1]])))
     require_elements(frames, [1, 8, 17])
