@@ -68,16 +68,44 @@ def spherical_harmonics(unit: Tensor, degree: int) -> Tensor:
     )
 
 
+class NextDegree(nn.Module):
+    """Y_(l+1) from the products of Y_l and the unit vector, of which it is the part of highest degree."""
+
+    weight: Tensor
+
+    def __init__(self, degree: int):
+        super().__init__()
+        # a fit to more directions than unknowns: exact, as the products span the harmonics of degree + 1
+        points = torch.randn(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        unit = points / torch.linalg.vector_norm(points, dim=1, keepdim=True)
+        products = (spherical_harmonics(unit, degree)[:, :, None] * unit[:, None, :]).flatten(1)
+        weight = torch.linalg.lstsq(products, spherical_harmonics(unit, degree + 1), driver="gelsd").solution
+        self.register_buffer("weight", weight)
+
+    def forward(self, ylm: Tensor, unit: Tensor) -> Tensor:
+        """(pairs, 2l + 1) and (pairs, 3) to (pairs, 2l + 3)."""
+        return (ylm[:, :, None] * unit[:, None, :]).flatten(1) @ self.weight.to(unit.dtype)
+
+
 class SphericalHarmonics(nn.Module):
-    """The harmonics of several degrees side by side."""
+    """The harmonics of several degrees side by side, each from the one below it.
+
+    Few large operations instead of many small ones: training differentiates all of them twice.
+    """
 
     def __init__(self, degrees: list[int]):
         super().__init__()
         self.degrees = degrees
+        self.steps = nn.ModuleList([NextDegree(degree) for degree in range(max(degrees))])
 
     def forward(self, unit: Tensor) -> Tensor:
         """Y of unit vectors (pairs, 3) as (pairs, chi_width)."""
-        return torch.cat([spherical_harmonics(unit, degree) for degree in self.degrees], dim=1)
+        ylm = torch.full_like(unit[:, :1], math.sqrt(1 / (4 * math.pi)))
+        found = [ylm]
+        for step in self.steps:
+            ylm = step(ylm, unit)
+            found.append(ylm)
+        return torch.cat([found[degree] for degree in self.degrees], dim=1)
 
 
 class DegreeSum(nn.Module):
