@@ -89,7 +89,8 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None 
         document = read_checkpoint(path)
         config = from_mapping(ModelConfig, document["config"], "model")
         eager = So3krates(config, document["elements"])
-        eager.load_state_dict(document["weights"])
+        # constants that a later version added are not in the file
+        eager.load_state_dict(dict(eager.named_buffers()) | document["weights"])
         set_dtype(eager, document["weights"]["embedding.weight"].dtype)
         eager.metadata = document["metadata"]
         model = eager
