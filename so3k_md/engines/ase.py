@@ -105,6 +105,14 @@ class So3kCalculator(Calculator):
             stress = -result.virial[0].numpy(force=True) / self.atoms.get_volume()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What is new since the last calculation; ASE itself does not look at groups."""
+        changes: list[str] = super().check_state(atoms, tol)
+        before = None if self.atoms is None else self.atoms.arrays.get("group")
+        if not np.array_equal(np.array(before), np.array(atoms.arrays.get("group"))):
+            changes.append("group")
+        return changes
+
     def graph(self, atoms: Atoms) -> Graph:
         """What the model sees of the atoms."""
         check_atoms(atoms, self.model.elements)

@@ -39,7 +39,7 @@ class DataConfig:
     )
     groups: str = field(
         default="auto",
-        metadata={"doc": "non-local attention: auto (array `group`, else an open frame) or all atoms"},
+        metadata={"doc": "groups of a non-local model: auto (array `group`, or a whole open frame) or all"},
     )
 
     def __post_init__(self) -> None:
