@@ -61,6 +61,7 @@ class OpenMMModule(nn.Module):
         group: of each atom, from 0, within which attention reaches beyond the cutoff (atoms,).
         parent: the atom to which each is linked, so that groups can be made whole (atoms,); None to take
             the images as they come.
+        bonds: pairs that must be near each other once groups are whole, beside the links (bonds, 2).
     """
 
     cutoff: float
@@ -72,6 +73,7 @@ class OpenMMModule(nn.Module):
     frame: Tensor
     group: Tensor
     parent: Tensor
+    links: Tensor
     rows: Tensor
     pbc: Tensor
     open_cell: Tensor
@@ -86,6 +88,7 @@ class OpenMMModule(nn.Module):
         skin: float,
         group: Sequence[int],
         parent: Sequence[int] | None,
+        bonds: ArrayLike,
     ):
         super().__init__()
         # TorchForce hands on attributes but not the extra files of an artefact
@@ -106,7 +109,10 @@ class OpenMMModule(nn.Module):
         self.register_buffer("species", torch.tensor(numbers, dtype=torch.int64))
         self.register_buffer("frame", torch.zeros(len(numbers), dtype=torch.int64))
         self.register_buffer("group", torch.tensor(group, dtype=torch.int64))
-        self.register_buffer("parent", torch.tensor(parent or [], dtype=torch.int64))
+        parents = np.array(parent or [], dtype=np.int64)
+        links = np.concatenate([np.stack([np.arange(len(parents)), parents], 1), np.reshape(bonds, (-1, 2))])
+        self.register_buffer("parent", torch.from_numpy(parents))
+        self.register_buffer("links", torch.from_numpy(links.astype(np.int64)))
         self.register_buffer("rows", torch.tensor(rows, dtype=torch.int64))
         self.register_buffer("pbc", torch.full((3,), periodic))
         self.register_buffer("open_cell", torch.eye(3, dtype=torch.float64))
@@ -128,7 +134,7 @@ class OpenMMModule(nn.Module):
             vectors, idx_i, idx_j = self.pairs(mine, cell, self.pbc)
             if self.make_whole:
                 mine = unwrap(mine, cell, self.pbc, self.parent)
-                check_links(mine, self.parent, cell, self.longest_link, self.rows)
+                check_links(mine, self.links, cell, self.longest_link, self.rows)
             lattice = (cell * self.pbc).unsqueeze(0)
         graph = Graph(self.species, vectors, idx_i, idx_j, self.frame, mine, self.group, lattice)
         slopes = self.model.gradient(graph)
@@ -151,26 +157,28 @@ def check_finite(positions: Tensor, rows: Tensor) -> None:
         )
 
 
-def check_links(positions: Tensor, parent: Tensor, cell: Tensor, longest: float, rows: Tensor) -> None:
-    """Stop where a link that makes a group whole might as well lead to another image of its atom.
+def check_links(positions: Tensor, links: Tensor, cell: Tensor, longest: float, rows: Tensor) -> None:
+    """Stop where the ends of a link are so far apart that it might as well lead to another image.
 
     Args:
         positions: of whole groups, (atoms, 3), Å.
-        parent: other end of the link of each atom, (atoms,).
+        links: pairs of atoms (links, 2).
         cell: (3, 3), Å.
         longest: link that is allowed, as a share of the smallest height of the cell.
         rows: what the atoms are called in the message, (atoms,).
     """
-    links = torch.linalg.vector_norm(positions - positions.index_select(0, parent), dim=1)
+    vectors = positions.index_select(0, links[:, 0]) - positions.index_select(0, links[:, 1])
+    lengths = torch.linalg.vector_norm(vectors, dim=1)
     height = 1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell), dim=0).max()
-    if bool(links.max() > longest * height):
-        atom = links.argmax()
-        first, second = int(rows[atom].item()), int(rows[parent[atom]].item())
-        length, limit = float(links[atom].item()), float(longest * height.item())
+    if bool(lengths.max() > longest * height):
+        link = lengths.argmax()
+        first, second = int(rows[links[link, 0]].item()), int(rows[links[link, 1]].item())
+        # TorchScript prints all 17 digits of a float
+        length_pm, limit_pm = int(100.0 * lengths[link].item()), int(100.0 * longest * height.item())
         raise RuntimeError(
             f"[so3k] particles {first} and {second}, linked in one group of the non-local attention, are "
-            f"{length} Angstrom apart, {limit} at most are allowed in this box: a bond has broken or the "
-            "group drifts apart; take a larger box, or a group for each bonded molecule"
+            f"{length_pm} pm apart, {limit_pm} pm at most are allowed in this box: a bond has broken, the "
+            "group drifts apart, or it goes on through the walls; take a larger box, or other groups"
         )
 
 
@@ -183,6 +191,7 @@ def script_for_openmm(
     skin: float = SKIN,
     group: ArrayLike | None = None,
     parent: ArrayLike | None = None,
+    bonds: ArrayLike = (),
 ) -> torch.jit.ScriptModule:
     """The module that a TorchForce (with `setOutputsForces(True)`) or a PythonForce calls.
 
@@ -196,6 +205,7 @@ def script_for_openmm(
         group: whole numbers, equal within the groups of a non-local model (atoms,); one group by default.
         parent: for a non-local model in a box, trees of short links that hold the groups together: the atom
             before each, a root being its own (atoms,).
+        bonds: further pairs that must be near each other in a whole group (bonds, 2).
 
     Raises:
         So3kError: an element that the model does not know; numbers, rows, groups or links that do not fit.
@@ -215,7 +225,7 @@ def script_for_openmm(
         still = copy.deepcopy(model).eval()
     for parameter in still.parameters():
         parameter.requires_grad = False
-    module = OpenMMModule(still, list(numbers), rows, n_particles, periodic, skin, numbered, links)
+    module = OpenMMModule(still, list(numbers), rows, n_particles, periodic, skin, numbered, links, bonds)
     return torch.jit.script(module.eval())
 
 

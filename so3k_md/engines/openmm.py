@@ -16,7 +16,7 @@ from torch import nn
 
 from so3k_md.checkpoint import load, parse_dtype
 from so3k_md.engines.openmm_backend import Backend, choose_backend, make_force
-from so3k_md.engines.openmm_groups import Linked, describe, linked_groups
+from so3k_md.engines.openmm_groups import describe, linked_groups
 from so3k_md.engines.openmm_topology import nm_positions, topology_of
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import script_for_openmm
@@ -123,12 +123,12 @@ def add_model(
     periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
     # openmm-ml hands over an empty System when it interpolates
     n_particles = max(system.getNumParticles(), topology.getNumAtoms())
-    linked = Linked(None, None)
+    linked = None
     if loaded.nonlocal_kind != "none":
         cell = box_angstrom(system, topology) if periodic else None
         positions = None if positions_nm is None else np.asarray(positions_nm, dtype=float) * NM_IN_ANGSTROM
         linked = linked_groups(loaded, topology, rows, groups, max_group, cell, positions)
-    module = script_for_openmm(loaded, numbers, rows, n_particles, periodic, skin, *linked)
+    module = script_for_openmm(loaded, numbers, rows, n_particles, periodic, skin, *(linked or ()))
     force = make_force(module, used.name, device)
     force.setUsesPeriodicBoundaryConditions(periodic)
     force.setForceGroup(force_group)
@@ -138,7 +138,7 @@ def add_model(
         bonds.setForceGroup(force_group)
         system.addForce(bonds)
     log.info("So3krates in OpenMM by %s: %s", used.name, used.reason)
-    if linked.group is not None:
+    if linked:
         log.info("%s", describe(str(loaded.nonlocal_kind), linked.group))
     return used
 

@@ -21,6 +21,7 @@ class Linked(NamedTuple):
 
     group: Ints  # (atoms,), from 0
     parent: Ints | None  # (atoms,), the atom before each in the tree of its group
+    bonds: Ints  # (bonds, 2), which tell a group that goes on through the walls of the box
 
 
 def linked_groups(
@@ -53,15 +54,16 @@ def linked_groups(
     group = groups_of(bonds, len(rows), groups, cell is not None)
     check_group_sizes(group, model, max_group)
     if cell is None or not needs_links(model, True):
-        return Linked(group, None)
-    parent, tree = trees(len(rows), bonds[group[bonds[:, 0]] == group[bonds[:, 1]]])
+        return Linked(group, None, bonds)
+    bonds = bonds[group[bonds[:, 0]] == group[bonds[:, 1]]]
+    parent, tree = trees(len(rows), bonds)
     torn = trees_per_group(tree, group) > 1
     if torn.any():
         if positions is None:
             raise So3kError(not_connected(int(torn.argmax()), group, rows))
         links = spanning_tree(positions[list(rows)], cell, np.full(3, True), group)
         parent = np.where(torn[group], links, parent)
-    return Linked(group, parent)
+    return Linked(group, parent, bonds)
 
 
 def groups_of(bonds: Ints, n_atoms: int, groups: str | ArrayLike, periodic: bool) -> Ints:
@@ -130,7 +132,7 @@ def trees_per_group(tree: Ints, group: Ints) -> Ints:
 
 def not_connected(number: int, group: Ints, rows: Sequence[int]) -> str:
     """Why a group of a periodic system cannot be used, with the remedy."""
-    members = [rows[k] for k in np.flatnonzero(group == number)]
+    members = np.asarray(rows)[group == number]
     return (
         f"bonds do not connect the group of atom {members[0]} ({len(members)} atoms), so nothing says which "
         "of their images belong together: add the bonds to the topology, take a group for each bonded "

@@ -1,17 +1,16 @@
 """Groups of non-local attention in OpenMM: from bonds, named, one for all; and what is refused."""
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
-import openmm
 import pytest
-from openmm import app, unit
+from ase import Atoms
+from openmm import unit
 from openmm_doors import BACKENDS, PLATFORMS, as_openmm_sees, context_of, energy_of
 from toys import FAR_KINDS, ethanols, far_toy, loud, mixture, pytorch, toy_model
 
 from so3k_md import So3krates
-from so3k_md.engines.openmm import add_model, create_system
+from so3k_md.engines.openmm import create_system
 from so3k_md.engines.openmm_groups import bonds_among, groups_of, trees
 from so3k_md.engines.openmm_run import readable_errors
 from so3k_md.engines.openmm_topology import topology_of
@@ -166,11 +165,23 @@ def test_broken_molecules_stop_in_one_line(backend, platform):
     torn = made.positions_nm.copy()
     torn[14:16] += [0.0, 0.0, 0.35]
     context.setPositions(torn)
-    with pytest.raises(So3kError, match=r"particles \d+ and \d+, linked in one group") as error, readable_errors():
+    message = r"particles \d+ and \d+, linked in one group .* are \d+ pm apart, 297 pm at most"
+    with pytest.raises(So3kError, match=message) as error, readable_errors():
         context.getState(energy=True)
     assert "\n" not in str(error.value)
     context.setPositions(made.positions_nm)
     assert np.isfinite(energy_of(context))
+
+
+def test_molecules_that_go_on_through_the_walls_stop_in_one_line():
+    atoms = Atoms("C6", [[1.4 * k, 0.3 * (k % 2), 0.0] for k in range(6)], pbc=True, cell=[8.4, 9.0, 9.0])
+    topology = topology_of(atoms)
+    carbons = list(topology.atoms())
+    for k in range(6):
+        topology.addBond(carbons[k - 1], carbons[k])
+    made = create_system(topology, far_toy("sphc"))
+    with pytest.raises(So3kError, match="it goes on through the walls"), readable_errors():
+        energy_ev(made, atoms.positions / 10)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import openmm
 import pytest
+from ase import Atoms
 from ase.build import molecule
 from openmm import app, unit
 from openmm_doors import BACKENDS, context_of, energy_of, forces_of
 from openmmml import MLPotential
-from toys import ethanols, pytorch, save_toy
+from toys import ethanols, far_toy, pytorch, save_toy
 
 from so3k_md.engines.openmm_topology import nm_positions, topology_of
 from so3k_md.errors import So3kError
@@ -65,6 +66,40 @@ def test_mixed_system(model_file, solvated, backend):
     molecules = context.getMolecules()
     assert molecules[0] == tuple(ETHANOL)
     assert {len(water) for water in molecules[1:]} == {3}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["sphc", "efa"])
+def test_mixed_system_of_a_non_local_model(kind, solvated, tmp_path, backend):
+    topology, positions, classical = solvated
+    both = [*ETHANOL, 9, 10, 11]  # and a water
+    potential = MLPotential("so3k", model=save_toy(tmp_path / "far.pt", far_toy(kind)), max_group=9)
+    system = potential.createMixedSystem(topology, classical, both, forceGroup=1, backend=backend)
+    context = context_of(system, positions, "CPU")
+    box = topology.getPeriodicBoxVectors().value_in_unit(unit.angstrom)
+    symbols = [atom.element.symbol for atom in topology.atoms()]
+    inside = Atoms(symbols, 10 * positions, cell=box, pbc=True)[:12]
+    expected = pytorch(inside, far_toy(kind), [0] * 9 + [1] * 3)
+    state = context.getState(energy=True, forces=True, groups={1})
+    assert state.getPotentialEnergy()._value == pytest.approx(expected.energy.item() * EV_IN_KJ_MOL, rel=1e-9)
+    forces = state.getForces(asNumpy=True)._value
+    assert not forces[12:].any()
+    np.testing.assert_allclose(forces[:12], expected.forces * EV_IN_KJ_MOL * NM_IN_ANGSTROM, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_group": 8}, "group 0 has 9 atoms, more than max_group = 8"),
+        ({"groups": [0] * 9}, r"group has shape \(9,\), expected \(12,\)"),
+        ({"groups": [0] * 12}, r"do not connect the group of atom 0 \(12 atoms\)"),
+    ],
+)
+def test_groups_of_a_mixed_system_are_checked(solvated, tmp_path, options, message):
+    topology, _, classical = solvated
+    potential = MLPotential("so3k", model=save_toy(tmp_path / "far.pt", far_toy("sphc")))
+    with pytest.raises(So3kError, match=message):
+        potential.createMixedSystem(topology, classical, range(12), **options)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -46,9 +46,9 @@ def loud(model: So3krates) -> So3krates:
     return model.requires_grad_(False)
 
 
-def save_toy(path) -> str:
-    """The toy model as an exported file."""
-    torch.jit.save(script(toy_model()), str(path))
+def save_toy(path, model=None) -> str:
+    """The toy model or another one as an exported file."""
+    torch.jit.save(script(toy_model() if model is None else model), str(path))
     return str(path)
 
 
