@@ -74,10 +74,11 @@ class FarStages(nn.Module):
         idx_i, idx_j = group_pairs(groups, first, last)
         x, chi, r = x[first:last], chi[first:last], r[first:last]
         difference = chi.index_select(0, idx_i) - chi_src.index_select(0, idx_j)
-        phi = alpha = difference
+        square = self.degree_sum(difference * difference)
+        phi = alpha = square
         for i, layer in enumerate(self.layers):
             if i == k:
-                phi = layer.neighbourhood(difference, idx_i, groups.size[first:last])
+                phi = layer.neighbourhood(square, idx_i, groups.size[first:last])
         kept = torch.nonzero(phi > 0.0)[:, 0]
         idx_i, idx_j, phi = (
             idx_i.index_select(0, kept),
@@ -92,7 +93,7 @@ class FarStages(nn.Module):
         rbf = self.radial_basis(near_distance) * self.cutoff_function(near_distance)[:, None]
         for i, layer in enumerate(self.layers):
             if i == k:
-                alpha = layer.far_alpha(x, x_src, difference.index_select(0, kept), idx_i, idx_j, near, rbf)
+                alpha = layer.far_alpha(x, x_src, square.index_select(0, kept), idx_i, idx_j, near, rbf)
         ylm = self.harmonics(vectors * (self.direction / distance)[:, None])
         return FarPairs(idx_i, idx_j, distance, phi, alpha, ylm)
 
@@ -153,7 +154,8 @@ class FarStages(nn.Module):
         if self.has_efa:
             for i, layer in enumerate(self.layers):
                 if i == k:
-                    dx, dchi = layer.efa(x, chi, waves, group, n_groups)
+                    signed = self.efa_waves.signed(waves)
+                    dx, dchi = layer.efa(x, chi, waves, signed, group, n_groups)
         return dx, dchi
 
     @torch.jit.export
@@ -175,7 +177,7 @@ class FarStages(nn.Module):
         if self.has_efa:
             for i, layer in enumerate(self.layers):
                 if i == k:
-                    dx, dchi = layer.efa.read(x, chi, waves, group, sums)
+                    dx, dchi = layer.efa.read(x, chi, self.efa_waves.signed(waves), group, sums)
         return dx, dchi
 
     @torch.jit.export
@@ -196,7 +198,9 @@ class FarStages(nn.Module):
         """efa: the waves at all atoms and the number of groups, none of them wider than the waves reach."""
         n_groups = int(graph.group.max()) + 1
         with torch.no_grad():
-            widest = float(self.diameter(self.support(graph.positions, graph.group, n_groups)).max())
+            # of a copy, as TorchScript would take what both have in common from here, without its history
+            support = self.support(graph.positions.clone(), graph.group, n_groups)
+            widest = float(self.diameter(support).max())
         if self.far_reach > 0.0 and widest > self.far_reach:
             raise RuntimeError(
                 f"[so3k] a group is {widest} A wide, the waves of this model reach {self.far_reach} A: "

@@ -8,16 +8,16 @@ from small_models import CONFIGS
 from so3k_md import Graph
 from so3k_md.neighbors import build_graph
 
-SHORT = {"cutoff": 3.0}  # Å
+LOUD = {"cutoff": 3.0, "attention_scale": 1.0}  # cutoff in Å
 SPHC = {"nonlocal_": "sphc", "kappa": 1.3, "nonlocal_p": 5}
 EFA = {"nonlocal_": "efa", "efa_features": 6, "efa_values": 5}
-LEBEDEV = EFA | {"efa_waves": "lebedev", "efa_grid": 50, "efa_reach": 18.0}
-RECIPROCAL = EFA | {"efa_waves": "reciprocal"}
+LEBEDEV = EFA | {"efa_waves": "lebedev", "efa_grid": 50, "efa_reach": 10.5}
+RECIPROCAL = EFA | {"efa_waves": "reciprocal", "efa_k_max": 1.6}
 NONLOCAL = {
-    "sphc-2022": replace(CONFIGS["so3krates-2022"], **SHORT, **SPHC),
-    "sphc-2024": replace(CONFIGS["euclidean-2024"], **SHORT, **SPHC, layers=3),
-    "efa-lebedev": replace(CONFIGS["euclidean-2024"], **SHORT, **LEBEDEV),
-    "efa-reciprocal": replace(CONFIGS["so3krates-2022"], **SHORT, **RECIPROCAL),
+    "sphc-2022": replace(CONFIGS["so3krates-2022"], **LOUD, **SPHC),
+    "sphc-2024": replace(CONFIGS["euclidean-2024"], **LOUD, **SPHC, temperature=0.2),
+    "efa-lebedev": replace(CONFIGS["euclidean-2024"], **LOUD, **LEBEDEV),
+    "efa-reciprocal": replace(CONFIGS["so3krates-2022"], **LOUD, **RECIPROCAL),
 }
 SIZES = (8, 5, 2, 1)
 CELL = np.array([[9.3, 0.0, 0.0], [0.9, 9.7, 0.0], [-0.6, 0.4, 10.1]])

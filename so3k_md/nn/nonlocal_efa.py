@@ -18,8 +18,8 @@ class EuclideanFastAttention(nn.Module):
     """Δx_i = MLP(Σ_j K_ij v_j), Δχ_i^(l) = b_l(x_i) Σ_j K_ij c_l(x_j) χ_j^(l) over all atoms j of the group.
 
     K_ij = Σ_d κ_d(r_ij) [q_i0d k_j0d + Σ_l q_ild k_jld χ_i^(l)·χ_j^(l)] / sqrt(D (1 + m)), with q, k, v, b
-    and c linear in x, κ_d the kernel of the waves and m the width of χ. Large groups sum Σ_j k_j ⊗ v_j wave by
-    wave and hold nothing for pairs; the pairs of small ones cost less, with the same result.
+    and c linear in x, κ_d the kernel of the waves and m the width of χ. Large groups sum Σ_j k_j ⊗ v_j wave
+    by wave and hold nothing for pairs; the pairs of small ones cost less, with the same result.
 
     Args:
         features: F.
@@ -52,28 +52,30 @@ class EuclideanFastAttention(nn.Module):
         self.scale = (width * len(component)) ** -0.5
 
     def forward(
-        self, x: Tensor, chi: Tensor, waves: Tensor, group: Tensor, n_groups: int
+        self, x: Tensor, chi: Tensor, waves: Tensor, signed: Tensor, group: Tensor, n_groups: int
     ) -> tuple[Tensor, Tensor]:
         """Messages (Δx, Δχ) to the atoms of groups that are all there."""
         q, k, v = self.query(x) * self.scale, self.key(x), self.value_rows(x, chi)
-        waves = waves.to(x.dtype)
+        waves, signed = waves.to(x.dtype), signed.to(x.dtype)
         y = torch.zeros_like(v)
         for rows, groups in blocks(group, n_groups):
             shape = [groups.numel(), rows.numel() // groups.numel(), -1]
-            chi_block, wave_block = chi.index_select(0, rows), waves.index_select(0, rows)
+            chi_block = chi.index_select(0, rows)
+            k_waves, q_waves = waves.index_select(0, rows), signed.index_select(0, rows)
             q_block, k_block = q.index_select(0, rows), k.index_select(0, rows)
             v_block = v.index_select(0, rows).view(shape)
             if shape[1] <= self.pairwise:
-                found = torch.bmm(self.scores(q_block, k_block, chi_block, wave_block, shape), v_block)
+                scores = self.scores(q_block, k_block, chi_block, q_waves, k_waves, shape)
+                found = torch.bmm(scores, v_block)
             else:
-                k_block = self.along_waves(k_block, chi_block, wave_block).view(shape)
-                q_block = self.along_waves(q_block, chi_block, wave_block).view(shape)
+                k_block = self.along_waves(k_block, chi_block, k_waves).view(shape)
+                q_block = self.along_waves(q_block, chi_block, q_waves).view(shape)
                 found = torch.bmm(q_block, torch.bmm(k_block.transpose(1, 2), v_block))
             y = y.index_copy(0, rows, found.flatten(0, 1))
         return self.messages(x, y)
 
     def sums(self, x: Tensor, chi: Tensor, waves: Tensor, group: Tensor, n_groups: int) -> Tensor:
-        """Σ_j k_j ⊗ v_j of the atoms that are here, (groups, waves · (1 + m) · D · (values + m))."""
+        """Σ_j k_j ⊗ v_j of the atoms that are here, (groups, waves · D · (1 + m) · (values + m))."""
         v = self.value_rows(x, chi)
         k = self.along_waves(self.key(x), chi, waves.to(x.dtype))
         total = torch.zeros([n_groups, k.size(1) * v.size(1)], dtype=x.dtype, device=x.device)
@@ -84,10 +86,10 @@ class EuclideanFastAttention(nn.Module):
         return total
 
     def read(
-        self, x: Tensor, chi: Tensor, waves: Tensor, group: Tensor, sums: Tensor
+        self, x: Tensor, chi: Tensor, signed: Tensor, group: Tensor, sums: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Messages (Δx, Δχ) to the atoms from the sums over whole groups."""
-        q = self.along_waves(self.query(x) * self.scale, chi, waves.to(x.dtype))
+        q = self.along_waves(self.query(x) * self.scale, chi, signed.to(x.dtype))
         width = self.values + chi.size(1)
         y = torch.zeros([x.size(0), width], dtype=x.dtype, device=x.device)
         for rows, groups in blocks(group, sums.size(0)):
@@ -106,18 +108,22 @@ class EuclideanFastAttention(nn.Module):
         return self.out(y[:, : self.values]), self.degree_sum.repeat(self.gate(x)) * y[:, self.values :]
 
     def along_waves(self, y: Tensor, chi: Tensor, waves: Tensor) -> Tensor:
-        """q or k of every component of [1, χ] times every wave, (atoms, waves · (1 + m) · D)."""
+        """q or k of every component of [1, χ] times every wave, (atoms, waves · D · (1 + m))."""
         components = torch.cat([torch.ones_like(chi[:, :1]), chi], dim=1)
-        y = y.view(-1, self.parts, self.width).index_select(1, self.part_of_component)
-        y = (y * components[:, :, None]).view(-1, 1, components.size(1), self.width // 2, 2)
-        return (y * waves[:, :, None, :, None]).flatten(1)
+        y = y.view(-1, self.parts, self.width).transpose(1, 2).index_select(2, self.part_of_component)
+        # the innermost axis is the longest one that no wave depends on: short ones are slow to multiply
+        y = (y * components[:, None, :]).view(-1, 1, self.width // 2, 2 * components.size(1))
+        return (y * waves[:, :, :, None]).flatten(1)
 
-    def scores(self, q: Tensor, k: Tensor, chi: Tensor, waves: Tensor, shape: list[int]) -> Tensor:
+    def scores(
+        self, q: Tensor, k: Tensor, chi: Tensor, q_waves: Tensor, k_waves: Tensor, shape: list[int]
+    ) -> Tensor:
         """K_ij of all pairs of groups of one size, (groups, atoms, atoms)."""
         m, n = shape[0], shape[1]
         channels = [m, n, self.parts, self.width // 2, 2]
-        waves = waves.view(m, n, -1, self.width // 2).permute(0, 3, 1, 2)
-        kernel = waves @ waves.transpose(2, 3)  # (groups, D / 2, atoms, atoms)
+        q_waves = q_waves.view(m, n, -1, self.width // 2).permute(0, 3, 1, 2)
+        k_waves = k_waves.view(m, n, -1, self.width // 2).permute(0, 3, 2, 1)
+        kernel = q_waves @ k_waves  # (groups, D / 2, atoms, atoms)
         total = torch.zeros_like(kernel[:, 0])
         q, k = q.view(channels).permute(0, 2, 3, 1, 4), k.view(channels).permute(0, 2, 3, 1, 4)
         first = 0

@@ -27,7 +27,8 @@ GRIDS = {
 class LebedevWaves(nn.Module):
     """cos and sin of ω_k u_g·r, ω_k = linspace(0, b_max) / L_max, one u of each pair ±u of a Lebedev grid.
 
-    With the weights of the grid Σ_g λ_g cos(ω u_g·r) = sinc(ω r) for r ≤ L_max.
+    With the weights of the grid Σ_g λ_g cos(ω u_g·r) = sinc(ω r) for r ≤ L_max. Each wave comes with the root
+    of |λ|; the grids of 230 and 266 points have negative weights, whose sign `signed` gives to one factor.
 
     Args:
         n_frequencies: number of ω.
@@ -39,6 +40,7 @@ class LebedevWaves(nn.Module):
     directions: Tensor
     frequencies: Tensor
     amplitude: Tensor
+    sign: Tensor
 
     def __init__(self, n_frequencies: int, grid: int, reach: float, k_max: float):
         super().__init__()
@@ -49,10 +51,11 @@ class LebedevWaves(nn.Module):
         points = points.T
         # of u and −u the one whose first coordinate that is not zero is positive
         rounded = torch.round(points * 1e8)
-        sign = torch.sign(rounded[:, 0] * 4e20 + rounded[:, 1] * 2e10 + rounded[:, 2])
-        half = sign > 0
+        half = rounded[:, 0] * 4e20 + rounded[:, 1] * 2e10 + rounded[:, 2] > 0
+        share = 2.0 * weights[half] / weights.sum()
         self.register_buffer("directions", points[half].contiguous())
-        self.register_buffer("amplitude", torch.sqrt(2.0 * weights[half] / weights.sum()))
+        self.register_buffer("amplitude", torch.sqrt(share.abs()))
+        self.register_buffer("sign", torch.sign(share))
         self.register_buffer(
             "frequencies", torch.linspace(0, b_max, n_frequencies, dtype=torch.float64) / reach
         )
@@ -63,6 +66,10 @@ class LebedevWaves(nn.Module):
         phase = (r @ self.directions.t())[:, :, None] * self.frequencies
         waves = torch.cat([torch.cos(phase), torch.sin(phase)], dim=1)
         return waves * torch.cat([self.amplitude, self.amplitude])[:, None]
+
+    def signed(self, waves: Tensor) -> Tensor:
+        """The waves with the signs of the weights: Σ signed(r) · waves(r') is the kernel of r − r'."""
+        return waves * torch.cat([self.sign, self.sign])[:, None]
 
     def support(self, r: Tensor, group: Tensor, n_groups: int) -> Tensor:
         """Largest u·r of each group along the directions and against them, (groups, 2 directions)."""
@@ -125,9 +132,15 @@ class ReciprocalWaves(nn.Module):
         waves = torch.cat([torch.cos(phase), torch.sin(phase)], dim=1)
         return waves[:, :, None] * torch.cat([amplitude, amplitude], dim=1)
 
+    def signed(self, waves: Tensor) -> Tensor:
+        """The same waves: all weights are positive."""
+        return waves
+
     def lattice(self, cell: Tensor) -> Tensor:
         """Whole numbers (G, 3), one of each pair ±n, of all G below k_max in any of the cells."""
         with torch.no_grad():
+            # TorchScript would take the inverse of the same cell, made here without history, elsewhere too
+            cell = cell.clone()
             reach = (self.k_max / (2 * math.pi) * torch.linalg.vector_norm(cell, dim=2)).amax(0)
             count = torch.floor(reach).to(torch.int64)
             a = torch.arange(0, int(count[0]) + 1, device=cell.device)

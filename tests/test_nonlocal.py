@@ -1,0 +1,252 @@
+"""Laws of attention beyond the cutoff, each through every door: eager, scripted, exported.
+
+The structure is a periodic box of molecules that are wider than the cutoff and touch each other.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from nonlocal_models import CELL, NONLOCAL, group_graph, molecules
+from small_models import DOORS, lively
+from test_forces import slope
+from torch import nn
+
+from so3k_md import So3krates
+from so3k_md.forces import Evaluation, evaluate
+from so3k_md.graph import Graph, collate
+from so3k_md.model import set_dtype
+
+ROTATION = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
+ROTATION *= np.linalg.det(ROTATION)
+# Waves on a grid of directions are invariant up to its quadrature error, for 50 points 4e-7 of a kernel of 1.
+GRID_ERROR = {"efa-lebedev": 1e-7}  # eV, eV/Å
+
+
+@pytest.fixture(scope="module", params=sorted(NONLOCAL))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=DOORS)
+def model(name: str, request: pytest.FixtureRequest, doors) -> nn.Module:
+    return doors(NONLOCAL[name], request.param)
+
+
+@pytest.fixture(scope="module")
+def box() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return molecules()
+
+
+def of(model: nn.Module, numbers, positions, group, cell=CELL) -> Evaluation:
+    return evaluate(model, group_graph(numbers, positions, group, model.cutoff, cell), 1)
+
+
+def fresh(name: str, **changes) -> So3krates:
+    config = replace(NONLOCAL[name], **changes)
+    return lively(set_dtype(So3krates(config, [1, 6, 8], seed=3), torch.float64))
+
+
+def same(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-10) -> bool:
+    return bool(torch.isfinite(a).all()) and float((a - b).abs().max()) < tolerance
+
+
+def test_far_atoms_are_felt(model, box):
+    """Else the laws below would say nothing of non-local attention."""
+    slopes = model.gradient(group_graph(*box, model.cutoff, CELL))
+    assert slopes.positions.abs().max() > 1e-3
+    assert model.nonlocal_kind == "efa" or not slopes.cell.any()
+
+
+@pytest.mark.parametrize(
+    "operation", [ROTATION, -ROTATION, -np.eye(3)], ids=["turn", "turned mirror", "inversion"]
+)
+def test_rotations_and_reflections_turn_the_forces_and_keep_the_energy(name, model, box, operation):
+    numbers, positions, group = box
+    before = of(model, *box)
+    after = of(model, numbers, positions @ operation.T, group, CELL @ operation.T)
+    turn = torch.tensor(operation)
+    tolerance = GRID_ERROR.get(name, 1e-10)
+    assert same(after.energies, before.energies, tolerance)
+    assert same(after.forces, before.forces @ turn.T, tolerance)
+    assert same(after.virial, turn @ before.virial @ turn.T, 10 * tolerance)
+
+
+def test_translation_and_the_choice_of_images_change_nothing(model, box):
+    numbers, positions, group = box
+    before = of(model, *box)
+    images = np.random.default_rng(1).integers(-2, 3, size=(len(group), 3))
+    for moved in (positions + [3.0, -7.0, 11.0], positions + images @ CELL):
+        after = of(model, numbers, moved, group)
+        assert same(after.energies, before.energies)
+        assert same(after.forces, before.forces)
+        assert same(after.virial, before.virial)
+
+
+def test_permutation_of_atoms_and_names_of_groups_are_arbitrary(model, box):
+    numbers, positions, group = box
+    order = np.random.default_rng(0).permutation(len(numbers))
+    before = of(model, *box)
+    names = np.array([40, -3, 7_000_000_000, 12])
+    after = of(model, numbers[order], positions[order], names[group][order])
+    assert same(after.energies, before.energies[order])
+    assert same(after.forces, before.forces[order])
+    graph = group_graph(*box, model.cutoff, CELL)
+    renumbered = graph._replace(group=torch.tensor([2, 0, 3, 1])[graph.group])
+    assert same(evaluate(model, renumbered, 1).forces, before.forces)
+
+
+def test_forces_are_minus_the_gradient(model, box):
+    numbers, positions, group = box
+    forces = of(model, *box).forces
+    for atom, axis in ((0, 0), (7, 1), (12, 2), (15, 0)):
+
+        def energy(step: float, atom: int = atom, axis: int = axis) -> float:
+            moved = positions.copy()
+            moved[atom, axis] += step
+            return float(of(model, numbers, moved, group).energy)
+
+        assert abs(slope(energy) + float(forces[atom, axis])) < 1e-7
+
+
+def test_virial_is_minus_the_derivative_by_strain(model, box):
+    numbers, positions, group = box
+    virial = of(model, *box).virial[0]
+    for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)):
+
+        def energy(step: float, a: int = a, b: int = b) -> float:
+            strain = np.eye(3)
+            strain[a, b] += step
+            return float(of(model, numbers, positions @ strain, group, CELL @ strain).energy)
+
+        assert abs(slope(energy) + float(virial[a, b])) < 1e-6
+
+
+def test_far_forces_sum_to_zero_in_each_group(name, model, box):
+    graph = group_graph(*box, model.cutoff, CELL)
+    result, slopes = evaluate(model, graph, 1), model.gradient(graph)
+    assert same(result.forces.sum(0), torch.zeros(3))
+    for group in range(4):
+        assert same(slopes.positions[graph.group == group].sum(0), torch.zeros(3))
+    assert same(result.virial, result.virial.transpose(1, 2), GRID_ERROR.get(name, 1e-10))
+
+
+def test_batch_of_unequal_groups_equals_single_structures(model, box):
+    numbers, positions, group = box
+    parts = [slice(0, 16), slice(13, 15), slice(15, 16), slice(3, 13)]
+    cells = [CELL, CELL * 1.1, CELL.T + 1.0, CELL]
+    graphs = [
+        group_graph(numbers[part], positions[part], group[part], model.cutoff, cell)
+        for part, cell in zip(parts, cells, strict=True)
+    ]
+    batch = evaluate(model, collate(graphs), len(graphs))
+    singles = [evaluate(model, graph, 1) for graph in graphs]
+    for field in ("energies", "energy", "forces", "virial"):
+        assert same(getattr(batch, field), torch.cat([getattr(single, field) for single in singles])), field
+
+
+def test_atoms_alone_in_their_groups_are_alone(model):
+    numbers, apart, cell = np.array([8, 1, 6]), np.arange(3)[:, None] * [7.0, 1.0, 0.0], 30.0 * np.eye(3)
+    together = of(model, numbers, apart, np.arange(3), cell)
+    alone = [of(model, numbers[[k]], apart[[k]], np.zeros(1), cell) for k in range(3)]
+    assert same(together.energies, torch.cat([one.energies for one in alone]), 1e-12)
+    assert same(together.forces, torch.zeros(3, 3), 1e-12)
+
+
+def test_gradient_in_tiles_is_the_derivative_of_forward(model, box):
+    """`gradient` makes far pairs anew tile by tile; training differentiates `forward` as a whole."""
+    graph = group_graph(*box, model.cutoff, CELL)
+    expected = evaluate(model, graph, 1, differentiable=True)
+    usual = model.tile
+    for tile in (usual, 20, 1):
+        model.tile = tile
+        got = evaluate(model, graph, 1)
+        model.tile = usual
+        assert not got.energies.requires_grad
+        for field in ("energies", "forces", "virial"):
+            assert same(getattr(got, field), getattr(expected, field).detach(), 1e-12), field
+
+
+def test_training_on_forces_has_the_right_slope(name, box):
+    """d Σ F² / dθ along a random direction of all weights, against finite differences."""
+    model = fresh(name)
+    graph = group_graph(*box, model.cutoff, CELL)
+    parameters = list(model.parameters())
+    starts = [parameter.detach().clone() for parameter in parameters]
+    generator = torch.Generator().manual_seed(0)
+    direction = [0.1 * torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
+
+    def loss(step: float) -> torch.Tensor:
+        with torch.no_grad():
+            for p, start, d in zip(parameters, starts, direction, strict=True):
+                p.copy_(start + step * d)
+        return evaluate(model, graph, 1, differentiable=True).forces.pow(2).sum()
+
+    found = torch.autograd.grad(loss(0.0), parameters, allow_unused=True)
+    exact = sum(float((g * d).sum()) for g, d in zip(found, direction, strict=True) if g is not None)
+    assert abs(slope(lambda step: float(loss(step).detach())) - exact) < 1e-6 * max(1.0, abs(exact))
+
+
+def test_float32_parameters_give_nearly_the_same(name, box):
+    single = lively(So3krates(NONLOCAL[name], [1, 6, 8], seed=3))
+    far_from_origin = box[1] + 500.0
+    low, high = (of(model, box[0], far_from_origin, box[2]) for model in (single, fresh(name)))
+    assert low.energies.dtype == low.forces.dtype == torch.float64
+    assert same(low.forces, high.forces, 2e-4)
+
+
+def test_atoms_at_one_place_give_finite_numbers(model):
+    two = torch.zeros(2, 3, dtype=torch.float64)
+    pair, atoms = torch.tensor([0, 1]), torch.zeros(2, dtype=torch.int64)
+    cell = torch.from_numpy(CELL)[None]
+    graph = Graph(torch.tensor([6, 1]), two, pair, pair.flip(0), atoms, two, atoms, cell)
+    assert torch.isfinite(evaluate(model, graph, 1).forces).all()
+
+
+def far_count(model, positions, numbers, group):
+    """Number of far pairs in the first layer."""
+    graph = group_graph(numbers, positions, group, model.cutoff)
+    edges = model.geometry(graph.vectors, graph.idx_i, graph.idx_j)
+    x, chi = model.embed(graph.species), model.initial_chi(edges, len(numbers))
+    groups = model.group_rows(graph.group, graph.group, torch.arange(len(numbers)))
+    rows = x, chi, graph.positions
+    return len(model.far_pairs(0, *rows, *rows, groups, 0, len(numbers)).phi)
+
+
+def test_forces_hold_where_a_pair_becomes_a_neighbour_in_sphc_space(box):
+    """At φ_χ = 0: an atom moves along a line, and two of its places have different numbers of far pairs."""
+    numbers, positions, group = (array[:8] for array in box)
+    model = fresh("sphc-2022")
+    along = np.zeros((8, 3))
+    along[6] = [0.6, -0.3, 0.74]
+
+    def changed(t: float) -> bool:
+        return far_count(model, positions + t * along, numbers, group) != start
+
+    start = far_count(model, positions, numbers, group)
+    low, high = 0.0, next(t for t in np.linspace(0.02, 0.6, 30) if changed(t))
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if changed(middle) else (middle, high)
+    at = positions + high * along
+    expected = -float((of(model, numbers, at, group, None).forces.numpy() * along).sum())
+    found = slope(lambda step: float(of(model, numbers, at + step * along, group, None).energy))
+    assert abs(found - expected) < 1e-7
+
+
+@pytest.mark.parametrize("which", ["sphc-2022", "sphc-2024"])
+def test_nothing_jumps_where_a_far_pair_enters_the_local_cutoff(which, box):
+    numbers, positions, group = (array[:8] for array in box)
+    model = fresh(which)
+    anchor, out = positions[4], np.array([0.6, 0.48, 0.64])
+    jumps = []
+    for step in (1e-3, 1e-5):
+        results = []
+        for side in (-step, step):
+            moved = positions.copy()
+            moved[7] = anchor + (model.cutoff + side) * out
+            results.append(of(model, numbers, moved, group, None))
+        jumps.append([float((a - b).abs().max()) for a, b in zip(*(r[:3] for r in results), strict=True)])
+    assert jumps[1][0] < 0.02 * jumps[0][0]
+    assert jumps[1][2] < 0.05 * jumps[0][2]
