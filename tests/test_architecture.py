@@ -30,7 +30,7 @@ FLOORS = (
     "checkpoint whole",
     "neighbors",
     "export data analysis",
-    "evaluate train engines",
+    "attention evaluate train engines",
     "cli",
     "demo",
 )
@@ -48,7 +48,7 @@ HEAVY = {
     "matplotlib": "analysis train evaluate",
     "h5py": "analysis",
     "tensorboard": "train",
-    "ase": "data engines evaluate export cli demo",
+    "ase": "attention data engines evaluate export cli demo",
     "vesin": "pairs",
 }
 

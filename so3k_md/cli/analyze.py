@@ -1,4 +1,7 @@
-"""`so3k-md analyze TRAJ … --top TOP`: trajectories of OpenMM or LAMMPS to one report."""
+"""`so3k-md analyze TRAJ … --top TOP`: trajectories of OpenMM or LAMMPS to one report.
+
+`so3k-md analyze FILE --attention MODEL`: who attends to whom beyond the cutoff, in one frame.
+"""
 
 import argparse
 import os
@@ -9,6 +12,7 @@ from so3k_md.errors import So3kError
 from so3k_md.files import check_output
 
 HELP = "analyse trajectories of OpenMM and LAMMPS: one HTML report and JSON"
+PERIODIC = {"auto": None, "yes": True, "no": False}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,11 +40,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--stride", type=int, default=1, metavar="N", help="use every N-th frame")
     add("--periodic", choices=("auto", "yes", "no"), default="auto", help="overrule what the files say")
     add("--overwrite", action="store_true", help="replace an earlier report")
+    far = parser.add_argument_group("non-local attention, instead of the report")
+    far.add_argument(
+        "--attention",
+        metavar="MODEL",
+        help="draw who attends to whom at which distance in one frame of TRAJ, or of a file of structures "
+        "(extended XYZ, npz, …): DIR/attention.png and .json",
+    )
+    far.add_argument("--frame", type=int, metavar="N", help="its number, from 0 (default 0)")
+    far.add_argument(
+        "--groups",
+        choices=("auto", "all"),
+        help="auto (default): molecules of a trajectory, `group` of a structure; all: one group of all atoms",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check the outputs, analyse each trajectory, write one report."""
-    html, json_file = outputs(args)
+    """Check the outputs, analyse each trajectory, write one report; or show the attention in one frame."""
+    if args.attention is not None:
+        show_attention(args)
+        return
+    refuse(args, ("frame", "groups"), "belongs to --attention")
+    html, json_file = outputs(args, "report")
     names = args.trajectories
     tops = one_each("--top", args.top, names, shared=True)
     logs = one_each("--log", args.log, names, shared=False)
@@ -55,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         analysis = analyze(
             name, top, None if log == "-" else log, label=label, timestep_fs=args.timestep_fs,
             frame_interval_ps=args.frame_interval_ps, temperature_K=args.temperature, stride=args.stride,
-            periodic={"auto": None, "yes": True, "no": False}[args.periodic],
+            periodic=PERIODIC[args.periodic],
         )  # fmt: skip
         print(f"{label}: {analysis.stability.verdict}")
         analyses.append(analysis)
@@ -64,19 +85,50 @@ def run(args: argparse.Namespace) -> None:
     print(f"report: {html}\nnumbers: {json_file}")
 
 
-def outputs(args: argparse.Namespace) -> tuple[Path, Path]:
-    """The two files to write, refused before any work if they exist or cannot be written."""
+def show_attention(args: argparse.Namespace) -> None:
+    """Write picture and numbers of the far attention in one frame."""
+    others = ("log", "label", "timestep_fs", "frame_interval_ps", "temperature")
+    refuse(args, others, "does not go with --attention")
+    if len(args.trajectories) > 1 or len(args.top or ()) > 1:
+        raise So3kError("--attention takes one file and one --top: run it once for each")
+    picture, numbers = outputs(args, "attention")
+    from so3k_md.analysis.attention import beyond, write_attention
+    from so3k_md.attention import far_attention, read_frame
+
+    top = args.top[0] if args.top else None
+    frame = read_frame(args.trajectories[0], top, args.frame or 0, PERIODIC[args.periodic])
+    found = far_attention(args.attention, frame, args.groups or "auto")
+    picture.parent.mkdir(exist_ok=True)
+    write_attention(found, picture, numbers)
+    print(f"{found.model} in {frame.where}: {found.groups} groups, shown is one of {len(found.names)} atoms")
+    for k, layer in enumerate(found.layers):
+        print(
+            f"layer {k + 1}: {len(layer.r)} pairs, Σφ {layer.phi.sum() / len(found.names):.2f} an atom, "
+            f"{100 * beyond(layer, found.cutoff):.0f} % of Σ|φα| beyond {found.cutoff:g} Å"
+        )
+    print(f"picture: {picture}\nnumbers: {numbers}")
+
+
+def refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Refuse options that have no meaning here."""
+    for name in names:
+        if getattr(args, name) is not None:
+            raise So3kError(f"--{name.replace('_', '-')} {why}: leave it out")
+
+
+def outputs(args: argparse.Namespace, name: str) -> tuple[Path, Path]:
+    """The picture or page and the JSON to write, refused before any work if they cannot be written."""
     folder = Path(args.output)
     if folder.exists() and not folder.is_dir():
         raise So3kError(f"{folder} is a file: give -o the name of a folder")
     if not folder.exists() and not (folder.parent.is_dir() and os.access(folder.parent, os.W_OK)):
         raise So3kError(f"the folder {folder} cannot be made in {folder.parent}: create it or choose another")
-    html = folder / "report.html"
-    json_file = Path(args.json) if args.json else folder / "report.json"
-    for path in (html, json_file):
+    first = folder / {"report": "report.html", "attention": "attention.png"}[name]
+    json_file = Path(args.json) if args.json else folder / f"{name}.json"
+    for path in (first, json_file):
         if path.parent != folder or folder.exists():
             check_output(path, args.overwrite)
-    return html, json_file
+    return first, json_file
 
 
 def one_each(

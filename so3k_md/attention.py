@@ -1,0 +1,134 @@
+"""Attention of a model beyond the cutoff, read off the model's own stages."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from so3k_md.analysis.attention import Attention, LayerAttention
+from so3k_md.analysis.bonds import bond_tree
+from so3k_md.analysis.headers import is_dump
+from so3k_md.analysis.trajectory import HDF5, load_trajectory
+from so3k_md.checkpoint import load, metadata
+from so3k_md.data import Frame, read_frames, require_elements, to_graph
+from so3k_md.errors import So3kError
+from so3k_md.graph import Graph
+from so3k_md.groups import check_group_sizes
+
+TRAJECTORIES = (".dcd", ".xtc", *HDF5)
+
+
+def read_frame(path: str, topology: str | None, number: int, periodic: bool | None = None) -> Frame:
+    """One frame of a trajectory or of a file of structures; the groups of a trajectory are its molecules.
+
+    Args:
+        path: a trajectory of OpenMM or LAMMPS, or what `so3k_md.data` reads.
+        topology: of a trajectory.
+        number: of the frame, from 0.
+        periodic: overrule what a trajectory says of itself.
+
+    Raises:
+        So3kError: a file cannot be used, or has no such frame.
+    """
+    file = Path(path)
+    if not (file.suffix.lower() in TRAJECTORIES or (file.is_file() and is_dump(file))):
+        if topology is not None:
+            raise So3kError(f"{path} is no trajectory, it holds its own atoms: leave out --top {topology}")
+        frames = read_frames(path)
+        check_number(path, number, len(frames))
+        return frames[number]
+    data = load_trajectory(file, topology, periodic=periodic)
+    check_number(path, number, len(data.positions))
+    return Frame(
+        numbers=data.numbers.astype(np.int64),
+        positions=data.positions[number],
+        cell=None if data.cells is None else data.cells[number],
+        pbc=np.array(data.pbc),
+        energy=None,
+        forces=None,
+        stress=None,
+        place=number,
+        source=path,
+        group=bond_tree(data.bonds, len(data.numbers))[1],
+    )
+
+
+def check_number(path: str, number: int, n_frames: int) -> None:
+    """Refuse a frame that is not there."""
+    if not 0 <= number < n_frames:
+        raise So3kError(f"{path} has {n_frames} frames, --frame is {number}: choose from 0 to {n_frames - 1}")
+
+
+def far_attention(model_path: str, frame: Frame, groups: str = "auto") -> Attention:
+    """The far attention inside the largest group of a frame, the first of those of equal size.
+
+    Args:
+        model_path: checkpoint, exported file or name of a model with nonlocal: sphc.
+        frame: a structure.
+        groups: auto, for the groups of the frame, or all.
+
+    Raises:
+        So3kError: the model has no such attention or does not know an element, or the groups are not usable.
+    """
+    model: Any = load(model_path, dtype="float64")
+    if model.nonlocal_kind != "sphc":
+        raise So3kError(
+            f"{model_path} has non-local attention of the kind {model.nonlocal_kind}, which weighs no pairs: "
+            "--attention takes a model with nonlocal: sphc"
+        )
+    require_elements([frame], model.elements)
+    graph = to_graph(frame, model.cutoff, model, groups)
+    check_group_sizes(graph.group, model)
+    sizes = np.bincount(graph.group)
+    atoms = np.flatnonzero(graph.group.numpy() == sizes.argmax())
+    if len(atoms) < 2:
+        raise So3kError(f"{frame.where}: no group has two atoms, so there is no pair to show: choose another")
+    return Attention(
+        model=str(metadata(model).get("name") or model_path),
+        source=frame.source,
+        frame=frame.place,
+        groups=len(sizes),
+        atoms=atoms,
+        names=tuple(f"{chemical_symbols[z]}{k}" for k, z in enumerate(frame.numbers[atoms])),
+        degrees=degrees_of(model),
+        cutoff=float(model.cutoff),
+        layers=tuple(layer_by_layer(model, graph, atoms)),
+    )
+
+
+def degrees_of(model: Any) -> tuple[int, ...]:
+    """The degrees of the SPHCs of an eager or exported model."""
+    config = getattr(model, "config", None)
+    degrees = metadata(model)["config"]["degrees"] if config is None else config.degrees
+    return tuple(int(degree) for degree in degrees)
+
+
+def layer_by_layer(model: Any, graph: Graph, atoms: NDArray[np.int64]) -> list[LayerAttention]:
+    """The neighbours in SPHC space of some atoms in every layer, by the stages of which `forward` is made."""
+    place = np.full(len(graph.species), -1)
+    place[atoms] = np.arange(len(atoms))
+    found: list[LayerAttention] = []
+    with torch.no_grad():
+        edges = model.geometry(graph.vectors, graph.idx_i, graph.idx_j)
+        x = model.embed(graph.species)
+        chi = model.initial_chi(edges, len(x))
+        groups = model.group_rows(graph.group, graph.group, torch.arange(len(x)))
+        for k in range(model.n_layers):
+            pairs, messages = [], []
+            for first, last in pairwise(model.tiles(groups)):
+                rows = k, x, chi, graph.positions, x, chi, graph.positions, groups, first, last
+                tile = model.far_pairs(*rows)
+                pairs.append((tile.idx_i + first, tile.idx_j, tile.r, tile.phi, tile.alpha))
+                messages.append(model.far_attend(*rows))
+            idx_i, idx_j, r, phi, alpha = (torch.cat(part).numpy() for part in zip(*pairs, strict=True))
+            ours = place[idx_i] >= 0
+            found.append(
+                LayerAttention(place[idx_i[ours]], place[idx_j[ours]], r[ours], phi[ours], alpha[ours])
+            )
+            dx, dchi = model.attend(k, x, chi, x, chi, edges)
+            x, chi = model.update(k, x, chi, dx, dchi + torch.cat(messages))
+    return found
