@@ -23,7 +23,7 @@ def sinc_kernel(n_frequencies, b_max, reach):
 def lattice_kernel(n_frequencies, k_max, cell):
     """(1/V) Σ_G a(|G|)² cos(G·r) over all reciprocal vectors: vectors (…, 3) to (…, n_frequencies).
 
-    a_k is a bump at the k-th of n steps up to k_max, as wide as a step, damped by (1 + cos(π |G| / k_max)) / 2,
+    a_k is a bump at the k-th of n steps up to k_max, as wide as a step, damped by (1 + cos(π |G|/k_max)) / 2,
     and scaled so that the kernel of an infinite cell is 1 at r = 0.
     """
     step = k_max / n_frequencies
