@@ -98,6 +98,7 @@ def test_data_file(case, refused):
         ("--energy-unit furlong", "furlong"),
         ("--device quantum", "quantum.*cpu"),
         ("--dtype float16", "float16"),
+        ("--groups molecule", "--groups.*auto.*all"),
         ("--batch-size 0", "batch-size"),
         ("--json water.xyz --overwrite", "water.xyz is named twice"),
     ],

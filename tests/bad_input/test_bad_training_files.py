@@ -27,6 +27,7 @@ import pytest
         ("data.n_train=600", "n_train = 600.*6 frames"),
         ("data.energy_key=U", "water.xyz.*energy key 'U'; keys present"),
         ("data.energy_unit=furlong", "furlong"),
+        ("data.groups=molecule", "data.groups = 'molecule'.*auto or all"),
         ("loss.stress=1", "stress"),
         ("train.epochs", "section.key=value"),
     ],
