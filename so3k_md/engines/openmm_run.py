@@ -102,13 +102,15 @@ def run(simulation: app.Simulation, args: argparse.Namespace) -> None:
 
 def run_script(main: Callable[[], None]) -> None:
     """Call a script's main; what is told of the model is printed, mistakes of the user leave as one line."""
-    report = logging.getLogger("so3k_md")
-    report.addHandler(logging.StreamHandler(sys.stdout))
+    report, screen = logging.getLogger("so3k_md"), logging.StreamHandler(sys.stdout)
+    report.addHandler(screen)
     report.setLevel(logging.INFO)
     try:
         main()
     except So3kError as error:
         sys.exit(f"so3k-md: error: {error}")
+    finally:
+        report.removeHandler(screen)
 
 
 def platform_of(name: str | None) -> openmm.Platform:

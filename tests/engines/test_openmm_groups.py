@@ -12,7 +12,7 @@ from toys import FAR_KINDS, ethanols, far_toy, loud, mixture, pytorch, toy_model
 from so3k_md import So3krates
 from so3k_md.engines.openmm import create_system
 from so3k_md.engines.openmm_groups import bonds_among, groups_of, trees
-from so3k_md.engines.openmm_run import readable_errors
+from so3k_md.engines.openmm_run import readable_errors, run_script
 from so3k_md.engines.openmm_topology import topology_of
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.export.openmm import script_for_openmm
@@ -102,13 +102,12 @@ def test_local_models_know_no_groups():
     assert energy_ev(made, atoms.positions / 10) == pytest.approx(pytorch(atoms).energy.item(), rel=1e-12)
 
 
-def test_report_names_kind_and_groups(caplog):
-    caplog.set_level("INFO", "so3k_md")
-    create_system(mixture("periodic")[0], far_toy("efa"))
-    assert caplog.messages[-1] == "non-local attention: efa, 4 groups, the largest of 14 atoms"
-    caplog.clear()
-    create_system(mixture("periodic")[0], toy_model())
-    assert not [line for line in caplog.messages if "non-local" in line]
+def test_report_of_a_run_names_kind_and_groups(capsys):
+    atoms, _ = mixture("periodic")
+    run_script(lambda: create_system(atoms, far_toy("efa")))
+    assert "\nnon-local attention: efa, 4 groups, the largest of 14 atoms\n" in capsys.readouterr().out
+    run_script(lambda: create_system(atoms, toy_model()))
+    assert "non-local" not in capsys.readouterr().out
 
 
 BOX, GROUP = mixture("periodic")
