@@ -14,18 +14,29 @@ namespace So3k {
 
 namespace {
 
-  /// Remote rows from their owners; the gradients of remote rows back to them.
-  struct Halo : torch::autograd::Function<Halo> {
-    static Tensor forward(AutogradContext *context, const Tensor &owned, int64_t exchange)
+  /// One step through several links; backward takes the adjoints, all of them, in the same order.
+  struct Delivery : torch::autograd::Function<Delivery> {
+    static tensor_list forward(AutogradContext *context, const at::TensorList &rows,
+                               const std::vector<const Link *> &links)
     {
-      context->saved_data["exchange"] = exchange;
-      return reinterpret_cast<const Exchange *>(exchange)->forward(owned);
+      std::vector<int64_t> addresses;
+      tensor_list arrived;
+      for (size_t k = 0; k < links.size(); ++k) {
+        addresses.push_back(reinterpret_cast<int64_t>(links[k]));
+        arrived.push_back(links[k]->forward(rows[k]));
+      }
+      context->saved_data["links"] = addresses;
+      return arrived;
     }
 
     static tensor_list backward(AutogradContext *context, const tensor_list &gradients)
     {
-      const auto exchange = context->saved_data["exchange"].toInt();
-      return {reinterpret_cast<const Exchange *>(exchange)->reverse(gradients[0]), Tensor()};
+      const auto addresses = context->saved_data["links"].toIntVector();
+      tensor_list sent;
+      for (size_t k = 0; k < addresses.size(); ++k)
+        sent.push_back(reinterpret_cast<const Link *>(addresses[k])->adjoint(gradients[k]));
+      sent.emplace_back();    // the links have no gradient
+      return sent;
     }
   };
 
@@ -38,29 +49,51 @@ namespace {
 
 }    // namespace
 
-void Exchange::plan(int64_t centres, const std::vector<Home> &remote, at::Device device)
+std::vector<std::vector<int64_t>> all_to_all(const std::vector<std::vector<int64_t>> &outgoing,
+                                             MPI_Comm world)
+{
+  const auto n_ranks = outgoing.size();
+  std::vector<int> n_out, n_in(n_ranks);
+  std::vector<int64_t> out;
+  for (const auto &values : outgoing) {
+    n_out.push_back(static_cast<int>(values.size()));
+    out.insert(out.end(), values.begin(), values.end());
+  }
+  MPI_Alltoall(n_out.data(), 1, MPI_INT, n_in.data(), 1, MPI_INT, world);
+  const auto out_begin = offsets(n_out), in_begin = offsets(n_in);
+  std::vector<int64_t> in(in_begin.back() + n_in.back());
+  MPI_Alltoallv(out.data(), n_out.data(), out_begin.data(), MPI_INT64_T, in.data(), n_in.data(),
+                in_begin.data(), MPI_INT64_T, world);
+  std::vector<std::vector<int64_t>> incoming;
+  for (size_t rank = 0; rank < n_ranks; ++rank) {
+    const auto first = in.begin() + in_begin[rank];
+    incoming.emplace_back(first, first + n_in[rank]);
+  }
+  return incoming;
+}
+
+void Exchange::plan(int64_t n_rows, const std::vector<Home> &remote, at::Device device)
 {
   int n_ranks;
   MPI_Comm_size(world, &n_ranks);
-  std::vector<int> n_wanted(n_ranks, 0), n_asked(n_ranks, 0), wanted;
-  for (const auto &home : remote) {
-    ++n_wanted[home.rank];
-    wanted.push_back(home.row);
-  }
-  MPI_Alltoall(n_wanted.data(), 1, MPI_INT, n_asked.data(), 1, MPI_INT, world);
-  const auto wanted_begin = offsets(n_wanted), asked_begin = offsets(n_asked);
-  std::vector<int> asked(asked_begin.back() + n_asked.back());
-  MPI_Alltoallv(wanted.data(), n_wanted.data(), wanted_begin.data(), MPI_INT, asked.data(),
-                n_asked.data(), asked_begin.data(), MPI_INT, world);
+  std::vector<std::vector<int64_t>> wanted(n_ranks);
+  for (const auto &home : remote) wanted[home.rank].push_back(home.row);
+  const auto asked = all_to_all(wanted, world);
 
   peers.clear();
-  for (int rank = 0; rank < n_ranks; ++rank)
-    if (n_asked[rank] || n_wanted[rank])
-      peers.push_back({rank, asked_begin[rank], n_asked[rank], wanted_begin[rank], n_wanted[rank]});
-  n_centres = centres;
-  n_sent = static_cast<int64_t>(asked.size());
-  n_received = static_cast<int64_t>(remote.size());
-  rows_sent = at::tensor(asked, at::kInt).to(device, at::kLong);
+  n_owned = n_rows;
+  n_received = 0;
+  std::vector<int64_t> sent;
+  for (int rank = 0; rank < n_ranks; ++rank) {
+    const auto n_asked = static_cast<int64_t>(asked[rank].size());
+    const auto n_wanted = static_cast<int64_t>(wanted[rank].size());
+    if (n_asked || n_wanted)
+      peers.push_back({rank, static_cast<int64_t>(sent.size()), n_asked, n_received, n_wanted});
+    sent.insert(sent.end(), asked[rank].begin(), asked[rank].end());
+    n_received += n_wanted;
+  }
+  n_sent = static_cast<int64_t>(sent.size());
+  rows_sent = at::tensor(sent, at::kLong).to(device);
 }
 
 /// One message to and from every peer; homeward, what was received leaves and what was sent
@@ -97,18 +130,41 @@ Tensor Exchange::forward(const Tensor &owned) const
   return at::cat({owned, incoming.to(owned.device())});
 }
 
-Tensor Exchange::reverse(const Tensor &rows) const
+/// The remote rows, on the rank that owns them, in the order of `rows_sent`.
+Tensor Exchange::bring_home(const Tensor &rows) const
 {
-  const auto outgoing = rows.narrow(0, n_centres, n_received).cpu().contiguous();
+  const auto outgoing = rows.narrow(0, n_owned, n_received).cpu().contiguous();
   const auto incoming = at::empty({n_sent, rows.size(1)}, outgoing.options());
   swap(outgoing, incoming, true);
-  return rows.narrow(0, 0, n_centres).index_add(0, rows_sent, incoming.to(rows.device()));
+  return incoming.to(rows.device());
 }
 
-Tensor Exchange::operator()(const Tensor &owned) const
+Tensor Exchange::adjoint(const Tensor &rows) const
 {
-  if (peers.empty()) return owned;    // its own sources: one rank, or all partners far away
-  return Halo::apply(owned, reinterpret_cast<int64_t>(this));
+  return rows.narrow(0, 0, n_owned).index_add(0, rows_sent, bring_home(rows));
+}
+
+Tensor Exchange::largest(const Tensor &rows) const
+{
+  return rows.narrow(0, 0, n_owned).index_reduce(0, rows_sent, bring_home(rows), "amax");
+}
+
+std::vector<Tensor> deliver(const std::vector<Parcel> &parcels)
+{
+  std::vector<const Link *> links;
+  tensor_list arrived, moving;
+  for (const auto &[link, rows] : parcels) {
+    arrived.push_back(rows);
+    if (!link->busy()) continue;    // one rank, or all partners far away
+    links.push_back(link);
+    moving.push_back(rows);
+  }
+  if (moving.empty()) return arrived;
+  const at::TensorList list(moving);
+  const auto moved = Delivery::apply(list, links);
+  for (size_t k = 0, next = 0; k < parcels.size(); ++k)
+    if (parcels[k].link->busy()) arrived[k] = moved[next++];
+  return arrived;
 }
 
 }    // namespace So3k

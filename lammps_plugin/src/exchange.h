@@ -20,24 +20,38 @@ struct Home {
   }
 };
 
-/// Rows of features between ranks: [centres] -> [centres, remote rows], and gradients back.
+/// A linear map of rows that needs other ranks, and its adjoint, which gradients take.
+class Link {
+ public:
+  virtual ~Link() = default;
+  /// Whether this rank talks to another one; if not, the map is the identity.
+  virtual bool busy() const = 0;
+  virtual at::Tensor forward(const at::Tensor &rows) const = 0;
+  virtual at::Tensor adjoint(const at::Tensor &gradient) const = 0;
+};
+
+/// Rows between ranks: [owned] -> [owned, remote], and their gradients back.
 ///
-/// Messages go straight from owner to user, once per remote atom that has a pair, however many
-/// periodic images it shows. Ranks without a common pair do not talk, so that a rank without
-/// atoms or pairs takes part by having no peers.
-class Exchange {
+/// Messages go straight from owner to user, once per remote row, however many periodic images an
+/// atom shows. Ranks without a common row do not talk, so that a rank without atoms or pairs takes
+/// part by having no peers.
+class Exchange : public Link {
  public:
   explicit Exchange(MPI_Comm world) : world(world) {}
 
-  /// Collective. `remote` holds the homes of the rows after the centres, sorted by rank.
-  void plan(int64_t n_centres, const std::vector<Home> &remote, at::Device device);
+  /// Collective. `remote` holds the homes of the rows after the owned ones, sorted by rank.
+  void plan(int64_t n_owned, const std::vector<Home> &remote, at::Device device);
 
-  /// Source rows of a layer, differentiable: (centres, width) -> (centres + remote, width).
-  at::Tensor operator()(const at::Tensor &owned) const;
+  bool busy() const override { return !peers.empty(); }
+  /// (owned, width) -> (owned + remote, width).
+  at::Tensor forward(const at::Tensor &owned) const override;
+  /// Adds what the other ranks have for the owned rows: (owned + remote, width) -> (owned, width).
+  at::Tensor adjoint(const at::Tensor &rows) const override;
+  /// The largest value of each owned row on any rank, shapes as in `adjoint`.
+  at::Tensor largest(const at::Tensor &rows) const;
 
-  /// The two directions of which the differentiable one is made.
-  at::Tensor forward(const at::Tensor &owned) const;
-  at::Tensor reverse(const at::Tensor &rows) const;
+  int64_t n_remote() const { return n_received; }
+  int64_t n_rows() const { return n_owned + n_received; }
 
  private:
   struct Peer {
@@ -47,12 +61,27 @@ class Exchange {
   };
 
   void swap(const at::Tensor &outgoing, const at::Tensor &incoming, bool homeward) const;
+  at::Tensor bring_home(const at::Tensor &rows) const;
 
   MPI_Comm world;
   std::vector<Peer> peers;
-  int64_t n_centres = 0, n_sent = 0, n_received = 0;
-  at::Tensor rows_sent;    // (n_sent,) centre rows, ordered by receiving rank
+  int64_t n_owned = 0, n_sent = 0, n_received = 0;
+  at::Tensor rows_sent;    // (n_sent,) owned rows, ordered by receiving rank
 };
+
+/// Rows and the link that they shall go through.
+struct Parcel {
+  const Link *link;
+  at::Tensor rows;
+};
+
+/// What arrives at the other end, differentiable. Parcels of one call are one step of the gradient
+/// too: its messages go in the same order on every rank, whatever the order of autograd.
+std::vector<at::Tensor> deliver(const std::vector<Parcel> &parcels);
+
+/// Collective: outgoing[rank] goes there, and what is returned at [rank] came from there.
+std::vector<std::vector<int64_t>> all_to_all(const std::vector<std::vector<int64_t>> &outgoing,
+                                             MPI_Comm world);
 
 }    // namespace So3k
 

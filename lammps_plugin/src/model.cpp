@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 #include <sstream>
 
+#include "far.h"
 #include "json.h"
 
 using at::Tensor;
@@ -18,11 +20,15 @@ namespace So3k {
 
 namespace {
 
-  constexpr int64_t FORMAT_VERSION = 1;
+  constexpr int64_t FORMAT_VERSION = 2;
 
-  /// The methods that this plugin calls.
+  /// The methods that this plugin calls, of every model and of each kind of non-local attention.
   const std::vector<std::string> STAGES = {"geometry", "embed",  "initial_chi",
                                            "attend",   "update", "readout"};
+  const std::map<std::string, std::vector<std::string>> FAR_STAGES = {
+      {"none", {}},
+      {"sphc", {"group_rows", "tiles", "far_attend"}},
+      {"efa", {"waves", "far_whole", "far_sums", "far_read", "support", "diameter"}}};
 
   Module read(const std::string &file)
   {
@@ -34,34 +40,42 @@ namespace {
     }
   }
 
-  /// The two tensors that a stage returns.
-  std::pair<Tensor, Tensor> two(const c10::IValue &value)
+  void require(const Module &artefact, const std::vector<std::string> &stages)
   {
-    const auto &elements = value.toTupleRef().elements();
-    return {elements[0].toTensor(), elements[1].toTensor()};
+    for (const auto &stage : stages)
+      if (!artefact.find_method(stage)) throw std::runtime_error("it has no stage '" + stage + "'");
   }
 
 }    // namespace
 
-Model::Model(const std::string &file, std::optional<at::ScalarType> dtype, at::Device device) :
+std::pair<Tensor, Tensor> two(const c10::IValue &value)
+{
+  const auto &elements = value.toTupleRef().elements();
+  return {elements[0].toTensor(), elements[1].toTensor()};
+}
+
+Model::Model(const std::string &file, std::optional<at::ScalarType> precision, at::Device device) :
     device(device)
 {
   const auto artefact = read(file);
   describe(artefact);
-  prepare(artefact, dtype);
+  prepare(artefact, precision);
 }
 
 void Model::describe(const Module &artefact)
 {
-  for (const auto &stage : STAGES)
-    if (!artefact.find_method(stage)) throw std::runtime_error("it has no stage '" + stage + "'");
+  require(artefact, STAGES);
   const auto version = artefact.attr("format_version").toInt();
   if (version != FORMAT_VERSION)
     throw std::runtime_error("its format is " + std::to_string(version) + ", this plugin reads " +
                              std::to_string(FORMAT_VERSION));
-  if (artefact.attr("nonlocal_kind").toStringRef() != "none")
-    throw std::runtime_error("this plugin has no non-local attention of kind '" +
-                             artefact.attr("nonlocal_kind").toStringRef() + "'");
+  nonlocal_kind = artefact.attr("nonlocal_kind").toStringRef();
+  if (!FAR_STAGES.count(nonlocal_kind))
+    throw std::runtime_error("this plugin has no non-local attention of kind '" + nonlocal_kind +
+                             "'");
+  require(artefact, FAR_STAGES.at(nonlocal_kind));
+  far_reach = artefact.attr("far_reach").toDouble();
+  needs_lattice = nonlocal_kind == "efa" && far_reach == 0.0;
   name = LAMMPS_NS::json::parse(artefact.attr("metadata").toStringRef()).value("name", "unnamed");
   cutoff = artefact.attr("cutoff").toDouble();
   elements = artefact.attr("elements").toIntVector();
@@ -71,19 +85,21 @@ void Model::describe(const Module &artefact)
   chi_from_neighbours = artefact.attr("chi_from_neighbours").toBool();
 }
 
-void Model::prepare(Module artefact, std::optional<at::ScalarType> dtype)
+void Model::prepare(Module artefact, std::optional<at::ScalarType> precision)
 {
   artefact.eval();
   // Only the parameters carry the precision: buffers are float64 constants that the stages cast.
-  auto found = at::kDouble;
+  dtype = at::kDouble;
   for (auto parameter : artefact.parameters()) {
-    found = dtype.value_or(parameter.scalar_type());
+    dtype = precision.value_or(parameter.scalar_type());
     parameter.set_requires_grad(false);
-    parameter.set_data(parameter.to(found));
+    parameter.set_data(parameter.to(dtype));
   }
-  precision = found == at::kDouble ? "float64" : "float32";
   artefact.to(device);
-  module = torch::jit::freeze(artefact, STAGES);
+  auto stages = STAGES;
+  const auto &far_stages = FAR_STAGES.at(nonlocal_kind);
+  stages.insert(stages.end(), far_stages.begin(), far_stages.end());
+  module = torch::jit::freeze(artefact, stages);
 }
 
 bool Model::knows(int64_t atomic_number) const
@@ -92,25 +108,30 @@ bool Model::knows(int64_t atomic_number) const
 }
 
 Tensor Model::energies(const Pairs &pairs, const Tensor &species, int64_t n_centres,
-                       const Exchange &exchange) const
+                       const Exchange &exchange, const Far *far) const
 {
   const auto n_rows = species.size(0);
-  const auto edges = module.run_method("geometry", pairs.vectors, pairs.idx_i, pairs.idx_j);
+  const auto edges = run("geometry", pairs.vectors, pairs.idx_i, pairs.idx_j);
   // The features of remote atoms before the first layer follow from their species: nothing to send.
-  auto x_src = module.run_method("embed", species).toTensor();
+  auto x_src = run("embed", species).toTensor();
   auto x = x_src.narrow(0, 0, n_centres);
-  auto chi = module.run_method("initial_chi", edges, n_centres).toTensor();
-  auto chi_src = chi_from_neighbours ? exchange(chi) : chi.new_zeros({n_rows, chi_width});
+  auto chi = run("initial_chi", edges, n_centres).toTensor();
+  auto chi_src = chi.new_zeros({n_rows, chi_width});
   for (int64_t k = 0; k < n_layers; ++k) {
-    if (k > 0) {
-      const auto rows = exchange(at::cat({x, chi}, 1));
-      x_src = rows.narrow(1, 0, features);
-      chi_src = rows.narrow(1, features, chi_width);
-    }
-    const auto [dx, dchi] = two(module.run_method("attend", k, x, chi, x_src, chi_src, edges));
-    std::tie(x, chi) = two(module.run_method("update", k, x, chi, dx, dchi));
+    std::vector<Parcel> parcels;
+    if (k > 0) parcels.push_back({&exchange, at::cat({x, chi}, 1)});
+    if (k == 0 && chi_from_neighbours) parcels.push_back({&exchange, chi});
+    const auto n_near = parcels.size();
+    if (far)
+      for (auto &parcel : far->outgoing(k, x, chi)) parcels.push_back(parcel);
+    const auto arrived = deliver(parcels);
+    if (k > 0) std::tie(x_src, chi_src) = split(arrived[0]);
+    if (k == 0 && chi_from_neighbours) chi_src = arrived[0];
+    auto [dx, dchi] = two(run("attend", k, x, chi, x_src, chi_src, edges));
+    if (far) far->add(k, at::TensorList(arrived).slice(n_near), dx, dchi);
+    std::tie(x, chi) = two(run("update", k, x, chi, dx, dchi));
   }
-  return module.run_method("readout", x, species.narrow(0, 0, n_centres)).toTensor();
+  return run("readout", x, species.narrow(0, 0, n_centres)).toTensor();
 }
 
 TorchScope::TorchScope(at::Device device) :

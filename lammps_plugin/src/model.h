@@ -21,6 +21,11 @@ struct Pairs {
   at::Tensor idx_i, idx_j;    // (pairs,) rows
 };
 
+class Far;
+
+/// The two tensors that a stage returns.
+std::pair<at::Tensor, at::Tensor> two(const c10::IValue &value);
+
 /// The exported model: its metadata and its stages, run layer by layer.
 class Model {
  public:
@@ -29,20 +34,38 @@ class Model {
 
   bool knows(int64_t atomic_number) const;
 
-  /// Energy of each centre in eV, float64, differentiable in the pair vectors.
+  /// Energy of each centre in eV, float64, differentiable in the pair vectors and, if there is
+  /// attention beyond the cutoff, in its leaves.
   at::Tensor energies(const Pairs &pairs, const at::Tensor &species, int64_t n_centres,
-                      const Exchange &exchange) const;
+                      const Exchange &exchange, const Far *far) const;
 
-  std::string name, precision;
-  double cutoff;    // Å
+  /// A stage by its name.
+  template <typename... Arguments>
+  c10::IValue run(const char *stage, Arguments &&...arguments) const
+  {
+    return module.run_method(stage, std::forward<Arguments>(arguments)...);
+  }
+
+  /// Rows of features and of SPHCs from rows that hold both.
+  std::pair<at::Tensor, at::Tensor> split(const at::Tensor &rows) const
+  {
+    return {rows.narrow(1, 0, features), rows.narrow(1, features, chi_width)};
+  }
+
+  double element_size() const { return dtype == at::kDouble ? 8.0 : 4.0; }
+
+  std::string name, nonlocal_kind;
+  at::ScalarType dtype;        // of the parameters
+  double cutoff, far_reach;    // Å
   std::vector<int64_t> elements;
   int64_t n_layers, features, chi_width;
   bool chi_from_neighbours;
+  bool needs_lattice;    // its waves belong to a periodic cell
   at::Device device;
 
  private:
   void describe(const torch::jit::Module &artefact);
-  void prepare(torch::jit::Module artefact, std::optional<at::ScalarType> dtype);
+  void prepare(torch::jit::Module artefact, std::optional<at::ScalarType> precision);
 
   mutable torch::jit::Module module;
 };

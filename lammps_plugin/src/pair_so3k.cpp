@@ -15,6 +15,7 @@
 
 #include "atom.h"
 #include "comm.h"
+#include "domain.h"
 #include "error.h"
 #include "force.h"
 #include "memory.h"
@@ -47,6 +48,7 @@ void PairSo3k::settings(int narg, char **arg)
 {
   precision.reset();
   device_wish = "auto";
+  group_options = {};
   for (int k = 0; k < narg; k += 2) {
     const std::string keyword = arg[k], value = k + 1 < narg ? arg[k + 1] : "";
     if (keyword == "precision" && value == "float32") {
@@ -55,10 +57,14 @@ void PairSo3k::settings(int narg, char **arg)
       precision = at::kDouble;
     } else if (keyword == "device" && (value == "auto" || value == "cpu" || value == "cuda")) {
       device_wish = value;
+    } else if (keyword == "groups" && (value == "molecule" || value == "all")) {
+      group_options.by_molecule = value == "molecule";
+    } else if (keyword == "max_group" && utils::is_integer(value) && value[0] != '-') {
+      group_options.max_group = utils::bnumeric(FLERR, value, true, lmp);
     } else {
       error->all(FLERR,
                  "pair_style so3k does not know '{} {}': use precision float32|float64, device "
-                 "auto|cpu|cuda",
+                 "auto|cpu|cuda, groups molecule|all, max_group N",
                  keyword, value);
     }
   }
@@ -68,6 +74,7 @@ void PairSo3k::settings(int narg, char **arg)
 /// A second pair_style command keeps this object: what was loaded under the old settings must go.
 void PairSo3k::forget_coefficients()
 {
+  far.reset();
   model.reset();
   system.reset();
   if (!allocated) return;
@@ -147,6 +154,7 @@ void PairSo3k::load(const std::string &path)
     So3k::TorchScope scope(device);
     model = std::make_unique<So3k::Model>(bytes, precision, device);
     system = std::make_unique<So3k::System>(lmp, device);
+    far = So3k::Far::create(lmp, *model, group_options);
   } catch (const std::exception &problem) {
     complaint = So3k::brief(problem);
   }
@@ -191,7 +199,9 @@ void PairSo3k::init_style()
                update->unit_style);
   }
   check_special_bonds();
-  if (neighbor->exclude && comm->me == 0)
+  if (far) check_groups();
+  // neighbor->exclude is not set before the list is built
+  if ((neighbor->nex_type || neighbor->nex_group || neighbor->nex_mol) && comm->me == 0)
     error->warning(FLERR, "neigh_modify exclude takes pairs away from the so3k model");
   neighbor->add_request(this, NeighConst::REQ_FULL);
   system->ready = false;
@@ -210,6 +220,25 @@ void PairSo3k::check_special_bonds() const
                  "1 1 1'");
 }
 
+/// Attention beyond the cutoff needs to know which atoms belong together.
+void PairSo3k::check_groups() const
+{
+  if (group_options.by_molecule && !atom->molecule_flag)
+    error->all(FLERR,
+               "so3k model {} attends within molecules, and atom_style {} has no molecule ids: use "
+               "atom_style full, bond or molecular, or pair_style so3k ... groups all",
+               model->name, atom->get_style());
+  if (model->needs_lattice && !(domain->xperiodic && domain->yperiodic && domain->zperiodic))
+    error->all(FLERR,
+               "so3k model {} has waves of the reciprocal lattice: use a box that is periodic in "
+               "all directions, 'boundary p p p'",
+               model->name);
+  if (!group_options.by_molecule && comm->me == 0)
+    error->warning(FLERR,
+                   "so3k: groups all makes one group of all atoms: the energy is then neither "
+                   "extensive nor separable, and in a periodic box it depends on image flags");
+}
+
 void PairSo3k::report() const
 {
   if (comm->me != 0) return;
@@ -217,8 +246,9 @@ void PairSo3k::report() const
   utils::logmesg(
       lmp,
       "so3k: model {}, {} layers, cutoff {:g} A, {} on {}, libtorch {}, {} thread(s) per rank\n",
-      model->name, model->n_layers, model->cutoff, model->precision, model->device.str(),
-      TORCH_VERSION, at::get_num_threads());
+      model->name, model->n_layers, model->cutoff,
+      model->dtype == at::kDouble ? "float64" : "float32", model->device.str(), TORCH_VERSION,
+      at::get_num_threads());
 }
 
 double PairSo3k::init_one(int i, int j)

@@ -4,7 +4,7 @@
 #define SO3K_PAIR_SO3K_H
 
 // torch before LAMMPS, whose headers define macros.
-#include "model.h"
+#include "far.h"
 #include "system.h"
 
 #include "pair.h"
@@ -13,7 +13,8 @@
 
 namespace LAMMPS_NS {
 
-/// pair_style so3k [precision float32|float64] [device auto|cpu|cuda]
+/// pair_style so3k [precision float32|float64] [device auto|cpu|cuda] [groups molecule|all]
+///                 [max_group N]
 /// pair_coeff * * MODEL.pt ELEMENT|NULL ...
 class PairSo3k : public Pair {
  public:
@@ -36,6 +37,7 @@ class PairSo3k : public Pair {
   std::string read_file(const std::string &path) const;
   void load(const std::string &path);
   void check_special_bonds() const;
+  void check_groups() const;
   void report() const;
 
   void evaluate();
@@ -44,11 +46,17 @@ class PairSo3k : public Pair {
   void tally_energies(const at::Tensor &energies);
   void tally_virial(const at::Tensor &gradient);
   void tally_atom_virial(const at::Tensor &gradient);
+  void tally_far(const So3k::FarGradient &gradient);
+  void add_virial(const at::Tensor &total);
+  using AtomVirial = at::TensorAccessor<double, 2>;
+  void add_atom_virial(int i, const AtomVirial &share, const AtomVirial &centroid);
 
   std::optional<at::ScalarType> precision;    // of the parameters; the model's own if not set
   std::string device_wish = "auto";
+  So3k::GroupOptions group_options;
   std::unique_ptr<So3k::Model> model;
   std::unique_ptr<So3k::System> system;
+  std::unique_ptr<So3k::Far> far;          // none if the model is local
   std::vector<int64_t> species_of_type;    // atomic number of each type, 0 for NULL
   double energy_unit = 1.0;                // LAMMPS energy units in one eV; lengths are Å in all
 };

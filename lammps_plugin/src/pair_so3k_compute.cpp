@@ -33,16 +33,23 @@ void PairSo3k::compute(int eflag, int vflag)
 void PairSo3k::evaluate()
 {
   So3k::TorchScope scope(model->device);
-  if (neighbor->ago == 0 || !system->ready)
-    system->rebuild(this, list, model->cutoff, species_of_type);
+  const bool first = !system->ready, rebuild = neighbor->ago == 0 || first;
+  if (rebuild) system->rebuild(this, list, model->cutoff, species_of_type);
   system->update(model->cutoff, species_of_type);
-  const auto &vectors = system->pairs.vectors;
-  const auto energies =
-      model->energies(system->pairs, system->species, system->n_centres, system->exchange);
-  const auto gradient = torch::autograd::grad({energies.sum()}, {vectors})[0];
+  if (far && rebuild) far->rebuild(*system, first);
+  if (far) far->update(*system);
+
+  std::vector<Tensor> leaves = {system->pairs.vectors};
+  if (far)
+    for (const auto &leaf : far->leaves()) leaves.push_back(leaf);
+  const auto energies = model->energies(system->pairs, system->species, system->n_centres,
+                                        system->exchange, far.get());
+  const auto gradients = torch::autograd::grad({energies.sum()}, leaves, {}, std::nullopt, false,
+                                               /*allow_unused=*/static_cast<bool>(far));
   c10::AutoGradMode no_gradient(false);
-  check_finite(energies, gradient);
-  tally(energies, gradient * energy_unit);
+  check_finite(energies, gradients[0]);
+  tally(energies, gradients[0] * energy_unit);
+  if (far) tally_far(far->gradient({gradients.begin() + 1, gradients.end()}));
 }
 
 void PairSo3k::check_finite(const Tensor &energies, const Tensor &gradient) const
@@ -86,7 +93,11 @@ void PairSo3k::tally_energies(const Tensor &energies)
 /// W = -sum r x g over the pairs of owned centres.
 void PairSo3k::tally_virial(const Tensor &gradient)
 {
-  const auto total = -system->pairs.vectors.t().mm(gradient).cpu();
+  add_virial(-system->pairs.vectors.t().mm(gradient).cpu());
+}
+
+void PairSo3k::add_virial(const Tensor &total)
+{
   const auto w = total.accessor<double, 2>();
   for (int k = 0; k < 3; ++k) virial[k] += w[k][k];
   virial[3] += 0.5 * (w[0][1] + w[1][0]);
@@ -105,12 +116,32 @@ void PairSo3k::tally_atom_virial(const Tensor &gradient)
   const auto of_sources = to_sources.cpu();
   const auto of_both = to_sources.clone().index_add_(0, system->atom_i, pair_virial).mul(0.5).cpu();
   const auto half = of_both.accessor<double, 3>(), whole = of_sources.accessor<double, 3>();
+  for (int i = 0; i < n_atoms; ++i) add_atom_virial(i, half[i], whole[i]);
+}
+
+/// The part of an atom in stress/atom, symmetrised, and in centroid/stress/atom.
+void PairSo3k::add_atom_virial(int i, const AtomVirial &share, const AtomVirial &centroid)
+{
   constexpr int ROW[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, COLUMN[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
-  for (int i = 0; i < n_atoms; ++i) {
-    for (int k = 0; vflag_atom && k < 6; ++k)
-      vatom[i][k] += 0.5 * (half[i][ROW[k]][COLUMN[k]] + half[i][COLUMN[k]][ROW[k]]);
-    for (int k = 0; cvflag_atom && k < 9; ++k) cvatom[i][k] += whole[i][ROW[k]][COLUMN[k]];
-  }
+  for (int k = 0; vflag_atom && k < 6; ++k)
+    vatom[i][k] += 0.5 * (share[ROW[k]][COLUMN[k]] + share[COLUMN[k]][ROW[k]]);
+  for (int k = 0; cvflag_atom && k < 9; ++k) cvatom[i][k] += centroid[ROW[k]][COLUMN[k]];
+}
+
+/// F_i -= dE/dr_i, and the virials that attention beyond the cutoff gives to single atoms: its
+/// pairs are not known here.
+void PairSo3k::tally_far(const So3k::FarGradient &gradient)
+{
+  const auto slopes = (gradient.positions * energy_unit).cpu();
+  const auto slope = slopes.accessor<double, 2>();
+  for (size_t row = 0; row < system->centres.size(); ++row)
+    for (int k = 0; k < 3; ++k) atom->f[system->centres[row]][k] -= slope[row][k];
+  if (!vflag_either && !cvflag_atom) return;
+  const auto virials = (far->virials(gradient) * energy_unit).cpu();
+  if (vflag_global) add_virial(virials.sum(0));
+  const auto w = virials.accessor<double, 3>();
+  for (size_t row = 0; row < system->centres.size(); ++row)
+    add_atom_virial(system->centres[row], w[row], w[row]);
 }
 
 int PairSo3k::pack_forward_comm(int n, int *atoms, double *buffer, int /*pbc_flag*/, int * /*pbc*/)

@@ -35,8 +35,16 @@ def lammps_frame(atoms: Atoms) -> Atoms:
     return atoms
 
 
-def write_data(path: Path, atoms: Atoms, symbols=SYMBOLS) -> None:
-    """A data file (atom_style atomic); positions stay where they are, in the cell or not."""
+def write_data(path: Path, atoms: Atoms, symbols=SYMBOLS, molecules=None) -> None:
+    """A data file: positions stay where they are, in the cell or not; with molecules they are wrapped.
+
+    Args:
+        path: the file.
+        atoms: in LAMMPS' frame.
+        symbols: of the atom types.
+        molecules: number of each atom's molecule; then atom_style molecular with image flags, so that
+            unwrapped positions are those of `atoms`.
+    """
     low, cell = np.zeros(3), atoms.cell.array
     if not atoms.pbc.any():
         low = atoms.positions.min(0) - 1.0
@@ -47,9 +55,14 @@ def write_data(path: Path, atoms: Atoms, symbols=SYMBOLS) -> None:
     lines.append(f"{cell[1, 0]:.17g} {cell[2, 0]:.17g} {cell[2, 1]:.17g} xy xz yz")
     lines += ["", "Masses", ""]
     lines += [f"{k + 1} {atomic_masses[atomic_numbers[s]]:.6f}" for k, s in enumerate(symbols)]
-    lines += ["", "Atoms # atomic", ""]
-    for k, (symbol, position) in enumerate(zip(atoms.symbols, atoms.positions, strict=True)):
-        lines.append(f"{k + 1} {symbols.index(symbol) + 1} " + " ".join(f"{x:.17g}" for x in position))
+    lines += ["", f"Atoms # {'atomic' if molecules is None else 'molecular'}", ""]
+    images = np.floor((atoms.positions - low) @ np.linalg.inv(cell)).astype(int) * (molecules is not None)
+    for k, position in enumerate(atoms.positions - images @ cell):
+        numbers = [k + 1, symbols.index(atoms.symbols[k]) + 1]
+        if molecules is not None:
+            numbers.insert(1, molecules[k])
+        words = [*map(str, numbers), *(f"{x:.17g}" for x in position)]
+        lines.append(" ".join(words if molecules is None else [*words, *map(str, images[k])]))
     path.write_text("\n".join(lines) + "\n")
 
 

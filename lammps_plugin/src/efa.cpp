@@ -1,0 +1,174 @@
+/* so3k-md: pair_style so3k, Euclidean fast attention. GPL-2, see ../LICENSE. */
+
+#include "efa.h"
+
+#include "system.h"
+
+#include <algorithm>
+#include <numeric>
+
+using at::Tensor;
+
+namespace So3k {
+
+namespace {
+
+  constexpr int64_t SMALL = 256;    // atoms of a group up to which the model takes pairs, not waves
+  constexpr int64_t TILE = 256;     // atoms evaluated at once
+
+}    // namespace
+
+void Efa::connect(const System &system)
+{
+  groups.find(system.centres, SMALL);
+  groups.connect();
+  by_group = at::argsort(groups.group_src, /*stable=*/true);
+  places = at::argsort(by_group).narrow(0, 0, system.n_centres);
+  const auto number = groups.group_src.index_select(0, by_group);
+  const auto counts = at::bincount(number, {}, groups.n_groups).cpu();
+  const auto *count = counts.data_ptr<int64_t>();
+
+  const auto n_groups = groups.n_groups;
+  const auto &sizes = groups.sizes;
+  n_large = std::count_if(sizes.begin(), sizes.end(), [](int64_t size) { return size > SMALL; });
+  n_summed = 0;
+  tiles.clear();
+  tile_sizes.clear();
+  for (int64_t first = 0, last = 0, done = 0; first < n_groups; first = last) {
+    int64_t n_atoms = count[last++];
+    if (first >= n_large)
+      while (last < n_groups && n_atoms + count[last] <= TILE) n_atoms += count[last++];
+    add_tiles(first, last, number.narrow(0, done, n_atoms));
+    done += n_atoms;
+    if (first < n_large) n_summed = tiles.size();
+  }
+}
+
+/// Of the groups from first to last - 1; `number` is the group of each of their atoms.
+void Efa::add_tiles(int64_t first, int64_t last, const Tensor &number)
+{
+  for (const auto &piece : number.split(TILE)) {
+    tiles.push_back({piece - first, last - first, first < n_large ? first : -1});
+    tile_sizes.push_back(piece.size(0));
+  }
+}
+
+std::string Efa::burden() const
+{
+  const auto nobody = groups.group.narrow(0, 0, 0);
+  const auto at_nobody = at::zeros({0, 3}, at::dtype(at::kDouble).device(model.device));
+  const auto rows =
+      at::zeros({0, model.features + model.chi_width}, at_nobody.options().dtype(model.dtype));
+  const auto still = model.run("waves", at_nobody, read_cell().unsqueeze(0), nobody).toTensor();
+  const auto width = sums(0, {nobody, 1, 0}, {rows, still}).size(1);
+  const auto gathered = most(groups.members.n_remote()), summed = most(groups.n_summed);
+  const auto bytes = static_cast<double>(gathered) * row_bytes() +
+      static_cast<double>(summed * width * model.n_layers) * model.element_size();
+  return fmt::format("a rank gathers up to {} rows and {} sums of other ranks, {:.2g} MiB",
+                     gathered, summed, bytes / 1048576.0);
+}
+
+void Efa::update(const System &system)
+{
+  Far::update(system);
+  check_reach();
+  lattice = read_cell().unsqueeze(0).requires_grad_();
+  const auto cell_of = at::zeros_like(groups.group_src);
+  waves = by_tile(model.run("waves", r_src, lattice, cell_of).toTensor(), tiles.size());
+}
+
+/// Every rank that shares a group finds the same.
+void Efa::check_reach() const
+{
+  if (model.far_reach <= 0.0 || groups.n_groups == 0) return;
+  auto support = model.run("support", r_src.detach(), groups.group_src, groups.n_groups).toTensor();
+  if (groups.total.busy()) support = groups.total.largest(support);
+  const auto widths = model.run("diameter", support).toTensor();
+  const auto widest = widths.argmax().item<int64_t>();
+  const auto width = widths[widest].item<double>();
+  if (width > model.far_reach)
+    throw std::runtime_error(fmt::format(
+        "{} is {:.4g} A wide, the waves of the model reach {:.4g} A: use smaller groups, "
+        "or a model with a larger efa_reach",
+        groups.name(widest), width, model.far_reach));
+}
+
+/// Rows of sources as rows of the first tiles. Large groups need no gathered rows.
+std::vector<Tensor> Efa::by_tile(const Tensor &rows, size_t n_tiles) const
+{
+  const at::IntArrayRef wanted(tile_sizes.data(), n_tiles);
+  const auto n_atoms = std::accumulate(wanted.begin(), wanted.end(), int64_t(0));
+  return rows.index_select(0, by_group.narrow(0, 0, n_atoms)).split_with_sizes(wanted);
+}
+
+/// One tile needs no more memory if it is kept for the gradient.
+Tensor Efa::evaluate(const Formula &f, const std::vector<Tensor> &inputs) const
+{
+  return tiles.size() == 1 ? f(inputs) : recomputed(f, inputs);
+}
+
+/// Of inputs (rows, waves).
+Tensor Efa::sums(int64_t k, const Tile &tile, const std::vector<Tensor> &inputs) const
+{
+  const auto [x, chi] = model.split(inputs[0]);
+  return model.run("far_sums", k, x, chi, inputs[1], tile.group, tile.n_groups).toTensor();
+}
+
+/// Of inputs (rows, waves, sums).
+Tensor Efa::read(int64_t k, const Tile &tile, const std::vector<Tensor> &inputs) const
+{
+  const auto [x, chi] = model.split(inputs[0]);
+  const auto [dx, dchi] = two(model.run("far_read", k, x, chi, inputs[1], tile.group, inputs[2]));
+  return at::cat({dx, dchi}, 1);
+}
+
+/// Of inputs (rows, waves), all atoms of the groups of a tile being there.
+Tensor Efa::whole(int64_t k, const Tile &tile, const std::vector<Tensor> &inputs) const
+{
+  const auto [x, chi] = model.split(inputs[0]);
+  const auto [dx, dchi] =
+      two(model.run("far_whole", k, x, chi, inputs[1], tile.group, tile.n_groups));
+  return at::cat({dx, dchi}, 1);
+}
+
+/// The rows of gathered members, and the sums of large groups over this rank's atoms.
+std::vector<Parcel> Efa::outgoing(int64_t k, const Tensor &x, const Tensor &chi) const
+{
+  const auto own = at::cat({x, chi}, 1);
+  std::vector<Parcel> parcels = {{&groups.members, own}};
+  if (n_large == 0) return parcels;
+  const auto rows = by_tile(own, n_summed);
+  std::vector<Tensor> sums_of_groups(n_large);
+  for (size_t t = 0; t < n_summed; ++t) {
+    const auto &tile = tiles[t];
+    const Formula f = [this, k, &tile](const auto &inputs) { return sums(k, tile, inputs); };
+    const auto part = evaluate(f, {rows[t], waves[t]});
+    auto &sum = sums_of_groups[tile.summed];
+    sum = sum.defined() ? sum + part : part;
+  }
+  parcels.push_back({&groups.total, at::cat(sums_of_groups)});
+  return parcels;
+}
+
+void Efa::add(int64_t k, at::TensorList arrived, Tensor &dx, Tensor &dchi) const
+{
+  if (tiles.empty()) return;
+  const auto rows = by_tile(arrived[0], tiles.size());
+  std::vector<Tensor> sums_of_groups, messages;
+  if (n_large > 0) sums_of_groups = arrived[1].split(1);
+  for (size_t t = 0; t < tiles.size(); ++t) {
+    const auto &tile = tiles[t];
+    if (tile.summed >= 0) {
+      const Formula f = [this, k, &tile](const auto &inputs) { return read(k, tile, inputs); };
+      messages.push_back(evaluate(f, {rows[t], waves[t], sums_of_groups[tile.summed]}));
+    } else {
+      const Formula f = [this, k, &tile](const auto &inputs) { return whole(k, tile, inputs); };
+      messages.push_back(evaluate(f, {rows[t], waves[t]}));
+    }
+  }
+  const auto [of_x, of_chi] = model.split(at::cat(messages).index_select(0, places));
+  dx = dx + of_x;
+  dchi = dchi + of_chi;
+}
+
+}    // namespace So3k

@@ -1,0 +1,58 @@
+/* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
+
+#ifndef SO3K_EFA_H
+#define SO3K_EFA_H
+
+#include "far.h"
+#include "recompute.h"
+
+namespace So3k {
+
+/// Euclidean fast attention: sums over each group, then what every atom reads from them.
+///
+/// Linear in atoms. Small groups are evaluated as they are, gathered if ranks share them; sums over
+/// waves, which are long rows, are only made of large groups, and the ranks that share one add them
+/// up. Atoms are taken tile by tile, and again for the gradient.
+class Efa : public Far {
+ public:
+  Efa(LAMMPS_NS::LAMMPS *lmp, const Model &model, const GroupOptions &options) :
+      Far(lmp, model, options)
+  {
+  }
+
+  void update(const System &system) override;
+  std::vector<Parcel> outgoing(int64_t k, const at::Tensor &x,
+                               const at::Tensor &chi) const override;
+  void add(int64_t k, at::TensorList arrived, at::Tensor &dx, at::Tensor &dchi) const override;
+  std::vector<at::Tensor> leaves() const override { return {r_src, lattice}; }
+
+ private:
+  /// Atoms that are evaluated at once: of several small groups, or some of one large group.
+  struct Tile {
+    at::Tensor group;    // (atoms,) counted from the first of the tile
+    int64_t n_groups;
+    int64_t summed;    // number of the large group, -1 for small ones
+  };
+
+  void connect(const System &system) override;
+  void add_tiles(int64_t first, int64_t last, const at::Tensor &number);
+  std::string burden() const override;
+  void check_reach() const;
+  std::vector<at::Tensor> by_tile(const at::Tensor &rows, size_t n_tiles) const;
+  at::Tensor evaluate(const Formula &f, const std::vector<at::Tensor> &inputs) const;
+  at::Tensor sums(int64_t k, const Tile &tile, const std::vector<at::Tensor> &inputs) const;
+  at::Tensor read(int64_t k, const Tile &tile, const std::vector<at::Tensor> &inputs) const;
+  at::Tensor whole(int64_t k, const Tile &tile, const std::vector<at::Tensor> &inputs) const;
+
+  int64_t n_large = 0;                // the first groups
+  std::vector<Tile> tiles;            // those of large groups first
+  size_t n_summed = 0;                // tiles of large groups
+  std::vector<int64_t> tile_sizes;    // atoms
+  at::Tensor by_group, places;        // sources group after group, and where the centres are there
+  at::Tensor lattice;                 // (1, 3, 3)
+  std::vector<at::Tensor> waves;      // of each tile
+};
+
+}    // namespace So3k
+
+#endif

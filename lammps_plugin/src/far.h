@@ -1,0 +1,74 @@
+/* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
+
+#ifndef SO3K_FAR_H
+#define SO3K_FAR_H
+
+#include "groups.h"
+#include "model.h"
+
+#include <memory>
+
+namespace So3k {
+
+class System;
+
+/// What users may say of groups.
+struct GroupOptions {
+  bool by_molecule = true;
+  int64_t max_group = 10000;
+};
+
+/// dE/dr of the centres and dE/dcell at constant pair vectors, eV/Å.
+struct FarGradient {
+  at::Tensor positions;    // (centres, 3)
+  at::Tensor cell;         // (3, 3), this rank's share; undefined if nothing depends on it
+};
+
+/// Attention beyond the cutoff within groups: what a non-local model adds to a step.
+class Far : protected LAMMPS_NS::Pointers {
+ public:
+  /// The kind that the model has, none for a local one.
+  static std::unique_ptr<Far> create(LAMMPS_NS::LAMMPS *lmp, const Model &model,
+                                     const GroupOptions &options);
+  virtual ~Far() = default;
+
+  /// Collective: after a new neighbour list; `first` of a run also checks and reports.
+  void rebuild(const System &system, bool first);
+  /// Read positions and cell.
+  virtual void update(const System &system);
+
+  /// What must travel before layer k besides the rows of near neighbours.
+  virtual std::vector<Parcel> outgoing(int64_t k, const at::Tensor &x,
+                                       const at::Tensor &chi) const = 0;
+  /// Add the messages of layer k, given what arrived of the parcels.
+  virtual void add(int64_t k, at::TensorList arrived, at::Tensor &dx, at::Tensor &dchi) const = 0;
+
+  /// What the energy is differentiated by, and what follows from these derivatives.
+  virtual std::vector<at::Tensor> leaves() const { return {r_src}; }
+  FarGradient gradient(const std::vector<at::Tensor> &gradients) const;
+
+  /// Virial of each centre, (centres, 3, 3), eV: W_i = -r_i x dE/dr_i with r_i from the centre of
+  /// the atom's group, and an equal share of -cell^T dE/dcell.
+  at::Tensor virials(const FarGradient &gradient) const;
+
+ protected:
+  Far(LAMMPS_NS::LAMMPS *lmp, const Model &model, const GroupOptions &options);
+  virtual void connect(const System &system) = 0;
+  virtual std::string burden() const = 0;    // collective: what this costs, for the log
+  at::Tensor read_positions(const System &system) const;
+  at::Tensor read_cell() const;    // (3, 3), lattice vectors as rows, Å
+  double row_bytes() const;
+  int64_t most(int64_t here) const;
+
+  const Model &model;
+  const GroupOptions options;
+  Groups groups;
+  at::Tensor r_src;    // (centres and gathered members, 3), unwrapped, Å
+
+ private:
+  double n_atoms = 0.0;    // of the model, on all ranks
+};
+
+}    // namespace So3k
+
+#endif

@@ -1,0 +1,20 @@
+/* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
+
+#ifndef SO3K_RECOMPUTE_H
+#define SO3K_RECOMPUTE_H
+
+#include <ATen/ATen.h>
+#include <functional>
+#include <vector>
+
+namespace So3k {
+
+using Formula = std::function<at::Tensor(const std::vector<at::Tensor> &)>;
+
+/// f(inputs), of which only the inputs are kept: the gradient computes f again. A sum over many
+/// tiles then needs the memory of one.
+at::Tensor recomputed(const Formula &f, const std::vector<at::Tensor> &inputs);
+
+}    // namespace So3k
+
+#endif
