@@ -113,7 +113,7 @@ def test_forces_are_minus_the_gradient(model, box):
 def test_virial_is_minus_the_derivative_by_strain(model, box):
     numbers, positions, group = box
     virial = of(model, *box).virial[0]
-    for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)):
+    for a, b in ((0, 0), (1, 2), (2, 0)):
 
         def energy(step: float, a: int = a, b: int = b) -> float:
             strain = np.eye(3)
