@@ -51,6 +51,12 @@ def to_mapping(config: Any) -> dict[str, Any]:
     }
 
 
+def defaults(cls: type) -> dict[str, Any]:
+    """The default of every field of a dataclass that has one, keyed as in a file."""
+    fields = [field for field in dataclasses.fields(cls) if field.default is not dataclasses.MISSING]
+    return {field.name.rstrip("_"): field.default for field in fields}
+
+
 def nearest(word: str, known: list[str]) -> str:
     """The remedy for a word that is not known: the closest one that is, or all of them."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)

@@ -20,11 +20,12 @@ ROOT = Path(__file__).parents[1]
 # module, whose files may import each other.
 FLOORS = (
     "errors",
-    "files units graph verlet unwrap",
+    "files units graph verlet unwrap adjoint",
     "nn.activation nn.segment",
-    "nn.linear nn.spherical nn.radial",
-    "nn.embedding nn.readout nn.attention nn.interaction",
+    "nn.linear nn.spherical nn.radial nn.waves",
+    "nn.embedding nn.readout nn.attention nn.interaction nn.nonlocal_sphc nn.nonlocal_efa",
     "nn.layer",
+    "model_config nonlocal_stages",
     "model forces pairs config",
     "groups",
     "checkpoint whole",
@@ -50,6 +51,7 @@ HEAVY = {
     "tensorboard": "train",
     "ase": "attention data engines evaluate export cli demo",
     "vesin": "pairs",
+    "scipy": "groups nn.waves",
 }
 
 FOLDERS = {"so3k_md": ROOT / "so3k_md", "so3k_md.export": ROOT / "export"}

@@ -172,6 +172,9 @@ def test_atoms_at_one_place_give_finite_numbers(model):
         torch.tensor([0, 1]),
         torch.tensor([1, 0]),
         torch.tensor([0, 0]),
+        torch.zeros(2, 3, dtype=torch.float64),
+        torch.tensor([0, 0]),
+        torch.zeros(1, 3, 3, dtype=torch.float64),
     )
     assert torch.isfinite(evaluate(model, graph, 1).forces).all()
 

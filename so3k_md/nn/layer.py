@@ -95,17 +95,16 @@ class Layer(nn.Module):
         dchi = self.geometric_attention(x, x_src, self.geometric_filter(edges.rbf, distance), edges)
         return dx, dchi
 
-    def neighbourhood(self, difference: Tensor, idx_i: Tensor, size: Tensor) -> Tensor:
-        """φ_χ of the pairs of the groups from their χ_i − χ_j, (pairs,)."""
-        square = (difference * difference).sum(1)
-        distance = torch.sqrt(square + (self.norm_eps * self.norm_eps + 1e-30)) - self.norm_eps
+    def neighbourhood(self, square: Tensor, idx_i: Tensor, size: Tensor) -> Tensor:
+        """φ_χ of the pairs of the groups from their ‖χ_i^(l) − χ_j^(l)‖², (pairs,)."""
+        distance = torch.sqrt(square.sum(1) + (self.norm_eps * self.norm_eps + 1e-30)) - self.norm_eps
         return neighbourhoods(distance / self.temperature, idx_i, size, self.kappa, self.nonlocal_p)
 
     def far_alpha(
         self,
         x: Tensor,
         x_src: Tensor,
-        difference: Tensor,
+        square: Tensor,
         idx_i: Tensor,
         idx_j: Tensor,
         near: Tensor,
@@ -116,17 +115,18 @@ class Layer(nn.Module):
         Args:
             x: features of the centres.
             x_src: features of the sources.
-            difference: χ_i − χ_j, (pairs, chi_width).
+            square: ‖χ_i^(l) − χ_j^(l)‖², (pairs, degrees).
             idx_i: centres.
             idx_j: sources.
             near: those of the pairs that are within the cutoff too.
             rbf: damped radial basis of these, (near pairs, n_rbf); beyond the cutoff it is zero.
         """
         net = self.geometric_filter
-        beyond = net.radial(torch.zeros_like(x[:1, :1]).expand(1, rbf.size(1)))
-        w = net.spherical(self.chi_distance(difference)) + beyond
-        w = w.index_add(0, near, net.radial(rbf) - beyond)
         attention = self.geometric_attention.attention
+        beyond = net.radial(torch.zeros_like(x[:1, :1]).expand(1, rbf.size(1)))
+        distance = self.chi_distance.of_squares(square)  # type: ignore[operator]
+        w = net.spherical.shifted(distance, beyond[0])
+        w = w.index_add(0, near, net.radial(rbf) - beyond)
         return attention.products(x, x_src, w, idx_i, idx_j) * attention.scale
 
     def update(self, x: Tensor, chi: Tensor, dx: Tensor, dchi: Tensor) -> tuple[Tensor, Tensor]:

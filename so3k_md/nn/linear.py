@@ -38,6 +38,10 @@ class MLP(nn.Module):
         """(rows, n_in) to (rows, n_out)."""
         return self.out(silu(self.hidden(x)))
 
+    def shifted(self, x: Tensor, shift: Tensor) -> Tensor:
+        """The same plus one row (n_out,), which the bias takes along."""
+        return torch.addmm(self.out.bias + shift, silu(self.hidden(x)), self.out.weight)
+
 
 class HeadLinear(nn.Module):
     """One linear map per head on its own chunk of the features: y_h = x_h W_h + b_h."""

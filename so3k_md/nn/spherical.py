@@ -139,7 +139,10 @@ class SmoothNorm(nn.Module):
 
     def forward(self, chi: Tensor) -> Tensor:
         """(rows, chi_width) to (rows, degrees)."""
-        square = self.degree_sum(chi * chi)
+        return self.of_squares(self.degree_sum(chi * chi))
+
+    def of_squares(self, square: Tensor) -> Tensor:
+        """The same from Σ_m χ_lm², (rows, degrees)."""
         # the tiny constant makes value and gradient zero, not NaN, where eps and the norm both vanish
         return torch.sqrt(square + (self.eps * self.eps + 1e-30)) - self.eps
 
@@ -157,7 +160,11 @@ class SquaredNorm(nn.Module):
 
     def forward(self, chi: Tensor) -> Tensor:
         """(rows, chi_width) to (rows, degrees)."""
-        return self.degree_sum(chi * chi) * self.weight.to(chi.dtype)
+        return self.of_squares(self.degree_sum(chi * chi))
+
+    def of_squares(self, square: Tensor) -> Tensor:
+        """The same from Σ_m χ_lm², (rows, degrees)."""
+        return square * self.weight.to(square.dtype)
 
 
 CHI_INVARIANTS: dict[str, type[nn.Module]] = {"norm": SmoothNorm, "squared": SquaredNorm}

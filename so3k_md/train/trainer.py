@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from so3k_md.checkpoint import parse_device, parse_dtype, read_checkpoint, save_checkpoint
+from so3k_md.config import defaults
 from so3k_md.data import Dataset, Frame, batches, fit_statistics, make_split, read_frames
 from so3k_md.errors import So3kError
 from so3k_md.files import atomic, check_folder
@@ -257,7 +258,7 @@ def _resume_state(folder: Path, config: RunConfig) -> dict[str, Any]:
     stored, now = state["training"].get("config"), to_sections(config)
     for section in now:
         for key, value in now[section].items():
-            before = stored[section].get(key)
+            before = stored[section].get(key, defaults(type(getattr(config, section))).get(key))
             if before != value and (section, key) not in RESUMABLE:
                 raise So3kError(
                     f"{section}.{key} was {before!r} when {path} was written, now {value!r}: restore it, "
