@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from so3k_md import cli, load
@@ -29,6 +30,7 @@ Floats = NDArray[np.float64]
 DATA = Path(__file__).parents[1] / "simulations" / "data" / "cumulene"
 MODELS = ("cumulene-local", "cumulene-sphc", "cumulene-efa")
 ZERO = 90.0  # degrees, where all curves are zero
+TICKS = (-800, -400, -200, -100, -50, -20, 0, 20, 50, 100, 200, 400, 800)  # meV
 GOAL_MEV = 20.0  # largest deviation from 20 to 160 degrees
 GOAL_RMS_MEV = 30.0  # over the circle
 GOAL_FORCE_MEV = 15.0  # MAE of the forces on the test frames
@@ -121,7 +123,13 @@ def draw(results: list[Result], theta: Floats, reference: Floats) -> bytes:
             error.plot(closed, np.append(deviation, deviation[0]), color=colour(k), label=found.label)
         profile.set(xlabel="torsion / degrees", ylabel="E − E(90°) / eV", title="Rigid scan of C₉H₄")
         error.set(xlabel="torsion / degrees", ylabel="model − reference / meV", title="Deviation")
-        error.set_yscale("symlog", linthresh=50)
+        error.set_yscale(
+            "symlog", linthresh=50
+        )  # the errors of good and of bad models are a factor of 100 apart
+        error.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        error.yaxis.set_minor_locator(NullLocator())
+        every = 1e3 * np.concatenate([found.energy - reference for found in results])
+        error.set_ylim(min(-60.0, 1.2 * every.min()), max(60.0, 1.2 * every.max()))
         error.fill_between((20, 160), -GOAL_MEV, GOAL_MEV, color=GREY, alpha=0.2, linewidth=0)
         for axes in (profile, error):
             axes.set_xlim(0, 360)
