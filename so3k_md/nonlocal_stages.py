@@ -40,7 +40,8 @@ class FarStages(nn.Module):
     @torch.jit.export
     def tiles(self, groups: Groups) -> list[int]:
         """sphc: bounds of the runs of centres that `far_attend` shall take at once."""
-        return tile_bounds(groups.size, self.tile)
+        # a GPU needs more pairs to be busy, and has no cache to stay in
+        return tile_bounds(groups.size, self.tile * 16 if groups.size.is_cuda else self.tile)
 
     @torch.jit.export
     def far_pairs(
