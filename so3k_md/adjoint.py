@@ -15,15 +15,18 @@ def gradients(outputs: list[Tensor], inputs: list[Tensor], seeds: list[Tensor]) 
     """Σ seed · ∂output/∂input of each input, zeros where it has no influence.
 
     Args:
-        outputs: tensors with a graph.
+        outputs: tensors with a graph, or without one: harmonics of degree 0 do not depend on anything.
         inputs: leaves of it.
         seeds: one for each output.
     """
+    dependent: list[Tensor] = []
     # TorchScript tells a list of tensors from one of optional tensors
     weights: list[Tensor | None] = []
-    for seed in seeds:
-        weights.append(seed)
-    found = torch.autograd.grad(outputs, inputs, weights, allow_unused=True)  # type: ignore[arg-type]
+    for i, output in enumerate(outputs):
+        if output.requires_grad:
+            dependent.append(output)
+            weights.append(seeds[i])
+    found = torch.autograd.grad(dependent, inputs, weights, allow_unused=True)  # type: ignore[arg-type]
     filled: list[Tensor] = []
     for i, gradient in enumerate(found):
         filled.append(torch.zeros_like(inputs[i]) if gradient is None else gradient)

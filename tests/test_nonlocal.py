@@ -14,6 +14,7 @@ from test_forces import slope
 from torch import nn
 
 from so3k_md import So3krates
+from so3k_md.export import torchscript
 from so3k_md.forces import Evaluation, evaluate
 from so3k_md.graph import Graph, collate
 from so3k_md.model import set_dtype
@@ -166,6 +167,16 @@ def test_gradient_in_tiles_is_the_derivative_of_forward(model, box):
         assert not got.energies.requires_grad
         for field in ("energies", "forces", "virial"):
             assert same(getattr(got, field), getattr(expected, field).detach(), 1e-12), field
+
+
+def test_harmonics_of_degree_zero_alone_have_a_gradient_too(box):
+    """The invariant model attends with Y_00, which nothing can be differentiated by."""
+    config = replace(NONLOCAL["sphc-2024"], degrees=(0,))
+    model = lively(set_dtype(So3krates(config, [1, 6, 8], seed=3), torch.float64))
+    graph = group_graph(*box, model.cutoff, CELL)
+    expected = evaluate(model, graph, 1, differentiable=True)
+    for through in (model, torchscript.script(model)):
+        assert same(evaluate(through, graph, 1).forces, expected.forces.detach(), 1e-12)
 
 
 def test_training_on_forces_has_the_right_slope(name, box):
