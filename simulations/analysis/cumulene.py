@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="LABEL=TRAJ", help="DCD of OpenMM or dump of LAMMPS")
     parser.add_argument("--top", required=True, help="topology of all of them")
     parser.add_argument("--timestep-fs", type=float, default=0.5, help="time of one step")
-    parser.add_argument("--skip", type=float, default=0.3, help="ps at the start that do not count")
+    parser.add_argument("--skip", type=float, default=0.6, help="ps at the start that do not count")
     parser.add_argument("--kelvin", type=float, default=300.0, help="temperature of the runs")
     parser.add_argument("--output", type=Path, required=True, help="folder for torsion.png and torsion.json")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier ones")
