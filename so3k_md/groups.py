@@ -62,12 +62,20 @@ def resolve_groups(array: ArrayLike | None, n_atoms: int, periodic: bool, groups
     return np.zeros(n_atoms, dtype=np.int64)
 
 
+def lattice_waves(model: Any) -> bool:
+    """Whether a model's waves are those of a periodic box, which as a whole is then one extensive group.
+
+    Args:
+        model: eager or exported.
+    """
+    return model.nonlocal_kind == "efa" and model.far_reach == 0
+
+
 def warn_of_all() -> None:
     """Say what one group of all atoms means."""
     warnings.warn(
-        "groups: all makes one group of all atoms: unless the model is efa with reciprocal waves, its energy "
-        "is then neither extensive nor separable, and in a periodic structure it depends on which image of "
-        "each atom is given",
+        "groups: all makes one group of all atoms: the energy is then neither extensive nor separable, and "
+        "in a periodic structure it depends on which image of each atom is given",
         So3kWarning,
         stacklevel=3,
     )
@@ -84,7 +92,7 @@ def check_axes(model: Any, pbc: ArrayLike, where: str) -> None:
     Raises:
         So3kError: names the structure and the remedy.
     """
-    if model.nonlocal_kind == "efa" and model.far_reach == 0 and not np.all(pbc):
+    if lattice_waves(model) and not np.all(pbc):
         raise So3kError(
             f"{where}: has an open axis, and the model's waves are those of a periodic box (efa_waves: "
             "reciprocal): give it a cell and pbc along all axes, or use a model with efa_waves: lebedev"
@@ -127,7 +135,7 @@ def check_reach(model: Any, graph: Graph, where: str) -> None:
     Raises:
         So3kError: names the structure, the width of its widest group, and the remedy.
     """
-    if model.nonlocal_kind != "efa" or model.far_reach == 0:
+    if model.nonlocal_kind != "efa" or lattice_waves(model):
         return
     device = next(model.parameters()).device
     n_groups = int(graph.group.max()) + 1

@@ -76,13 +76,13 @@ class So3krates(FarStages):
         x = self.embed(graph.species)
         chi = self.initial_chi(edges, x.shape[0])
         if self.has_efa:
-            waves, n_groups = self.checked_waves(graph)
+            waves, group, n_groups = self.checked_waves(graph)
         if self.has_sphc:
             groups = self.group_rows(graph.group, graph.group, torch.arange(x.shape[0], device=x.device))
         for k in range(self.n_layers):
             dx, dchi = self.attend(k, x, chi, x, chi, edges)
             if self.has_efa:
-                far_dx, far_dchi = self.far_whole(k, x, chi, waves, graph.group, n_groups)
+                far_dx, far_dchi = self.far_whole(k, x, chi, waves, group, n_groups)
                 dx, dchi = dx + far_dx, dchi + far_dchi
             if self.has_sphc:
                 dchi = dchi + self.far_messages(k, x, chi, graph.positions, groups)
@@ -115,7 +115,8 @@ class So3krates(FarStages):
         outputs: list[list[Tensor]] = []
         for k in range(self.n_layers):
             with torch.no_grad():
-                far = self.far_messages(k, x, chi, r, groups)
+                # of copies: TorchScript would hand what `attend` has in common with it on, without its graph
+                far = self.far_messages(k, x.clone(), chi.clone(), r, groups)
             far = leaf(far)
             dx, dchi = self.attend(k, x, chi, x, chi, edges)
             x_next, chi_next = self.update(k, x, chi, dx, dchi + far)

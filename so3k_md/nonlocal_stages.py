@@ -195,16 +195,20 @@ class FarStages(nn.Module):
             return self.efa_waves.diameter(support)
         return torch.zeros([support.size(0)], dtype=support.dtype, device=support.device)
 
-    def checked_waves(self, graph: Graph) -> tuple[Tensor, int]:
-        """efa: the waves at all atoms and the number of groups, none of them wider than the waves reach."""
-        n_groups = int(graph.group.max()) + 1
+    def checked_waves(self, graph: Graph) -> tuple[Tensor, Tensor, int]:
+        """efa: the waves at all atoms, the groups, none wider than the waves reach, and their number.
+
+        Waves of the lattice reach all images, so that only the whole frame is an extensive group.
+        """
+        group = graph.group if self.far_reach > 0.0 else graph.frame
+        n_groups = int(group.max()) + 1
         with torch.no_grad():
-            # of a copy, as TorchScript would take what both have in common from here, without its history
-            support = self.support(graph.positions.clone(), graph.group, n_groups)
-            widest = float(self.diameter(support).max())
+            # a copy: TorchScript would hand the projections made here on to `waves`, without their graph
+            r = graph.positions.clone()
+            widest = float(self.diameter(self.support(r, group, n_groups)).max())
         if self.far_reach > 0.0 and widest > self.far_reach:
             raise RuntimeError(
                 f"[so3k] a group is {widest} A wide, the waves of this model reach {self.far_reach} A: "
                 "use smaller groups, or a model with a larger efa_reach"
             )
-        return self.waves(graph.positions, graph.cell, graph.frame), n_groups
+        return self.waves(graph.positions, graph.cell, graph.frame), group, n_groups

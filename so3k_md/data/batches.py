@@ -11,7 +11,7 @@ from torch import Tensor
 from so3k_md.data.frames import Frame
 from so3k_md.errors import So3kError
 from so3k_md.graph import Graph, collate
-from so3k_md.groups import check_axes, check_reach, resolve_groups
+from so3k_md.groups import check_axes, check_reach, lattice_waves, resolve_groups
 from so3k_md.neighbors import build_graph
 
 
@@ -90,7 +90,10 @@ def to_graph(frame: Frame, cutoff: float, model: Any = None, groups: str = "auto
     if far:
         check_axes(model, frame.pbc, frame.where)
         periodic = bool(frame.pbc.any())
-        group = resolve_groups(frame.group, len(frame.numbers), periodic, groups, frame.where)
+        if lattice_waves(model):
+            group, groups = np.zeros(len(frame.numbers), dtype=np.int64), "all"
+        else:
+            group = resolve_groups(frame.group, len(frame.numbers), periodic, groups, frame.where)
     structure = frame.numbers, frame.positions, frame.cell, frame.pbc
     try:
         graph = build_graph(*structure, cutoff, group, whole=groups != "all")

@@ -23,6 +23,7 @@ from so3k_md.groups import (
     check_group_sizes,
     check_mode,
     check_reach,
+    lattice_waves,
     resolve_groups,
     warn_of_all,
 )
@@ -141,7 +142,7 @@ class So3kCalculator(Calculator):
         if self.model.nonlocal_kind == "none":
             return np.zeros(len(atoms), dtype=np.int64), atoms.positions
         check_axes(self.model, atoms.pbc, "the structure")
-        if self.groups == "all":
+        if self.groups == "all" or lattice_waves(self.model):
             group = np.zeros(len(atoms), dtype=np.int64)
             check_group_sizes(group, self.model, self.max_group)
             return group, atoms.positions

@@ -11,7 +11,7 @@ from torch import nn
 
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import needs_links
-from so3k_md.groups import check_group_sizes, resolve_groups, spanning_tree
+from so3k_md.groups import check_group_sizes, lattice_waves, resolve_groups, spanning_tree
 
 Ints = NDArray[np.int64]
 
@@ -51,6 +51,8 @@ def linked_groups(
             one is held together over the boundary.
     """
     bonds = bonds_among(topology, rows)
+    if lattice_waves(model):
+        return Linked(np.zeros(len(rows), dtype=np.int64), None, bonds)
     group = groups_of(bonds, len(rows), groups, cell is not None)
     check_group_sizes(group, model, max_group)
     if cell is None or not needs_links(model, True):

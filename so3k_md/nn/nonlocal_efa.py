@@ -11,7 +11,7 @@ from so3k_md.nn.linear import MLP, Linear
 from so3k_md.nn.segment import segment_sum
 from so3k_md.nn.spherical import DegreeSum
 
-PAIRWISE = 1024  # atoms of a group up to which pairs cost less than waves
+PAIRWISE = 512  # atoms of a group up to which pairs cost less than waves
 
 
 class EuclideanFastAttention(nn.Module):

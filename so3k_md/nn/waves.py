@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 # Points of the Lebedev grid: its degree, and b_max up to which the sinc kernel is exact (Table S3 there).
@@ -59,7 +61,7 @@ class LebedevWaves(nn.Module):
         self.register_buffer(
             "frequencies", torch.linspace(0, b_max, n_frequencies, dtype=torch.float64) / reach
         )
-        self.stretch = 1.0 / math.cos(_covering_angle(points))
+        self.stretch = 1.0 / math.cos(_covering_angle(points.numpy()))
 
     def forward(self, r: Tensor, cell: Tensor, cell_of: Tensor) -> Tensor:
         """Positions (atoms, 3), Å, to the waves (atoms, 2 directions, frequencies), float64."""
@@ -162,13 +164,16 @@ class ReciprocalWaves(nn.Module):
         return torch.zeros([support.size(0)], dtype=support.dtype, device=support.device)
 
 
-def _covering_angle(points: Tensor) -> float:
-    """The largest angle between any direction and the nearest of the points on the sphere."""
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(20000, 3, generator=generator, dtype=torch.float64)
-    directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
-    nearest = (directions @ points.T).amax(1).min()
-    return math.acos(float(nearest)) * 1.02
+def _covering_angle(points: NDArray[np.float64]) -> float:
+    """The largest angle between a direction and the nearest of the points: their Voronoi radius."""
+    from scipy.spatial import SphericalVoronoi
+
+    voronoi = SphericalVoronoi(points / np.linalg.norm(points, axis=1, keepdims=True))
+    cosines = [
+        (voronoi.vertices[region] @ point).min()
+        for point, region in zip(voronoi.points, voronoi.regions, strict=True)
+    ]
+    return math.acos(min(cosines))
 
 
 WAVES: dict[str, type[nn.Module]] = {"lebedev": LebedevWaves, "reciprocal": ReciprocalWaves}
