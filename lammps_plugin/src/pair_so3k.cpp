@@ -223,20 +223,22 @@ void PairSo3k::check_special_bonds() const
 /// Attention beyond the cutoff needs to know which atoms belong together.
 void PairSo3k::check_groups() const
 {
-  if (group_options.by_molecule && !atom->molecule_flag)
+  if (model->needs_lattice) {
+    if (!(domain->xperiodic && domain->yperiodic && domain->zperiodic))
+      error->all(FLERR,
+                 "so3k model {} has waves of the reciprocal lattice: use a box that is periodic in "
+                 "all directions, 'boundary p p p'",
+                 model->name);
+  } else if (group_options.by_molecule && !atom->molecule_flag) {
     error->all(FLERR,
                "so3k model {} attends within molecules, and atom_style {} has no molecule ids: use "
                "atom_style full, bond or molecular, or pair_style so3k ... groups all",
                model->name, atom->get_style());
-  if (model->needs_lattice && !(domain->xperiodic && domain->yperiodic && domain->zperiodic))
-    error->all(FLERR,
-               "so3k model {} has waves of the reciprocal lattice: use a box that is periodic in "
-               "all directions, 'boundary p p p'",
-               model->name);
-  if (!group_options.by_molecule && comm->me == 0)
+  } else if (!group_options.by_molecule && comm->me == 0) {
     error->warning(FLERR,
                    "so3k: groups all makes one group of all atoms: the energy is then neither "
                    "extensive nor separable, and in a periodic box it depends on image flags");
+  }
 }
 
 void PairSo3k::report() const
