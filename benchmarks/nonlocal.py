@@ -29,7 +29,7 @@ from nonlocal_report import draw, markdown
 KINDS = ("none", "sphc", "efa")
 SIZES = (10, 30, 100, 300, 500, 1000, 3000, 10_000, 30_000, 100_000)
 SMALL_GROUPS = ((500, 13), (5000, 13))  # atoms in all, atoms in a group
-LAMMPS_SIZES = (500, 2000)
+LAMMPS_SIZES = (100, 500)
 DENSITY = 0.1  # atoms/Å³
 MIN_STEPS = 3
 SECONDS = 2.0  # a case repeats its step about this long
