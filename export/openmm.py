@@ -18,6 +18,7 @@ from so3k_md.errors import So3kError
 from so3k_md.export.contract import check_elements
 from so3k_md.forces import pair_forces
 from so3k_md.graph import Graph
+from so3k_md.groups import check_axes, lattice_waves
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 from so3k_md.unwrap import unwrap
 from so3k_md.verlet import SKIN, VerletList, wrap
@@ -204,7 +205,7 @@ def script_for_openmm(
         skin: of the Verlet list, Å.
         group: whole numbers, equal within the groups of a non-local model (atoms,); one group by default.
         parent: for a non-local model in a box, trees of short links that hold the groups together: the atom
-            before each, a root being its own (atoms,).
+            before each, a root being its own (atoms,); 0, 1, 2, … to take the images as they come.
         bonds: further pairs that must be near each other in a whole group (bonds, 2).
 
     Raises:
@@ -237,17 +238,12 @@ def needs_links(model: Any, periodic: bool) -> bool:
     Raises:
         So3kError: waves of the lattice in an open system.
     """
-    lattice_waves = model.nonlocal_kind == "efa" and model.far_reach == 0
-    if lattice_waves and not periodic:
-        raise So3kError(
-            "efa with reciprocal waves needs a periodic box: give the structure one, or use a model with "
-            "efa_waves: lebedev"
-        )
-    return periodic and model.nonlocal_kind != "none" and not lattice_waves
+    check_axes(model, periodic, "the system")
+    return periodic and model.nonlocal_kind != "none" and not lattice_waves(model)
 
 
-def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int]:
-    """The links as a list, or a refusal of what is not one tree for each group."""
+def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None:
+    """The links as a list, None if there are none, or a refusal of what is not one tree for each group."""
     if parent is None:
         raise So3kError(
             "a model with non-local attention in a periodic box needs the links that hold its groups "
@@ -255,6 +251,8 @@ def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int]:
         )
     end = links = np.asarray(parent)
     numbers = np.asarray(group)
+    if np.array_equal(links, np.arange(len(numbers))):
+        return None
     fits = links.shape == numbers.shape and links.dtype.kind == "i"
     fits = fits and 0 <= links.min() <= links.max() < len(links)
     if fits:

@@ -107,8 +107,8 @@ def add_model(
         force_group: of the new forces.
         keep_molecules: add bonds of no strength, so that barostats and trajectories keep molecules whole.
         groups: within which a non-local model attends beyond the cutoff: auto for the molecules that bonds of
-            the topology make of these atoms (without any bonds one for an open system); all for one group;
-            or a whole number for each of these atoms.
+            the topology make of these atoms (without any bonds one for an open system); all for one group, in
+            the images as they come; or a whole number for each of these atoms.
         max_group: largest group that a model with sphc accepts, whose time grows with its square.
         positions_nm: of all atoms of the topology, (n, 3), nm; tell how to hold together, in a periodic box,
             groups that bonds do not connect.

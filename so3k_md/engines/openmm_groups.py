@@ -10,17 +10,16 @@ from openmm import app
 from torch import nn
 
 from so3k_md.errors import So3kError
-from so3k_md.export.openmm import needs_links
 from so3k_md.groups import check_group_sizes, lattice_waves, resolve_groups, spanning_tree
 
 Ints = NDArray[np.int64]
 
 
 class Linked(NamedTuple):
-    """Groups of atoms and, where images matter, the links that make them whole."""
+    """Groups of atoms and, where images matter, what makes them whole."""
 
     group: Ints  # (atoms,), from 0
-    parent: Ints | None  # (atoms,), the atom before each in the tree of its group
+    parent: Ints  # (atoms,), the atom before each in the tree of its group
     bonds: Ints  # (bonds, 2), which tell a group that goes on through the walls of the box
 
 
@@ -35,7 +34,8 @@ def linked_groups(
 ) -> Linked:
     """The groups of the atoms that a non-local model describes, and their links in a periodic box.
 
-    Links follow the bonds; a group that they do not connect is linked along the shortest ways.
+    Links follow the bonds; a group that they do not connect is linked along the shortest ways. One group of
+    all atoms has no links: it is taken in the images as they come.
 
     Args:
         model: sphc or efa.
@@ -51,12 +51,13 @@ def linked_groups(
             one is held together over the boundary.
     """
     bonds = bonds_among(topology, rows)
+    unlinked = np.arange(len(rows)), bonds[:0]
     if lattice_waves(model):
-        return Linked(np.zeros(len(rows), dtype=np.int64), None, bonds)
+        return Linked(np.zeros(len(rows), dtype=np.int64), *unlinked)
     group = groups_of(bonds, len(rows), groups, cell is not None)
     check_group_sizes(group, model, max_group)
-    if cell is None or not needs_links(model, True):
-        return Linked(group, None, bonds)
+    if cell is None or isinstance(groups, str) and groups == "all":
+        return Linked(group, *unlinked)
     bonds = bonds[group[bonds[:, 0]] == group[bonds[:, 1]]]
     parent, tree = trees(len(rows), bonds)
     torn = trees_per_group(tree, group) > 1

@@ -74,15 +74,16 @@ def test_groups_that_bonds_do_not_connect_are_linked_by_positions(kind):
         assert energy_ev(made, positions_nm) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["open", "periodic"])
-def test_one_group_for_all_is_asked_for_and_warned_of(name):
-    atoms, group = mixture(name)
-    atoms.set_cell(2 * atoms.cell)
+def test_one_group_for_all_is_warned_of_and_takes_the_images_as_they_come():
+    atoms, group = mixture("periodic")
     with pytest.warns(So3kWarning, match="neither extensive nor separable"):
-        made = create_system(atoms, far_toy("efa"), groups="all")
-    expected, molecules = (pytorch(atoms, far_toy("efa"), g).energy.item() for g in (0 * group, group))
-    assert energy_ev(made, made.positions_nm) == pytest.approx(expected, rel=1e-12)
-    assert abs(expected - molecules) > 1e-3
+        made = create_system(topology_of(atoms), far_toy("efa"), groups="all")
+    energies = [pytorch(atoms, far_toy("efa"), group).energy.item()]
+    for image in (0, 1):
+        atoms.positions[group == 3] += image * atoms.cell[1]
+        energies.append(pytorch(atoms, far_toy("efa")).energy.item())
+        assert energy_ev(made, atoms.positions / 10) == pytest.approx(energies[-1], rel=1e-12)
+    assert np.diff(np.sort(energies)).min() > 1e-3
 
 
 def test_open_structure_without_bonds_is_one_group():
@@ -123,7 +124,7 @@ BOX, GROUP = mixture("periodic")
         (BOX, "efa", {"groups": GROUP + 0.5}, "whole number"),
         (BOX, "sphc", {"max_group": 13}, "group 0 has 14 atoms, more than max_group = 13"),
         (BOX, "sphc", {"groups": GROUP, "atoms": [99]}, "atom 99 is asked for"),
-        (mixture("open")[0], "reciprocal", {}, "needs a periodic box"),
+        (mixture("open")[0], "reciprocal", {}, "the system: has an open axis"),
     ],
 )
 def test_unusable_groups_are_refused_in_one_line(structure, kind, arguments, message):
@@ -140,18 +141,18 @@ def test_only_sphc_minds_large_groups():
     ("parent", "message"),
     [
         (None, "give `parent`"),
-        ([0, 0, 3], "one tree"),
-        ([0, 0, -1], "one tree"),
-        ([0, 0], "one tree"),
-        ([0.0, 0.0, 2.0], "one tree"),
-        ([1, 0, 2], "one tree"),  # a circle
-        ([0, 1, 2], "one tree"),  # two trees in a group
-        ([0, 0, 0], "one tree"),  # a link between groups
+        ([0, 0, 1, 4], "one tree"),
+        ([0, 0, 1, -1], "one tree"),
+        ([0, 0, 1], "one tree"),
+        ([0.0, 0.0, 1.0, 3.0], "one tree"),
+        ([1, 0, 0, 3], "one tree"),  # a circle
+        ([0, 0, 2, 3], "one tree"),  # two trees in a group
+        ([0, 0, 1, 0], "one tree"),  # a link between groups
     ],
 )
 def test_links_must_be_trees(parent, message):
     with pytest.raises(So3kError, match=message):
-        script_for_openmm(far_toy("sphc"), [8, 1, 1], periodic=True, group=[0, 0, 5], parent=parent)
+        script_for_openmm(far_toy("sphc"), [8, 1, 1, 8], periodic=True, group=[0, 0, 0, 5], parent=parent)
 
 
 @pytest.mark.parametrize(("backend", "platform"), [*zip(BACKENDS, PLATFORMS, strict=True)])

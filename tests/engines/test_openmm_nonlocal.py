@@ -54,7 +54,8 @@ def test_equals_pytorch_in_every_image(kind, name, backend):
     made = create_system(whole, far_toy(kind), backend=backend)
     expected = pytorch(as_openmm_sees(whole, made), far_toy(kind), group)
     local = pytorch(as_openmm_sees(whole, made), far_toy(kind), range(len(whole)))
-    assert (expected.forces - local.forces).abs().max() > 1e-3
+    # waves of the lattice ask for no groups
+    assert kind == "reciprocal" or (expected.forces - local.forces).abs().max() > 1e-3
     for platform in PLATFORMS:
         context = context_of(made.system, made.positions_nm, platform)
         assert_as_pytorch(context, expected)
