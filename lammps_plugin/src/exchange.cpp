@@ -32,9 +32,11 @@ namespace {
     static tensor_list backward(AutogradContext *context, const tensor_list &gradients)
     {
       const auto addresses = context->saved_data["links"].toIntVector();
-      tensor_list sent;
+      tensor_list sent(addresses.size());
+      // what needs no gradient here needs none on the other ranks, which do not wait for it
       for (size_t k = 0; k < addresses.size(); ++k)
-        sent.push_back(reinterpret_cast<const Link *>(addresses[k])->adjoint(gradients[k]));
+        if (context->needs_input_grad(k))
+          sent[k] = reinterpret_cast<const Link *>(addresses[k])->adjoint(gradients[k]);
       sent.emplace_back();    // the links have no gradient
       return sent;
     }

@@ -23,8 +23,10 @@ std::unique_ptr<Far> Far::create(LAMMPS *lmp, const Model &model, const GroupOpt
   return nullptr;
 }
 
+/// Waves of the lattice reach all images, so that only the whole box is an extensive group.
 Far::Far(LAMMPS *lmp, const Model &model, const GroupOptions &options) :
-    Pointers(lmp), model(model), options(options), groups(lmp, model.device, options.by_molecule)
+    Pointers(lmp), model(model), options(options),
+    groups(lmp, model.device, options.by_molecule && !model.needs_lattice)
 {
 }
 
@@ -34,7 +36,9 @@ void Far::rebuild(const System &system, bool first)
   const auto n_centres = static_cast<double>(system.n_centres);
   MPI_Allreduce(&n_centres, &n_atoms, 1, MPI_DOUBLE, MPI_SUM, world);
   if (!first) return;
-  if (options.by_molecule) groups.check_whole(system, read_positions(system));
+  // to waves of the lattice all images of an atom are the same
+  if (options.by_molecule && !model.needs_lattice)
+    groups.check_whole(system, read_positions(system));
   const auto cost = burden();
   if (comm->me == 0)
     LAMMPS_NS::utils::logmesg(lmp,

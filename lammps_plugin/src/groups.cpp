@@ -232,9 +232,10 @@ void Groups::check_whole(const System &system, const Tensor &r) const
   MPI_Allreduce(&here[1], &found[1], 1, MPI_INT64_T, MPI_MIN, world);
   error->all(
       FLERR,
-      "so3k: molecule {} is not whole: the image flags of atom {} and of an atom bonded to it "
-      "across the boundary do not match: give image flags that keep molecules in one piece, "
-      "with bonds in the data file by 'reset_atoms image all'",
+      "so3k: molecule {} is not whole: by their image flags atom {} and an atom bonded to it are "
+      "in "
+      "different images: give the data file matching flags, or coordinates of whole molecules, "
+      "which read_data wraps into the box itself",
       found[1], found[0]);
 }
 

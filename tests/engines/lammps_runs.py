@@ -35,15 +35,16 @@ def lammps_frame(atoms: Atoms) -> Atoms:
     return atoms
 
 
-def write_data(path: Path, atoms: Atoms, symbols=SYMBOLS, molecules=None) -> None:
-    """A data file: positions stay where they are, in the cell or not; with molecules they are wrapped.
+def write_data(path: Path, atoms: Atoms, symbols=SYMBOLS, molecules=None, wrap=True) -> None:
+    """A data file for a box around the atoms or their cell.
 
     Args:
         path: the file.
         atoms: in LAMMPS' frame.
         symbols: of the atom types.
-        molecules: number of each atom's molecule; then atom_style molecular with image flags, so that
-            unwrapped positions are those of `atoms`.
+        molecules: number of each atom's molecule, for atom_style molecular.
+        wrap: with molecules, write wrapped positions and image flags, which together are those of `atoms`;
+            otherwise positions stay where they are, in the cell or not.
     """
     low, cell = np.zeros(3), atoms.cell.array
     if not atoms.pbc.any():
@@ -56,13 +57,14 @@ def write_data(path: Path, atoms: Atoms, symbols=SYMBOLS, molecules=None) -> Non
     lines += ["", "Masses", ""]
     lines += [f"{k + 1} {atomic_masses[atomic_numbers[s]]:.6f}" for k, s in enumerate(symbols)]
     lines += ["", f"Atoms # {'atomic' if molecules is None else 'molecular'}", ""]
-    images = np.floor((atoms.positions - low) @ np.linalg.inv(cell)).astype(int) * (molecules is not None)
+    wrap = wrap and molecules is not None
+    images = np.floor((atoms.positions - low) @ np.linalg.inv(cell)).astype(int) * wrap
     for k, position in enumerate(atoms.positions - images @ cell):
         numbers = [k + 1, symbols.index(atoms.symbols[k]) + 1]
         if molecules is not None:
             numbers.insert(1, molecules[k])
         words = [*map(str, numbers), *(f"{x:.17g}" for x in position)]
-        lines.append(" ".join(words if molecules is None else [*words, *map(str, images[k])]))
+        lines.append(" ".join([*words, *map(str, images[k])] if wrap else words))
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -83,7 +85,7 @@ pair_coeff * * {model} {" ".join(SYMBOLS)}
 def run(folder: Path, script: str, ranks: int = 1, name: str = "in.lammps") -> str:
     """Run a script that must succeed, and return what LAMMPS printed."""
     (folder / name).write_text(script)
-    done = lammps.run(name, folder, ranks, timeout=120)
+    done = lammps.run(name, folder, ranks, timeout=300)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
 
@@ -91,7 +93,7 @@ def run(folder: Path, script: str, ranks: int = 1, name: str = "in.lammps") -> s
 def refused(folder: Path, script: str, ranks: int = 2) -> str:
     """Run a script that must fail without hanging, and return the line of the error."""
     (folder / "in.bad").write_text(script)
-    done = lammps.run("in.bad", folder, ranks, timeout=60)
+    done = lammps.run("in.bad", folder, ranks, timeout=300)
     assert done.returncode != 0, done.stdout[-3000:]
     errors = re.findall(
         r"^ERROR(?: on proc \d+)?: (.*?)(?: \(\S*\.cpp:\d+\))?$", done.stdout + done.stderr, re.M

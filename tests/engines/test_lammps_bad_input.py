@@ -31,7 +31,10 @@ def damaged(file: str) -> str:
 
 COUNT = r"pair_coeff of so3k names {} elements for 3 atom types: give one symbol \(or NULL\) per type"
 UNKNOWN = "so3k model toy.pt does not know element {} of atom type 3: it knows H C O"
-KEYWORD = r"pair_style so3k does not know '{}': use precision float32\|float64, device auto\|cpu\|cuda"
+KEYWORD = (
+    r"pair_style so3k does not know '{}': use precision float32\|float64, device auto\|cpu\|cuda, "
+    r"groups molecule\|all, max_group N"
+)
 # what is done to a good input: the word, what stands in its place, and the answer
 CASES = {
     "missing file": ("toy.pt", "absent.pt", ABSENT),
@@ -40,7 +43,7 @@ CASES = {
     "a text": ("toy.pt", "data.nan", damaged("data.nan")),
     "weights without a model": ("toy.pt", "weights.pt", damaged("weights.pt")),
     "foreign model": ("toy.pt", "foreign.pt", unusable("foreign.pt", "it has no stage 'geometry'")),
-    "later format": ("toy.pt", "later.pt", unusable("later.pt", "its format is 2, this plugin reads 1")),
+    "other format": ("toy.pt", "former.pt", unusable("former.pt", "its format is 1, this plugin reads 2")),
     "unknown element": ("H C O", "H C N", UNKNOWN.format("N")),
     "no element": ("H C O", "H C oxygen", UNKNOWN.format("oxygen")),
     "too few elements": ("H C O", "H C", COUNT.format(2)),
@@ -69,9 +72,9 @@ def folder(tmp_path_factory):
     (folder / "empty.pt").write_bytes(b"")
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(folder / "foreign.pt"))
     torch.save({"weight": torch.zeros(2)}, folder / "weights.pt")
-    later = torch.jit.load(str(folder / "toy.pt"))
-    later.format_version = 2
-    torch.jit.save(later, str(folder / "later.pt"))
+    former = torch.jit.load(str(folder / "toy.pt"))
+    former.format_version = 1
+    torch.jit.save(former, str(folder / "former.pt"))
     atoms = lammps_frame(structure("triclinic"))
     write_data(folder / "data.box", atoms)
     text = (folder / "data.box").read_text()
