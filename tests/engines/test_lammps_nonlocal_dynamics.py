@@ -79,7 +79,9 @@ run 0
 def test_pressure_is_a_derivative_by_the_box(place, kind):
     """Image flags carry molecules over the boundary through a strained box."""
     step = 1e-4  # Å
-    script = commands(kind, "ions") + "compute w all pressure NULL virial\nthermo_style custom step pe c_w[*]\n"
+    script = (
+        commands(kind, "ions") + "compute w all pressure NULL virial\nthermo_style custom step pe c_w[*]\n"
+    )
     pressure = " ".join(f"$(c_w[{k}]*vol)" for k in range(1, 7))
     script += f"run 0\nprint 'virial {pressure}'\n"
     box = {"x final 0 {}": (0, 0), "y final 0 {}": (1, 1), "z final 0 {}": (2, 2)}

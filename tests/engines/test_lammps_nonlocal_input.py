@@ -39,7 +39,13 @@ UNKNOWN = (
 )
 # structure, model, what is done to a good input: the word and what stands in its place; and the answer
 CASES = {
-    "no molecule ids": ("ions", "sphc", "molecular\nread_data data", "atomic\nread_data atomic", NO_MOLECULES),
+    "no molecule ids": (
+        "ions",
+        "sphc",
+        "molecular\nread_data data",
+        "atomic\nread_data atomic",
+        NO_MOLECULES,
+    ),
     "torn": ("ions", "sphc", "data.ions", "data.torn", TORN),
     "large": ("ions", "sphc", "float64", "float64 max_group 10", LARGE.format("molecule 1", 14, "1.8e.02")),
     "large, all": (
@@ -52,7 +58,13 @@ CASES = {
     "wide": ("chain", "efa", "", "", WIDE),
     "open": ("open", "reciprocal", "", "", OPEN),
     "kind": ("ions", "sphc", "sphc.pt", "other.pt", UNKNOWN),
-    "groups": ("ions", "sphc", "float64", "float64 groups each", "pair_style so3k does not know 'groups each'.*"),
+    "groups": (
+        "ions",
+        "sphc",
+        "float64",
+        "float64 groups each",
+        "pair_style so3k does not know 'groups each'.*",
+    ),
     "max_group": ("ions", "sphc", "float64", "float64 max_group many", ".*does not know 'max_group many'.*"),
 }
 
