@@ -113,4 +113,3 @@ def test_waves_of_the_lattice_take_the_whole_box_whatever_the_groups():
     one, eight = grouped(model, *box, CELL), grouped(model, *replicated(*box), 2 * CELL)
     assert float(one.energy) == float(one_group(model, *box[:2], CELL).energy)
     assert abs(float(eight.energy - 8 * one.energy)) < 1e-12 * abs(float(eight.energy))
-

@@ -16,9 +16,9 @@ NO_MOLECULES = (
     r"atom_style full, bond or molecular, or pair_style so3k ... groups all"
 )
 TORN = (
-    r"so3k: molecule \d is not whole: by their image flags atom \d+ and an atom bonded to it are in different "
-    "images: give the data file matching flags, or coordinates of whole molecules, which read_data wraps into "
-    "the box itself"
+    r"so3k: molecule \d is not whole: by their image flags atom \d+ and an atom bonded to it are in "
+    "different images: give the data file matching flags, or coordinates of whole molecules, which "
+    "read_data wraps into the box itself"
 )
 LARGE = (
     r"so3k: {} has {} atoms, more than max_group = 10: attention in it means {} pairs a layer and \S+ GiB on "
@@ -34,8 +34,8 @@ OPEN = (
     "'boundary p p p'"
 )
 UNKNOWN = (
-    r"so3k cannot use other.pt \(this plugin has no non-local attention of kind 'other'\): write a model with "
-    "'so3k-md export CHECKPOINT -o other.pt'"
+    r"so3k cannot use other.pt \(this plugin has no non-local attention of kind 'other'\): write a model "
+    "with 'so3k-md export CHECKPOINT -o other.pt'"
 )
 # structure, model, what is done to a good input: the word and what stands in its place; and the answer
 CASES = {
