@@ -26,7 +26,7 @@ LARGE = (
     "model with nonlocal: efa"
 )
 WIDE = (
-    r"so3k failed at step 0: molecule 1000000 is \d\d\.\d+ A wide, the waves of the model reach 30 A: use "
+    r"so3k failed at step 0: molecule 1000000 is \d\d\.\d+ A wide, the waves of the model reach 18 A: use "
     "smaller groups, or a model with a larger efa_reach"
 )
 OPEN = (

@@ -17,7 +17,7 @@ STRUCTURES = ("open", "lone", "periodic", "triclinic", "small")
 EFA = {"nonlocal_": "efa", "efa_features": 6, "efa_values": 5}
 FAR_KINDS = {
     "sphc": {"nonlocal_": "sphc", "kappa": 1.5, "layers": 3},
-    "efa": EFA | {"efa_waves": "lebedev", "efa_grid": 50, "efa_reach": 30.0},
+    "efa": EFA | {"efa_waves": "lebedev", "efa_grid": 50, "efa_reach": 18.0},
     "reciprocal": EFA | {"efa_waves": "reciprocal"},
 }
 
