@@ -86,7 +86,7 @@ def run(folder: Path, script: str, ranks: int = 1, name: str = "in.lammps") -> s
     """Run a script that must succeed, and return what LAMMPS printed."""
     (folder / name).write_text(script)
     done = lammps.run(name, folder, ranks, timeout=300)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert done.returncode == 0, f"{(done.stdout + done.stderr)[-3000:]}\nexit status {done.returncode}"
     return done.stdout
 
 

@@ -38,33 +38,17 @@ UNKNOWN = (
     "with 'so3k-md export CHECKPOINT -o other.pt'"
 )
 # structure, model, what is done to a good input: the word and what stands in its place; and the answer
+ATOMIC = "molecular\nread_data data", "atomic\nread_data atomic"
+ALL = "the group of all atoms"
 CASES = {
-    "no molecule ids": (
-        "ions",
-        "sphc",
-        "molecular\nread_data data",
-        "atomic\nread_data atomic",
-        NO_MOLECULES,
-    ),
+    "no molecule ids": ("ions", "sphc", *ATOMIC, NO_MOLECULES),
     "torn": ("ions", "sphc", "data.ions", "data.torn", TORN),
     "large": ("ions", "sphc", "float64", "float64 max_group 10", LARGE.format("molecule 1", 14, "1.8e.02")),
-    "large, all": (
-        "open",
-        "sphc",
-        "float64",
-        "float64 groups all max_group 10",
-        LARGE.format("the group of all atoms", 29, "8.1e.02"),
-    ),
+    "all": ("open", "sphc", "float64", "float64 groups all max_group 10", LARGE.format(ALL, 29, "8.1e.02")),
     "wide": ("chain", "efa", "", "", WIDE),
     "open": ("open", "reciprocal", "", "", OPEN),
     "kind": ("ions", "sphc", "sphc.pt", "other.pt", UNKNOWN),
-    "groups": (
-        "ions",
-        "sphc",
-        "float64",
-        "float64 groups each",
-        "pair_style so3k does not know 'groups each'.*",
-    ),
+    "groups": ("ions", "sphc", "float64", "float64 groups each", ".*does not know 'groups each'.*"),
     "max_group": ("ions", "sphc", "float64", "float64 max_group many", ".*does not know 'max_group many'.*"),
 }
 
