@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     "errors",
     "files units graph verlet unwrap adjoint",
-    "nn.activation nn.segment",
+    "nn.activation nn.segment physics",
     "nn.linear nn.spherical nn.radial nn.waves",
     "nn.embedding nn.readout nn.attention nn.interaction nn.nonlocal_sphc nn.nonlocal_efa",
     "nn.layer",

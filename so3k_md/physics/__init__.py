@@ -1,0 +1,1 @@
+"""Energies in closed form, of charges, volumes and nuclei."""

@@ -1,0 +1,93 @@
+"""Electrostatics of charges smeared out over 4 Å: V(r) = erf(r / 4 Å) / r."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from so3k_md.physics.switching import switch_slope
+
+KE = 14.399645351950548  # e² / (4π ε_0), eV Å
+SIGMA = 4.0  # Å
+
+
+def potential(r: Tensor, sigma: float = SIGMA) -> tuple[Tensor, Tensor]:
+    """V(r) = erf(r/σ) / r and V′(r) = (2/(√π σ) exp(−r²/σ²) − V) / r.
+
+    Args:
+        r: distances, above zero, Å.
+        sigma: σ, Å.
+
+    Returns:
+        1/Å and 1/Å².
+    """
+    inverse, u = torch.reciprocal(r), r * (1.0 / sigma)
+    v = torch.erf(u) * inverse
+    return v, (torch.exp(-u * u) * (2.0 / (math.sqrt(math.pi) * sigma)) - v) * inverse
+
+
+def potential_at(r: float, sigma: float = SIGMA) -> tuple[float, float]:
+    """V and V′ at one distance; see `potential`."""
+    v = math.erf(r / sigma) / r
+    return v, (2.0 / (math.sqrt(math.pi) * sigma) * math.exp(-((r / sigma) ** 2)) - v) / r
+
+
+def shifted_potential(r: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    """K(r) = V(r) − V(c) − (1 − f) V′(c) (r − c) with f = w(r; 0.45 c, c), and K′(r).
+
+    Below 0.45 c only a constant is taken off; value and slope vanish at c.
+
+    Args:
+        r: distances above zero and at most c, (pairs,), Å.
+        cutoff: c, Å.
+    """
+    v, dv = potential(r)
+    v_c, dv_c = potential_at(cutoff)
+    f, df = switch_slope(r, 0.45 * cutoff, cutoff)
+    ramp, beyond = (1.0 - f) * dv_c, r - cutoff
+    return v - v_c - ramp * beyond, dv - ramp + df * (beyond * dv_c)
+
+
+def self_terms(q: Tensor, cutoff: float, ke: float = KE) -> tuple[Tensor, Tensor]:
+    """E_i = −½ k_e V(c) q_i², what the shifted sum lacks of the full one, and ∂E/∂q_i.
+
+    Args:
+        q: charges, (atoms,), e.
+        cutoff: c, Å.
+        ke: k_e, eV Å.
+
+    Returns:
+        (atoms,) eV, float64, and (atoms,) eV/e.
+    """
+    slope = q * (-ke * potential_at(cutoff)[0])
+    return 0.5 * (q * slope).to(torch.float64), slope
+
+
+def open_sum(q: Tensor, r: Tensor, tile: int = 65536, ke: float = KE) -> tuple[Tensor, Tensor, Tensor]:
+    """E_i = ½ q_i φ_i with φ_i = k_e Σ_{j≠i} q_j V(r_ij), over all pairs of one open structure.
+
+    Atoms are taken some at a time, so that memory grows as their number.
+
+    Args:
+        q: charges, (atoms,), e; the result is computed in their dtype.
+        r: positions, (atoms, 3), Å.
+        tile: pairs at a time.
+        ke: k_e, eV Å.
+
+    Returns:
+        Energies (atoms,) eV float64, ∂E/∂q = φ (atoms,) eV/e and ∂E/∂r (atoms, 3) eV/Å.
+    """
+    n = q.size(0)
+    x = r.t().contiguous()
+    phi, slope = torch.zeros_like(q), torch.zeros_like(x, dtype=q.dtype)
+    step = max(1, tile // max(1, n))
+    for start in range(0, n, step):
+        stop = min(n, start + step)
+        d = (x[:, start:stop, None] - x[:, None, :]).to(q.dtype)
+        r2 = (d * d).sum(0).clamp(min=1e-12)
+        v, dv = potential(torch.sqrt(r2))
+        v.diagonal(start).zero_()
+        phi[start:stop] = v @ q
+        slope[:, start:stop] = (d * (dv * torch.rsqrt(r2))) @ q
+    phi = ke * phi
+    return 0.5 * (q * phi).to(torch.float64), phi, (ke * slope * q).t()
