@@ -1,0 +1,193 @@
+"""Electrostatics of a periodic cell without pairs: V(r) = erf(r/σ)/r is smooth, a sum over waves exact."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from so3k_md.physics.coulomb import KE, SIGMA
+
+K_MAX = 2.5  # 1/Å, where exp(−4 k²) is 1e-11
+TILE = 131072  # waves times atoms at once, which fit a core's cache
+
+
+class KSlopes(NamedTuple):
+    """The energy of some atoms of a cell, and its derivatives."""
+
+    energies: Tensor  # (atoms,), eV, float64
+    charges: Tensor  # (atoms,), ∂E/∂q, eV/e
+    positions: Tensor  # (atoms, 3), ∂E/∂r, eV/Å
+    virial: Tensor  # (3, 3), −∂E/∂strain of the whole cell, eV, float64
+
+
+class Lattice(NamedTuple):
+    """One k of each pair ±k as k = n_x b_x + n_y b_y ± n_z b_z with n_z ≥ 0; a column is one (n_x, n_y)."""
+
+    inverse: Tensor  # (3, 3), fractional coordinates are r @ inverse
+    reach: list[int]  # largest n_x, n_y, n_z
+    columns: Tensor  # (columns, 2) int64, n_x and n_y
+    k: Tensor  # (2, columns, n_z, 3), k for +n_z and −n_z, 1/Å
+    weight: Tensor  # (2, columns, n_z), eV/e²; zero for what is no k of this half of space
+
+
+class LatticeSum(nn.Module):
+    """E = k_e [2π/V Σ_{k≠0} exp(−σ²k²/4)/k² |S(k)|² − 1/(√π σ) Σ q²], S(k) = Σ_j q_j exp(i k·r_j), σ = 4 Å.
+
+    What all images of smeared charges give; k = 0 is dropped, so that a charged cell is made neutral by a
+    uniform background. The waves are products of one factor for each axis, summed over the atoms by matrix
+    products, which no pair list and no cosine of each wave is needed for. `sums` of parts of a cell add up.
+
+    Args:
+        k_max: longest k, 1/Å.
+    """
+
+    def __init__(self, k_max: float = K_MAX):
+        super().__init__()
+        self.k_max = k_max
+        self.tile = TILE
+        self.ke = KE
+        self.sigma = SIGMA
+
+    def forward(self, q: Tensor, r: Tensor, cell: Tensor) -> KSlopes:
+        """Energies and slopes of a whole cell.
+
+        Args:
+            q: charges, (atoms,), e; waves are computed in their dtype.
+            r: positions in any image, (atoms, 3), Å, float64.
+            cell: lattice vectors as rows, (3, 3), Å, float64.
+        """
+        return self.read(q, r, cell, self.sums(q, r, cell))
+
+    @torch.jit.export
+    def sums(self, q: Tensor, r: Tensor, cell: Tensor) -> Tensor:
+        """Σ_j q_j {cos, sin}(n_x θ_x + n_y θ_y) {cos, sin}(n_z θ_z), θ = 2π r·b, (2 columns, 2 n_z), float64.
+
+        Args:
+            q: charges of some atoms of the cell, (atoms,), e.
+            r: (atoms, 3), Å.
+            cell: (3, 3), Å.
+        """
+        lattice = self.lattice(cell)
+        total = torch.zeros(
+            [2 * lattice.columns.size(0), 2 * lattice.reach[2] + 2], dtype=torch.float64, device=q.device
+        )
+        step = self.step(lattice)
+        for start in range(0, q.size(0), step):
+            plane, along = self.waves(lattice, r[start : start + step], q.dtype)
+            total += ((plane * q[start : start + step]) @ along.t()).to(torch.float64)
+        return total
+
+    @torch.jit.export
+    def read(self, q: Tensor, r: Tensor, cell: Tensor, sums: Tensor) -> KSlopes:
+        """Energies and slopes of some atoms in the potential of all.
+
+        Args:
+            q: charges of these atoms, (atoms,), e.
+            r: (atoms, 3), Å.
+            cell: (3, 3), Å.
+            sums: of all atoms of the cell.
+        """
+        lattice = self.lattice(cell)
+        potential, virial = self.adjoint(lattice, sums)
+        # dφ/dθ_z turns (cos, sin)(n_z θ_z) into n_z (−sin, cos)
+        n_z = torch.arange(lattice.reach[2] + 1, dtype=torch.float64, device=q.device)
+        by_cos, by_sin = potential.chunk(2, dim=1)
+        turned = torch.cat([n_z * by_sin, -n_z * by_cos], dim=1)
+        both = torch.cat([potential, turned]).to(q.dtype)
+        columns = lattice.columns.t().to(q.dtype)
+        phi, slope = torch.empty_like(q), torch.empty([3, q.size(0)], dtype=q.dtype, device=q.device)
+        step = self.step(lattice)
+        for start in range(0, q.size(0), step):
+            stop = min(start + step, q.size(0))
+            plane, along = self.waves(lattice, r[start:stop], q.dtype)
+            u, u_z = (both @ along).chunk(2)
+            (cos, sin), (u_cos, u_sin) = plane.chunk(2), u.chunk(2)
+            phi[start:stop] = (plane * u).sum(0)
+            slope[:2, start:stop] = columns @ (cos * u_sin - sin * u_cos)
+            slope[2, start:stop] = (plane * u_z).sum(0)
+        by_fraction = (2.0 * math.pi * q * slope).t().to(lattice.inverse.dtype)
+        own = self.ke / (math.sqrt(math.pi) * self.sigma) * q
+        return KSlopes(
+            energies=(q * (0.5 * phi - own)).to(torch.float64),
+            charges=phi - 2.0 * own,
+            positions=(by_fraction @ lattice.inverse.t()).to(q.dtype),
+            virial=virial,
+        )
+
+    def lattice(self, cell: Tensor) -> Lattice:
+        """All k shorter than k_max of one half of space, with 2 · k_e 2π/V exp(−σ²k²/4)/k²."""
+        cell = cell.to(torch.float64)
+        inverse = torch.linalg.inv(cell)
+        lengths = torch.linalg.vector_norm(cell, dim=1)
+        reach: list[int] = torch.floor(self.k_max / (2 * math.pi) * lengths).to(torch.int64).tolist()
+        n_x = torch.arange(reach[0] + 1, device=cell.device)
+        n_y = torch.arange(-reach[1], reach[1] + 1, device=cell.device)
+        n_z = torch.arange(reach[2] + 1, device=cell.device)
+        columns = torch.cartesian_prod(n_x, n_y)
+        b = 2.0 * math.pi * inverse.t()
+        in_plane, up = columns.to(cell.dtype) @ b[:2], n_z.to(cell.dtype)[:, None] * b[2]
+        k = torch.stack([in_plane[:, None] + up, in_plane[:, None] - up])
+        k2 = (k * k).sum(3)
+        # of ±k the one whose first coordinate that is not zero is positive; −n_z is another k but for 0
+        order = columns[:, 0] * (2 * reach[1] + 1) + columns[:, 1]
+        once = torch.stack(
+            [(order[:, None] > 0) | (order[:, None] == 0) & (n_z > 0), (order[:, None] > 0) & (n_z > 0)]
+        )
+        inside = once & (k2 < self.k_max**2)
+        k2 = torch.where(inside, k2, 1.0)
+        weight = (
+            4.0
+            * math.pi
+            * self.ke
+            / torch.linalg.det(cell).abs()
+            * torch.exp(-0.25 * self.sigma**2 * k2)
+            / k2
+        )
+        used = torch.nonzero(inside.any(2).any(0))[:, 0]
+        weight = torch.where(inside, weight, 0.0)
+        return Lattice(
+            inverse,
+            reach,
+            columns.index_select(0, used),
+            k.index_select(1, used),
+            weight.index_select(1, used),
+        )
+
+    def step(self, lattice: Lattice) -> int:
+        """How many atoms to take at a time."""
+        return max(1, self.tile // max(1, 2 * lattice.columns.size(0)))
+
+    def waves(self, lattice: Lattice, r: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """{cos, sin}(n_x θ_x + n_y θ_y), (2 columns, atoms), and {cos, sin}(n_z θ_z), (2 n_z, atoms)."""
+        fraction = (r.to(torch.float64) @ lattice.inverse).t()
+        theta = 2.0 * math.pi * (fraction - torch.floor(fraction))
+        reach = lattice.reach
+        n = torch.arange(
+            -reach[1], max(reach[0], reach[1], reach[2]) + 1, dtype=torch.float64, device=r.device
+        )
+        zero = reach[1]
+        x = n[zero : zero + reach[0] + 1, None] * theta[0]
+        y = n[: 2 * reach[1] + 1, None] * theta[1]
+        z = n[zero : zero + reach[2] + 1, None] * theta[2]
+        i, j = lattice.columns[:, 0], lattice.columns[:, 1] + reach[1]
+        cos_x, sin_x = torch.cos(x).to(dtype).index_select(0, i), torch.sin(x).to(dtype).index_select(0, i)
+        cos_y, sin_y = torch.cos(y).to(dtype).index_select(0, j), torch.sin(y).to(dtype).index_select(0, j)
+        plane = torch.cat([cos_x * cos_y - sin_x * sin_y, sin_x * cos_y + cos_x * sin_y])
+        return plane, torch.cat([torch.cos(z), torch.sin(z)]).to(dtype)
+
+    def adjoint(self, lattice: Lattice, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """∂E/∂sums, which makes the potential, and the virial, −∂E/∂strain at constant fractions."""
+        cos, sin = sums.chunk(2)
+        (cos_cos, cos_sin), (sin_cos, sin_sin) = cos.chunk(2, dim=1), sin.chunk(2, dim=1)
+        real = torch.stack([cos_cos - sin_sin, cos_cos + sin_sin])
+        imaginary = torch.stack([sin_cos + cos_sin, sin_cos - cos_sin])
+        energy = lattice.weight * (real * real + imaginary * imaginary)
+        k = lattice.k.reshape(-1, 3)
+        k2 = (lattice.k * lattice.k).sum(3).clamp(min=1e-12)
+        stretch = (energy * (0.5 * self.sigma**2 + 2.0 / k2)).reshape(-1, 1)
+        virial = energy.sum() * torch.eye(3, dtype=k.dtype, device=k.device) - (stretch * k).t() @ k
+        real, imaginary = 2.0 * lattice.weight * real, 2.0 * lattice.weight * imaginary
+        by_cos = torch.cat([real[0] + real[1], imaginary[0] - imaginary[1]], dim=1)
+        by_sin = torch.cat([imaginary[0] + imaginary[1], real[1] - real[0]], dim=1)
+        return torch.cat([by_cos, by_sin]), virial
