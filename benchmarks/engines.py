@@ -59,13 +59,13 @@ def bare(atoms: Atoms, model: str, device: str) -> float:
 
     from so3k_md import load
     from so3k_md.forces import evaluate
-    from so3k_md.graph import Graph
+    from so3k_md.graph import to_device
     from so3k_md.neighbors import build_graph
 
     torch.jit.set_fusion_strategy([])
     loaded = load(model, device=device, dtype="float32")
     graph = build_graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, loaded.cutoff)
-    graph = Graph(*(tensor.to(device) for tensor in graph))
+    graph = to_device(graph, device)
 
     def step() -> None:
         evaluate(loaded, graph, 1).forces.cpu()

@@ -102,14 +102,14 @@ def bare_case(args: argparse.Namespace) -> dict[str, float]:
 
     from so3k_md import load
     from so3k_md.forces import evaluate
-    from so3k_md.graph import Graph
+    from so3k_md.graph import to_device
     from so3k_md.neighbors import build_graph
 
     torch.set_num_threads(1)
     loaded: Any = load(args.file, device=args.device, dtype="float32")
     numbers, positions, group = cluster(args.atoms, args.group_size)
     graph = build_graph(numbers, positions, None, [False] * 3, loaded.cutoff, group=group)
-    graph = Graph(*(tensor.to(args.device) for tensor in graph))
+    graph = to_device(graph, args.device)
     rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     def step() -> None:

@@ -17,7 +17,7 @@ from vesin_torch import NeighborList
 from so3k_md.errors import So3kError
 from so3k_md.export.contract import check_elements
 from so3k_md.forces import pair_forces
-from so3k_md.graph import Graph
+from so3k_md.graph import Graph, no_long_range
 from so3k_md.groups import check_axes, lattice_waves
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 from so3k_md.unwrap import unwrap
@@ -137,7 +137,8 @@ class OpenMMModule(nn.Module):
                 mine = unwrap(mine, cell, self.pbc, self.parent)
                 check_links(mine, self.links, cell, self.longest_link, self.rows)
             lattice = (cell * self.pbc).unsqueeze(0)
-        graph = Graph(self.species, vectors, idx_i, idx_j, self.frame, mine, self.group, lattice)
+        long = no_long_range(self.frame, 1)
+        graph = Graph(self.species, vectors, idx_i, idx_j, self.frame, mine, self.group, lattice, long)
         slopes = self.model.gradient(graph)
         with torch.no_grad():
             pulls = pair_forces(slopes.vectors, idx_i, idx_j, self.rows.size(0)) - slopes.positions

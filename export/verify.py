@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from so3k_md.errors import So3kError
 from so3k_md.export.contract import ATTRIBUTES, STAGES
 from so3k_md.forces import Evaluation, evaluate
-from so3k_md.graph import Graph
+from so3k_md.graph import Graph, LongRange
 from so3k_md.model import So3krates, set_dtype
 
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9}  # relative to the largest value
@@ -41,8 +41,12 @@ def probe(
         vectors = r[None, :, :] - r[:, None, :]
         distance = torch.linalg.vector_norm(vectors, dim=2) + torch.eye(len(r)) * (cutoff + 1.0)
         idx_i, idx_j = torch.nonzero(distance < cutoff).unbind(1)
-        atoms = torch.zeros_like(species)
-        return Graph(species, vectors[idx_i, idx_j], idx_i, idx_j, atoms, r, atoms, cell)
+        once_i, once_j = torch.triu_indices(len(r), len(r), 1)
+        atoms, zero = torch.zeros_like(species), torch.zeros(1, dtype=torch.float64)
+        long = LongRange(
+            vectors[once_i, once_j], once_i, once_j, zero, zero, atoms, zero
+        )
+        return Graph(species, vectors[idx_i, idx_j], idx_i, idx_j, atoms, r, atoms, cell, long)
 
     return positions, graph
 
@@ -89,7 +93,7 @@ def verify(model: So3krates, scripted: torch.jit.ScriptModule, path: str | Path)
 
 
 def _deviation(a: Evaluation, b: Evaluation) -> float:
-    return max(float((u - v).abs().max() / (1.0 + u.abs().max())) for u, v in zip(a, b, strict=True))
+    return max(float((u - v).abs().max() / (1.0 + u.abs().max())) for u, v in zip(a, b, strict=True) if u.numel())
 
 
 def _finite_differences(model: nn.Module, positions: Tensor, graph: Callable[[Tensor], Graph]) -> float:

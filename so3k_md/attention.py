@@ -114,7 +114,7 @@ def layer_by_layer(model: Any, graph: Graph, atoms: NDArray[np.int64]) -> list[L
     found: list[LayerAttention] = []
     with torch.no_grad():
         edges = model.geometry(graph.vectors, graph.idx_i, graph.idx_j)
-        x = model.embed(graph.species)
+        x = model.embed(graph.species, model.total_shares(graph))
         chi = model.initial_chi(edges, len(x))
         groups = model.group_rows(graph.group, graph.group, torch.arange(len(x)))
         for k in range(model.n_layers):

@@ -16,7 +16,7 @@ from so3k_md.data.write import write_extxyz
 from so3k_md.errors import So3kError
 from so3k_md.files import atomic
 from so3k_md.forces import evaluate
-from so3k_md.graph import Graph, collate
+from so3k_md.graph import Graph, collate, to_device
 from so3k_md.groups import check_mode
 
 Floats = NDArray[np.float64]
@@ -73,7 +73,7 @@ def predict(
     device = next(model.parameters()).device
     predictions: list[Prediction] = []
     for chunk, graphs in _chunks(progress(frames), model, batch_size, groups):
-        graph = Graph(*(tensor.to(device) for tensor in collate(graphs)))
+        graph = to_device(collate(graphs), device)
         results = [tensor.detach().cpu().numpy() for tensor in evaluate(model, graph, len(chunk))]
         predictions += _split(chunk, *results)
     return predictions

@@ -1,22 +1,25 @@
 """Energies, forces and virial of a graph from the derivatives of its energy."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from so3k_md.errors import So3kError
 from so3k_md.graph import Graph, Slopes
 from so3k_md.nn.segment import segment_sum
 
 
 class Evaluation(NamedTuple):
-    """What a model says of a batch, in eV and Å."""
+    """What a model says of a batch, in eV, Å and e; of the last three a local model has nothing to say."""
 
     energies: Tensor  # (atoms,)
     energy: Tensor  # (frames,)
     forces: Tensor  # (atoms, 3)
     virial: Tensor  # (frames, 3, 3); stress in the sign of ASE is −virial / volume
+    charges: Tensor  # (atoms,)
+    ratios: Tensor  # (atoms,), Hirshfeld volumes over those of free atoms
+    parts: Tensor  # (atoms, 4), the energies by `graph.PARTS`
 
 
 def pair_forces(gradient: Tensor, idx_i: Tensor, idx_j: Tensor, n_atoms: int) -> Tensor:
@@ -37,8 +40,8 @@ def pair_forces(gradient: Tensor, idx_i: Tensor, idx_j: Tensor, n_atoms: int) ->
 def evaluate(model: Any, graph: Graph, n_frames: int, differentiable: bool = False) -> Evaluation:
     """Energies, forces F and virial W of every frame.
 
-    F_i = Σ g_ij − Σ g_ji − ∂E/∂r_i and W = −Σ (r_j − r_i) ⊗ g_ij − Σ r_i ⊗ ∂E/∂r_i − cellᵀ ∂E/∂cell, of which
-    the derivatives by r_i and cell come from attention beyond the cutoff.
+    F_i = Σ g_ij − Σ g_ji − ∂E/∂r_i and W = W_waves − Σ (r_j − r_i) ⊗ g_ij − Σ r_i ⊗ ∂E/∂r_i − cellᵀ ∂E/∂cell,
+    of which the derivatives by r_i and cell come from attention beyond the cutoff and from electrostatics.
 
     Args:
         model: an eager, scripted or exported model.
@@ -47,24 +50,37 @@ def evaluate(model: Any, graph: Graph, n_frames: int, differentiable: bool = Fal
         differentiable: let gradients pass through the forces, for training.
     """
     slopes = differentiable_slopes(model, graph) if differentiable else model.gradient(graph)
-    energies, g_vectors, g_positions, g_cell = slopes
-    forces = pair_forces(g_vectors, graph.idx_i, graph.idx_j, graph.species.numel()) - g_positions
+    long, n_atoms = graph.long, graph.species.numel()
+    forces = pair_forces(slopes.vectors, graph.idx_i, graph.idx_j, n_atoms) - slopes.positions
+    forces = forces + pair_forces(slopes.long_vectors.to(forces.dtype), long.idx_i, long.idx_j, n_atoms)
     frame_of_pair = graph.frame.index_select(0, graph.idx_i)
-    virial = -segment_sum(graph.vectors[:, :, None] * g_vectors[:, None, :], frame_of_pair, n_frames)
-    virial = virial - segment_sum(
-        graph.positions[:, :, None] * g_positions[:, None, :], graph.frame, n_frames
-    )
-    virial = virial - graph.cell.transpose(1, 2) @ g_cell
-    energy = segment_sum(energies, graph.frame, n_frames)
-    return Evaluation(energies, energy, forces, virial)
+    virial = slopes.virial - segment_sum(outer(graph.vectors, slopes.vectors), frame_of_pair, n_frames)
+    virial = virial - segment_sum(outer(graph.positions, slopes.positions), graph.frame, n_frames)
+    virial = virial - graph.cell.transpose(1, 2) @ slopes.cell
+    frame_of_pair = graph.frame.index_select(0, long.idx_i)
+    virial = virial - segment_sum(outer(long.vectors, slopes.long_vectors), frame_of_pair, n_frames)
+    energy = segment_sum(slopes.energies, graph.frame, n_frames)
+    return Evaluation(slopes.energies, energy, forces, virial, slopes.charges, slopes.ratios, slopes.parts)
 
 
-def differentiable_slopes(model: Callable[[Graph], Tensor], graph: Graph) -> Slopes:
-    """What `So3krates.gradient` gives, with the graph kept so that training can go through the forces."""
+def outer(a: Tensor, b: Tensor) -> Tensor:
+    """a ⊗ b of each row, (rows, 3, 3)."""
+    return a[:, :, None] * b[:, None, :]
+
+
+def differentiable_slopes(model: Any, graph: Graph) -> Slopes:
+    """What `So3krates.gradient` gives, with the graph kept so that training can go through the forces.
+
+    Raises:
+        So3kError: the model has long-range physics, whose slopes in closed form cannot be differentiated.
+    """
+    if model.has_long_range:
+        raise So3kError("models with electrostatics and dispersion are imported, not trained here")
     leaves = [tensor.detach().requires_grad_() for tensor in (graph.vectors, graph.positions, graph.cell)]
     vectors, positions, cell = leaves
     energies = model(graph._replace(vectors=vectors, positions=positions, cell=cell))
     slopes = torch.autograd.grad(
         [energies.sum()], leaves, create_graph=True, allow_unused=True, materialize_grads=True
     )
-    return Slopes(energies, *slopes)
+    none, still = energies[:0], torch.zeros_like(graph.long.vectors)
+    return Slopes(energies, *slopes, still, torch.zeros_like(graph.cell), none, none, none)

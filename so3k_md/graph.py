@@ -6,6 +6,18 @@ import torch
 from torch import Tensor
 
 
+class LongRange(NamedTuple):
+    """What electrostatics and dispersion need of a structure; see `no_long_range` for models without them."""
+
+    vectors: Tensor  # (pairs, 3), r_j - r_i, Å, of every unordered pair within `cutoff_lr` once, images included
+    idx_i: Tensor  # (pairs,) int64
+    idx_j: Tensor  # (pairs,) int64
+    charge: Tensor  # (frames,), total charge, e
+    spin: Tensor  # (frames,), unpaired electrons
+    fragment: Tensor  # (atoms,) int64 from 0, within which charge is conserved
+    fragment_charge: Tensor  # (fragments,), e
+
+
 class Graph(NamedTuple):
     """One structure, or a batch of structures that share no pair.
 
@@ -21,6 +33,7 @@ class Graph(NamedTuple):
     positions: Tensor  # (atoms, 3), Å, unwrapped: the atoms of a group lie in one image
     group: Tensor  # (atoms,) int64 from 0, within which attention reaches beyond the cutoff
     cell: Tensor  # (frames, 3, 3), lattice vectors as rows, Å; zeros for an open structure
+    long: LongRange
 
 
 class Edges(NamedTuple):
@@ -34,12 +47,42 @@ class Edges(NamedTuple):
 
 
 class Slopes(NamedTuple):
-    """Energies and their derivatives by everything that a graph says of the geometry."""
+    """Energies and their derivatives by everything that a graph says of the geometry.
+
+    What a model without long-range physics does not know, its last three fields, is empty.
+    """
 
     energies: Tensor  # (atoms,), eV
     vectors: Tensor  # (pairs, 3), ∂E/∂(r_j − r_i), eV/Å
     positions: Tensor  # (atoms, 3), ∂E/∂r_i at constant pair vectors, eV/Å
     cell: Tensor  # (frames, 3, 3), ∂E/∂cell at constant pair vectors and positions, eV/Å
+    long_vectors: Tensor  # (long pairs, 3), ∂E/∂(r_j − r_i), eV/Å
+    virial: Tensor  # (frames, 3, 3), of waves of the lattice, which have no vectors, eV
+    charges: Tensor  # (atoms,), e
+    ratios: Tensor  # (atoms,), Hirshfeld volumes over those of free atoms
+    parts: Tensor  # (atoms, 4), the energies by `PARTS`, eV
+
+
+# What the energy of an atom consists of.
+PARTS = ("short_range", "repulsion", "electrostatics", "dispersion")
+
+
+def no_long_range(frame: Tensor, n_frames: int) -> LongRange:
+    """Neutral singlets, each one fragment, without pairs beyond the cutoff.
+
+    Args:
+        frame: of each atom, (atoms,).
+        n_frames: number of structures.
+    """
+    zeros = torch.zeros([n_frames], dtype=torch.float64, device=frame.device)
+    none = frame[:0]
+    return LongRange(zeros.new_zeros([0, 3]), none, none, zeros, zeros, frame, zeros)
+
+
+def to_device(graph: Graph, device: str | torch.device) -> Graph:
+    """The same on another device."""
+    long = LongRange(*(tensor.to(device) for tensor in graph.long))
+    return Graph(*(tensor.to(device) for tensor in graph[:-1]), long)
 
 
 def collate(graphs: list[Graph]) -> Graph:
@@ -52,13 +95,29 @@ def collate(graphs: list[Graph]) -> Graph:
     offsets = torch.cumsum(sizes, 0) - sizes
     n_groups = torch.tensor([int(graph.group.max()) + 1 for graph in graphs])
     first_group = torch.cumsum(n_groups, 0) - n_groups
+    longs = [graph.long for graph in graphs]
+    n_fragments = torch.tensor([len(long.fragment_charge) for long in longs])
+    first_fragment = torch.cumsum(n_fragments, 0) - n_fragments
+
+    def shifted(parts: list[Tensor], shifts: Tensor) -> Tensor:
+        return torch.cat([part + int(shift) for part, shift in zip(parts, shifts, strict=True)])
+
     return Graph(
         species=torch.cat([graph.species for graph in graphs]),
         vectors=torch.cat([graph.vectors for graph in graphs]),
-        idx_i=torch.cat([graph.idx_i + int(offset) for graph, offset in zip(graphs, offsets, strict=True)]),
-        idx_j=torch.cat([graph.idx_j + int(offset) for graph, offset in zip(graphs, offsets, strict=True)]),
+        idx_i=shifted([graph.idx_i for graph in graphs], offsets),
+        idx_j=shifted([graph.idx_j for graph in graphs], offsets),
         frame=torch.repeat_interleave(torch.arange(len(graphs)), sizes),
         positions=torch.cat([graph.positions for graph in graphs]),
-        group=torch.cat([graph.group for graph in graphs]) + torch.repeat_interleave(first_group, sizes),
+        group=shifted([graph.group for graph in graphs], first_group),
         cell=torch.cat([graph.cell for graph in graphs]),
+        long=LongRange(
+            vectors=torch.cat([long.vectors for long in longs]),
+            idx_i=shifted([long.idx_i for long in longs], offsets),
+            idx_j=shifted([long.idx_j for long in longs], offsets),
+            charge=torch.cat([long.charge for long in longs]),
+            spin=torch.cat([long.spin for long in longs]),
+            fragment=shifted([long.fragment for long in longs], first_fragment),
+            fragment_charge=torch.cat([long.fragment_charge for long in longs]),
+        ),
     )

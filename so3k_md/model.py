@@ -10,22 +10,30 @@ from torch import Tensor, nn
 from so3k_md.adjoint import added, gradients, leaf
 from so3k_md.graph import Edges, Graph, Slopes
 from so3k_md.model_config import PRESETS, ModelConfig
-from so3k_md.nn.embedding import AtomEmbedding, neighbour_chi
+from so3k_md.nn.embedding import AtomEmbedding, TotalEmbedding, neighbour_chi
 from so3k_md.nn.layer import Layer
-from so3k_md.nn.radial import CUTOFFS, RADIAL_BASES
-from so3k_md.nn.readout import EnergyHead
-from so3k_md.nn.spherical import DegreeSum, SphericalHarmonics
+from so3k_md.nn.radial import CUTOFFS, RADIAL_BASES, BernsteinBasis
+from so3k_md.nn.readout import ChargeHead, EnergyHead, RatioHead
+from so3k_md.nn.spherical import DegreeSum, SphericalHarmonics, SquaredNorm
 from so3k_md.nn.waves import WAVES
 from so3k_md.nonlocal_stages import FarStages
+from so3k_md.physical_stages import COULOMB, CUTOFF_LR, Assessment, PhysicalStages
+from so3k_md.physics.kspace import LatticeSum
+from so3k_md.physics.long_range import LongPairs
+from so3k_md.physics.zbl import ZBL
 
 __all__ = ["FORMAT_VERSION", "PRESETS", "ModelConfig", "So3krates", "set_dtype"]
 
-FORMAT_VERSION = 2  # of the exported file: its stages and attributes
+FORMAT_VERSION = 3  # of the exported file: its stages and attributes
 
 TILE = 32768  # far pairs evaluated at once: enough to be fast, few enough to fit a cache
 
 
-class So3krates(FarStages):
+PEER_SHARE_EPS = 1e-6
+RATIO_WIDTH = 64  # hidden width of the head of Hirshfeld ratios
+
+
+class So3krates(FarStages, PhysicalStages):
     """Energy of each atom of a graph.
 
     Its stages take rows of centres and rows of sources, so that the same weights serve one call on a whole
@@ -36,6 +44,12 @@ class So3krates(FarStages):
         elements: atomic numbers that the model knows.
         seed: of the initial weights; the global generator is not touched.
     """
+
+    has_sphc: torch.jit.Final[bool]
+    has_efa: torch.jit.Final[bool]
+    has_totals: torch.jit.Final[bool]
+    has_zbl: torch.jit.Final[bool]
+    has_long_range: torch.jit.Final[bool]
 
     def __init__(self, config: ModelConfig, elements: list[int] | None = None, seed: int = 0):
         super().__init__()
@@ -48,9 +62,18 @@ class So3krates(FarStages):
         self.chi_width = sum(2 * degree + 1 for degree in config.degrees)
         self.chi_from_neighbours = config.chi_start == "neighbours"
         self.nonlocal_kind = config.nonlocal_
-        self.has_sphc = config.nonlocal_ == "sphc"  # type: ignore[misc]
-        self.has_efa = config.nonlocal_ == "efa"  # type: ignore[misc]
+        self.has_sphc = config.nonlocal_ == "sphc"
+        self.has_efa = config.nonlocal_ == "efa"
+        self.has_totals = config.charge_embedding or config.spin_embedding or config.electrostatics
+        self.has_zbl = config.zbl
+        self.has_long_range = config.electrostatics
         self.far_reach = 0.0
+        self.coulomb = COULOMB[0]
+        self.cutoff_lr = CUTOFF_LR
+        self.singlets_only = False
+        self.energy_shift = 0.0
+        self.share_eps = PEER_SHARE_EPS if config.rounding == "peer" else 0.0
+        self.embedding_scale = (1 + int(config.charge_embedding) + int(config.spin_embedding)) ** -0.5
         self.tile = TILE
         self.format_version = FORMAT_VERSION
         self.metadata = "{}"
@@ -65,6 +88,18 @@ class So3krates(FarStages):
         self.embedding = AtomEmbedding(config.n_species, config.features, generator)
         self.layers = nn.ModuleList([Layer(config, generator) for _ in range(config.layers)])
         self.head = EnergyHead(config.n_species, config.features, generator)
+        if self.has_totals:
+            self.charge_embedding = TotalEmbedding(config.n_species, config.features, generator)
+            self.spin_embedding = TotalEmbedding(config.n_species, config.features, generator)
+        if self.has_zbl:
+            self.repulsion = ZBL()
+        if self.has_long_range:
+            self.charge_head = ChargeHead(config.n_species, config.features, generator)
+            self.ratio_head = RatioHead(config.n_species, config.features, RATIO_WIDTH, generator)
+            self.long_pairs = LongPairs(config.rounding)
+            self.lattice_sum = LatticeSum()
+        if config.rounding == "peer":
+            round_constants(self)
         if self.has_efa:
             settings = config.efa_features // 2, config.efa_grid, config.efa_reach, config.efa_k_max
             self.efa_waves = WAVES[config.efa_waves](*settings)
@@ -72,8 +107,12 @@ class So3krates(FarStages):
 
     def forward(self, graph: Graph) -> Tensor:
         """Energies (atoms,) in eV, float64 whatever the dtype of the parameters."""
+        return self.assess(self.last_features(graph), graph).energies
+
+    def last_features(self, graph: Graph) -> Tensor:
+        """Features x (atoms, F) after all layers."""
         edges = self.geometry(graph.vectors, graph.idx_i, graph.idx_j)
-        x = self.embed(graph.species)
+        x = self.embed(graph.species, self.total_shares(graph))
         chi = self.initial_chi(edges, x.shape[0])
         if self.has_efa:
             waves, group, n_groups = self.checked_waves(graph)
@@ -87,7 +126,7 @@ class So3krates(FarStages):
             if self.has_sphc:
                 dchi = dchi + self.far_messages(k, x, chi, graph.positions, groups)
             x, chi = self.update(k, x, chi, dx, dchi)
-        return self.readout(x, graph.species)
+        return x
 
     @torch.jit.export
     def gradient(self, graph: Graph) -> Slopes:
@@ -95,12 +134,21 @@ class So3krates(FarStages):
         vectors, positions, cell = leaf(graph.vectors), leaf(graph.positions), leaf(graph.cell)
         if self.has_sphc:
             return self.tiled_gradient(graph, vectors)
-        energies = self.forward(
-            Graph(graph.species, vectors, graph.idx_i, graph.idx_j, graph.frame, positions, graph.group, cell)
+        # a new graph, for TorchScript has no `_replace`
+        leaves = Graph(
+            graph.species,
+            vectors,
+            graph.idx_i,
+            graph.idx_j,
+            graph.frame,
+            positions,
+            graph.group,
+            cell,
+            graph.long,
         )
-        found = gradients([energies], [vectors, positions, cell], [torch.ones_like(energies)])
-        with torch.no_grad():
-            return Slopes(energies.clone(), found[0], found[1], found[2])
+        found = self.assess(self.last_features(leaves), leaves)
+        slopes = gradients([found.energies], [vectors, positions, cell], [torch.ones_like(found.energies)])
+        return slopes_of(found, slopes[0], slopes[1], slopes[2])
 
     def tiled_gradient(self, graph: Graph, vectors: Tensor) -> Slopes:
         """The same by a reverse pass from layer to layer, which makes the far messages anew, tile by tile."""
@@ -110,7 +158,7 @@ class So3krates(FarStages):
         geometry = self.geometry(vectors, graph.idx_i, graph.idx_j)
         edges = Edges(graph.idx_i, graph.idx_j, leaf(geometry.rbf), leaf(geometry.ylm), leaf(geometry.cut))
         chi_start = self.initial_chi(edges, n_atoms)
-        x, chi = leaf(self.embed(graph.species)), leaf(chi_start)
+        x, chi = leaf(self.embed(graph.species, self.total_shares(graph))), leaf(chi_start)
         inputs: list[list[Tensor]] = []
         outputs: list[list[Tensor]] = []
         for k in range(self.n_layers):
@@ -123,23 +171,22 @@ class So3krates(FarStages):
             inputs.append([x, chi, far])
             outputs.append([x_next, chi_next])
             x, chi = leaf(x_next), leaf(chi_next)
-        energies = self.readout(x, graph.species)
+        found = self.assess(x, graph)
 
         shared = [edges.rbf, edges.ylm, edges.cut]
-        g_x = gradients([energies], [x], [torch.ones_like(energies)])[0]
+        g_x, g_close = gradients([found.energies], [x, vectors], [torch.ones_like(found.energies)])
         g_chi, g_r = torch.zeros_like(chi), torch.zeros_like(r)
         g_shared = [torch.zeros_like(tensor) for tensor in shared]
         for step in range(self.n_layers):
             k = self.n_layers - 1 - step
-            found = gradients(outputs[k], inputs[k] + shared, [g_x, g_chi])
-            far_x, far_chi, far_r = self.far_adjoint(k, inputs[k][0], inputs[k][1], r, groups, found[2])
-            g_x, g_chi, g_r = found[0] + far_x, found[1] + far_chi, g_r + far_r
-            g_shared = added(g_shared, found[3:])
+            g = gradients(outputs[k], inputs[k] + shared, [g_x, g_chi])
+            far_x, far_chi, far_r = self.far_adjoint(k, inputs[k][0], inputs[k][1], r, groups, g[2])
+            g_x, g_chi, g_r = g[0] + far_x, g[1] + far_chi, g_r + far_r
+            g_shared = added(g_shared, g[3:])
         if self.chi_from_neighbours:
             g_shared = added(g_shared, gradients([chi_start], shared, [g_chi]))
         g_vectors = gradients([geometry.rbf, geometry.ylm, geometry.cut], [vectors], g_shared)[0]
-        with torch.no_grad():
-            return Slopes(energies.clone(), g_vectors, g_r, torch.zeros_like(graph.cell))
+        return slopes_of(found, g_vectors + g_close, g_r, torch.zeros_like(graph.cell))
 
     @torch.jit.export
     def geometry(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor) -> Edges:
@@ -161,9 +208,19 @@ class So3krates(FarStages):
         return Edges(idx_i, idx_j, rbf, ylm, cut)
 
     @torch.jit.export
-    def embed(self, species: Tensor) -> Tensor:
-        """Features x (rows, F) of any rows from their atomic numbers."""
-        return self.embedding(species)
+    def embed(self, species: Tensor, shares: Tensor) -> Tensor:
+        """Features x (rows, F) of any rows.
+
+        Args:
+            species: atomic numbers, (rows,).
+            shares: of the total charge and of unpaired electrons, (rows, 2), as `shares` gives them; not read
+                by models that know nothing of either.
+        """
+        x = self.embedding(species)
+        if self.has_totals:
+            charge, spin = shares.to(x.dtype).unbind(1)
+            x = (x + self.charge_embedding(charge) + self.spin_embedding(spin)) * self.embedding_scale
+        return x
 
     @torch.jit.export
     def initial_chi(self, edges: Edges, n_centres: int) -> Tensor:
@@ -195,6 +252,32 @@ class So3krates(FarStages):
     def readout(self, x: Tensor, species: Tensor) -> Tensor:
         """Energies (atoms,) in eV, float64."""
         return self.head(x, species)
+
+
+def round_constants(model: nn.Module) -> None:
+    """Round the constants that the peer keeps in float32, in place, to compare with it digit by digit."""
+    for part in model.modules():
+        if isinstance(part, SquaredNorm):
+            part.weight.copy_(part.weight.float())
+        elif isinstance(part, BernsteinBasis):
+            part.ln_binomial.copy_(part.ln_binomial.float())
+            part.gamma = float(torch.tensor(part.gamma, dtype=torch.float32))
+
+
+def slopes_of(found: Assessment, vectors: Tensor, positions: Tensor, cell: Tensor) -> Slopes:
+    """All derivatives: those taken of a tape, and those that came in closed form."""
+    with torch.no_grad():
+        return Slopes(
+            found.energies.clone(),
+            vectors,
+            positions + found.positions,
+            cell,
+            found.long_vectors,
+            found.virial,
+            found.charges,
+            found.ratios,
+            found.parts,
+        )
 
 
 def set_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:

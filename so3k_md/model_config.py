@@ -10,6 +10,7 @@ from so3k_md.nn.spherical import CHI_INVARIANTS, MAX_DEGREE
 from so3k_md.nn.waves import GRIDS, WAVES
 
 NONLOCAL_KINDS = ("none", "sphc", "efa")
+ROUNDINGS = ("exact", "peer")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,21 @@ class ModelConfig:
     efa_grid: int = field(default=50, metadata={"doc": "efa: points of the Lebedev grid"})
     efa_reach: float = field(default=15.0, metadata={"doc": "efa: L_max, largest diameter of a group, Å"})
     efa_k_max: float = field(default=1.0, metadata={"doc": "efa: longest reciprocal vector, 1/Å"})
+    charge_embedding: bool = field(default=False, metadata={"doc": "features know the total charge"})
+    spin_embedding: bool = field(
+        default=False, metadata={"doc": "features know the number of unpaired electrons"}
+    )
+    zbl: bool = field(default=False, metadata={"doc": "nuclear repulsion of atoms closer than 1.5 Å"})
+    electrostatics: bool = field(
+        default=False, metadata={"doc": "Coulomb energy of predicted charges; imported models only"}
+    )
+    dispersion: bool = field(
+        default=False, metadata={"doc": "van der Waals energy of predicted volumes; imported models only"}
+    )
+    rounding: str = field(
+        default="exact",
+        metadata={"doc": "exact, or peer: constants in float32 as in so3krates-torch, to compare with it"},
+    )
     n_species: int = field(
         default=100, metadata={"doc": "rows of the element tables, indexed by atomic number"}
     )
@@ -127,6 +143,7 @@ class ModelConfig:
             "interaction": INTERACTIONS,
             "nonlocal_": NONLOCAL_KINDS,
             "efa_waves": WAVES,
+            "rounding": ROUNDINGS,
         }
         for name, allowed in choices.items():
             _require(
@@ -138,7 +155,7 @@ class ModelConfig:
 
     @classmethod
     def preset(cls, name: str) -> "ModelConfig":
-        """A published model: so3krates-2022, euclidean-2024, or its invariant twin invariant-2024."""
+        """A published model: so3krates-2022, euclidean-2024, its invariant twin invariant-2024, or so3lr."""
         if name not in PRESETS:
             raise So3kError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
         return PRESETS[name]
@@ -165,4 +182,23 @@ PRESETS = {
     "so3krates-2022": ModelConfig(),
     "euclidean-2024": _EUCLIDEAN,
     "invariant-2024": replace(_EUCLIDEAN, degrees=(0,)),
+    "so3lr": replace(
+        _EUCLIDEAN,
+        features=128,
+        degrees=(1, 2, 3, 4),
+        cutoff=4.5,
+        cutoff_function="physnet",
+        radial_basis="bernstein",
+        radial_hidden=128,
+        chi_hidden=32,
+        attention_scale=1 / 13.168995780096482,
+        layer_norm=True,
+        residual_mlp=True,
+        charge_embedding=True,
+        spin_embedding=True,
+        zbl=True,
+        electrostatics=True,
+        dispersion=True,
+        n_species=119,
+    ),
 }

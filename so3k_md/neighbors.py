@@ -3,11 +3,13 @@
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from so3k_md.errors import So3kError
-from so3k_md.graph import Graph
+from so3k_md.graph import Graph, LongRange, no_long_range
 from so3k_md.groups import spanning_tree
 from so3k_md.pairs import neighbor_pairs
+from so3k_md.totals import Totals
 from so3k_md.whole import make_whole
 
 Floats = NDArray[np.float64]
@@ -24,6 +26,7 @@ def build_graph(
     cutoff: float,
     group: ArrayLike | None = None,
     whole: bool = True,
+    long: LongRange | None = None,
 ) -> Graph:
     """The Graph of one structure, with vectors r_j + shift @ cell - r_i in float64.
 
@@ -36,6 +39,7 @@ def build_graph(
         group: whole numbers, equal within the groups of a non-local model (n,); None for one group and
             positions as they are.
         whole: bring the atoms of a group into one image; if not, the images given are meant.
+        long: for models with long-range physics, of `build_long_range`.
 
     Raises:
         So3kError: a position or the cell is not usable, or two atoms lie on the same spot.
@@ -51,15 +55,48 @@ def build_graph(
         number = np.unique(np.asarray(group), return_inverse=True)[1].astype(np.int64)
         if whole and np.any(pbc):
             points = make_whole(points, cell, pbc, spanning_tree(points, cell, pbc, number))
+    frame = torch.zeros_like(species)
     return Graph(
         species=species,
         vectors=torch.from_numpy(vectors),
         idx_i=torch.from_numpy(idx_i),
         idx_j=torch.from_numpy(idx_j),
-        frame=torch.zeros_like(species),
+        frame=frame,
         positions=torch.from_numpy(points),
         group=torch.from_numpy(number),
         cell=torch.from_numpy(lattice)[None],
+        long=no_long_range(frame, 1) if long is None else long,
+    )
+
+
+def build_long_range(
+    positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, cutoff_lr: float, totals: Totals
+) -> LongRange:
+    """What the long-range physics needs of one structure.
+
+    Args:
+        positions: (n, 3), Å.
+        cell: (3, 3), Å, or None.
+        pbc: (3,).
+        cutoff_lr: Å.
+        totals: charge, spin and fragments.
+    """
+    idx_i, idx_j, shifts = neighbor_pairs(positions, cell, pbc, cutoff_lr, once=True)
+    points = np.array(positions, dtype=np.float64).reshape(-1, 3)
+    vectors = torch.from_numpy(points[idx_j] - points[idx_i] + shifts @ lattice_rows(cell, pbc))
+    return with_totals(vectors, torch.from_numpy(idx_i), torch.from_numpy(idx_j), totals)
+
+
+def with_totals(vectors: Tensor, idx_i: Tensor, idx_j: Tensor, totals: Totals) -> LongRange:
+    """Pairs beyond the cutoff together with the totals of their one structure."""
+    return LongRange(
+        vectors,
+        idx_i,
+        idx_j,
+        torch.tensor([totals.charge], dtype=torch.float64),
+        torch.tensor([totals.unpaired], dtype=torch.float64),
+        torch.from_numpy(totals.fragment),
+        torch.from_numpy(totals.fragment_charge),
     )
 
 

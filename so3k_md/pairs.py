@@ -16,9 +16,9 @@ THINNEST = 0.1  # Å; a thinner periodic cell is a mistake of units and has mill
 
 
 def neighbor_pairs(
-    positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, cutoff: float
+    positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, cutoff: float, once: bool = False
 ) -> tuple[Ints, Ints, Ints]:
-    """Full list of pairs with |r_j + shift @ cell - r_i| <= cutoff, both directions and all images.
+    """List of pairs with |r_j + shift @ cell - r_i| <= cutoff, all images, in both directions.
 
     Boxes may be smaller than the cutoff, atoms may lie in any image, and each axis is periodic or not.
 
@@ -27,6 +27,7 @@ def neighbor_pairs(
         cell: rows are the lattice vectors (3, 3), Å; rows of axes that are not periodic are not used.
         pbc: which axes are periodic (3,).
         cutoff: Å.
+        once: every pair in one direction only.
 
     Returns:
         idx_i, idx_j (pairs,) and shifts (pairs, 3), whole lattice vectors.
@@ -38,7 +39,7 @@ def neighbor_pairs(
     lattice, periodic = full_rank(cell, pbc)
     r, box, pbc_ = (torch.tensor(np.ascontiguousarray(array)) for array in (points, lattice, periodic))
     wrapped, images = (tensor.numpy() for tensor in wrap(r, box, pbc_, cutoff))
-    search = NeighborList(cutoff=cutoff, full_list=True)
+    search = NeighborList(cutoff=cutoff, full_list=not once)
     i, j, shifts = search.compute(wrapped, lattice, periodic, "ijS")
     idx_i, idx_j = i.astype(np.int64), j.astype(np.int64)
     image = images.astype(np.int64)

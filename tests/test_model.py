@@ -10,7 +10,7 @@ from small_models import CONFIGS, graph_of, lively
 from so3k_md import ModelConfig, So3krates
 from so3k_md.errors import So3kError
 from so3k_md.forces import evaluate
-from so3k_md.graph import Graph, collate
+from so3k_md.graph import Graph, no_long_range, collate
 from so3k_md.model import set_dtype
 
 ROTATION = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
@@ -139,11 +139,12 @@ def test_stages_with_ghost_rows_equal_the_whole_call(model, cluster):
         for mine in owned
     ]
     x, chi, edges = [], [], []
+    shares = model.total_shares(graph)
     for mine, row in zip(owned, rows, strict=True):
         local = torch.full((n,), -1).scatter(0, row, torch.arange(n))
         keep = torch.isin(graph.idx_i, mine)
         edges.append(model.geometry(graph.vectors[keep], local[graph.idx_i[keep]], local[graph.idx_j[keep]]))
-        x.append(model.embed(graph.species[mine]))
+        x.append(model.embed(graph.species[mine], shares))
         chi.append(model.initial_chi(edges[-1], len(mine)))
     for k in range(model.n_layers):
         all_x, all_chi = (torch.empty(n, part[0].shape[1], dtype=torch.float64) for part in (x, chi))
@@ -175,6 +176,7 @@ def test_atoms_at_one_place_give_finite_numbers(model):
         torch.zeros(2, 3, dtype=torch.float64),
         torch.tensor([0, 0]),
         torch.zeros(1, 3, 3, dtype=torch.float64),
+        no_long_range(torch.tensor([0, 0]), 1),
     )
     assert torch.isfinite(evaluate(model, graph, 1).forces).all()
 

@@ -16,7 +16,7 @@ from torch import nn
 from so3k_md import So3krates
 from so3k_md.export import torchscript
 from so3k_md.forces import Evaluation, evaluate
-from so3k_md.graph import Graph, collate
+from so3k_md.graph import Graph, no_long_range, collate
 from so3k_md.model import set_dtype
 
 ROTATION = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
@@ -215,7 +215,7 @@ def test_atoms_at_one_place_give_finite_numbers(model):
     two = torch.zeros(2, 3, dtype=torch.float64)
     pair, atoms = torch.tensor([0, 1]), torch.zeros(2, dtype=torch.int64)
     cell = torch.from_numpy(CELL)[None]
-    graph = Graph(torch.tensor([6, 1]), two, pair, pair.flip(0), atoms, two, atoms, cell)
+    graph = Graph(torch.tensor([6, 1]), two, pair, pair.flip(0), atoms, two, atoms, cell, no_long_range(atoms, 1))
     assert torch.isfinite(evaluate(model, graph, 1).forces).all()
 
 
@@ -223,7 +223,7 @@ def far_count(model, positions, numbers, group):
     """Number of far pairs in the first layer."""
     graph = group_graph(numbers, positions, group, model.cutoff)
     edges = model.geometry(graph.vectors, graph.idx_i, graph.idx_j)
-    x, chi = model.embed(graph.species), model.initial_chi(edges, len(numbers))
+    x, chi = model.embed(graph.species, model.total_shares(graph)), model.initial_chi(edges, len(numbers))
     groups = model.group_rows(graph.group, graph.group, torch.arange(len(numbers)))
     rows = x, chi, graph.positions
     return len(model.far_pairs(0, *rows, *rows, groups, 0, len(numbers)).phi)

@@ -20,7 +20,7 @@ namespace So3k {
 
 namespace {
 
-  constexpr int64_t FORMAT_VERSION = 2;
+  constexpr int64_t FORMAT_VERSION = 3;
 
   /// The methods that this plugin calls, of every model and of each kind of non-local attention.
   const std::vector<std::string> STAGES = {"geometry", "embed",  "initial_chi",
@@ -55,14 +55,13 @@ std::pair<Tensor, Tensor> two(const c10::IValue &value)
 }
 
 Model::Model(const std::string &file, std::optional<at::ScalarType> precision, at::Device device) :
-    device(device)
+    device(device), artefact(read(file))
 {
-  const auto artefact = read(file);
-  describe(artefact);
-  prepare(artefact, precision);
+  describe();
+  prepare(precision);
 }
 
-void Model::describe(const Module &artefact)
+void Model::describe()
 {
   require(artefact, STAGES);
   const auto version = artefact.attr("format_version").toInt();
@@ -85,7 +84,7 @@ void Model::describe(const Module &artefact)
   chi_from_neighbours = artefact.attr("chi_from_neighbours").toBool();
 }
 
-void Model::prepare(Module artefact, std::optional<at::ScalarType> precision)
+void Model::prepare(std::optional<at::ScalarType> precision)
 {
   artefact.eval();
   // Only the parameters carry the precision: buffers are float64 constants that the stages cast.

@@ -64,9 +64,10 @@ class Model {
   at::Device device;
 
  private:
-  void describe(const torch::jit::Module &artefact);
-  void prepare(torch::jit::Module artefact, std::optional<at::ScalarType> precision);
+  void describe();
+  void prepare(std::optional<at::ScalarType> precision);
 
+  torch::jit::Module artefact;    // errors of the frozen module look up its functions
   mutable torch::jit::Module module;
 };
 

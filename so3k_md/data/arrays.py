@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from so3k_md.data.frames import Record, list_keys
 from so3k_md.errors import So3kError
+from so3k_md.totals import GivenTotals
 
 NUMBERS = ("z", "Z", "nuclear_charges", "atomic_numbers", "numbers", "species")
 POSITIONS = ("R", "coords", "positions", "coordinates", "xyz")
@@ -32,8 +33,9 @@ def read_arrays(
 ) -> Iterator[tuple[Record, list[str]]]:
     """The frames of an npz file, each with the keys of the file.
 
-    Atomic numbers, and the numbers of groups under the key `group`, may be common to all frames (n,) or per
-    frame (frames, n), padded with zeros.
+    Atomic numbers, and the numbers of groups and fragments under the keys `group` and `fragment`, may be
+    common to all frames (n,) or per frame (frames, n), padded with zeros; likewise `charge`, `spin` and
+    `fragment_charges`.
 
     Args:
         path: the file.
@@ -70,8 +72,9 @@ def read_arrays(
             chosen["forces"] = chosen["forces"][real]
         cell = None if cells is None else _cell(cells, index, n_frames, path)
         periodic = pbc[index] if pbc.ndim == 2 else pbc
-        group = _group(arrays.get("group"), index, n_frames, real)
-        yield Record(z[real], positions[index][real], cell, periodic, chosen, group), present
+        group = _of_atoms(arrays.get("group"), index, n_frames, real)
+        totals = _totals(arrays, index, n_frames, real)
+        yield Record(z[real], positions[index][real], cell, periodic, chosen, group, totals), present
 
 
 def load_npz(path: Path) -> Arrays:
@@ -139,12 +142,23 @@ def _cell(cells: NDArray[Any], index: int, n_frames: int, path: Path) -> NDArray
     raise So3kError(f"{path}: cell has shape {cells.shape}, expected ({n_frames}, 3, 3), (3, 3) or (3,)")
 
 
-def _group(groups: NDArray[Any] | None, index: int, n_frames: int, real: NDArray[Any]) -> Any:
-    """The groups of one frame without its padding; of another shape, they are refused where they are used."""
-    if groups is None:
+def _of_atoms(numbers: NDArray[Any] | None, index: int, n_frames: int, real: NDArray[Any]) -> Any:
+    """Groups or fragments of one frame without its padding; another shape is refused where they are used."""
+    if numbers is None:
         return None
-    chosen = groups[index] if groups.ndim == 2 and len(groups) == n_frames else groups
+    chosen = numbers[index] if numbers.ndim == 2 and len(numbers) == n_frames else numbers
     return chosen[real] if chosen.shape == real.shape else chosen
+
+
+def _totals(arrays: Arrays, index: int, n_frames: int, real: NDArray[Any]) -> GivenTotals:
+    """Charge, spin and fragments of one frame, each common to all frames or one per frame."""
+
+    def of_frame(key: str, ndim: int) -> Any:
+        values = arrays.get(key)
+        return values[index] if values is not None and values.ndim > ndim and len(values) == n_frames else values
+
+    fragment = _of_atoms(arrays.get("fragment"), index, n_frames, real)
+    return GivenTotals(of_frame("charge", 0), of_frame("spin", 0), fragment, of_frame("fragment_charges", 1))
 
 
 def _check_stated_units(arrays: Arrays, units: dict[str, str], path: Path) -> None:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from so3k_md.data.frames import Frame
 from so3k_md.errors import So3kError
-from so3k_md.graph import Graph, collate
+from so3k_md.graph import Graph, collate, to_device
 from so3k_md.groups import check_axes, check_reach, lattice_waves, resolve_groups
-from so3k_md.neighbors import build_graph
+from so3k_md.neighbors import build_graph, build_long_range
+from so3k_md.totals import resolve_totals
 
 
 class Targets(NamedTuple):
@@ -36,8 +37,7 @@ class Batch(NamedTuple):
 
     def to(self, device: str | torch.device) -> "Batch":
         """The same on another device."""
-        graph = Graph(*(tensor.to(device) for tensor in self.graph))
-        return Batch(graph, Targets(*(tensor.to(device) for tensor in self.targets)))
+        return Batch(to_device(self.graph, device), Targets(*(tensor.to(device) for tensor in self.targets)))
 
 
 class Dataset:
@@ -94,9 +94,13 @@ def to_graph(frame: Frame, cutoff: float, model: Any = None, groups: str = "auto
             group, groups = np.zeros(len(frame.numbers), dtype=np.int64), "all"
         else:
             group = resolve_groups(frame.group, len(frame.numbers), periodic, groups, frame.where)
-    structure = frame.numbers, frame.positions, frame.cell, frame.pbc
+    structure = frame.positions, frame.cell, frame.pbc
+    long = None
     try:
-        graph = build_graph(*structure, cutoff, group, whole=groups != "all")
+        if model is not None and model.has_totals:
+            totals = resolve_totals(model, frame.numbers, *frame.totals, frame.where)
+            long = build_long_range(*structure, model.cutoff_lr, totals)
+        graph = build_graph(frame.numbers, *structure, cutoff, group, groups != "all", long)
     except So3kError as error:
         raise So3kError(f"{frame.where}: {error}") from error
     if far:

@@ -9,6 +9,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from so3k_md.errors import So3kError
+from so3k_md.totals import GivenTotals
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,6 +40,7 @@ class Frame(NamedTuple):
     place: int  # in the file, from 0
     source: str  # the file
     group: NDArray[Any] | None = None  # (n,), equal within a molecule; checked where a model has use for it
+    totals: GivenTotals = GivenTotals()  # charge, spin and fragments; checked where a model has use for them
 
     @property
     def where(self) -> str:
@@ -62,6 +64,7 @@ class Record(NamedTuple):
     pbc: Any
     labels: dict[str, Any]  # energy, forces, stress or virial; absent where the file has none
     group: Any = None
+    totals: GivenTotals = GivenTotals()
 
 
 def unit_factor(unit: str, known: dict[str, float]) -> float:
@@ -104,7 +107,8 @@ def to_frame(record: Record, place: int, source: str, energy_unit: float, length
     if labels.get("forces") is not None:
         forces = _array(labels["forces"], (n, 3), "forces", where) * (energy_unit / length_unit)
     group = None if record.group is None else np.asarray(record.group)
-    frame = Frame(numbers, positions, cell, pbc, energy, forces, None, place, source, group)
+    geometry = numbers, positions, cell, pbc
+    frame = Frame(*geometry, energy, forces, None, place, source, group, record.totals)
     return frame._replace(stress=_stress(labels, frame.volume, energy_unit, length_unit, where))
 
 

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from so3k_md.data.frames import Record
 from so3k_md.errors import So3kError
+from so3k_md.totals import GivenTotals
 
 
 def read_structures(path: Path, keys: dict[str, str]) -> Iterator[tuple[Record, list[str]]]:
@@ -56,7 +57,16 @@ def _record(atoms: Atoms, keys: dict[str, str]) -> tuple[Record, list[str]]:
     labels = {label: found[key] for label, key in keys.items() if key in found}
     cell = np.asarray(atoms.cell) if np.any(atoms.cell) else None
     group = atoms.arrays.get("group")
-    return Record(atoms.numbers, atoms.positions, cell, atoms.pbc, labels, group), sorted(found)
+    totals = given_totals(atoms)
+    return Record(atoms.numbers, atoms.positions, cell, atoms.pbc, labels, group, totals), sorted(found)
+
+
+def given_totals(atoms: Atoms) -> GivenTotals:
+    """Charge, spin and fragments as a structure of ASE carries them."""
+    info = atoms.info
+    return GivenTotals(
+        info.get("charge"), info.get("spin"), atoms.arrays.get("fragment"), info.get("fragment_charges")
+    )
 
 
 def _check_blocks(path: Path) -> None:

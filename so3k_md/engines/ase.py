@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from so3k_md.checkpoint import load, parse_device, parse_dtype
+from so3k_md.data.structures import given_totals
 from so3k_md.errors import So3kError
 from so3k_md.export.contract import check_elements
 from so3k_md.forces import evaluate
-from so3k_md.graph import Graph
+from so3k_md.graph import PARTS, Graph, LongRange, no_long_range, to_device
 from so3k_md.groups import (
     MAX_GROUP,
     check_axes,
@@ -28,8 +29,10 @@ from so3k_md.groups import (
     warn_of_all,
 )
 from so3k_md.model import set_dtype
-from so3k_md.neighbors import lattice_rows
+from so3k_md.neighbors import lattice_rows, with_totals
 from so3k_md.pairs import neighbor_pairs
+from so3k_md.physical_stages import COULOMB, CUTOFF_LR, check_periodicity, set_long_range
+from so3k_md.totals import resolve_totals
 from so3k_md.verlet import SKIN, VerletList
 from so3k_md.whole import Unwrapper
 
@@ -53,10 +56,15 @@ class So3kCalculator(Calculator):
         groups: for non-local models. auto: the array `group`, without which an open structure is one group;
             all: every structure is one group, its atoms in the images given.
         max_group: largest group that a model of the kind sphc accepts, atoms.
+        coulomb: for models with electrostatics. kspace: the exact sum, over the lattice of a periodic cell or
+            over all pairs of an open structure; shifted: cut off at `cutoff_lr` as in the reference codes;
+            shifted+self: the same with the energy of each charge in its own potential.
+        cutoff_lr: of dispersion and of the shifted forms, Å.
         **kwargs: of `ase.calculators.calculator.Calculator`.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties += ["charges", "hirshfeld_ratios", "dipole", "energy_parts"]
 
     def __init__(
         self,
@@ -66,6 +74,8 @@ class So3kCalculator(Calculator):
         skin: float = SKIN,
         groups: str = "auto",
         max_group: int = MAX_GROUP,
+        coulomb: str = COULOMB[0],
+        cutoff_lr: float = CUTOFF_LR,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -84,7 +94,9 @@ class So3kCalculator(Calculator):
             warn_of_all()
         self.groups = groups
         self.max_group = max_group
+        set_long_range(self.model, coulomb, cutoff_lr)
         self.pairs = VerletList(search, self.model.cutoff, skin)
+        self.long_pairs = VerletList(search_once, cutoff_lr, skin)
         self.whole = Unwrapper()
 
     def calculate(
@@ -102,6 +114,16 @@ class So3kCalculator(Calculator):
             "energies": result.energies.numpy(force=True),
             "forces": result.forces.numpy(force=True),
         }
+        if self.model.has_zbl or self.model.has_long_range:
+            parts = result.parts.sum(0).tolist()
+            self.results["energy_parts"] = dict(zip(PARTS, parts, strict=True))
+        if self.model.has_long_range:
+            charges = result.charges.numpy(force=True).astype(np.float64)
+            self.results["charges"] = charges
+            self.results["hirshfeld_ratios"] = result.ratios.numpy(force=True).astype(np.float64)
+            self.results["dipole"] = charges @ self.atoms.positions
+            self.results["energy_shift"] = self.model.energy_shift * len(self.atoms)
+            self.results["coulomb"] = self.model.coulomb
         if self.atoms.pbc.any() and self.atoms.cell.rank == 3:
             stress = -result.virial[0].numpy(force=True) / self.atoms.get_volume()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
@@ -109,9 +131,14 @@ class So3kCalculator(Calculator):
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What is new since the last calculation; ASE itself does not look at groups."""
         changes: list[str] = super().check_state(atoms, tol)
-        before = None if self.atoms is None else self.atoms.arrays.get("group")
-        if not np.array_equal(np.array(before), np.array(atoms.arrays.get("group"))):
-            changes.append("group")
+        for name in ("group", "fragment"):
+            before = None if self.atoms is None else self.atoms.arrays.get(name)
+            if not np.array_equal(np.array(before), np.array(atoms.arrays.get(name))):
+                changes.append(name)
+        for name in ("charge", "spin", "fragment_charges"):
+            before = None if self.atoms is None else self.atoms.info.get(name)
+            if not np.array_equal(np.array(before), np.array(atoms.info.get(name))):
+                changes.append(name)
         return changes
 
     def graph(self, atoms: Atoms) -> Graph:
@@ -121,7 +148,8 @@ class So3kCalculator(Calculator):
         periodic = atoms.pbc[:, None]
         cell = np.where(periodic, atoms.cell, complete_cell(np.where(periodic, atoms.cell, 0.0)))
         positions = torch.tensor(atoms.positions, dtype=torch.float64)
-        vectors, idx_i, idx_j = self.pairs(positions, torch.tensor(cell), torch.tensor(atoms.pbc))
+        geometry = positions, torch.tensor(cell), torch.tensor(atoms.pbc)
+        vectors, idx_i, idx_j = self.pairs(*geometry)
         species = torch.tensor(atoms.numbers, dtype=torch.int64)
         group, unwrapped = self.grouped(atoms)
         graph = Graph(
@@ -133,9 +161,18 @@ class So3kCalculator(Calculator):
             positions=torch.tensor(unwrapped, dtype=torch.float64),
             group=torch.from_numpy(group),
             cell=torch.from_numpy(lattice_rows(atoms.cell.array, atoms.pbc))[None],
+            long=self.long_range(atoms, geometry),
         )
         check_reach(self.model, graph, "the structure")
-        return Graph(*(tensor.to(self.device) for tensor in graph))
+        return to_device(graph, self.device)
+
+    def long_range(self, atoms: Atoms, geometry: tuple[Tensor, Tensor, Tensor]) -> LongRange:
+        """Pairs within `cutoff_lr`, and the totals of the structure."""
+        if not self.model.has_totals:
+            return no_long_range(torch.zeros(len(atoms), dtype=torch.int64), 1)
+        check_periodicity(self.model, atoms.pbc, "the structure")
+        totals = resolve_totals(self.model, atoms.numbers, given_totals(atoms), "the structure")
+        return with_totals(*self.long_pairs(*geometry), totals)
 
     def grouped(self, atoms: Atoms) -> tuple[Ints, Floats]:
         """The group of each atom (n,), and positions (n, 3), Å, in which groups are whole."""
@@ -156,6 +193,15 @@ def search(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple
     """`neighbor_pairs` for tensors."""
     idx_i, idx_j, shifts = neighbor_pairs(positions.numpy(), cell.numpy(), pbc.numpy(), cutoff)
     return torch.from_numpy(idx_i), torch.from_numpy(idx_j), torch.from_numpy(shifts)
+
+
+def search_once(
+    positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`neighbor_pairs` in one direction only, for tensors."""
+    found = neighbor_pairs(positions.numpy(), cell.numpy(), pbc.numpy(), cutoff, once=True)
+    idx_i, idx_j, shifts = (torch.from_numpy(array) for array in found)
+    return idx_i, idx_j, shifts
 
 
 def check_atoms(atoms: Atoms, elements: list[int]) -> None:

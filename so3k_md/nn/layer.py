@@ -6,29 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from so3k_md.graph import Edges
-from so3k_md.nn.activation import silu
 from so3k_md.nn.attention import FeatureAttention, FilterNet, GeometricAttention
 from so3k_md.nn.interaction import INTERACTIONS
-from so3k_md.nn.linear import Linear
+from so3k_md.nn.linear import ResidualMLP
 from so3k_md.nn.nonlocal_efa import EuclideanFastAttention
 from so3k_md.nn.nonlocal_sphc import neighbourhoods
 from so3k_md.nn.spherical import CHI_INVARIANTS, DegreeSum
 
 if TYPE_CHECKING:
     from so3k_md.model_config import ModelConfig
-
-
-class ResidualMLP(nn.Module):
-    """x + Lin(σ(Lin(σ(x))))."""
-
-    def __init__(self, features: int, generator: torch.Generator):
-        super().__init__()
-        self.first = Linear(features, features, generator)
-        self.second = Linear(features, features, generator)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(atoms, features) to (atoms, features)."""
-        return x + self.second(silu(self.first(silu(x))))
 
 
 class ChiNorm(nn.Module):

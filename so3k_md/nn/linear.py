@@ -14,16 +14,30 @@ def lecun_normal(*shape: int, fan_in: int, generator: torch.Generator) -> nn.Par
 
 
 class Linear(nn.Module):
-    """y = x W + b."""
+    """y = x W + b, or y = x W."""
 
-    def __init__(self, n_in: int, n_out: int, generator: torch.Generator):
+    def __init__(self, n_in: int, n_out: int, generator: torch.Generator, bias: bool = True):
         super().__init__()
         self.weight = lecun_normal(n_in, n_out, fan_in=n_in, generator=generator)
-        self.bias = nn.Parameter(torch.zeros(n_out))
+        self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, n_in) to (rows, n_out)."""
-        return torch.addmm(self.bias, x, self.weight)
+        bias = self.bias
+        return x @ self.weight if bias is None else torch.addmm(bias, x, self.weight)
+
+
+class ResidualMLP(nn.Module):
+    """x + Lin(σ(Lin(σ(x))))."""
+
+    def __init__(self, features: int, generator: torch.Generator, bias: bool = True):
+        super().__init__()
+        self.first = Linear(features, features, generator, bias)
+        self.second = Linear(features, features, generator, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, features) to (rows, features)."""
+        return x + self.second(silu(self.first(silu(x))))
 
 
 class MLP(nn.Module):
@@ -40,7 +54,8 @@ class MLP(nn.Module):
 
     def shifted(self, x: Tensor, shift: Tensor) -> Tensor:
         """The same plus one row (n_out,), which the bias takes along."""
-        return torch.addmm(self.out.bias + shift, silu(self.hidden(x)), self.out.weight)
+        bias = self.out.bias
+        return torch.addmm(shift if bias is None else bias + shift, silu(self.hidden(x)), self.out.weight)
 
 
 class HeadLinear(nn.Module):

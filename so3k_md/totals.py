@@ -1,0 +1,126 @@
+"""Total charge, spin and charges of fragments: what a structure is beside its geometry."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from so3k_md.errors import So3kError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+EXACT = 1e-6  # e; a total charge is whole to this
+
+
+class GivenTotals(NamedTuple):
+    """What a user says of charge and spin, not yet checked; None where nothing is said."""
+
+    charge: Any = None  # e; the sum of `fragment_charges`, or 0
+    spin: Any = None  # S of the structure; 0, a singlet
+    fragment: Any = None  # (n,) whole numbers, equal within a fragment; one fragment
+    fragment_charges: Any = None  # e, one for each fragment in rising order of its number, or by number
+
+
+class Totals(NamedTuple):
+    """Charge and spin of one structure, and between which atoms charge does not flow."""
+
+    charge: float  # e
+    unpaired: float  # unpaired electrons, 2 S
+    fragment: Ints  # (n,), from 0
+    fragment_charge: Floats  # (fragments,), e; their sum is the charge
+
+
+def neutral(n_atoms: int) -> Totals:
+    """A neutral singlet in one piece."""
+    return Totals(0.0, 0.0, np.zeros(n_atoms, dtype=np.int64), np.zeros(1))
+
+
+def resolve_totals(model: Any, numbers: ArrayLike, given: GivenTotals, where: str) -> Totals:
+    """The totals of a structure as a model takes them, or a refusal of what cannot be.
+
+    Args:
+        model: those without a total charge get a neutral structure whatever is given.
+        numbers: atomic numbers, (n,).
+        given: what the user says.
+        where: for messages.
+
+    Raises:
+        So3kError: charges that are not whole, do not add up or leave an odd number of electrons to a singlet;
+            spins that the model was not trained for; fragments without charges.
+    """
+    n_atoms = np.size(numbers)
+    if not model.has_totals:
+        return neutral(n_atoms)
+    charge = None if given.charge is None else _number(given.charge, "charge", where)
+    pieces, charges = _fragments(n_atoms, given.fragment, given.fragment_charges, where)
+    if charges is None:
+        charges = np.array([charge or 0.0])
+    total = float(charges.sum())
+    if charge is not None and abs(charge - total) > EXACT:
+        raise So3kError(
+            f"{where}: the fragment charges add up to {total:+g} e, the charge is {charge:+g}: correct one"
+        )
+    wrong = np.flatnonzero(np.abs(charges - np.round(charges)) > EXACT)
+    if len(wrong):
+        raise So3kError(
+            f"{where}: a charge of {charges[wrong[0]]:+g} e is not whole: give charges of ions and molecules"
+        )
+    unpaired = 2.0 * (0.0 if given.spin is None else _number(given.spin, "spin", where))
+    _check_electrons(model, int(np.sum(numbers)) - round(total), unpaired, where)
+    return Totals(float(np.round(total)), unpaired, pieces, np.round(charges))
+
+
+def _check_electrons(model: Any, electrons: int, unpaired: float, where: str) -> None:
+    """Refuse spins that the number of electrons does not allow, or that the model does not know."""
+    if unpaired < 0 or unpaired != round(unpaired):
+        raise So3kError(f"{where}: spin = {unpaired / 2:g} is impossible: give 0, 0.5, 1, ...")
+    if model.singlets_only and unpaired:
+        raise So3kError(
+            f"{where}: spin = {unpaired / 2:g}, but the model was trained on singlets only: set spin to 0"
+        )
+    if (electrons - unpaired) % 2:
+        raise So3kError(
+            f"{where}: {electrons} electrons cannot have {unpaired:g} unpaired ones: correct charge or spin"
+        )
+
+
+def _fragments(
+    n_atoms: int, fragment: ArrayLike | None, charges: ArrayLike | Mapping[int, float] | None, where: str
+) -> tuple[Ints, Floats | None]:
+    """Fragments numbered from 0 and their charges; no charges where there is one fragment of unknown charge."""
+    if fragment is None and charges is None:
+        return np.zeros(n_atoms, dtype=np.int64), None
+    if fragment is None or charges is None:
+        has, lacks = ("fragment_charges", "fragment") if fragment is None else ("fragment", "fragment_charges")
+        raise So3kError(f"{where}: has {has} but no {lacks}: give both, or neither for one fragment")
+    names = np.asarray(fragment)
+    if names.shape != (n_atoms,) or names.dtype.kind not in "iu":
+        raise So3kError(
+            f"{where}: fragment must be one whole number per atom, not {names.dtype} {names.shape}"
+        )
+    known, pieces = np.unique(names, return_inverse=True)
+    if isinstance(charges, Mapping):
+        missing = [int(name) for name in known if int(name) not in charges]
+        if missing:
+            raise So3kError(f"{where}: fragment {missing[0]} has no charge: add it to fragment_charges")
+        charges = [charges[int(name)] for name in known]
+    values = np.asarray(charges)
+    if values.shape != known.shape or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+        raise So3kError(
+            f"{where}: fragment_charges must be {len(known)} numbers, one for each fragment in rising order, "
+            f"not {str(charges)[:60]}"
+        )
+    return pieces.astype(np.int64), values.astype(np.float64)
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    """A finite number, or a refusal."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not np.isfinite(number):
+        raise So3kError(f"{where}: {name} = {value!r} is not a number: correct it")
+    return number
