@@ -30,7 +30,7 @@ FLOORS = (
     "groups",
     "checkpoint whole",
     "neighbors",
-    "export data analysis",
+    "export data analysis convert",
     "attention evaluate train engines",
     "cli",
     "demo",

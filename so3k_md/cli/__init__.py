@@ -8,6 +8,7 @@ Mistakes of the user arrive here as `So3kError` and leave as one line on stderr 
 import argparse
 import difflib
 import importlib
+import keyword
 import os
 import sys
 import traceback
@@ -20,7 +21,7 @@ from typing import Any, NoReturn
 
 from so3k_md.errors import So3kError, So3kWarning
 
-VERBS = ("train", "eval", "export", "info", "lammps", "analyze", "doctor")
+VERBS = ("train", "eval", "export", "import", "info", "lammps", "analyze", "doctor")
 
 # Import name of each optional package -> the extra that brings it.
 EXTRAS = {
@@ -47,8 +48,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def load_verb(name: str) -> ModuleType:
-    """The file of one verb."""
-    return importlib.import_module(f"so3k_md.cli.{name}")
+    """The file of one verb; a verb that is a word of Python has an underscore at its end."""
+    return importlib.import_module(f"so3k_md.cli.{name}{'_' if keyword.iskeyword(name) else ''}")
 
 
 def build_parser(verbs: tuple[str, ...]) -> Parser:

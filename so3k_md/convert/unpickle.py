@@ -1,0 +1,238 @@
+"""Pickles of other programs as plain data.
+
+A pickle is a program: it names functions and calls them. Here every name that it may use stands for a
+`Record`, which keeps what it was called with and does nothing; tensors are then made from the records whose
+meaning is known. A name outside the lists below ends the reading: what is not understood is refused.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from so3k_md.errors import So3kError
+
+# Modules whose classes may appear, as records.
+CLASSES = ("so3krates_torch.", "torch.nn.modules.", "torch.nn.parameter.")
+
+DTYPES = {
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Float": torch.float32,
+    "Double": torch.float64,
+    "Byte": torch.uint8,
+    "Int": torch.int32,
+    "Long": torch.int64,
+    "Bool": torch.bool,
+}
+STORAGES = {f"torch.{kind}Storage": dtype for kind, dtype in DTYPES.items()}
+ARRAY_TYPES = {"f4": torch.float32, "f8": torch.float64, "i4": torch.int32, "i8": torch.int64}
+ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+CONTAINERS = {
+    f"{module}.{kind.__name__}": kind for module in ("builtins", "__builtin__") for kind in (set, list, dict)
+}
+NAMES = {
+    *STORAGES,
+    *map(str, DTYPES.values()),
+    *ARRAYS,
+    *CONTAINERS,
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+    "torch.device",
+    "collections.OrderedDict",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "_codecs.encode",
+}
+
+
+class Record:
+    """What a pickle wanted to make: the name it called, with which arguments, and what it then set."""
+
+    __slots__ = ("args", "state", "items")
+    name = ""
+
+    args: Any
+    state: Any
+    items: dict[Any, Any]
+
+    def __new__(cls, *args: Any) -> "Record":
+        """A record with its arguments; pickles call classes by `__new__` alone."""
+        record = super().__new__(cls)
+        record.args, record.state, record.items = args, None, {}
+        return record
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.items[key] = value
+
+
+class Storage(NamedTuple):
+    """Numbers that tensors are views of, kept in a file of the archive."""
+
+    key: str
+    dtype: torch.dtype
+    size: int
+
+
+def read_torch(data: bytes, where: str) -> Any:
+    """What torch.save wrote, as plain values, tensors, and records of third-party classes.
+
+    Args:
+        data: content of the file.
+        where: what to call it in messages.
+
+    Raises:
+        So3kError: truncated, of another format, or in need of a name that is not read as data.
+    """
+    with _explained(where), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        main = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
+        if main is None:
+            raise So3kError("it has no data.pkl, so that torch.save did not write it")
+        folder = main.removesuffix("data.pkl")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise So3kError("its parts are compressed, which torch.save never does")
+        if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+            raise So3kError("its numbers are not little-endian")
+        return _Plain(lambda key: archive.read(f"{folder}data/{key}"))(_records(archive.read(main)))
+
+
+def read_pickle(data: bytes, where: str) -> Any:
+    """A pickle of nested containers and numpy arrays, the arrays as tensors.
+
+    Args:
+        data: content of the file.
+        where: what to call it in messages.
+
+    Raises:
+        So3kError: truncated, no pickle, or in need of a name that is not read as data.
+    """
+
+    def no_storage(key: str) -> bytes:
+        raise So3kError("it refers to storages that a lone pickle does not have")
+
+    with _explained(where):
+        return _Plain(no_storage)(_records(data))
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Turn everything that hostile or damaged data can raise into one line."""
+    try:
+        yield
+    except So3kError as error:
+        raise So3kError(f"{where} was not read and nothing of it was run: {error}; get it anew") from None
+    except (Exception, MemoryError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise So3kError(
+            f"{where} is truncated, or no file of this kind ({type(error).__name__}: {reason}): get it anew"
+        ) from error
+
+
+def _records(data: bytes) -> Any:
+    for opcode, argument, _ in pickletools.genops(data):
+        # the reader would make room for the number that a memo claims to have
+        if opcode.name.endswith("PUT") and argument is not None and int(argument) > len(data):
+            raise So3kError(f"it numbers its values up to {argument}, more than it has bytes")
+    return _Reader(data).load()
+
+
+class _Reader(pickle.Unpickler):
+    """Reads a pickle without looking up any name in Python."""
+
+    def __init__(self, data: bytes):
+        super().__init__(io.BytesIO(data))
+        self.classes: dict[str, type[Record]] = {}
+
+    def find_class(self, module: str, name: str) -> type[Record]:
+        """The record class of an allowed name, made for this file alone."""
+        full = f"{module}.{name}"
+        if full not in NAMES and not full.startswith(CLASSES):
+            raise So3kError(f"it calls {full}, which is not among the names that are read as data")
+        if full not in self.classes:
+            self.classes[full] = type("Named", (Record,), {"__slots__": (), "name": full})
+        return self.classes[full]
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """The storage behind one of torch's persistent identifiers."""
+        kind, storage, key, _, size = pid
+        if kind != "storage" or storage.name not in STORAGES:
+            raise So3kError(f"it holds a storage of an unknown kind, {kind}")
+        return Storage(str(key), STORAGES[storage.name], int(size))
+
+
+class _Plain:
+    """Turns what `_Reader` read into containers, tensors, and records of third-party classes."""
+
+    def __init__(self, storage: Callable[[str], bytes]):
+        self.storage = storage
+        self.done: dict[int, Any] = {}
+
+    def __call__(self, value: Any) -> Any:
+        """A value with everything below it; a name that was not called becomes a string."""
+        if isinstance(value, Record):
+            if id(value) not in self.done:
+                self.done[id(value)] = self.record(value)
+            return self.done[id(value)]
+        if isinstance(value, type):
+            return value.name  # type: ignore[attr-defined]
+        if type(value) is dict:
+            return {self(key): self(item) for key, item in value.items()}
+        if type(value) in (list, tuple, set, frozenset):
+            return type(value)([self(item) for item in value])
+        return value
+
+    def record(self, record: Record) -> Any:
+        """The value of a record, or the record itself where only its state matters."""
+        name, args = record.name, record.args
+        if name == "torch._utils._rebuild_tensor_v2":
+            return self.tensor(*args[:4])
+        if name == "torch._utils._rebuild_parameter":
+            return self(args[0])
+        if name in ARRAYS:
+            return self.array(*record.state)
+        if name == "_codecs.encode":
+            return str(args[0]).encode({"latin1": "latin1"}[args[1]])
+        if name in CONTAINERS:
+            return CONTAINERS[name](*map(self, args))
+        if name == "collections.OrderedDict":
+            return dict(*map(self, args)) | self(record.items)
+        self.done[id(record)] = record  # before its state, which may point back at it
+        record.args, record.state = self(args), self(record.state)
+        return record
+
+    def tensor(self, storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+        """A view of a storage, as a tensor of its own."""
+        steps = list(zip(size, stride, strict=True))
+        last = offset + sum((n - 1) * step for n, step in steps)
+        if min([offset, *size, *stride]) < 0 or last >= storage.size or math.prod(size) > storage.size:
+            raise So3kError(f"a tensor of shape {tuple(size)} reaches beyond its {storage.size} numbers")
+        values = _numbers(self.storage(storage.key), storage.dtype, storage.size)
+        return torch.as_strided(values, size, stride, offset).clone(memory_format=torch.contiguous_format)
+
+    def array(self, _: int, shape: tuple[int, ...], kind: Record, columns: bool, raw: Any) -> Tensor:
+        """A numpy array, given by the state that numpy pickles."""
+        code, order = kind.args[0], kind.state[1]
+        if code not in ARRAY_TYPES or order not in "<|=":
+            raise So3kError(f"it holds an array of the type {order}{code}")
+        values = _numbers(self(raw), ARRAY_TYPES[code], math.prod(shape))
+        if columns:
+            return values.reshape(shape[::-1]).permute(*reversed(range(len(shape)))).contiguous()
+        return values.reshape(shape)
+
+
+def _numbers(raw: bytes, dtype: torch.dtype, size: int) -> Tensor:
+    if len(raw) != size * dtype.itemsize:
+        raise So3kError(
+            f"{size} numbers of {dtype} should have {size * dtype.itemsize} bytes, not {len(raw)}"
+        )
+    return torch.frombuffer(bytearray(raw), dtype=dtype) if size else torch.empty(0, dtype=dtype)
