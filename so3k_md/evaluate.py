@@ -15,8 +15,8 @@ from so3k_md.data.statistics import fit_statistics
 from so3k_md.data.write import write_extxyz
 from so3k_md.errors import So3kError
 from so3k_md.files import atomic
-from so3k_md.forces import evaluate
-from so3k_md.graph import Graph, collate, to_device
+from so3k_md.forces import Evaluation, evaluate
+from so3k_md.graph import PARTS, Graph, collate, to_device
 from so3k_md.groups import check_mode
 
 Floats = NDArray[np.float64]
@@ -37,6 +37,16 @@ class Prediction(NamedTuple):
     energies: Floats  # (n,), of each atom, eV
     forces: Floats  # (n, 3), eV/Å
     stress: Floats | None  # (3, 3), eV/Å³, positive = tension; only where periodic
+    physics: "Physics | None" = None  # of models with electrostatics and dispersion
+
+
+class Physics(NamedTuple):
+    """What the long-range physics of one structure is made of."""
+
+    charges: Floats  # (n,), e
+    hirshfeld_ratios: Floats  # (n,)
+    dipole: Floats  # (3,), Σ q r, e Å
+    energy_parts: dict[str, float]  # eV, by graph.PARTS
 
 
 class Score(NamedTuple):
@@ -74,8 +84,8 @@ def predict(
     predictions: list[Prediction] = []
     for chunk, graphs in _chunks(progress(frames), model, batch_size, groups):
         graph = to_device(collate(graphs), device)
-        results = [tensor.detach().cpu().numpy() for tensor in evaluate(model, graph, len(chunk))]
-        predictions += _split(chunk, *results)
+        results = (tensor.detach().cpu().numpy() for tensor in evaluate(model, graph, len(chunk)))
+        predictions += _split(chunk, Evaluation(*results))
     return predictions
 
 
@@ -134,8 +144,16 @@ def to_document(
             "forces_max": [None if e is None else float(np.abs(e).max()) for e in errors],
             "stress_reference": [None if f.stress is None else f.stress.tolist() for f in frames],
             "stress_predicted": [None if p.stress is None else p.stress.tolist() for p in predictions],
+            "physics": [
+                None if p.physics is None else {name: _plain(v) for name, v in p.physics._asdict().items()}
+                for p in predictions
+            ],
         },
     }
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def write_document(path: str | Path, document: dict[str, Any]) -> None:
@@ -154,12 +172,24 @@ def write_predictions(path: str | Path, frames: Sequence[Frame], predictions: Se
             (
                 frame,
                 {"frame": frame.place, "energy": found.energy}
-                | ({} if found.stress is None else {"stress": found.stress}),
-                {"forces": found.forces, "energies": found.energies},
+                | ({} if found.stress is None else {"stress": found.stress})
+                | ({} if found.physics is None else _of_frame(found.physics)),
+                {"forces": found.forces, "energies": found.energies}
+                | ({} if found.physics is None else _of_atoms(found.physics)),
             )
             for frame, found in zip(frames, predictions, strict=True)
         ),
     )
+
+
+def _of_frame(physics: Physics) -> dict[str, Any]:
+    return {"dipole": physics.dipole} | {
+        f"energy_{name}": energy for name, energy in physics.energy_parts.items()
+    }
+
+
+def _of_atoms(physics: Physics) -> dict[str, Floats]:
+    return {"charges": physics.charges, "hirshfeld_ratios": physics.hirshfeld_ratios}
 
 
 def write_parity_plots(
@@ -217,19 +247,24 @@ def _chunks(
         yield chunk, graphs
 
 
-def _split(
-    frames: Sequence[Frame], energies: Floats, energy: Floats, forces: Floats, virial: Floats
-) -> Iterator[Prediction]:
-    """The results of a batch, frame by frame."""
+def _split(frames: Sequence[Frame], found: Any) -> Iterator[Prediction]:
+    """The results of a batch, an `Evaluation` of arrays, frame by frame."""
     ends = np.cumsum([len(frame.numbers) for frame in frames])
     for k, frame in enumerate(frames):
         atoms = slice(ends[k] - len(frame.numbers), ends[k])
-        if not (np.isfinite(energy[k]) and np.isfinite(forces[atoms]).all()):
+        energy, forces = float(found.energy[k]), found.forces[atoms]
+        if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise So3kError(
                 f"{frame.where}: the model gives no finite energy and forces; check model and geometry"
             )
-        stress = None if frame.volume is None else -virial[k] / frame.volume
-        yield Prediction(float(energy[k]), energies[atoms], forces[atoms], stress)
+        stress = None if frame.volume is None else -found.virial[k] / frame.volume
+        physics = None
+        if len(found.charges):
+            charges = found.charges[atoms].astype(np.float64)
+            parts = dict(zip(PARTS, found.parts[atoms].sum(0).tolist(), strict=True))
+            ratios = found.ratios[atoms].astype(np.float64)
+            physics = Physics(charges, ratios, charges @ frame.positions, parts)
+        yield Prediction(energy, found.energies[atoms], forces, stress, physics)
 
 
 def _score(errors: Sequence[Floats]) -> Score | None:
