@@ -276,7 +276,7 @@ def slopes_of(found: Assessment, vectors: Tensor, positions: Tensor, cell: Tenso
             found.virial,
             found.charges,
             found.ratios,
-            found.parts,
+            found.parts.clone(),
         )
 
 
