@@ -30,7 +30,6 @@ TILE = 32768  # far pairs evaluated at once: enough to be fast, few enough to fi
 
 
 PEER_SHARE_EPS = 1e-6
-RATIO_WIDTH = 64  # hidden width of the head of Hirshfeld ratios
 
 
 class So3krates(FarStages, PhysicalStages):
@@ -95,7 +94,7 @@ class So3krates(FarStages, PhysicalStages):
             self.repulsion = ZBL()
         if self.has_long_range:
             self.charge_head = ChargeHead(config.n_species, config.features, generator)
-            self.ratio_head = RatioHead(config.n_species, config.features, RATIO_WIDTH, generator)
+            self.ratio_head = RatioHead(config.n_species, config.features, config.features // 2, generator)
             self.long_pairs = LongPairs(config.rounding)
             self.lattice_sum = LatticeSum()
         if config.rounding == "peer":

@@ -41,6 +41,10 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "dispersion_energy_cutoff_lr_damping": (None, 2.0),
     "use_pme": (False,),
 }
+PAIRS = (
+    ("layer_normalization_1", "layer_normalization_2"),
+    ("electrostatic_energy_bool", "dispersion_energy_bool"),
+)
 READ = {
     "r_max",
     "num_radial_basis_fn",
@@ -108,8 +112,9 @@ def check(settings: Mapping[str, Any]) -> None:
     for name, allowed in FIXED.items():
         if (value := settings.get(name, allowed[0])) not in allowed:
             raise So3kError(f"has {name} = {value}, where this program can do {allowed[-1]} only")
-    if settings["layer_normalization_1"] != settings["layer_normalization_2"]:
-        raise So3kError("has one of two layer norms, where this program can do both or none")
+    for first, second in PAIRS:
+        if bool(settings.get(first)) != bool(settings.get(second)):
+            raise So3kError(f"has one of {first} and {second}, where this program can do both or none")
     for name, known in (("cutoff_fn", CUTOFFS), ("message_normalization", SCALES)):
         if settings[name] not in known:
             choices = ", ".join(known)

@@ -34,7 +34,8 @@ DTYPES = {
 }
 STORAGES = {f"torch.{kind}Storage": dtype for kind, dtype in DTYPES.items()}
 ARRAY_TYPES = {"f4": torch.float32, "f8": torch.float64, "i4": torch.int32, "i8": torch.int64}
-ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+ARRAYS = {f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")}
+BUFFERS = {f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")}
 CONTAINERS = {
     f"{module}.{kind.__name__}": kind for module in ("builtins", "__builtin__") for kind in (set, list, dict)
 }
@@ -42,6 +43,7 @@ NAMES = {
     *STORAGES,
     *map(str, DTYPES.values()),
     *ARRAYS,
+    *BUFFERS,
     *CONTAINERS,
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_parameter",
@@ -130,7 +132,9 @@ def _explained(where: str) -> Iterator[None]:
     try:
         yield
     except So3kError as error:
-        raise So3kError(f"{where} was not read and nothing of it was run: {error}; get it anew") from None
+        raise So3kError(
+            f"{where} was not read and nothing of it was run: {error}; name another file"
+        ) from None
     except (Exception, MemoryError) as error:
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise So3kError(
@@ -199,7 +203,11 @@ class _Plain:
         if name == "torch._utils._rebuild_parameter":
             return self(args[0])
         if name in ARRAYS:
-            return self.array(*record.state)
+            _, shape, kind, columns, raw = record.state
+            return self.array(raw, kind, shape, columns)
+        if name in BUFFERS:
+            raw, kind, shape, order = args
+            return self.array(raw, kind, shape, order == "F")
         if name == "_codecs.encode":
             return str(args[0]).encode({"latin1": "latin1"}[args[1]])
         if name in CONTAINERS:
@@ -219,8 +227,8 @@ class _Plain:
         values = _numbers(self.storage(storage.key), storage.dtype, storage.size)
         return torch.as_strided(values, size, stride, offset).clone(memory_format=torch.contiguous_format)
 
-    def array(self, _: int, shape: tuple[int, ...], kind: Record, columns: bool, raw: Any) -> Tensor:
-        """A numpy array, given by the state that numpy pickles."""
+    def array(self, raw: Any, kind: Record, shape: tuple[int, ...], columns: bool) -> Tensor:
+        """A numpy array of the given bytes and type, its columns stored one by one, or its rows."""
         code, order = kind.args[0], kind.state[1]
         if code not in ARRAY_TYPES or order not in "<|=":
             raise So3kError(f"it holds an array of the type {order}{code}")
