@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from so3k_md.physics.switching import switch_slope
+from so3k_md.physics.tiling import tile_on
 
 KE = 14.399645351950548  # e² / (4π ε_0), eV Å
 SIGMA = 4.0  # Å
@@ -71,7 +72,7 @@ def open_sum(q: Tensor, r: Tensor, tile: int = 65536, ke: float = KE) -> tuple[T
     Args:
         q: charges, (atoms,), e; the result is computed in their dtype.
         r: positions, (atoms, 3), Å.
-        tile: pairs at a time.
+        tile: pairs at a time on a CPU.
         ke: k_e, eV Å.
 
     Returns:
@@ -80,7 +81,7 @@ def open_sum(q: Tensor, r: Tensor, tile: int = 65536, ke: float = KE) -> tuple[T
     n = q.size(0)
     x = r.t().contiguous()
     phi, slope = torch.zeros_like(q), torch.zeros_like(x, dtype=q.dtype)
-    step = max(1, tile // max(1, n))
+    step = max(1, tile_on(q, tile) // max(1, n))
     for start in range(0, n, step):
         stop = min(n, start + step)
         d = (x[:, start:stop, None] - x[:, None, :]).to(q.dtype)

@@ -1,6 +1,6 @@
 """Dispersion between quantum Drude oscillators, from polarizabilities scaled by Hirshfeld volumes.
 
-Everything in here is in atomic units. With α_i = α⁰_i h_i and C6_i = C6⁰_i h_i² the mixing rule
+Atomic units, but for `pair_kernel`. With α_i = α⁰_i h_i and C6_i = C6⁰_i h_i² the mixing rule
 2 C6_i C6_j α_i α_j / (α_i² C6_j + α_j² C6_i) is 2 α_i α_j / (v_i + v_j) with v = α⁰² / C6⁰: bilinear in h,
 like the Coulomb energy in the charges. Source: Khabibrakhmanov, Fedorov & Tkatchenko, JCTC 2023
 (10.1021/acs.jctc.3c00797); free atoms: Tkatchenko & Scheffler, PRL 102, 073005 (2009) and later additions.
@@ -8,6 +8,11 @@ like the Coulomb energy in the charges. Source: Khabibrakhmanov, Fedorov & Tkatc
 
 import torch
 from torch import Tensor, nn
+
+from so3k_md.physics.switching import switch_slope
+
+BOHR = 0.5291772105638411  # Å
+HARTREE = 27.211386245988  # eV
 
 # α⁰ and C6⁰ of the free atoms from H to No, a.u.
 POLARIZABILITY = """
@@ -62,40 +67,78 @@ class FreeAtoms(nn.Module):
         return free * ratios, free, self.v.index_select(0, species).to(ratios.dtype)
 
 
-def damped_sum(r2: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """F(R, a) = 1/(R⁶ + p⁶) + C8/C6 / (R⁸ + p⁸) + C10/C6 / (R¹⁰ + p¹⁰), a.u., with ∂F/∂(R²) and a ∂F/∂a.
+def pair_kernel(
+    r: Tensor,
+    alpha_i: Tensor,
+    alpha_j: Tensor,
+    v: Tensor,
+    cutoff: float,
+    taper: float,
+    bohr: float = BOHR,
+    hartree: float = HARTREE,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """e of E = α_i α_j e, e = −2/(v_i + v_j) F(R, a) w(r; c − b, c), a = (α_i + α_j)/2, with its slopes.
 
-    p = 1.2 · 2 · 2.54 x with x = a^(1/7); C8/C6 = 10 s² and C10/C6 = 245/2 s⁴ with the width s of x.
+    Args:
+        r: distances, (pairs,), Å.
+        alpha_i: polarizabilities of one atom, (pairs,), a.u.
+        alpha_j: of the other, (pairs,), a.u.
+        v: v_i + v_j, (pairs,), a.u.
+        cutoff: c, Å.
+        taper: b, Å.
+        bohr: Å.
+        hartree: eV.
+
+    Returns:
+        e (pairs,) eV; ∂E/∂α of either atom by way of the mean a, (pairs,) eV; ∂E/∂r (pairs,) eV/Å.
+    """
+    w, dw = switch_slope(r, cutoff - taper, cutoff)
+    total = alpha_i + alpha_j
+    f, by_r2, by_a = damped_sum((1.0 / bohr**2) * (r * r), 0.5 * total)
+    c, product = (-2.0 * hartree) / v, alpha_i * alpha_j
+    tapered = c * w
+    by_r = c * dw * f + 2.0 * (tapered * by_r2) / r
+    return tapered * f, product * tapered * by_a / total, product * by_r
+
+
+def damped_sum(r2: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """F(R, a) = 1/(R⁶ + p⁶) + C8/C6 / (R⁸ + p⁸) + C10/C6 / (R¹⁰ + p¹⁰), a.u., with R² ∂F/∂(R²) and a ∂F/∂a.
+
+    p = 1.2 · 2 · 2.54 a^(1/7), C8/C6 = 10 s² and C10/C6 = 245/2 s⁴ with the width s. Evaluated as
+    p⁻⁶ Σ κ_n / (1 + t^n), n = 3, 4, 5, of t = R²/p², κ_3 = 1, κ_4 = 10 (s/p)², κ_5 = 1.225 κ_4².
 
     Args:
         r2: squared distances R², (pairs,).
         alpha: mean polarizability a of two atoms, (pairs,).
     """
-    x = torch.pow(alpha, 1.0 / 7.0)
-    s, ds = width(x)
-    c8 = 10.0 * (s * s)
-    c10 = 1.225 * (c8 * c8)
-    r4, p2 = r2 * r2, 37.161216 * (x * x)
-    r6, p4 = r4 * r2, p2 * p2
-    r8, p6 = r4 * r4, p4 * p2
-    d6 = torch.reciprocal(r6 + p6)
-    d8 = torch.reciprocal(r8 + p4 * p4)
-    d10 = torch.reciprocal(r8 * r2 + p6 * p4)
-    # −∂/∂(R²) = n/2 R^(n−2) d², and −p ∂/∂p = n p^n d²
-    q6, q8, q10 = d6 * d6, c8 * (d8 * d8), c10 * (d10 * d10)
-    by_r2 = -(3.0 * (r4 * q6) + 4.0 * (r6 * q8) + 5.0 * (r8 * q10))
-    by_p = 6.0 * (p6 * q6) + 8.0 * (p4 * p4 * q8) + 10.0 * (p6 * p4 * q10)
-    by_s = (20.0 * (s * ds)) * (d8 + 2.45 * (c8 * d10))
-    return d6 + c8 * d8 + c10 * d10, by_r2, (by_s - by_p) * (1.0 / 7.0)
+    root = torch.pow(alpha, -1.0 / 7.0)
+    ratio, by_ratio = width(root)
+    k4, inverse = 10.0 * (ratio * ratio), (1.0 / 6.096**2) * (root * root)  # inverse = p⁻²
+    t = r2 * inverse
+    t2 = t * t
+    t3, t4 = t2 * t, t2 * t2
+    t5, p6 = t4 * t, inverse * inverse * inverse
+    u3, u4, u5 = torch.reciprocal(1.0 + t3), torch.reciprocal(1.0 + t4), torch.reciprocal(1.0 + t5)
+    g4, k4_u5 = k4 * u4, k4 * u5
+    g5 = 1.225 * (k4 * k4_u5)
+    total = u3 + g4 + g5
+    by_t = 3.0 * (u3 * u3 * t3) + 4.0 * (g4 * u4 * t4) + 5.0 * (g5 * u5 * t5)  # −t ∂/∂t
+    by_k = (20.0 * (ratio * by_ratio)) * (u4 + 2.45 * k4_u5)
+    return p6 * total, -(p6 * by_t), (p6 * (1.0 / 7.0)) * (by_k + 2.0 * by_t - 6.0 * total)
 
 
-def width(x: Tensor) -> tuple[Tensor, Tensor]:
-    """s = b_0 + b_1 R + b_2 R² + b_3 R³ with R = fsc^(−4/21) x, and x ∂s/∂x; R is a van der Waals radius.
+def width(root: Tensor) -> tuple[Tensor, Tensor]:
+    """s/p of the width s = b_0 + b_1 R + b_2 R² + b_3 R³, R = fsc^(−4/21) x, and x ∂(s/p)/∂x, x = a^(1/7).
+
+    R is a van der Waals radius, fsc the fine structure constant.
 
     Args:
-        x: a^(1/7), (pairs,).
+        root: 1/x, (pairs,).
     """
-    scale = 0.0072973525693 ** (-4.0 / 21.0)
-    b1, b2, b3 = 0.24428889 * scale, 0.04125273 * scale * scale, -0.00078893 * scale * scale * scale
-    s = ((b3 * x + b2) * x + b1) * x - 0.00433008
-    return s, ((3.0 * b3 * x + 2.0 * b2) * x + b1) * x
+    radius = 0.0072973525693 ** (-4.0 / 21.0)
+    scale = 1.0 / 6.096  # p = 6.096 x
+    b0, b1, b2 = -0.00433008 * scale, 0.24428889 * scale * radius, 0.04125273 * scale * radius**2
+    b3 = -0.00078893 * scale * radius**3
+    x = torch.reciprocal(root)
+    cubic, lowest = b3 * x, b0 * root
+    return (cubic + b2) * x + (lowest + b1), (2.0 * cubic + b2) * x - lowest

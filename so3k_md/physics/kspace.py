@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from so3k_md.physics.coulomb import KE, SIGMA
+from so3k_md.physics.tiling import tile_on
 
 K_MAX = 2.5  # 1/Å, where exp(−4 k²) is 1e-11
-TILE = 131072  # waves times atoms at once, which fit a core's cache
+TILE = 262144  # waves times atoms at once, which fit a core's cache
 
 
 class KSlopes(NamedTuple):
@@ -72,7 +73,7 @@ class LatticeSum(nn.Module):
         total = torch.zeros(
             [2 * lattice.columns.size(0), 2 * lattice.reach[2] + 2], dtype=torch.float64, device=q.device
         )
-        step = self.step(lattice)
+        step = max(1, tile_on(q, self.tile) // max(1, 2 * lattice.columns.size(0)))
         for start in range(0, q.size(0), step):
             plane, along = self.waves(lattice, r[start : start + step], q.dtype)
             total += ((plane * q[start : start + step]) @ along.t()).to(torch.float64)
@@ -97,7 +98,7 @@ class LatticeSum(nn.Module):
         both = torch.cat([potential, turned]).to(q.dtype)
         columns = lattice.columns.t().to(q.dtype)
         phi, slope = torch.empty_like(q), torch.empty([3, q.size(0)], dtype=q.dtype, device=q.device)
-        step = self.step(lattice)
+        step = max(1, tile_on(q, self.tile) // max(1, 2 * lattice.columns.size(0)))
         for start in range(0, q.size(0), step):
             stop = min(start + step, q.size(0))
             plane, along = self.waves(lattice, r[start:stop], q.dtype)
@@ -153,10 +154,6 @@ class LatticeSum(nn.Module):
             k.index_select(1, used),
             weight.index_select(1, used),
         )
-
-    def step(self, lattice: Lattice) -> int:
-        """How many atoms to take at a time."""
-        return max(1, self.tile // max(1, 2 * lattice.columns.size(0)))
 
     def waves(self, lattice: Lattice, r: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """{cos, sin}(n_x θ_x + n_y θ_y), (2 columns, atoms), and {cos, sin}(n_z θ_z), (2 n_z, atoms)."""

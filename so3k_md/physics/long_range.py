@@ -6,15 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from so3k_md.physics.coulomb import KE, shifted_potential
-from so3k_md.physics.dispersion import FreeAtoms, damped_sum
-from so3k_md.physics.switching import switch_slope
+from so3k_md.physics.dispersion import FreeAtoms, pair_kernel
+from so3k_md.physics.tiling import tile_on
 
-BOHR = 0.5291772105638411  # Å
-HARTREE = 27.211386245988  # eV
 TAPER = 2.0  # Å before the cutoff in which dispersion is switched off
-TILE = 16384  # pairs at once, whose temporaries fit a core's cache
-
-FORMS = ("shifted", "shifted+self", "kspace")
+TILE = 32768  # pairs at once, whose temporaries fit a core's cache
 
 
 class LongSlopes(NamedTuple):
@@ -27,9 +23,9 @@ class LongSlopes(NamedTuple):
 
 
 class LongPairs(nn.Module):
-    """E = Σ k_e q_i q_j K(r) − Σ 2 α_i α_j / (v_i + v_j) F(r, (α_i + α_j)/2) w(r; c − 2 Å, c) over all pairs.
+    """E = Σ k_e q_i q_j K(r) + Σ α_i α_j e(r, (α_i + α_j)/2) over all pairs.
 
-    K is the shifted Coulomb potential, F the damped sum of R⁻⁶, R⁻⁸ and R⁻¹⁰, w the switch.
+    K is the shifted Coulomb potential, e the damped and switched dispersion; α are polarizabilities.
 
     Args:
         rounding: "exact" or "peer", of the table of free atoms.
@@ -41,8 +37,6 @@ class LongPairs(nn.Module):
         self.tile = TILE
         self.ke = KE
         self.taper = TAPER
-        self.per_bohr2 = 1.0 / BOHR**2
-        self.hartree = HARTREE
 
     def forward(
         self,
@@ -66,42 +60,37 @@ class LongPairs(nn.Module):
             species: atomic numbers, (rows,).
             q: charges, (rows,), e.
             h: Hirshfeld volumes over those of free atoms, (rows,).
-            coulomb: one of FORMS; "kspace" leaves the Coulomb energy to the waves of the lattice.
+            coulomb: "kspace" leaves the Coulomb energy to the waves of the lattice; all else is "shifted".
             cutoff: c, Å.
             n_rows: number of rows.
         """
         dtype = q.dtype
         alpha, free, v = self.atoms(species, h)
-        # φ_i and ψ_i of E_i = ½ (q_i φ_i + α_i ψ_i), and Σ_j ∂E_ij/∂α_i by way of the mean a
+        # E_i = ½ (q_i φ_i + α_i ψ_i) with φ_i = k_e Σ_j q_j K_ij and ψ_i = Σ_j α_j e_ij
         sums = torch.zeros([3, n_rows], dtype=torch.float64, device=q.device)
+        phi, psi, through_mean = sums.unbind(0)
         slope = torch.empty([vectors.size(0), 3], dtype=dtype, device=q.device)
-        for start in range(0, vectors.size(0), self.tile):
-            stop = min(start + self.tile, vectors.size(0))
+        tile = tile_on(q, self.tile)
+        for start in range(0, vectors.size(0), tile):
+            stop = min(start + tile, vectors.size(0))
             i, j = idx_i[start:stop], idx_j[start:stop]
             d = vectors[start:stop].to(dtype)
             x, y, z = d.unbind(1)
-            r2 = (x * x + y * y + z * z).clamp(min=1e-6, max=cutoff * cutoff)
-            inverse = torch.rsqrt(r2)
-            r = r2 * inverse
+            # between a floor, which keeps atoms at the same place finite, and the cutoff, where all is zero
+            r = torch.sqrt((x * x + y * y + z * z).clamp(min=1e-6, max=cutoff * cutoff))
             a_i, a_j = alpha.index_select(0, i), alpha.index_select(0, j)
-            w, dw = switch_slope(r, cutoff - self.taper, cutoff)
-            f, by_r2, by_a = damped_sum(r2 * self.per_bohr2, 0.5 * (a_i + a_j))
-            c = (-2.0 * self.hartree) / (v.index_select(0, i) + v.index_select(0, j))
-            cw = c * w
-            e, c6w = cw * f, cw * (a_i * a_j)
-            by_a = c6w * by_a / (a_i + a_j)
-            by_r = (a_i * a_j) * c * dw * f * inverse + (2.0 * self.per_bohr2) * (c6w * by_r2)
-            add_both(sums[1], i, j, a_j * e, a_i * e)
-            add_both(sums[2], i, j, by_a, by_a)
+            v_ij = v.index_select(0, i) + v.index_select(0, j)
+            e, by_mean, by_r = pair_kernel(r, a_i, a_j, v_ij, cutoff, self.taper)
+            add_both(psi, i, j, a_j * e, a_i * e)
+            add_both(through_mean, i, j, by_mean, by_mean)
             if coulomb != "kspace":
                 k, dk = shifted_potential(r, cutoff)
-                q_i, q_j = self.ke * q.index_select(0, i), q.index_select(0, j)
-                add_both(sums[0], i, j, self.ke * (q_j * k), q_i * k)
-                by_r = by_r + q_i * q_j * (dk * inverse)
-            torch.mul(d, by_r[:, None], out=slope[start:stop])
-        phi, psi, by_mean = sums.unbind(0)
+                q_i, q_j = q.index_select(0, i), self.ke * q.index_select(0, j)
+                add_both(phi, i, j, q_j * k, self.ke * (q_i * k))
+                by_r = by_r + q_i * q_j * dk
+            torch.mul(d, (by_r / r)[:, None], out=slope[start:stop])
         energies = 0.5 * torch.stack([q * phi, alpha * psi], dim=1)
-        return LongSlopes(energies, slope, phi.to(dtype), free * (psi + by_mean).to(dtype))
+        return LongSlopes(energies, slope, phi.to(dtype), free * (psi + through_mean).to(dtype))
 
 
 def add_both(total: Tensor, i: Tensor, j: Tensor, to_i: Tensor, to_j: Tensor) -> None:

@@ -22,6 +22,12 @@ def of_liquid(model, dtype=torch.float64, coulomb="shifted") -> LongSlopes:
     return model(vectors, i, j, species, q.to(dtype), h.to(dtype), coulomb, CUTOFF, len(species))
 
 
+def by_distance(r2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """F of a = 9 and ∂F/∂(R²)."""
+    value, slope, _ = damped_sum(r2, torch.tensor(9.0, dtype=torch.float64))
+    return value, slope / r2
+
+
 def by_polarizability(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """F at R = 5 bohr and ∂F/∂a."""
     value, _, slope = damped_sum(torch.tensor(25.0, dtype=torch.float64), a)
@@ -100,7 +106,7 @@ def test_no_pairs():
     [
         lambda r: switch_slope(r, CUTOFF - 2, CUTOFF),
         lambda r: shifted_potential(r, CUTOFF),
-        lambda r: damped_sum(r, torch.tensor(9.0, dtype=torch.float64))[:2],
+        by_distance,
         by_polarizability,
     ],
     ids=["switch", "shifted", "dispersion", "dispersion by polarizability"],
