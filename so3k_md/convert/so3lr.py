@@ -130,9 +130,14 @@ def _read_torch(found: Source) -> Foreign:
         raise So3kError(
             f"{found.name} holds {what}: a whole model of so3krates-torch is needed, So3krates or SO3LR"
         )
+    try:
+        settings, weights = foreign.of_module(module.state), _state_dict(module)
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise So3kError(
+            f"{found.name} holds a module that lacks its parts ({error!r}): get it anew"
+        ) from error
     references = torch.zeros(N_SPECIES, dtype=torch.float64)
-    settings = foreign.of_module(module.state)
-    return Foreign(settings, _state_dict(module), references, lambda e: (e.torch, e.layout.torch))
+    return Foreign(settings, weights, references, lambda e: (e.torch, e.layout.torch))
 
 
 def _state_dict(module: Record, prefix: str = "") -> dict[str, Tensor]:
@@ -195,7 +200,8 @@ def _check_rest(model: Foreign, known: set[str]) -> None:
     for name, tensor in model.weights.items():
         if name in known or any(part in name for part in DERIVED):
             continue
-        if SECOND in name and torch.equal(tensor, model.weights[name.replace(SECOND, ".filter_net_")]):
+        first = model.weights.get(name.replace(SECOND, ".filter_net_")) if SECOND in name else None
+        if first is not None and torch.equal(tensor, first):
             continue
         if not name.removeprefix("params/").startswith(tuple(off)):
             raise So3kError(f"has the tensor {name}, which this program does not know")

@@ -81,7 +81,7 @@ ATTACKS = {
     "builtins.getattr": lambda mark: Calls(getattr, "x", "upper"),
     "builtins.__import__": lambda mark: Calls(__import__, "antigravity"),
     "subprocess.Popen": lambda mark: Calls(subprocess.Popen, ["touch", str(mark)]),
-    "functools.partial": lambda mark: partial(os.system, f"touch {mark}"),
+    "functools.partial": lambda mark: Calls(partial(os.system, f"touch {mark}")),
     "torch.load": lambda mark: Calls(torch.load, str(mark)),
 }
 
