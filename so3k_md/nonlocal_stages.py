@@ -7,7 +7,14 @@ from torch import Tensor, nn
 
 from so3k_md.adjoint import gradients, leaf
 from so3k_md.graph import Graph
-from so3k_md.nn.nonlocal_sphc import FarPairs, Groups, group_pairs, group_rows, tile_bounds
+from so3k_md.nn.nonlocal_sphc import (
+    FarNeighbours,
+    FarPairs,
+    Groups,
+    group_pairs,
+    group_rows,
+    tile_bounds,
+)
 from so3k_md.nn.segment import segment_sum
 
 
@@ -43,6 +50,51 @@ class FarStages(nn.Module):
         # a GPU needs more pairs to be busy, and has no cache to stay in
         return tile_bounds(groups.size, self.tile * 16 if groups.size.is_cuda else self.tile)
 
+    def far_rows(self, k: int, x: Tensor, x_src: Tensor) -> tuple[Tensor, Tensor]:
+        """sphc: queries of the centres and keys of the sources of layer k."""
+        query, key = x, x_src
+        for i, layer in enumerate(self.layers):
+            if i == k:
+                query, key = layer.far_rows(x, x_src)
+        return query, key
+
+    def far_neighbours(
+        self,
+        k: int,
+        chi: Tensor,
+        r: Tensor,
+        chi_src: Tensor,
+        r_src: Tensor,
+        groups: Groups,
+        first: int,
+        last: int,
+    ) -> FarNeighbours:
+        """sphc: the pairs of groups that are neighbours in SPHC space in layer k; see `far_pairs`."""
+        if not self.has_sphc:
+            raise RuntimeError("[so3k] this model has no attention of the kind sphc")
+        idx_i, idx_j = group_pairs(groups, first, last)
+        chi, r = chi[first:last], r[first:last]
+        difference = chi.index_select(0, idx_i) - chi_src.index_select(0, idx_j)
+        phi = distance = beyond = near_w = difference
+        for i, layer in enumerate(self.layers):
+            if i == k:
+                phi = layer.neighbourhood((difference * difference).sum(1), idx_i, groups.size[first:last])
+        kept = torch.nonzero(phi > 0.0)[:, 0]
+        idx_i, idx_j = idx_i.index_select(0, kept), idx_j.index_select(0, kept)
+        phi, difference = phi.index_select(0, kept), difference.index_select(0, kept)
+        vectors = (r_src.index_select(0, idx_j) - r.index_select(0, idx_i)).to(chi.dtype)
+        length = torch.sqrt((vectors * vectors).sum(1).clamp(min=1e-24))
+        near = torch.nonzero(length < self.cutoff)[:, 0]
+        near_length = length.index_select(0, near)
+        # damped also where the local attention is not: far pairs must not jump at the cutoff
+        rbf = self.radial_basis(near_length) * self.cutoff_function(near_length)[:, None]
+        for i, layer in enumerate(self.layers):
+            if i == k:
+                distance = layer.chi_distance.of_squares(self.degree_sum(difference * difference))
+                beyond, near_w = layer.radial_filters(rbf)
+        ylm = self.harmonics(vectors * (self.direction / length)[:, None])
+        return FarNeighbours(idx_i, idx_j, length, phi, distance, beyond, near, near_w, ylm)
+
     @torch.jit.export
     def far_pairs(
         self,
@@ -59,8 +111,6 @@ class FarStages(nn.Module):
     ) -> FarPairs:
         """sphc: the pairs of groups that are neighbours in SPHC space, with their attention in layer k.
 
-        The weights are those of the geometric attention, whose radial basis is zero beyond the cutoff.
-
         Args:
             k: layer.
             x, chi: rows of the centres.
@@ -70,33 +120,22 @@ class FarStages(nn.Module):
             first: first centre.
             last: one after the last centre.
         """
-        if not self.has_sphc:
-            raise RuntimeError("[so3k] this model has no attention of the kind sphc")
-        idx_i, idx_j = group_pairs(groups, first, last)
-        x, chi, r = x[first:last], chi[first:last], r[first:last]
-        difference = chi.index_select(0, idx_i) - chi_src.index_select(0, idx_j)
-        square = self.degree_sum(difference * difference)
-        phi = alpha = square
+        pairs = self.far_neighbours(k, chi, r, chi_src, r_src, groups, first, last)
+        query, key = self.far_rows(k, x[first:last], x_src)
+        return self.attended(k, query, key, pairs)
+
+    def attended(self, k: int, query: Tensor, key: Tensor, pairs: FarNeighbours) -> FarPairs:
+        """sphc: pairs with their attention, from queries of the centres of a tile and keys of all sources."""
+        alpha = query
         for i, layer in enumerate(self.layers):
             if i == k:
-                phi = layer.neighbourhood(square, idx_i, groups.size[first:last])
-        kept = torch.nonzero(phi > 0.0)[:, 0]
-        idx_i, idx_j, phi = (
-            idx_i.index_select(0, kept),
-            idx_j.index_select(0, kept),
-            phi.index_select(0, kept),
-        )
-        vectors = (r_src.index_select(0, idx_j) - r.index_select(0, idx_i)).to(x.dtype)
-        distance = torch.sqrt((vectors * vectors).sum(1).clamp(min=1e-24))
-        near = torch.nonzero(distance < self.cutoff)[:, 0]
-        near_distance = distance.index_select(0, near)
-        # damped also where the local attention is not: far pairs must not jump at the cutoff
-        rbf = self.radial_basis(near_distance) * self.cutoff_function(near_distance)[:, None]
-        for i, layer in enumerate(self.layers):
-            if i == k:
-                alpha = layer.far_alpha(x, x_src, square.index_select(0, kept), idx_i, idx_j, near, rbf)
-        ylm = self.harmonics(vectors * (self.direction / distance)[:, None])
-        return FarPairs(idx_i, idx_j, distance, phi, alpha, ylm)
+                alpha = layer.far_alpha(query, key, pairs)
+        return FarPairs(pairs.idx_i, pairs.idx_j, pairs.r, pairs.phi, alpha, pairs.ylm)
+
+    def far_message(self, pairs: FarPairs, n_centres: int) -> Tensor:
+        """sphc: Δχ_i^(l) = Σ_j φ_χ,ij α_ij^l Y^(l)(r̂_ij)."""
+        weight = pairs.alpha * pairs.phi[:, None]
+        return segment_sum(self.degree_sum.repeat(weight) * pairs.ylm, pairs.idx_i, n_centres)
 
     @torch.jit.export
     def far_attend(
@@ -112,17 +151,19 @@ class FarStages(nn.Module):
         first: int,
         last: int,
     ) -> Tensor:
-        """sphc: Δχ_i^(l) = Σ_j φ_χ,ij α_ij^l Y^(l)(r̂_ij) of layer k to some centres; see `far_pairs`."""
+        """sphc: Δχ of layer k to some centres; see `far_pairs` and `far_message`."""
         pairs = self.far_pairs(k, x, chi, r, x_src, chi_src, r_src, groups, first, last)
-        weight = pairs.alpha * pairs.phi[:, None]
-        return segment_sum(self.degree_sum.repeat(weight) * pairs.ylm, pairs.idx_i, last - first)
+        return self.far_message(pairs, last - first)
 
     def far_messages(self, k: int, x: Tensor, chi: Tensor, r: Tensor, groups: Groups) -> Tensor:
         """sphc: Δχ of layer k to all atoms, tile after tile."""
         bounds = self.tiles(groups)
+        query, key = self.far_rows(k, x, x)
         messages: list[Tensor] = []
         for tile in range(len(bounds) - 1):
-            messages.append(self.far_attend(k, x, chi, r, x, chi, r, groups, bounds[tile], bounds[tile + 1]))
+            first, last = bounds[tile], bounds[tile + 1]
+            pairs = self.far_neighbours(k, chi, r, chi, r, groups, first, last)
+            messages.append(self.far_message(self.attended(k, query[first:last], key, pairs), last - first))
         return torch.cat(messages)
 
     def far_adjoint(
@@ -130,14 +171,55 @@ class FarStages(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """sphc: Σ slope · ∂Δχ/∂(x, χ, r) of layer k; tiles are evaluated anew, one at a time."""
         bounds = self.tiles(groups)
-        g_x, g_chi, g_r = torch.zeros_like(x), torch.zeros_like(chi), torch.zeros_like(r)
+        x = leaf(x)
+        query, key = self.far_rows(k, x, x)
+        g_query, g_key = torch.zeros_like(query), torch.zeros_like(key)
+        g_chi, g_r = torch.zeros_like(chi), torch.zeros_like(r)
         for tile in range(len(bounds) - 1):
             first, last = bounds[tile], bounds[tile + 1]
-            x, chi, r = leaf(x), leaf(chi), leaf(r)
-            message = self.far_attend(k, x, chi, r, x, chi, r, groups, first, last)
-            found = gradients([message], [x, chi, r], [slope[first:last]])
-            g_x, g_chi, g_r = g_x + found[0], g_chi + found[1], g_r + found[2]
-        return g_x, g_chi, g_r
+            chi, r = leaf(chi), leaf(r)
+            pairs = self.far_neighbours(k, chi, r, chi, r, groups, first, last)
+            seeds = self.pair_slopes(
+                k, query[first:last], key, pairs, slope[first:last], g_query[first:last], g_key
+            )
+            found = gradients([pairs.phi, pairs.distance, pairs.near_w, pairs.ylm], [chi, r], seeds)
+            g_chi += found[0]
+            g_r += found[1]
+        return gradients([query, key], [x], [g_query, g_key])[0], g_chi, g_r
+
+    def pair_slopes(
+        self,
+        k: int,
+        query: Tensor,
+        key: Tensor,
+        pairs: FarNeighbours,
+        slope: Tensor,
+        g_query: Tensor,
+        g_key: Tensor,
+    ) -> list[Tensor]:
+        """sphc: Σ slope · ∂Δχ/∂ of φ_χ, invariants, near filters and Y; of queries and keys it is added up.
+
+        With y^l = Σ_m slope_ilm Y_lm: ∂/∂φ = Σ_l α^l y^l, ∂/∂α^l = φ y^l, ∂/∂Y^(l) = φ α^l slope_i^(l).
+
+        Args:
+            k: layer.
+            query, key: of the centres of the tile and of all sources.
+            pairs: of the tile.
+            slope: of the messages Δχ to its centres, (centres, chi_width).
+            g_query, g_key: what is added to.
+        """
+        with torch.no_grad():
+            slope = slope.index_select(0, pairs.idx_i)
+            y = self.degree_sum(slope * pairs.ylm)
+            g_alpha = pairs.phi[:, None] * y
+        alpha = g_distance = g_near_w = g_alpha
+        for i, layer in enumerate(self.layers):
+            if i == k:
+                found = layer.far_alpha_adjoint(query, key, pairs, g_alpha, g_query, g_key)
+                alpha, g_distance, g_near_w = found
+        with torch.no_grad():
+            g_ylm = self.degree_sum.repeat(alpha * pairs.phi[:, None]) * slope
+            return [(alpha * y).sum(1), g_distance, g_near_w, g_ylm]
 
     @torch.jit.export
     def waves(self, r: Tensor, cell: Tensor, cell_of: Tensor) -> Tensor:

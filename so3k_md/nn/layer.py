@@ -5,12 +5,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from so3k_md.adjoint import gradients, leaf
 from so3k_md.graph import Edges
 from so3k_md.nn.attention import FeatureAttention, FilterNet, GeometricAttention
 from so3k_md.nn.interaction import INTERACTIONS
 from so3k_md.nn.linear import ResidualMLP
 from so3k_md.nn.nonlocal_efa import EuclideanFastAttention
-from so3k_md.nn.nonlocal_sphc import neighbourhoods
+from so3k_md.nn.nonlocal_sphc import (
+    FarNeighbours,
+    neighbourhoods,
+    pieces,
+    products,
+    products_adjoint,
+)
 from so3k_md.nn.spherical import CHI_INVARIANTS, DegreeSum
 
 if TYPE_CHECKING:
@@ -82,38 +89,76 @@ class Layer(nn.Module):
         return dx, dchi
 
     def neighbourhood(self, square: Tensor, idx_i: Tensor, size: Tensor) -> Tensor:
-        """φ_χ of the pairs of the groups from their ‖χ_i^(l) − χ_j^(l)‖², (pairs,)."""
-        distance = torch.sqrt(square.sum(1) + (self.norm_eps * self.norm_eps + 1e-30)) - self.norm_eps
+        """φ_χ of the pairs of the groups from their ‖χ_i − χ_j‖², (pairs,)."""
+        distance = torch.sqrt(square + (self.norm_eps * self.norm_eps + 1e-30)) - self.norm_eps
         return neighbourhoods(distance / self.temperature, idx_i, size, self.kappa, self.nonlocal_p)
 
-    def far_alpha(
-        self,
-        x: Tensor,
-        x_src: Tensor,
-        square: Tensor,
-        idx_i: Tensor,
-        idx_j: Tensor,
-        near: Tensor,
-        rbf: Tensor,
-    ) -> Tensor:
+    def far_rows(self, x: Tensor, x_src: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries of the centres and keys of the sources, of which `far_alpha` makes the attention."""
+        attention = self.geometric_attention.attention
+        return attention.query(x) * attention.scale, attention.key(x_src)
+
+    def radial_filters(self, rbf: Tensor) -> tuple[Tensor, Tensor]:
+        """The radial part of the filters beyond the cutoff, (features,), and what is added to it within.
+
+        Args:
+            rbf: damped radial basis of pairs within the cutoff, (near, n_rbf); beyond it is zero.
+        """
+        radial = self.geometric_filter.radial
+        nothing = torch.zeros([1, rbf.size(1)], dtype=rbf.dtype, device=rbf.device)
+        beyond = radial(nothing)
+        return beyond[0], radial(rbf) - beyond
+
+    def far_alpha(self, query: Tensor, key: Tensor, pairs: FarNeighbours) -> Tensor:
         """α of far pairs by the weights of the geometric attention, (pairs, degrees).
 
         Args:
-            x: features of the centres.
-            x_src: features of the sources.
-            square: ‖χ_i^(l) − χ_j^(l)‖², (pairs, degrees).
-            idx_i: centres.
-            idx_j: sources.
-            near: those of the pairs that are within the cutoff too.
-            rbf: damped radial basis of these, (near pairs, n_rbf); beyond the cutoff it is zero.
+            query: of the centres of a tile.
+            key: of the sources.
+            pairs: of the tile.
         """
-        net = self.geometric_filter
-        attention = self.geometric_attention.attention
-        beyond = net.radial(torch.zeros_like(x[:1, :1]).expand(1, rbf.size(1)))
-        distance = self.chi_distance.of_squares(square)  # type: ignore[operator]
-        w = net.spherical.shifted(distance, beyond[0])
-        w = w.index_add(0, near, net.radial(rbf) - beyond)
-        return attention.products(x, x_src, w, idx_i, idx_j) * attention.scale
+        net = self.geometric_filter.spherical
+        heads = pairs.distance.size(1)
+        bounds = pieces(pairs.distance)
+        parts: list[Tensor] = []
+        for n in range(len(bounds) - 1):
+            a, b = bounds[n], bounds[n + 1]
+            w = net.shifted(pairs.distance[a:b], pairs.beyond)
+            parts.append(products(query, key, w, pairs.idx_i[a:b], pairs.idx_j[a:b], heads))
+        near = pairs.near
+        near_i, near_j = pairs.idx_i.index_select(0, near), pairs.idx_j.index_select(0, near)
+        near_alpha = products(query, key, pairs.near_w, near_i, near_j, heads)
+        return torch.cat(parts).index_add(0, near, near_alpha)
+
+    def far_alpha_adjoint(
+        self, query: Tensor, key: Tensor, pairs: FarNeighbours, slope: Tensor, g_query: Tensor, g_key: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """α of `far_alpha`, and Σ slope · ∂α/∂ of the invariants and of the near filters.
+
+        Args:
+            query, key, pairs: as in `far_alpha`.
+            slope: (pairs, degrees).
+            g_query, g_key: Σ slope · ∂α/∂(query, key) is added to what is in them.
+        """
+        net = self.geometric_filter.spherical
+        near = pairs.near
+        near_i, near_j = pairs.idx_i.index_select(0, near), pairs.idx_j.index_select(0, near)
+        near_slope = slope.index_select(0, near)
+        near_alpha, g_near_w = products_adjoint(
+            query, key, pairs.near_w, near_i, near_j, near_slope, g_query, g_key
+        )
+        bounds = pieces(pairs.distance)
+        parts: list[Tensor] = []
+        g_distance: list[Tensor] = []
+        for n in range(len(bounds) - 1):
+            a, b = bounds[n], bounds[n + 1]
+            idx_i, idx_j = pairs.idx_i[a:b], pairs.idx_j[a:b]
+            distance = leaf(pairs.distance[a:b])
+            w = net.shifted(distance, pairs.beyond)
+            part, g_w = products_adjoint(query, key, w, idx_i, idx_j, slope[a:b], g_query, g_key)
+            parts.append(part)
+            g_distance.append(gradients([w], [distance], [g_w])[0])
+        return torch.cat(parts).index_add(0, near, near_alpha), torch.cat(g_distance), g_near_w
 
     def update(self, x: Tensor, chi: Tensor, dx: Tensor, dchi: Tensor) -> tuple[Tensor, Tensor]:
         """Residual sums of all messages, optional norms, and the atom-wise exchange."""

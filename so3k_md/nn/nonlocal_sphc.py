@@ -34,6 +34,20 @@ class FarPairs(NamedTuple):
     ylm: Tensor  # (pairs, chi_width), harmonics of the direction
 
 
+class FarNeighbours(NamedTuple):
+    """The same pairs with what their attention is made of."""
+
+    idx_i: Tensor
+    idx_j: Tensor
+    r: Tensor
+    phi: Tensor
+    distance: Tensor  # (pairs, degrees), invariants of χ_i − χ_j
+    beyond: Tensor  # (features,), what the radial basis adds to all filters, being zero
+    near: Tensor  # (near,) int64, those of the pairs that are within the cutoff too
+    near_w: Tensor  # (near, features), what it adds to the filters of these besides
+    ylm: Tensor
+
+
 def group_rows(group: Tensor, group_src: Tensor, own: Tensor) -> Groups:
     """Where each centre finds the members of its group.
 
@@ -109,3 +123,57 @@ def neighbourhoods(distance: Tensor, idx_i: Tensor, size: Tensor, kappa: float, 
     u = weight * share.index_select(0, idx_i)
     # held at the end of its support, where value and slopes are zero: powers of a large u would overflow
     return polynomial_cutoff(u.clamp(max=1.0), 1.0, p)
+
+
+def pieces(pairs: Tensor, largest: int = 2048) -> list[int]:
+    """Bounds of runs of pairs whose rows of features stay in the cache of a CPU, at least one run.
+
+    Args:
+        pairs: one row a pair.
+        largest: rows of a run.
+    """
+    if pairs.is_cuda or pairs.size(0) == 0:
+        return [0, pairs.size(0)]
+    return list(range(0, pairs.size(0), largest)) + [pairs.size(0)]
+
+
+def products(q: Tensor, k: Tensor, w: Tensor, idx_i: Tensor, idx_j: Tensor, heads: int) -> Tensor:
+    """α_ij^h = Σ_f q_if w_ijf k_jf over the features f of head h, (pairs, heads).
+
+    Args:
+        q: of the centres, (centres, features).
+        k: of the sources, (sources, features).
+        w: filters, (pairs, features).
+        idx_i: centres, (pairs,) int64.
+        idx_j: sources, (pairs,) int64.
+        heads: number of heads.
+    """
+    qwk = q.index_select(0, idx_i) * k.index_select(0, idx_j) * w
+    return qwk.view(w.size(0), heads, w.size(1) // heads).sum(2)
+
+
+def products_adjoint(
+    q: Tensor, k: Tensor, w: Tensor, idx_i: Tensor, idx_j: Tensor, slope: Tensor, g_q: Tensor, g_k: Tensor
+) -> tuple[Tensor, Tensor]:
+    """α of `products` and Σ slope · ∂α/∂w; Σ slope · ∂α/∂(q, k) is added to what is in g_q and g_k.
+
+    Arrays of pairs are overwritten once they have served: the traffic of memory is what takes the time.
+
+    Args:
+        q, k, w, idx_i, idx_j: as in `products`.
+        slope: (pairs, heads).
+        g_q, g_k: of the shapes of q and k.
+    """
+    with torch.no_grad():
+        by_head = [slope.size(0), slope.size(1), w.size(1) // slope.size(1)]
+        slope = slope[:, :, None]
+        q_i, k_j = q.index_select(0, idx_i), k.index_select(0, idx_j)
+        g_w = q_i * k_j
+        qkw = g_w * w
+        alpha = qkw.view(by_head).sum(2)
+        g_w.view(by_head).mul_(slope)
+        slope_w = qkw.copy_(w)
+        slope_w.view(by_head).mul_(slope)
+        g_q.index_add_(0, idx_i, k_j.mul_(slope_w))
+        g_k.index_add_(0, idx_j, q_i.mul_(slope_w))
+        return alpha, g_w

@@ -83,14 +83,15 @@ class NextDegree(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, ylm: Tensor, unit: Tensor) -> Tensor:
-        """(pairs, 2l + 1) and (pairs, 3) to (pairs, 2l + 3)."""
-        return (ylm[:, :, None] * unit[:, None, :]).flatten(1) @ self.weight.to(unit.dtype)
+        """(2l + 1, pairs) and (3, pairs) to (2l + 3, pairs)."""
+        return self.weight.to(unit.dtype).t() @ (ylm[:, None] * unit[None]).flatten(0, 1)
 
 
 class SphericalHarmonics(nn.Module):
     """The harmonics of several degrees side by side, each from the one below it.
 
-    Few large operations instead of many small ones: training differentiates all of them twice.
+    Few large operations instead of many small ones: training differentiates all of them twice. Inside, a row
+    is one component of all pairs, as rows of three or five numbers are slow to multiply.
     """
 
     def __init__(self, degrees: list[int]):
@@ -100,12 +101,13 @@ class SphericalHarmonics(nn.Module):
 
     def forward(self, unit: Tensor) -> Tensor:
         """Y of unit vectors (pairs, 3) as (pairs, chi_width)."""
-        ylm = torch.full_like(unit[:, :1], math.sqrt(1 / (4 * math.pi)))
+        unit = unit.t().contiguous()
+        ylm = torch.full_like(unit[:1], math.sqrt(1 / (4 * math.pi)))
         found = [ylm]
         for step in self.steps:
             ylm = step(ylm, unit)
             found.append(ylm)
-        return torch.cat([found[degree] for degree in self.degrees], dim=1)
+        return torch.cat([found[degree] for degree in self.degrees]).t().contiguous()
 
 
 class DegreeSum(nn.Module):
@@ -122,7 +124,7 @@ class DegreeSum(nn.Module):
 
     def forward(self, chi: Tensor) -> Tensor:
         """(rows, chi_width) to (rows, degrees)."""
-        return chi @ self.sums.to(chi.dtype)
+        return (self.sums.to(chi.dtype).t() @ chi.t()).t()
 
     def repeat(self, per_degree: Tensor) -> Tensor:
         """(rows, degrees) to (rows, chi_width)."""

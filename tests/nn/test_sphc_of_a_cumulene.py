@@ -22,7 +22,11 @@ def end_to_end(degrees: tuple[int, ...], theta: float) -> float:
     graph = build_graph(scan["z"], positions, None, np.zeros(3, bool), model.cutoff, np.zeros(13, int))
     with torch.no_grad():
         edges = model.geometry(graph.vectors, graph.idx_i, graph.idx_j)
-        x, chi, r = model.embed(graph.species, model.total_shares(graph)), model.initial_chi(edges, 13), graph.positions
+        x, chi, r = (
+            model.embed(graph.species, model.total_shares(graph)),
+            model.initial_chi(edges, 13),
+            graph.positions,
+        )
         groups = model.group_rows(graph.group, graph.group, torch.arange(13))
         pairs = model.far_pairs(0, x, chi, r, x, chi, r, groups, 0, 13)
     return float(pairs.phi[(pairs.idx_i == 0) & (pairs.idx_j == 8)].sum())
