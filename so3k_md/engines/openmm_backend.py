@@ -7,7 +7,7 @@ import logging
 import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import openmm
@@ -120,6 +120,15 @@ def make_force(module: torch.jit.ScriptModule, backend: str, device: str) -> ope
     force = openmmtorch.TorchForce(module)
     force.setOutputsForces(True)
     return force
+
+
+def as_torchforce(force: openmm.Force) -> Any:
+    """A Force as the TorchForce that it is, or None if it is another."""
+    try:
+        import openmmtorch
+    except ImportError:
+        return None
+    return openmmtorch.TorchForce.cast(force) if openmmtorch.TorchForce.isinstance(force) else None
 
 
 class ModelCall:

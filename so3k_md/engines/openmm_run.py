@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import openmm
-from openmm import app
+from openmm import app, unit
 
 from so3k_md.engines.openmm_backend import INTERRUPTED
+from so3k_md.engines.openmm_report import So3kReporter, find_physics
+from so3k_md.engines.openmm_topology import warn_of_close
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import ERROR_TAG
 from so3k_md.files import check_output
 
-FILES = ("trajectory.dcd", "topology.pdb", "log.csv")
+FILES = ("trajectory.dcd", "topology.pdb", "log.csv", "physics.csv")
 
 
 @contextmanager
@@ -82,6 +84,8 @@ def new_simulation(
     simulation = app.Simulation(topology, system, integrator, platform_of(args.platform))
     with readable_errors():
         simulation.context.setPositions(positions)
+        given = simulation.context.getState(positions=True).getPositions(asNumpy=True)
+        warn_of_close(topology, given.value_in_unit(unit.nanometer))
         simulation.minimizeEnergy(maxIterations=100)
         simulation.context.setVelocitiesToTemperature(temperature_k, args.seed)
     return simulation
@@ -96,7 +100,7 @@ def run(simulation: app.Simulation, args: argparse.Namespace) -> None:
     add_reporters(simulation, args.output, args.interval, args.steps, args.overwrite)
     with readable_errors():
         simulation.step(args.steps)
-    trajectory, topology, table = (args.output / name for name in FILES)
+    trajectory, topology, table, _ = (args.output / name for name in FILES)
     print(f"so3k-md analyze {trajectory} --top {topology} --log {table}")
 
 
@@ -136,6 +140,8 @@ def add_reporters(
 ) -> None:
     """Write topology.pdb now, trajectory.dcd (unwrapped) and log.csv every `interval` steps.
 
+    A model with electrostatics writes physics.csv too: the dipole, and the parts of its energy.
+
     Args:
         simulation: with positions.
         folder: made if it does not exist.
@@ -147,7 +153,9 @@ def add_reporters(
         So3kError: one of the files exists already, or the folder cannot be written.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    trajectory, topology, table = (str(check_output(Path(folder) / name, overwrite)) for name in FILES)
+    trajectory, topology, table, physics = (
+        str(check_output(Path(folder) / name, overwrite)) for name in FILES
+    )
     state = simulation.context.getState(positions=True)
     with open(topology, "w") as file:
         app.PDBFile.writeFile(simulation.topology, state.getPositions(), file)
@@ -167,6 +175,8 @@ def add_reporters(
             density=periodic,
         ),
     ]
+    if find_physics(simulation.system):
+        simulation.reporters.append(So3kReporter(physics, interval, simulation.system, overwrite=overwrite))
     if total_steps:
         simulation.reporters.append(
             app.StateDataReporter(

@@ -41,7 +41,7 @@ class So3kPotential:
         self.options = options
 
     def getMLLongRange(self) -> bool:
-        """Whether atoms interact with far images: no, non-local attention stays within a molecule."""
+        """Whether atoms interact with far images: no, a part of a box leaves them to classical forces."""
         return False
 
     def addForces(

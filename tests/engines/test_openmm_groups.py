@@ -97,7 +97,7 @@ def test_open_structure_without_bonds_is_one_group():
 def test_local_models_know_no_groups():
     atoms = ethanols(2)
     module = script_for_openmm(toy_model(), atoms.numbers.tolist(), periodic=True)
-    assert not module.make_whole
+    assert not module.seen.make_whole
     made = create_system(without_bonds(atoms), toy_model(), groups="auto")
     assert energy_ev(made, atoms.positions / 10) == pytest.approx(pytorch(atoms).energy.item(), rel=1e-12)
 

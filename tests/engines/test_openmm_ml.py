@@ -124,7 +124,8 @@ def test_interpolation(model_file, solvated, backend):
     [
         ({"model": None}, {}, "needs a model"),
         ({"model": "absent.pt"}, {}, "no model file absent.pt"),
-        ({"charge": 1}, {}, "no option charge"),
+        ({"charge": 1}, {}, "knows nothing of them"),
+        ({"colour": 1}, {}, "no option colour"),
         ({}, {"backend": "magic"}, "choose one of auto"),
     ],
 )

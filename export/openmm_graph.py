@@ -1,0 +1,168 @@
+"""What the model sees of OpenMM's particles: pairs from kept lists, whole groups, the totals."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from vesin_torch import NeighborList
+
+from so3k_md.graph import Graph, LongRange
+from so3k_md.totals import Totals
+from so3k_md.units import NM_IN_ANGSTROM
+from so3k_md.unwrap import unwrap
+from so3k_md.verlet import VerletList, wrap
+
+
+class PairSearch(nn.Module):
+    """Every pair and every image within a distance, on CPU and CUDA.
+
+    Args:
+        cutoff: Å.
+        once: each pair in one direction only.
+    """
+
+    def __init__(self, cutoff: float, once: bool = False):
+        super().__init__()
+        self.once = once
+        self.vesin = NeighborList(cutoff, full_list=not once)
+
+    def forward(
+        self, positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """idx_i, idx_j (pairs,) and shifts (pairs, 3) of positions in any image."""
+        if self.once and not bool(pbc.any()):
+            extent = torch.linalg.vector_norm(positions.amax(0) - positions.amin(0))
+            if bool(extent <= cutoff):  # bins, far smaller than the cutoff, would be searched for seconds
+                n_atoms = positions.size(0)
+                pairs = torch.triu_indices(n_atoms, n_atoms, 1, device=positions.device)
+                return (
+                    pairs[0],
+                    pairs[1],
+                    torch.zeros([pairs.size(1), 3], dtype=cell.dtype, device=cell.device),
+                )
+        points, images = wrap(positions, cell, pbc, cutoff)
+        found = self.vesin.compute(points, cell, pbc, "ijS")
+        idx_i, idx_j = found[0].to(torch.int64), found[1].to(torch.int64)
+        shifts = found[2] + images.index_select(0, idx_i) - images.index_select(0, idx_j)
+        return idx_i, idx_j, shifts
+
+
+class GraphOfParticles(nn.Module):
+    """The graph of the atoms that a model describes, from the positions of all particles.
+
+    It refuses nothing: see `OpenMMModule.forward`.
+
+    Args:
+        model: the artefact, or an eager model.
+        numbers: atomic numbers of the atoms described (atoms,).
+        rows: their rows among OpenMM's particles (atoms,).
+        periodic: whether a box comes with the positions.
+        skin: of the Verlet lists, Å.
+        group: of each atom, from 0, within which attention reaches beyond the cutoff (atoms,).
+        parent: the atom to which each is linked, so that groups can be made whole (atoms,); None to take
+            the images as they come.
+        bonds: pairs that must be near each other once groups are whole, beside the links (bonds, 2).
+        totals: charge, spin and fragments of the atoms.
+        alone: whether charges see no image of themselves, in a box that others share; links may be long then.
+    """
+
+    has_long_range: torch.jit.Final[bool]
+    species: Tensor
+    frame: Tensor
+    group: Tensor
+    parent: Tensor
+    links: Tensor
+    rows: Tensor
+    pbc: Tensor
+    open_cell: Tensor
+    charge: Tensor
+    unpaired: Tensor
+    fragment: Tensor
+    fragment_charge: Tensor
+
+    def __init__(
+        self,
+        model: Any,
+        numbers: Sequence[int],
+        rows: Sequence[int],
+        periodic: bool,
+        skin: float,
+        group: Sequence[int],
+        parent: Sequence[int] | None,
+        bonds: ArrayLike,
+        totals: Totals,
+        alone: bool,
+    ):
+        super().__init__()
+        self.has_long_range = model.has_long_range
+        self.periodic = periodic
+        self.alone = alone
+        self.make_whole = parent is not None
+        self.check_whole = self.make_whole and not alone
+        self.nm = NM_IN_ANGSTROM
+        self.pairs = VerletList(PairSearch(model.cutoff + skin), model.cutoff, skin)
+        if self.has_long_range:
+            search = PairSearch(model.cutoff_lr + skin, once=True)
+            self.long_pairs = VerletList(search, model.cutoff_lr, skin)
+        parents = np.array(parent or [], dtype=np.int64)
+        links = np.concatenate([np.stack([np.arange(len(parents)), parents], 1), np.reshape(bonds, (-1, 2))])
+        for name, values in {
+            "species": numbers,
+            "frame": [0] * len(numbers),
+            "group": group,
+            "parent": parents,
+            "links": links,
+            "rows": rows,
+            "fragment": totals.fragment,
+        }.items():
+            self.register_buffer(name, torch.tensor(np.array(values, dtype=np.int64)))
+        self.register_buffer("pbc", torch.full((3,), periodic))
+        self.register_buffer("open_cell", torch.eye(3, dtype=torch.float64))
+        self.register_buffer("charge", torch.tensor([totals.charge], dtype=torch.float64))
+        self.register_buffer("unpaired", torch.tensor([totals.unpaired], dtype=torch.float64))
+        self.register_buffer("fragment_charge", torch.tensor(totals.fragment_charge, dtype=torch.float64))
+
+    @torch.jit.export
+    def lengths(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Positions (atoms, 3) and cell (3, 3) in Å, in float64, on the device of the model.
+
+        Args:
+            positions: of all particles, in any image, (particles, 3), nm.
+            box: periodic box vectors as rows, (3, 3), nm.
+        """
+        device = self.species.device  # OpenCL platforms keep positions on the CPU
+        mine = positions.to(device, torch.float64).index_select(0, self.rows) * self.nm
+        cell = self.open_cell
+        if box is not None:
+            cell = box.to(device, torch.float64) * self.nm
+        return mine, cell
+
+    @torch.jit.export
+    def whole(self, positions: Tensor, cell: Tensor) -> Tensor:
+        """Positions (atoms, 3) in which groups lie in one image."""
+        if self.make_whole:
+            return unwrap(positions, cell, self.pbc, self.parent)
+        return positions
+
+    def forward(self, positions: Tensor, cell: Tensor, whole: Tensor) -> Graph:
+        """The graph of finite positions.
+
+        Args:
+            positions: in any image, (atoms, 3), Å.
+            cell: (3, 3), Å.
+            whole: the same with groups in one image, (atoms, 3), Å.
+        """
+        vectors, idx_i, idx_j = self.pairs(positions, cell, self.pbc)
+        far_vectors, far_i, far_j = vectors[:0], idx_i[:0], idx_j[:0]
+        if self.has_long_range:
+            far_vectors, far_i, far_j = self.long_pairs(positions, cell, self.pbc)
+        lattice = (cell * self.pbc).unsqueeze(0)
+        if self.alone:
+            lattice = torch.zeros_like(lattice)
+        long = LongRange(
+            far_vectors, far_i, far_j, self.charge, self.unpaired, self.fragment, self.fragment_charge
+        )
+        return Graph(self.species, vectors, idx_i, idx_j, self.frame, whole, self.group, lattice, long)

@@ -1,0 +1,91 @@
+"""What an OpenMM module refuses: positions as they come, rows of particles, trees of links between atoms."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from so3k_md.errors import So3kError
+from so3k_md.groups import check_axes, lattice_waves
+
+
+def check_finite(positions: Tensor, rows: Tensor) -> None:
+    """Stop with the particle's number where a position is NaN or infinite."""
+    if not bool(torch.isfinite(positions).all()):
+        bad = torch.nonzero(~torch.isfinite(positions).all(1))[0]
+        particle = int(rows[bad].item())
+        raise RuntimeError(
+            f"[so3k] the position of particle {particle} is not a finite number: minimise first, take a "
+            "shorter time step, or check the model"
+        )
+
+
+def check_links(positions: Tensor, links: Tensor, cell: Tensor, longest: float, rows: Tensor) -> None:
+    """Stop where the ends of a link are so far apart that it might as well lead to another image.
+
+    Args:
+        positions: of whole groups, (atoms, 3), Å.
+        links: pairs of atoms (links, 2).
+        cell: (3, 3), Å.
+        longest: link that is allowed, as a share of the smallest height of the cell.
+        rows: what the atoms are called in the message, (atoms,).
+    """
+    vectors = positions.index_select(0, links[:, 0]) - positions.index_select(0, links[:, 1])
+    lengths = torch.linalg.vector_norm(vectors, dim=1)
+    height = 1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell), dim=0).max()
+    if bool(lengths.max() > longest * height):
+        link = lengths.argmax()
+        first, second = int(rows[links[link, 0]].item()), int(rows[links[link, 1]].item())
+        # TorchScript prints all 17 digits of a float
+        length_pm, limit_pm = int(100.0 * lengths[link].item()), int(100.0 * longest * height.item())
+        raise RuntimeError(
+            f"[so3k] particles {first} and {second}, linked in one group of the non-local attention, are "
+            f"{length_pm} pm apart, {limit_pm} pm at most are allowed in this box: a bond has broken, the "
+            "group drifts apart, or it goes on through the walls; take a larger box, or other groups"
+        )
+
+
+def needs_links(model: Any, periodic: bool) -> bool:
+    """Whether it matters in which image the atoms of a group lie.
+
+    It does not in an open system, nor to waves of the lattice itself.
+
+    Raises:
+        So3kError: waves of the lattice in an open system.
+    """
+    check_axes(model, periodic, "the system")
+    return periodic and model.nonlocal_kind != "none" and not lattice_waves(model)
+
+
+def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None:
+    """The links as a list, None if there are none, or a refusal of what is not one tree for each group."""
+    if parent is None:
+        raise So3kError(
+            "a model with non-local attention in a periodic box needs the links that hold its groups "
+            "together: give `parent`, as so3k_md.groups.spanning_tree makes it"
+        )
+    end = links = np.asarray(parent)
+    numbers = np.asarray(group)
+    if np.array_equal(links, np.arange(len(numbers))):
+        return None
+    fits = links.shape == numbers.shape and links.dtype.kind == "i"
+    fits = fits and 0 <= links.min() <= links.max() < len(links)
+    if fits:
+        for _ in range(len(links).bit_length()):
+            end = end[end]
+        roots = len(np.unique(end)) == len(np.unique(numbers)) and np.array_equal(links[end], end)
+        fits = roots and np.array_equal(numbers[links], numbers)
+    if not fits:
+        raise So3kError("parent is not one tree for each group: let so3k_md.groups.spanning_tree make it")
+    return links.tolist()
+
+
+def check_rows(rows: Sequence[int], n_atoms: int, n_particles: int) -> None:
+    """Refuse rows that do not name each atom's particle."""
+    if n_atoms == 0 or n_atoms != len(rows):
+        raise So3kError(f"{n_atoms} elements for {len(rows)} atoms: give one for each, and at least one")
+    if min(rows) < 0 or max(rows) >= n_particles or len(set(rows)) != n_atoms:
+        raise So3kError(f"atoms must be different numbers from 0 to {n_particles - 1}: correct the list")

@@ -1,0 +1,155 @@
+"""Charge, spin and fragments of an OpenMM system: as numbers, or by molecules and the names of residues."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+from openmm import app
+
+from so3k_md.data.structures import given_totals
+from so3k_md.engines.openmm_groups import bonds_among, trees
+from so3k_md.errors import So3kError
+from so3k_md.totals import GivenTotals, Totals, resolve_totals
+
+Ints = NDArray[np.int64]
+
+WHERE = "the system"
+
+
+def totals_of(
+    model: Any,
+    topology: app.Topology,
+    rows: Sequence[int],
+    numbers: Sequence[int],
+    given: GivenTotals,
+) -> Totals:
+    """What a model is told of the atoms it describes, beside their positions.
+
+    Args:
+        model: one without charges takes none.
+        topology: its bonds and residues, for fragments that are molecules.
+        rows: the atoms described (atoms,).
+        numbers: their atomic numbers (atoms,).
+        given: charge, spin, `fragment` (None, molecules or a number for each of these atoms) and its charges.
+
+    Raises:
+        So3kError: what cannot be, or what the model does not know.
+    """
+    if not model.has_totals:
+        said = {"charge": given.charge, "spin": given.spin, "fragments": given.fragment}
+        unknown = [
+            name for name, value in said.items() if value is not None and np.any(np.asarray(value) != 0)
+        ]
+        if unknown:
+            raise So3kError(
+                f"{WHERE}: {unknown[0]} is given, but this model knows nothing of charges: leave it out"
+            )
+    elif isinstance(given.fragment, str):
+        given = by_molecules(topology, rows, numbers, given)
+    return resolve_totals(model, numbers, given, WHERE)
+
+
+def by_molecules(
+    topology: app.Topology, rows: Sequence[int], numbers: Sequence[int], given: GivenTotals
+) -> GivenTotals:
+    """One fragment for each bonded molecule, its charge the sum of those of its residues' names.
+
+    Raises:
+        So3kError: another word than molecules, no bonds, a name that nothing bears, or a closed shell with an
+            odd number of electrons.
+    """
+    if given.fragment != "molecules":
+        raise So3kError(
+            f"{WHERE}: fragments = {given.fragment!r} is not known: give molecules, or a number for each atom"
+        )
+    bonds = bonds_among(topology, rows)
+    if not len(bonds) and len(rows) > 1:
+        raise So3kError(
+            f"{WHERE}: the topology has no bonds that would make molecules: add them (CONECT records, or "
+            "topology.createStandardBonds()), or name the fragment of each atom"
+        )
+    molecule = trees(len(rows), bonds)[1]
+    charges = given.fragment_charges
+    if charges is None or isinstance(charges, Mapping) and all(isinstance(name, str) for name in charges):
+        charges = charges_by_residue(topology, rows, molecule, charges or {})
+    if not given.spin and np.shape(charges) == (molecule.max() + 1,):
+        electrons = np.bincount(molecule, numbers) - np.asarray(charges, dtype=float)
+        if (odd := np.flatnonzero(electrons % 2 == 1)).size:
+            first = int(np.flatnonzero(molecule == odd[0])[0])
+            residue = residues(topology)[rows[first]]
+            raise So3kError(
+                f"{WHERE}: the molecule of atom {rows[first]} (residue {residue.name}) would have "
+                f"{electrons[odd[0]]:g} electrons, one of them unpaired: give its charge in fragment_charges"
+            )
+    return given._replace(fragment=molecule, fragment_charges=charges)
+
+
+def charges_by_residue(
+    topology: app.Topology, rows: Sequence[int], molecule: Ints, charges: Mapping[str, float]
+) -> list[float]:
+    """The charge of each molecule: the sum over its residues, 0 for names that are not given."""
+    names, residue_of = {}, residues(topology)
+    for row, number in zip(rows, molecule.tolist(), strict=True):
+        names[number, residue_of[row].index] = residue_of[row].name
+    if absent := sorted(set(charges) - set(names.values())):
+        known = ", ".join(sorted(set(names.values())))
+        raise So3kError(f"{WHERE}: fragment_charges names {absent[0]}, the residues are {known}: correct it")
+    total = [0.0] * (int(molecule.max()) + 1)
+    for (number, _), name in names.items():
+        total[number] += charges.get(name, 0.0)
+    return total
+
+
+def residues(topology: app.Topology) -> list[app.topology.Residue]:
+    """The residue of each atom, by its index."""
+    return [atom.residue for atom in sorted(topology.atoms(), key=lambda atom: atom.index)]
+
+
+def one_cluster(topology: app.Topology, rows: Sequence[int]) -> Ints:
+    """One tree of the atoms described: along bonds, then from the first to that of each molecule."""
+    parent = trees(len(rows), bonds_among(topology, rows))[0]
+    roots = parent == np.arange(len(rows))
+    return np.where(roots, 0, parent)
+
+
+def named_totals(atoms: Atoms, model: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of `add_model`, with charge, spin and fragments of the structure where none are given.
+
+    Of a structure that is described in part, only its fragments tell anything.
+    """
+    said = ("charge", "spin", "fragments", "fragment_charges")
+    if not model.has_totals or any(options.get(name) is not None for name in said):
+        return options
+    charge, spin, fragment, charges = given_totals(atoms)
+    rows = options.get("atoms")
+    if rows is None:
+        return options | dict(zip(said, (charge, spin, fragment, charges), strict=True))
+    if fragment is None or charges is None:
+        return options
+    if not isinstance(charges, Mapping):
+        charges = dict(zip(np.unique(fragment).tolist(), np.asarray(charges).tolist(), strict=False))
+    # add_model refuses rows that do not exist
+    return options | {"fragments": np.take(fragment, rows, mode="clip"), "fragment_charges": charges}
+
+
+def describe_physics(model: Any, coulomb: str, cutoff_lr: float, totals: Totals, reach: str) -> str:
+    """One line on the charges of a system, and on the form of their energy.
+
+    Args:
+        model: with electrostatics.
+        coulomb: one of COULOMB.
+        cutoff_lr: Å.
+        totals: of the system.
+        reach: over what coulomb = kspace sums.
+    """
+    form = f"kspace, {reach}" if coulomb == "kspace" else f"{coulomb}, to {cutoff_lr:g} Å"
+    n_fragments = len(totals.fragment_charge)
+    pieces = "one fragment" if n_fragments == 1 else f"{n_fragments} fragments"
+    if n_fragments > 1 and totals.fragment_charge.any():
+        pieces += f" ({np.count_nonzero(totals.fragment_charge)} charged)"
+    line = f"coulomb: {form}; dispersion to {cutoff_lr:g} Å; total charge {totals.charge:+g} e in {pieces}"
+    if model.energy_shift:
+        line += f"; energies are without {model.energy_shift:g} eV for each atom"
+    return line
