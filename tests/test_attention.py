@@ -54,10 +54,10 @@ def test_it_is_what_the_model_does():
     """The pairs of every layer are those that `forward` itself asks for."""
     model, graph = sphc_model(), group_graph(NUMBERS, POSITIONS, GROUP, CONFIG.cutoff)
     asked = []
-    far_pairs = model.far_pairs
-    object.__setattr__(model, "far_pairs", lambda *rows: asked.append(far_pairs(*rows)) or asked[-1])
+    attended = model.attended
+    object.__setattr__(model, "attended", lambda *rows: asked.append(attended(*rows)) or asked[-1])
     model.forward(graph)
-    object.__setattr__(model, "far_pairs", far_pairs)
+    object.__setattr__(model, "attended", attended)
     shown = layer_by_layer(model, graph, np.arange(len(NUMBERS)))
     assert len(shown) == len(asked) == CONFIG.layers
     for mine, theirs in zip(shown, asked, strict=True):
