@@ -24,7 +24,8 @@ help:
 
 # The build is kept under the versions and sources it was made from, so that asking for it again costs nothing.
 setup: $(INSTALLED)
-	@echo "== LAMMPS plugin"
+	@echo "== Kernels and LAMMPS plugin"
+	@$(BIN)/so3k-md kernels build
 	@$(BIN)/so3k-md lammps build
 	@echo "== What is there"
 	@$(BIN)/so3k-md doctor

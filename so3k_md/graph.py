@@ -44,6 +44,8 @@ class Edges(NamedTuple):
     rbf: Tensor  # (pairs, n_rbf), radial basis
     ylm: Tensor  # (pairs, chi_width), real spherical harmonics, degree after degree
     cut: Tensor  # (pairs,), cutoff function
+    r: Tensor  # (pairs,), distance, Å
+    back: Tensor  # (pairs,) bool, whether the pair stands for both directions; empty where both are given
 
 
 class Slopes(NamedTuple):

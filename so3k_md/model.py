@@ -155,7 +155,15 @@ class So3krates(FarStages, PhysicalStages):
         groups = self.group_rows(graph.group, graph.group, torch.arange(n_atoms, device=vectors.device))
         r = graph.positions
         geometry = self.geometry(vectors, graph.idx_i, graph.idx_j)
-        edges = Edges(graph.idx_i, graph.idx_j, leaf(geometry.rbf), leaf(geometry.ylm), leaf(geometry.cut))
+        edges = Edges(
+            geometry.idx_i,
+            geometry.idx_j,
+            leaf(geometry.rbf),
+            leaf(geometry.ylm),
+            leaf(geometry.cut),
+            leaf(geometry.r),
+            geometry.back,
+        )
         chi_start = self.initial_chi(edges, n_atoms)
         x, chi = leaf(self.embed(graph.species, self.total_shares(graph))), leaf(chi_start)
         inputs: list[list[Tensor]] = []
@@ -172,7 +180,7 @@ class So3krates(FarStages, PhysicalStages):
             x, chi = leaf(x_next), leaf(chi_next)
         found = self.assess(x, graph)
 
-        shared = [edges.rbf, edges.ylm, edges.cut]
+        shared = [edges.rbf, edges.ylm, edges.cut, edges.r]
         g_x, g_close = gradients([found.energies], [x, vectors], [torch.ones_like(found.energies)])
         g_chi, g_r = torch.zeros_like(chi), torch.zeros_like(r)
         g_shared = [torch.zeros_like(tensor) for tensor in shared]
@@ -184,7 +192,8 @@ class So3krates(FarStages, PhysicalStages):
             g_shared = added(g_shared, g[3:])
         if self.chi_from_neighbours:
             g_shared = added(g_shared, gradients([chi_start], shared, [g_chi]))
-        g_vectors = gradients([geometry.rbf, geometry.ylm, geometry.cut], [vectors], g_shared)[0]
+        outputs_of_geometry = [geometry.rbf, geometry.ylm, geometry.cut, geometry.r]
+        g_vectors = gradients(outputs_of_geometry, [vectors], g_shared)[0]
         return slopes_of(found, g_vectors + g_close, g_r, torch.zeros_like(graph.cell))
 
     @torch.jit.export
@@ -204,7 +213,7 @@ class So3krates(FarStages, PhysicalStages):
         if self.damp_rbf:
             rbf = rbf * cut[:, None]
         ylm = self.harmonics(vectors * (self.direction / r)[:, None])
-        return Edges(idx_i, idx_j, rbf, ylm, cut)
+        return Edges(idx_i, idx_j, rbf, ylm, cut, r, torch.empty([0], dtype=torch.bool, device=r.device))
 
     @torch.jit.export
     def embed(self, species: Tensor, shares: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from so3k_md.errors import So3kError, So3kWarning
 
-VERBS = ("train", "eval", "export", "import", "info", "lammps", "analyze", "doctor")
+VERBS = ("train", "eval", "export", "import", "info", "kernels", "lammps", "analyze", "doctor")
 
 # Import name of each optional package -> the extra that brings it.
 EXTRAS = {

@@ -28,6 +28,7 @@ from so3k_md.groups import (
     resolve_groups,
     warn_of_all,
 )
+from so3k_md.kernels.model import accelerated
 from so3k_md.model import set_dtype
 from so3k_md.neighbors import lattice_rows, with_totals
 from so3k_md.pairs import neighbor_pairs
@@ -60,6 +61,7 @@ class So3kCalculator(Calculator):
             over all pairs of an open structure; shifted: cut off at `cutoff_lr` as in the reference codes;
             shifted+self: the same with the energy of each charge in its own potential.
         cutoff_lr: of dispersion and of the shifted forms, Å.
+        kernels: auto, to use the compiled kernels for float32 on a CPU if they are built; on; or off.
         **kwargs: of `ase.calculators.calculator.Calculator`.
     """
 
@@ -76,6 +78,7 @@ class So3kCalculator(Calculator):
         max_group: int = MAX_GROUP,
         coulomb: str = COULOMB[0],
         cutoff_lr: float = CUTOFF_LR,
+        kernels: str = "auto",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -94,6 +97,7 @@ class So3kCalculator(Calculator):
             warn_of_all()
         self.groups = groups
         self.max_group = max_group
+        self.model = accelerated(self.model, kernels)
         set_long_range(self.model, coulomb, cutoff_lr)
         self.pairs = VerletList(search, self.model.cutoff, skin)
         self.long_pairs = VerletList(search_once, cutoff_lr, skin)

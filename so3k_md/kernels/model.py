@@ -1,0 +1,201 @@
+"""So3krates with the messages of its layers computed by the compiled kernel."""
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from so3k_md.config import from_mapping
+from so3k_md.errors import So3kError
+from so3k_md.graph import Edges
+from so3k_md.kernels.build import load_kernels
+from so3k_md.kernels.table import hermite_table
+from so3k_md.model import So3krates, set_dtype
+from so3k_md.model_config import ModelConfig
+from so3k_md.nn.activation import silu
+from so3k_md.nn.embedding import neighbour_chi
+
+
+class LayerKernel(nn.Module):
+    """What the kernel needs of one layer: `Layer.attend` for pairs that are given once.
+
+    The filter of a pair is the same in both directions, as it depends on r and ‖χ_i − χ_j‖ only. Its radial
+    part is a table, its spherical part and all products of features are made in the kernel, some pairs at a
+    time, so that no array of (pairs, F) exists.
+    """
+
+    table: Tensor
+    into_hidden: Tensor
+    hidden_bias: Tensor
+    out_of_hidden: Tensor
+
+    def __init__(self, model: So3krates, k: int):
+        super().__init__()
+        layer = model.layers[k]
+        nets = [layer.feature_filter, layer.geometric_filter]
+        dtype = model.embedding.weight.dtype
+        zero = torch.zeros([1, len(model.config.degrees)], dtype=torch.float64)
+        self.is_first = k == 0 and not model.chi_from_neighbours
+
+        def filters(r: Tensor) -> Tensor:
+            rbf = model.radial_basis(r)
+            rbf = rbf * model.cutoff_function(r)[:, None] if model.damp_rbf else rbf
+            # where all χ are zero the spherical part is a constant, which the table takes along
+            constant = [double(net.spherical, zero) if self.is_first else net.spherical.out.bias for net in nets]
+            return torch.cat([double(net.radial, rbf) + c for net, c in zip(nets, constant, strict=True)], 1)
+
+        table, self.spacing = hermite_table(filters, model.cutoff, dtype)
+        self.register_buffer("table", table)
+        self.register_buffer("into_hidden", torch.cat([net.spherical.hidden.weight for net in nets], dim=1))
+        self.register_buffer("hidden_bias", torch.cat([net.spherical.hidden.bias for net in nets]))
+        out = torch.stack([net.spherical.out.weight for net in nets])
+        self.register_buffer("out_of_hidden", out[:, :0] if self.is_first else out)
+        self.of_x, self.value = layer.feature_attention.attention, layer.feature_attention.value
+        self.of_chi, self.chi_distance = layer.geometric_attention.attention, layer.chi_distance
+        self.heads = int(model.config.heads)
+        self.degrees = list(model.config.degrees)
+
+    def forward(
+        self, x: Tensor, chi: Tensor, x_src: Tensor, chi_src: Tensor, edges: Edges
+    ) -> tuple[Tensor, Tensor]:
+        """Messages (Δx, Δχ) to the centres."""
+        q = torch.cat([self.of_x.query(x) * self.of_x.scale, self.of_chi.query(x) * self.of_chi.scale], dim=1)
+        k = torch.cat([self.of_x.key(x_src), self.of_chi.key(x_src)], dim=1)
+        hidden = torch.empty([edges.r.size(0), 0], dtype=x.dtype, device=x.device)
+        if not self.is_first:
+            difference = chi.index_select(0, edges.idx_i) - chi_src.index_select(0, edges.idx_j)
+            distance = self.chi_distance(difference)
+            hidden = silu(torch.addmm(self.hidden_bias, distance, self.into_hidden))
+        return torch.ops.so3k.attend(
+            q,
+            k,
+            self.value(x_src),
+            hidden,
+            edges.r,
+            edges.cut,
+            edges.ylm,
+            self.out_of_hidden,
+            self.table,
+            edges.idx_i,
+            edges.idx_j,
+            edges.back,
+            self.spacing,
+            self.heads,
+            self.degrees,
+        )
+
+
+class KernelSo3krates(So3krates):
+    """The same energies as So3krates from every pair given once, by the compiled kernel.
+
+    Args:
+        model: an eager model on the CPU.
+    """
+
+    def __init__(self, model: So3krates):
+        super().__init__(model.config, model.elements)
+        set_dtype(self, model.embedding.weight.dtype)
+        self.load_state_dict(model.state_dict())
+        self.requires_grad_(False)
+        for name in ("metadata", "coulomb", "cutoff_lr", "singlets_only", "energy_shift"):
+            setattr(self, name, getattr(model, name))
+        self.kernels = nn.ModuleList([LayerKernel(self, k) for k in range(self.n_layers)])
+        sign = [(-1.0) ** degree for degree in model.config.degrees for _ in range(2 * degree + 1)]
+        self.register_buffer("sign", torch.tensor(sign, dtype=torch.float64))
+
+    @torch.jit.export
+    def geometry(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor) -> Edges:
+        """As in So3krates, of every pair once: from one of two centres, or from a centre to its source.
+
+        A source is a centre if it has pairs of its own.
+        """
+        n_rows = 0 if idx_i.numel() == 0 else int(torch.maximum(idx_i.max(), idx_j.max())) + 1
+        is_centre = torch.zeros([n_rows], dtype=torch.bool, device=idx_i.device).index_fill(0, idx_i, 1)
+        back = is_centre.index_select(0, idx_j)
+        x, y, z = vectors.unbind(1)
+        upward = (x > 0) | (x == 0) & ((y > 0) | (y == 0) & (z > 0))
+        once = ~back | (idx_i < idx_j) | (idx_i == idx_j) & upward
+        kept = torch.nonzero(once)[:, 0]
+        vectors = vectors.index_select(0, kept).to(self.embedding.weight.dtype)
+        idx_i, idx_j, back = (
+            idx_i.index_select(0, kept),
+            idx_j.index_select(0, kept),
+            back.index_select(0, kept),
+        )
+        r = torch.sqrt((vectors * vectors).sum(1).clamp(min=1e-24))
+        ylm = self.harmonics(vectors * (self.direction / r)[:, None])
+        return Edges(idx_i, idx_j, r[:, None], ylm, self.cutoff_function(r), r, back)
+
+    @torch.jit.export
+    def initial_chi(self, edges: Edges, n_centres: int) -> Tensor:
+        """SPHCs χ (n_centres, chi_width) before the first layer."""
+        if self.chi_from_neighbours:
+            turned = torch.nonzero(edges.back)[:, 0]
+            ylm = edges.ylm.index_select(0, turned) * self.sign.to(edges.ylm.dtype)
+            both = Edges(
+                torch.cat([edges.idx_i, edges.idx_j.index_select(0, turned)]),
+                edges.idx_j,
+                edges.rbf,
+                torch.cat([edges.ylm, ylm]),
+                torch.cat([edges.cut, edges.cut.index_select(0, turned)]),
+                edges.r,
+                edges.back,
+            )
+            return neighbour_chi(both, n_centres, self.norm_eps)
+        return torch.zeros([n_centres, self.chi_width], dtype=edges.ylm.dtype, device=edges.ylm.device)
+
+    @torch.jit.export
+    def attend(
+        self, k: int, x: Tensor, chi: Tensor, x_src: Tensor, chi_src: Tensor, edges: Edges
+    ) -> tuple[Tensor, Tensor]:
+        """Messages (Δx, Δχ) of layer k to the centres (x, χ) from the sources (x_src, χ_src)."""
+        dx, dchi = x, chi
+        for i, kernel in enumerate(self.kernels):
+            if i == k:
+                dx, dchi = kernel(x, chi, x_src, chi_src, edges)
+        return dx, dchi
+
+
+def double(mlp: nn.Module, x: Tensor) -> Tensor:
+    """An MLP evaluated in float64, whatever its parameters are in."""
+    parameters = {name: parameter.double() for name, parameter in mlp.named_parameters()}
+    return torch.func.functional_call(mlp, parameters, (x,))
+
+
+def eager(model: Any) -> So3krates:
+    """The model of an exported file as an object of this package, from its weights and what it says of itself."""
+    if isinstance(model, So3krates):
+        return model
+    said = json.loads(model.metadata)
+    copy = So3krates(from_mapping(ModelConfig, said["config"], "model"), model.elements)
+    copy.load_state_dict(model.state_dict())
+    set_dtype(copy, next(model.parameters()).dtype)
+    for name in ("metadata", "coulomb", "cutoff_lr", "singlets_only", "energy_shift"):
+        setattr(copy, name, getattr(model, name))
+    return copy.requires_grad_(False).eval()
+
+
+def accelerated(model: Any, kernels: str = "auto") -> Any:
+    """The model with compiled kernels where these serve it, else the model itself.
+
+    Args:
+        model: eager or exported, ready for evaluation.
+        kernels: auto, for models in float32 on a CPU if the kernels are built; on, for any model on a CPU,
+            or else an error; off.
+
+    Raises:
+        So3kError: another word, or `on` where it cannot be.
+    """
+    if kernels not in ("auto", "on", "off"):
+        raise So3kError(f"kernels = {kernels!r} is not known: choose auto, on or off")
+    weight = next(model.parameters())
+    on_cpu, single = weight.device.type == "cpu", weight.dtype == torch.float32
+    if kernels == "off" or (kernels == "auto" and not (on_cpu and single)):
+        return model
+    if not on_cpu or not load_kernels():
+        if kernels == "auto":
+            return model
+        reason = "are built for CPUs only" if not on_cpu else "are not built: so3k-md kernels build"
+        raise So3kError(f"kernels = on, but the kernels {reason}")
+    return torch.jit.script(KernelSo3krates(eager(model)).eval())
