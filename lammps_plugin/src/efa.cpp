@@ -20,7 +20,7 @@ namespace {
 
 void Efa::connect(const System &system)
 {
-  groups.find(system.centres, SMALL);
+  groups.find(system.centres.atoms, SMALL);
   groups.connect();
   by_group = at::argsort(groups.group_src, /*stable=*/true);
   places = at::argsort(by_group).narrow(0, 0, system.n_centres);
@@ -53,13 +53,13 @@ void Efa::add_tiles(int64_t first, int64_t last, const Tensor &number)
   }
 }
 
-std::string Efa::burden() const
+std::string Efa::burden(const System &system) const
 {
   const auto nobody = groups.group.narrow(0, 0, 0);
   const auto at_nobody = at::zeros({0, 3}, at::dtype(at::kDouble).device(model.device));
   const auto rows =
       at::zeros({0, model.features + model.chi_width}, at_nobody.options().dtype(model.dtype));
-  const auto still = model.run("waves", at_nobody, read_cell().unsqueeze(0), nobody).toTensor();
+  const auto still = model.run("waves", at_nobody, system.cell().unsqueeze(0), nobody).toTensor();
   const auto width = sums(0, {nobody, 1, 0}, {rows, still}).size(1);
   const auto gathered = most(groups.members.n_remote()), summed = most(groups.n_summed);
   const auto bytes = static_cast<double>(gathered) * row_bytes() +
@@ -72,7 +72,7 @@ void Efa::update(const System &system)
 {
   Far::update(system);
   check_reach();
-  lattice = read_cell().unsqueeze(0).requires_grad_();
+  lattice = system.cell().unsqueeze(0).requires_grad_();
   const auto cell_of = at::zeros_like(groups.group_src);
   waves = by_tile(model.run("waves", r_src, lattice, cell_of).toTensor(), tiles.size());
 }

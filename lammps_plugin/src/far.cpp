@@ -8,7 +8,6 @@
 
 #include "atom.h"
 #include "comm.h"
-#include "domain.h"
 #include "error.h"
 
 using at::Tensor;
@@ -37,9 +36,8 @@ void Far::rebuild(const System &system, bool first)
   MPI_Allreduce(&n_centres, &n_atoms, 1, MPI_DOUBLE, MPI_SUM, world);
   if (!first) return;
   // to waves of the lattice all images of an atom are the same
-  if (options.by_molecule && !model.needs_lattice)
-    groups.check_whole(system, read_positions(system));
-  const auto cost = burden();
+  if (options.by_molecule && !model.needs_lattice) groups.check_whole(system, system.unwrapped());
+  const auto cost = burden(system);
   if (comm->me == 0)
     LAMMPS_NS::utils::logmesg(lmp,
                               "so3k: {} attention within {} groups, the largest of {} atoms; {}\n",
@@ -48,27 +46,8 @@ void Far::rebuild(const System &system, bool first)
 
 void Far::update(const System &system)
 {
-  const auto r = read_positions(system);
+  const auto r = system.unwrapped();
   r_src = (groups.members.busy() ? groups.members.forward(r) : r).requires_grad_();
-}
-
-Tensor Far::read_positions(const System &system) const
-{
-  auto r = at::empty({system.n_centres, 3}, at::kDouble);
-  auto *row = r.data_ptr<double>();
-  for (const int i : system.centres) {
-    domain->unmap(atom->x[i], atom->image[i], row);
-    row += 3;
-  }
-  return r.to(model.device);
-}
-
-Tensor Far::read_cell() const
-{
-  const auto *h = domain->h;
-  return at::tensor({h[0], 0.0, 0.0, h[5], h[1], 0.0, h[4], h[3], h[2]}, at::kDouble)
-      .view({3, 3})
-      .to(model.device);
 }
 
 /// Gradients of gathered members go to their owners.
@@ -79,7 +58,7 @@ FarGradient Far::gradient(const std::vector<Tensor> &gradients) const
   return {members.busy() ? members.adjoint(g) : g, gradients.size() > 1 ? gradients[1] : Tensor()};
 }
 
-Tensor Far::virials(const FarGradient &gradient) const
+Tensor Far::virials(const System &system, const FarGradient &gradient) const
 {
   const auto r = r_src.detach();
   const auto n_centres = gradient.positions.size(0);
@@ -92,7 +71,7 @@ Tensor Far::virials(const FarGradient &gradient) const
   if (!model.needs_lattice) return of_atoms;
 
   auto of_cell = at::zeros({3, 3}, at::kDouble);
-  if (gradient.cell.defined()) of_cell -= read_cell().t().mm(gradient.cell.squeeze(0)).cpu();
+  if (gradient.cell.defined()) of_cell -= system.cell().t().mm(gradient.cell.squeeze(0)).cpu();
   MPI_Allreduce(MPI_IN_PLACE, of_cell.data_ptr<double>(), 9, MPI_DOUBLE, MPI_SUM, world);
   return of_atoms + (of_cell / n_atoms).to(model.device);
 }

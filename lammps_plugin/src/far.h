@@ -49,14 +49,13 @@ class Far : protected LAMMPS_NS::Pointers {
 
   /// Virial of each centre, (centres, 3, 3), eV: W_i = -r_i x dE/dr_i with r_i from the centre of
   /// the atom's group, and an equal share of -cell^T dE/dcell.
-  at::Tensor virials(const FarGradient &gradient) const;
+  at::Tensor virials(const System &system, const FarGradient &gradient) const;
 
  protected:
   Far(LAMMPS_NS::LAMMPS *lmp, const Model &model, const GroupOptions &options);
   virtual void connect(const System &system) = 0;
-  virtual std::string burden() const = 0;    // collective: what this costs, for the log
-  at::Tensor read_positions(const System &system) const;
-  at::Tensor read_cell() const;    // (3, 3), lattice vectors as rows, Å
+  virtual std::string
+  burden(const System &system) const = 0;    // collective: what this costs, for the log
   double row_bytes() const;
   int64_t most(int64_t here) const;
 

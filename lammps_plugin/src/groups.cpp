@@ -199,13 +199,13 @@ void Groups::check_size(int64_t max_group, double row_bytes, double pair_bytes) 
 Tensor Groups::torn(const System &system, const Tensor &r) const
 {
   std::vector<int64_t> ids;
-  for (const int i : system.centres) ids.push_back(atom->molecule[i]);
-  const auto &near = system.exchange;
+  for (const int i : system.centres.atoms) ids.push_back(atom->molecule[i]);
+  const auto &near = system.near.exchange;
   const auto id = near.forward(at::tensor(ids, at::kLong).to(device).unsqueeze(1)).squeeze(1);
   const auto position = near.forward(r);
   const auto radii = at::tensor(at::ArrayRef<double>(COVALENT_RADII), at::kDouble).to(device);
-  const auto radius = radii.index_select(0, system.species);
-  const auto &[vectors, idx_i, idx_j] = system.pairs;
+  const auto radius = radii.index_select(0, system.near.species);
+  const auto &[vectors, idx_i, idx_j, atom_i, atom_j] = system.near.pairs;
 
   const auto length = vectors.norm(2, 1);
   const auto longest = BOND * (radius.index_select(0, idx_i) + radius.index_select(0, idx_j));
@@ -222,12 +222,12 @@ void Groups::check_whole(const System &system, const Tensor &r) const
   constexpr int64_t NONE = std::numeric_limits<int64_t>::max();
   int64_t here[2] = {NONE, NONE}, found[2];    // tag, molecule
   for (int64_t k = 0; k < rows.size(0); ++k) {
-    const auto i = system.centres[rows[k].item<int64_t>()];
+    const auto i = system.centres.atoms[rows[k].item<int64_t>()];
     if (atom->tag[i] < here[0]) here[0] = atom->tag[i];
   }
   MPI_Allreduce(&here[0], &found[0], 1, MPI_INT64_T, MPI_MIN, world);
   if (found[0] == NONE) return;
-  for (const int i : system.centres)
+  for (const int i : system.centres.atoms)
     if (atom->tag[i] == found[0]) here[1] = atom->molecule[i];
   MPI_Allreduce(&here[1], &found[1], 1, MPI_INT64_T, MPI_MIN, world);
   error->all(

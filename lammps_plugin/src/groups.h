@@ -54,6 +54,8 @@ class Groups : protected LAMMPS_NS::Pointers {
   void check_whole(const System &system, const at::Tensor &r) const;
   /// What a user calls the group of this number.
   std::string name(int64_t number) const;
+  /// The id of the molecule of this number.
+  int64_t id(int64_t number) const { return shares[number].id; }
 
   int64_t n_groups = 0, n_summed = 0;    // on this rank; of these with sums over several ranks
   int64_t n_all = 0, largest = 0;        // groups on all ranks, atoms of the largest

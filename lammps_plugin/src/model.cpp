@@ -23,8 +23,10 @@ namespace {
   constexpr int64_t FORMAT_VERSION = 3;
 
   /// The methods that this plugin calls, of every model and of each kind of non-local attention.
-  const std::vector<std::string> STAGES = {"geometry", "embed",  "initial_chi",
-                                           "attend",   "update", "readout"};
+  const std::vector<std::string> STAGES = {
+      "geometry",    "affinities",  "shares",    "embed",           "initial_chi", "attend",
+      "update",      "readout",     "conserved", "close_repulsion", "raw_charges", "ratios",
+      "long_slopes", "self_slopes", "wave_sums", "wave_slopes",     "open_slopes"};
   const std::map<std::string, std::vector<std::string>> FAR_STAGES = {
       {"none", {}},
       {"sphc", {"group_rows", "tiles", "far_attend"}},
@@ -54,14 +56,15 @@ std::pair<Tensor, Tensor> two(const c10::IValue &value)
   return {elements[0].toTensor(), elements[1].toTensor()};
 }
 
-Model::Model(const std::string &file, std::optional<at::ScalarType> precision, at::Device device) :
+Model::Model(const std::string &file, std::optional<at::ScalarType> precision,
+             const LongRangeOptions &long_range, at::Device device) :
     device(device), artefact(read(file))
 {
-  describe();
+  describe(long_range);
   prepare(precision);
 }
 
-void Model::describe()
+void Model::describe(const LongRangeOptions &long_range)
 {
   require(artefact, STAGES);
   const auto version = artefact.attr("format_version").toInt();
@@ -82,6 +85,15 @@ void Model::describe()
   features = artefact.attr("features").toInt();
   chi_width = artefact.attr("chi_width").toInt();
   chi_from_neighbours = artefact.attr("chi_from_neighbours").toBool();
+  has_totals = artefact.attr("has_totals").toBool();
+  has_zbl = artefact.attr("has_zbl").toBool();
+  has_long_range = artefact.attr("has_long_range").toBool();
+  singlets_only = artefact.attr("singlets_only").toBool();
+  energy_shift = artefact.attr("energy_shift").toDouble();
+  coulomb = long_range.coulomb;
+  cutoff_lr = long_range.cutoff_lr;
+  artefact.setattr("coulomb", coulomb);
+  artefact.setattr("cutoff_lr", cutoff_lr);
 }
 
 void Model::prepare(std::optional<at::ScalarType> precision)
@@ -106,20 +118,21 @@ bool Model::knows(int64_t atomic_number) const
   return std::find(elements.begin(), elements.end(), atomic_number) != elements.end();
 }
 
-Tensor Model::energies(const Pairs &pairs, const Tensor &species, int64_t n_centres,
-                       const Exchange &exchange, const Far *far) const
+Tensor Model::last_features(const PairList &near, const Tensor &shares, int64_t n_centres,
+                            const Far *far) const
 {
-  const auto n_rows = species.size(0);
+  const auto &pairs = near.pairs;
+  const auto n_rows = near.species.size(0);
   const auto edges = run("geometry", pairs.vectors, pairs.idx_i, pairs.idx_j);
   // The features of remote atoms before the first layer follow from their species: nothing to send.
-  auto x_src = run("embed", species).toTensor();
+  auto x_src = run("embed", near.species, shares).toTensor();
   auto x = x_src.narrow(0, 0, n_centres);
   auto chi = run("initial_chi", edges, n_centres).toTensor();
   auto chi_src = chi.new_zeros({n_rows, chi_width});
   for (int64_t k = 0; k < n_layers; ++k) {
     std::vector<Parcel> parcels;
-    if (k > 0) parcels.push_back({&exchange, at::cat({x, chi}, 1)});
-    if (k == 0 && chi_from_neighbours) parcels.push_back({&exchange, chi});
+    if (k > 0) parcels.push_back({&near.exchange, at::cat({x, chi}, 1)});
+    if (k == 0 && chi_from_neighbours) parcels.push_back({&near.exchange, chi});
     const auto n_near = parcels.size();
     if (far)
       for (auto &parcel : far->outgoing(k, x, chi)) parcels.push_back(parcel);
@@ -130,7 +143,7 @@ Tensor Model::energies(const Pairs &pairs, const Tensor &species, int64_t n_cent
     if (far) far->add(k, at::TensorList(arrived).slice(n_near), dx, dchi);
     std::tie(x, chi) = two(run("update", k, x, chi, dx, dchi));
   }
-  return run("readout", x, species.narrow(0, 0, n_centres)).toTensor();
+  return x;
 }
 
 TorchScope::TorchScope(at::Device device) :

@@ -3,7 +3,7 @@
 #ifndef SO3K_MODEL_H
 #define SO3K_MODEL_H
 
-#include "exchange.h"
+#include "pairs.h"
 
 #include <c10/core/AutogradState.h>
 #include <c10/core/DeviceGuard.h>
@@ -15,13 +15,14 @@
 
 namespace So3k {
 
-/// The pairs within the cutoff: centres i are the first rows, sources j any row.
-struct Pairs {
-  at::Tensor vectors;         // (pairs, 3) r_j - r_i, float64, Å
-  at::Tensor idx_i, idx_j;    // (pairs,) rows
-};
-
 class Far;
+
+/// What users may say of electrostatics and dispersion.
+struct LongRangeOptions {
+  std::string coulomb = "kspace";
+  double cutoff_lr = 12.0;    // Å
+  bool given = false;
+};
 
 /// The two tensors that a stage returns.
 std::pair<at::Tensor, at::Tensor> two(const c10::IValue &value);
@@ -30,14 +31,16 @@ std::pair<at::Tensor, at::Tensor> two(const c10::IValue &value);
 class Model {
  public:
   /// Throws std::exception if `file` (the bytes of a .pt) is not one that this plugin understands.
-  Model(const std::string &file, std::optional<at::ScalarType> precision, at::Device device);
+  Model(const std::string &file, std::optional<at::ScalarType> precision,
+        const LongRangeOptions &long_range, at::Device device);
 
   bool knows(int64_t atomic_number) const;
 
-  /// Energy of each centre in eV, float64, differentiable in the pair vectors and, if there is
-  /// attention beyond the cutoff, in its leaves.
-  at::Tensor energies(const Pairs &pairs, const at::Tensor &species, int64_t n_centres,
-                      const Exchange &exchange, const Far *far) const;
+  /// Features of each centre after all layers, differentiable in the pair vectors and, if there is
+  /// attention beyond the cutoff, in its leaves. `shares` of the rows as the stage `embed` has
+  /// them.
+  at::Tensor last_features(const PairList &near, const at::Tensor &shares, int64_t n_centres,
+                           const Far *far) const;
 
   /// A stage by its name.
   template <typename... Arguments>
@@ -55,16 +58,19 @@ class Model {
   double element_size() const { return dtype == at::kDouble ? 8.0 : 4.0; }
 
   std::string name, nonlocal_kind;
-  at::ScalarType dtype;        // of the parameters
-  double cutoff, far_reach;    // Å
+  std::string coulomb;
+  at::ScalarType dtype;                   // of the parameters
+  double cutoff, far_reach, cutoff_lr;    // Å
   std::vector<int64_t> elements;
   int64_t n_layers, features, chi_width;
   bool chi_from_neighbours;
   bool needs_lattice;    // its waves belong to a periodic cell
+  bool has_totals, has_zbl, has_long_range, singlets_only;
+  double energy_shift;    // of an atom, not part of any energy, eV
   at::Device device;
 
  private:
-  void describe();
+  void describe(const LongRangeOptions &long_range);
   void prepare(std::optional<at::ScalarType> precision);
 
   torch::jit::Module artefact;    // errors of the frozen module look up its functions

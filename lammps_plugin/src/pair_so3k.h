@@ -4,7 +4,8 @@
 #define SO3K_PAIR_SO3K_H
 
 // torch before LAMMPS, whose headers define macros.
-#include "far.h"
+#include "long_range.h"
+#include "settings.h"
 #include "system.h"
 
 #include "pair.h"
@@ -14,7 +15,8 @@
 namespace LAMMPS_NS {
 
 /// pair_style so3k [precision float32|float64] [device auto|cpu|cuda] [groups molecule|all]
-///                 [max_group N]
+///                 [max_group N] [coulomb kspace|shifted|shifted+self] [cutoff_lr A]
+///                 [charge Q] [spin S] [fragments all|molecule] [fragment_charge ID Q] ...
 /// pair_coeff * * MODEL.pt ELEMENT|NULL ...
 class PairSo3k : public Pair {
  public:
@@ -24,11 +26,13 @@ class PairSo3k : public Pair {
   void settings(int narg, char **arg) override;
   void coeff(int narg, char **arg) override;
   void init_style() override;
+  void init_list(int id, NeighList *list) override;
   double init_one(int i, int j) override;
   void compute(int eflag, int vflag) override;
 
   int pack_forward_comm(int n, int *list, double *buffer, int pbc_flag, int *pbc) override;
   void unpack_forward_comm(int n, int first, double *buffer) override;
+  void *extract_peratom(const char *name, int &n_columns) override;
 
  private:
   void allocate();
@@ -38,25 +42,39 @@ class PairSo3k : public Pair {
   void load(const std::string &path);
   void check_special_bonds() const;
   void check_groups() const;
+  void check_settings() const;
+  void request_lists();
   void report() const;
 
+  /// What the model predicts for the centres of this rank.
+  struct Prediction {
+    at::Tensor parts;    // (centres, 4) short range, repulsion, electrostatics, dispersion, eV
+    at::Tensor charges, ratios;                // (centres,), undefined without long range
+    So3k::LongSlopes slopes;                   // likewise
+    std::vector<at::Tensor> outputs, seeds;    // of the one gradient through the layers
+  };
+
   void evaluate();
-  void check_finite(const at::Tensor &energies, const at::Tensor &gradient) const;
-  void tally(const at::Tensor &energies, const at::Tensor &gradient);
-  void tally_energies(const at::Tensor &energies);
-  void tally_virial(const at::Tensor &gradient);
-  void tally_atom_virial(const at::Tensor &gradient);
-  void tally_far(const So3k::FarGradient &gradient);
+  void update_system(bool first);
+  Prediction predict() const;
+  void check_finite(const Prediction &found, const at::Tensor &gradient) const;
+  void tally_energies(const Prediction &found);
+  void tally_outputs(const Prediction &found);
+  void tally_pairs(const So3k::Pairs &pairs, const at::Tensor &gradient, bool symmetric);
+  void tally_atom_virial(const So3k::Pairs &pairs, const at::Tensor &gradient, bool symmetric);
+  void tally_atoms(const at::Tensor &slopes_by_positions, const at::Tensor &virials_of_atoms);
   void add_virial(const at::Tensor &total);
   using AtomVirial = at::TensorAccessor<double, 2>;
   void add_atom_virial(int i, const AtomVirial &share, const AtomVirial &centroid);
 
-  std::optional<at::ScalarType> precision;    // of the parameters; the model's own if not set
-  std::string device_wish = "auto";
-  So3k::GroupOptions group_options;
+  So3k::Settings wishes;
   std::unique_ptr<So3k::Model> model;
   std::unique_ptr<So3k::System> system;
-  std::unique_ptr<So3k::Far> far;          // none if the model is local
+  std::unique_ptr<So3k::Far> far;    // none if the model is local
+  std::unique_ptr<So3k::Totals> totals;
+  std::unique_ptr<So3k::LongRange> long_range;    // none if the model has no charges
+  NeighList *distant_list = nullptr;
+  std::vector<double> charge_of_atom = {0.0}, ratio_of_atom = {0.0};    // of LAMMPS atoms
   std::vector<int64_t> species_of_type;    // atomic number of each type, 0 for NULL
   double energy_unit = 1.0;                // LAMMPS energy units in one eV; lengths are Å in all
 };

@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
+#include <cstring>
 
 #include "atom.h"
 #include "error.h"
@@ -13,6 +14,12 @@
 
 using namespace LAMMPS_NS;
 using at::Tensor;
+
+namespace {
+
+constexpr int PARTS = 4, ELECTROSTATICS = 2;    // of the energy
+
+}    // namespace
 
 void PairSo3k::compute(int eflag, int vflag)
 {
@@ -33,28 +40,85 @@ void PairSo3k::compute(int eflag, int vflag)
 void PairSo3k::evaluate()
 {
   So3k::TorchScope scope(model->device);
-  const bool first = !system->ready, rebuild = neighbor->ago == 0 || first;
-  if (rebuild) system->rebuild(this, list, model->cutoff, species_of_type);
-  system->update(model->cutoff, species_of_type);
-  if (far && rebuild) far->rebuild(*system, first);
-  if (far) far->update(*system);
-
-  std::vector<Tensor> leaves = {system->pairs.vectors};
+  update_system(!system->ready);
+  const auto found = predict();
+  std::vector<Tensor> leaves = {system->near.pairs.vectors};
   if (far)
     for (const auto &leaf : far->leaves()) leaves.push_back(leaf);
-  const auto energies = model->energies(system->pairs, system->species, system->n_centres,
-                                        system->exchange, far.get());
-  const auto gradients = torch::autograd::grad({energies.sum()}, leaves, {}, std::nullopt, false,
-                                               /*allow_unused=*/static_cast<bool>(far));
+  const auto gradients =
+      torch::autograd::grad(found.outputs, leaves, found.seeds, std::nullopt, false,
+                            /*allow_unused=*/static_cast<bool>(far));
+
   c10::AutoGradMode no_gradient(false);
-  check_finite(energies, gradients[0]);
-  tally(energies, gradients[0] * energy_unit);
-  if (far) tally_far(far->gradient({gradients.begin() + 1, gradients.end()}));
+  check_finite(found, gradients[0]);
+  tally_energies(found);
+  tally_pairs(system->near.pairs, gradients[0] * energy_unit, false);
+  if (far) {
+    const auto slopes = far->gradient({gradients.begin() + 1, gradients.end()});
+    tally_atoms(slopes.positions, far->virials(*system, slopes));
+  }
+  if (!long_range) return;
+  tally_pairs(system->distant.pairs, found.slopes.vectors * energy_unit, true);
+  if (found.slopes.positions.defined()) tally_atoms(found.slopes.positions, found.slopes.virials);
 }
 
-void PairSo3k::check_finite(const Tensor &energies, const Tensor &gradient) const
+/// Collective: the atoms and pairs of this step; `first` of a run.
+void PairSo3k::update_system(bool first)
 {
-  if (std::isfinite((energies.sum() + gradient.sum()).item<double>())) return;
+  const bool rebuild = neighbor->ago == 0 || first;
+  auto &near = system->near, &distant = system->distant;
+  if (rebuild) {
+    system->find_centres(this, list, species_of_type);
+    system->rebuild(near, list, model->cutoff);
+    if (long_range) system->rebuild(distant, distant_list, model->cutoff_lr);
+    totals->rebuild(*system, first);
+  }
+  system->update();
+  system->update(near, model->cutoff, species_of_type);
+  near.pairs.vectors.requires_grad_();
+  if (long_range) system->update(distant, model->cutoff_lr, species_of_type);
+  if (far && rebuild) far->rebuild(*system, first);
+  if (far) far->update(*system);
+}
+
+/// Collective. Energies of pairs beyond the cutoff leave no tape: their slopes by charges and
+/// ratios seed the gradient of the layers instead.
+PairSo3k::Prediction PairSo3k::predict() const
+{
+  const auto &near = system->near;
+  const auto n_centres = system->n_centres;
+  const auto shares = totals->shares(near.species, n_centres);
+  const auto x = model->last_features(near, shares, n_centres, far.get());
+  const auto species = near.species.narrow(0, 0, n_centres);
+  const auto short_range = model->run("readout", x, species).toTensor();
+  const auto &[vectors, idx_i, idx_j, atom_i, atom_j] = near.pairs;
+  const auto repulsion =
+      model->run("close_repulsion", vectors, idx_i, idx_j, near.species, n_centres).toTensor();
+
+  Prediction found;
+  found.outputs = {(short_range + repulsion).sum()};
+  found.seeds = {at::ones_like(found.outputs[0])};
+  auto distant = at::zeros({n_centres, 2}, short_range.options());
+  if (long_range) {
+    const auto raw = model->run("raw_charges", x, species).toTensor();
+    const auto ratios = model->run("ratios", x, species).toTensor();
+    found.charges = totals->conserved(raw.detach());
+    found.ratios = ratios.detach();
+    found.slopes = long_range->evaluate(*system, found.charges, found.ratios);
+    found.outputs.insert(found.outputs.end(), {raw, ratios});
+    found.seeds.insert(found.seeds.end(),
+                       {totals->adjoint(found.slopes.charges), found.slopes.ratios});
+    distant = found.slopes.energies;
+  }
+  found.parts = at::cat({at::stack({short_range, repulsion}, 1).detach(), distant}, 1);
+  return found;
+}
+
+void PairSo3k::check_finite(const Prediction &found, const Tensor &gradient) const
+{
+  auto sum = found.parts.sum() + gradient.sum();
+  if (long_range) sum = sum + found.slopes.vectors.sum();
+  if (std::isfinite(sum.item<double>())) return;
   error->one(FLERR,
              "so3k: energy or forces are not finite at step {}: look for overlapping or lost "
              "atoms, take a "
@@ -62,38 +126,67 @@ void PairSo3k::check_finite(const Tensor &energies, const Tensor &gradient) cons
              update->ntimestep);
 }
 
-/// F_i += g, F_j -= g: on ghosts too, whose share LAMMPS brings home.
-void PairSo3k::tally(const Tensor &energies, const Tensor &gradient)
+void PairSo3k::tally_energies(const Prediction &found)
+{
+  if (long_range) tally_outputs(found);
+  if (!eflag_either) return;
+  const auto parts = (found.parts * energy_unit).cpu();
+  const auto sums = parts.sum(0);
+  if (eflag_global) {
+    for (int k = 0; k < PARTS; ++k) pvector[k] = sums[k].item<double>();
+    eng_coul += pvector[ELECTROSTATICS];
+    eng_vdwl += sums.sum().item<double>() - pvector[ELECTROSTATICS];
+  }
+  if (!eflag_atom) return;
+  const auto energies = parts.sum(1);
+  const auto energy = energies.accessor<double, 1>();
+  for (size_t row = 0; row < system->centres.atoms.size(); ++row)
+    eatom[system->centres.atoms[row]] += energy[row];
+}
+
+/// Charges and ratios for fix pair; of the total charge and the dipole, e and e Å, this rank's
+/// share for compute pair.
+void PairSo3k::tally_outputs(const Prediction &found)
+{
+  const auto charges = found.charges.to(at::kDouble), ratios = found.ratios.to(at::kDouble).cpu();
+  const auto dipole = charges.unsqueeze(0).mm(system->unwrapped()).squeeze(0).cpu();
+  pvector[PARTS] = charges.sum().item<double>();
+  for (int k = 0; k < 3; ++k) pvector[PARTS + 1 + k] = dipole[k].item<double>();
+  charge_of_atom.assign(atom->nmax, 0.0);
+  ratio_of_atom.assign(atom->nmax, 0.0);
+  const auto on_host = charges.cpu();
+  const auto charge = on_host.accessor<double, 1>(), ratio = ratios.accessor<double, 1>();
+  for (size_t row = 0; row < system->centres.atoms.size(); ++row) {
+    charge_of_atom[system->centres.atoms[row]] = charge[row];
+    ratio_of_atom[system->centres.atoms[row]] = ratio[row];
+  }
+}
+
+/// Both are fresh at every step, so that fix pair needs no trigger.
+void *PairSo3k::extract_peratom(const char *name, int &n_columns)
+{
+  n_columns = 0;
+  if (!long_range) return nullptr;
+  if (std::strcmp(name, "charges") == 0) return charge_of_atom.data();
+  if (std::strcmp(name, "hirshfeld_ratios") == 0) return ratio_of_atom.data();
+  return nullptr;
+}
+
+/// F_i += g, F_j -= g: on ghosts too, whose share LAMMPS brings home. W = -sum r x g.
+void PairSo3k::tally_pairs(const So3k::Pairs &pairs, const Tensor &gradient, bool symmetric)
 {
   const int n_atoms = atom->nlocal + atom->nghost;
   const auto forces = at::zeros({n_atoms, 3}, gradient.options())
-                          .index_add_(0, system->atom_i, gradient)
-                          .index_add_(0, system->atom_j, gradient, -1)
+                          .index_add_(0, pairs.atom_i, gradient)
+                          .index_add_(0, pairs.atom_j, gradient, -1)
                           .cpu();
   const auto *source = forces.data_ptr<double>();
   if (n_atoms) {
     auto *target = atom->f[0];
     for (int k = 0; k < 3 * n_atoms; ++k) target[k] += source[k];
   }
-  if (eflag_either) tally_energies(energies * energy_unit);
-  if (vflag_global) tally_virial(gradient);
-  if (vflag_atom || cvflag_atom) tally_atom_virial(gradient);
-}
-
-void PairSo3k::tally_energies(const Tensor &energies)
-{
-  if (eflag_global) eng_vdwl += energies.sum().item<double>();
-  if (!eflag_atom) return;
-  const auto values = energies.cpu();
-  const auto energy = values.accessor<double, 1>();
-  for (size_t row = 0; row < system->centres.size(); ++row)
-    eatom[system->centres[row]] += energy[row];
-}
-
-/// W = -sum r x g over the pairs of owned centres.
-void PairSo3k::tally_virial(const Tensor &gradient)
-{
-  add_virial(-system->pairs.vectors.t().mm(gradient).cpu());
+  if (vflag_global) add_virial(-pairs.vectors.t().mm(gradient).cpu());
+  if (vflag_atom || cvflag_atom) tally_atom_virial(pairs, gradient, symmetric);
 }
 
 void PairSo3k::add_virial(const Tensor &total)
@@ -105,16 +198,17 @@ void PairSo3k::add_virial(const Tensor &total)
   virial[5] += 0.5 * (w[1][2] + w[2][1]);
 }
 
-/// stress/atom: half of a pair to each atom, symmetrised. centroid/stress/atom: a pair to its
-/// source j, which is the heat-flux form (doi:10.1103/PhysRevB.92.094301), exact for one layer.
-void PairSo3k::tally_atom_virial(const Tensor &gradient)
+/// stress/atom: half of a pair to each atom, symmetrised. centroid/stress/atom: a pair of the
+/// layers to its source j, which is the heat-flux form (doi:10.1103/PhysRevB.92.094301), exact for
+/// one layer; a symmetric pair, listed once, by halves.
+void PairSo3k::tally_atom_virial(const So3k::Pairs &pairs, const Tensor &gradient, bool symmetric)
 {
   const int n_atoms = atom->nlocal + atom->nghost;
-  const auto pair_virial = -(system->pairs.vectors.unsqueeze(2) * gradient.unsqueeze(1));
+  const auto pair_virial = -(pairs.vectors.unsqueeze(2) * gradient.unsqueeze(1));
   const auto to_sources =
-      at::zeros({n_atoms, 3, 3}, gradient.options()).index_add_(0, system->atom_j, pair_virial);
-  const auto of_sources = to_sources.cpu();
-  const auto of_both = to_sources.clone().index_add_(0, system->atom_i, pair_virial).mul(0.5).cpu();
+      at::zeros({n_atoms, 3, 3}, gradient.options()).index_add_(0, pairs.atom_j, pair_virial);
+  const auto of_both = to_sources.clone().index_add_(0, pairs.atom_i, pair_virial).mul(0.5).cpu();
+  const auto of_sources = symmetric ? of_both : to_sources.cpu();
   const auto half = of_both.accessor<double, 3>(), whole = of_sources.accessor<double, 3>();
   for (int i = 0; i < n_atoms; ++i) add_atom_virial(i, half[i], whole[i]);
 }
@@ -128,20 +222,20 @@ void PairSo3k::add_atom_virial(int i, const AtomVirial &share, const AtomVirial 
   for (int k = 0; cvflag_atom && k < 9; ++k) cvatom[i][k] += centroid[ROW[k]][COLUMN[k]];
 }
 
-/// F_i -= dE/dr_i, and the virials that attention beyond the cutoff gives to single atoms: its
-/// pairs are not known here.
-void PairSo3k::tally_far(const So3k::FarGradient &gradient)
+/// F_i -= dE/dr_i, and the virials of single atoms, of what has no pairs here: attention beyond the
+/// cutoff and electrostatics without one.
+void PairSo3k::tally_atoms(const Tensor &slopes_by_positions, const Tensor &virials_of_atoms)
 {
-  const auto slopes = (gradient.positions * energy_unit).cpu();
+  const auto &atoms = system->centres.atoms;
+  const auto slopes = (slopes_by_positions * energy_unit).cpu();
   const auto slope = slopes.accessor<double, 2>();
-  for (size_t row = 0; row < system->centres.size(); ++row)
-    for (int k = 0; k < 3; ++k) atom->f[system->centres[row]][k] -= slope[row][k];
+  for (size_t row = 0; row < atoms.size(); ++row)
+    for (int k = 0; k < 3; ++k) atom->f[atoms[row]][k] -= slope[row][k];
   if (!vflag_either && !cvflag_atom) return;
-  const auto virials = (far->virials(gradient) * energy_unit).cpu();
+  const auto virials = (virials_of_atoms * energy_unit).cpu();
   if (vflag_global) add_virial(virials.sum(0));
   const auto w = virials.accessor<double, 3>();
-  for (size_t row = 0; row < system->centres.size(); ++row)
-    add_atom_virial(system->centres[row], w[row], w[row]);
+  for (size_t row = 0; row < atoms.size(); ++row) add_atom_virial(atoms[row], w[row], w[row]);
 }
 
 int PairSo3k::pack_forward_comm(int n, int *atoms, double *buffer, int /*pbc_flag*/, int * /*pbc*/)

@@ -13,7 +13,7 @@ namespace So3k {
 
 void Sphc::connect(const System &system)
 {
-  groups.find(system.centres, std::numeric_limits<int64_t>::max());
+  groups.find(system.centres.atoms, std::numeric_limits<int64_t>::max());
   // of a pair the filter, query, key and their products
   groups.check_size(options.max_group, row_bytes(), 8.0 * model.features * model.element_size());
   groups.connect();
@@ -22,7 +22,7 @@ void Sphc::connect(const System &system)
   tiles = model.run("tiles", rows).toIntVector();
 }
 
-std::string Sphc::burden() const
+std::string Sphc::burden(const System & /*system*/) const
 {
   const auto gathered = most(groups.members.n_remote());
   return fmt::format("a rank gathers up to {} rows of other ranks, {:.2g} MiB", gathered,

@@ -25,7 +25,7 @@ class Sphc : public Far {
 
  private:
   void connect(const System &system) override;
-  std::string burden() const override;
+  std::string burden(const System &system) const override;
 
   c10::IValue rows;              // of groups, as the model wants them
   std::vector<int64_t> tiles;    // bounds of runs of centres

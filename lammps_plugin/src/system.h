@@ -3,7 +3,8 @@
 #ifndef SO3K_SYSTEM_H
 #define SO3K_SYSTEM_H
 
-#include "model.h"
+#include "pairs.h"
+
 #include "pointers.h"
 
 namespace LAMMPS_NS {
@@ -13,48 +14,43 @@ class Pair;
 
 namespace So3k {
 
-/// The atoms and neighbour list of LAMMPS as tensors on the device.
-///
-/// Between two builds of the list only positions travel. Rows are the owned atoms of the model
-/// (centres) and then the atoms of other ranks; a periodic image of an atom is no row of its own.
+/// The atoms of LAMMPS as the model sees them.
 class System : protected LAMMPS_NS::Pointers {
  public:
-  System(LAMMPS_NS::LAMMPS *lmp, at::Device device) : Pointers(lmp), exchange(world), device(device)
+  System(LAMMPS_NS::LAMMPS *lmp, at::Device device) :
+      Pointers(lmp), near(world, device), distant(world, device), device(device)
   {
   }
 
-  /// Collective: take over a new neighbour list.
-  void rebuild(LAMMPS_NS::Pair *pair, const LAMMPS_NS::NeighList *list, double cutoff,
-               const std::vector<int64_t> &species_of_type);
+  /// Collective: find the owned atoms that have an element, and tell the ghosts which ones they
+  /// are. Pairs are taken over from the lists afterwards.
+  void find_centres(LAMMPS_NS::Pair *pair, const LAMMPS_NS::NeighList *list,
+                    const std::vector<int64_t> &species_of_type);
+  /// Collective: take over a new list, whose pairs may come within the cutoff.
+  void rebuild(PairList &pairs, const LAMMPS_NS::NeighList *list, double cutoff);
 
-  /// Read positions and types: the pairs within the cutoff now.
-  void update(double cutoff, const std::vector<int64_t> &species_of_type);
+  /// Read the positions.
+  void update();
+  /// Read types: the pairs of a list within the cutoff now.
+  void update(PairList &pairs, double cutoff, const std::vector<int64_t> &species_of_type) const;
 
   /// The homes of atoms as LAMMPS sends them to the ghosts of other ranks.
   int pack_homes(int n, const int *atoms, double *buffer) const;
   void unpack_homes(int n, int first, const double *buffer);
 
+  /// Of the centres, (centres, 3), Å, on the device: in the box, and in the image of their flags.
+  at::Tensor positions() const;
+  at::Tensor unwrapped() const;
+  at::Tensor cell() const;    // (3, 3), lattice vectors as rows, Å
+
   int64_t n_centres = 0;
-  std::vector<int> centres;     // LAMMPS atom of each centre row
-  at::Tensor species;           // (rows,) atomic numbers
-  Pairs pairs;                  // at this step
-  at::Tensor atom_i, atom_j;    // (pairs,) LAMMPS atoms, owned or ghost, at this step
-  Exchange exchange;
+  Centres centres;
+  PairList near, distant;    // of the layers, each in both directions; of charges, each once
   bool ready = false;
 
  private:
-  void find_homes(LAMMPS_NS::Pair *pair, const LAMMPS_NS::NeighList *list,
-                  const std::vector<int64_t> &species_of_type);
-  void find_candidates(const LAMMPS_NS::NeighList *list, double reach);
-  std::vector<Home> add_remote_rows();
-  void refresh_species(const std::vector<int64_t> &species_of_type);
-
   at::Device device;
-  std::vector<Home> homes;                                // of every atom, owned or ghost
-  std::vector<int> row_atoms;                             // one LAMMPS atom for each row
-  std::vector<int64_t> row_species;                       // what `species` holds
-  std::vector<int64_t> candidates_i, candidates_j;        // atoms of the pairs within cutoff + skin
-  at::Tensor near_atom_i, near_atom_j, near_i, near_j;    // the same pairs as atoms and as rows
+  at::Tensor x;    // (owned and ghosts, 3), Å
 };
 
 }    // namespace So3k

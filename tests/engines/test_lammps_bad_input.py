@@ -7,6 +7,8 @@ import torch
 from lammps_runs import lammps_frame, refused, setup, write_data
 from toys import save_toy, structure
 
+from so3k_md.export.contract import FORMAT_VERSION
+
 GOOD = "pair_coeff * * toy.pt H C O"
 PUSH = """variable infinity equal 1e308*10
 fix push all addforce v_infinity 0 0
@@ -33,7 +35,8 @@ COUNT = r"pair_coeff of so3k names {} elements for 3 atom types: give one symbol
 UNKNOWN = "so3k model toy.pt does not know element {} of atom type 3: it knows H C O"
 KEYWORD = (
     r"pair_style so3k does not know '{}': use precision float32\|float64, device auto\|cpu\|cuda, "
-    r"groups molecule\|all, max_group N"
+    r"groups molecule\|all, max_group N, coulomb kspace\|shifted\|shifted\+self, cutoff_lr A \(above 2\), "
+    r"charge Q, spin S, fragments all\|molecule, fragment_charge ID Q"
 )
 # what is done to a good input: the word, what stands in its place, and the answer
 CASES = {
@@ -43,7 +46,7 @@ CASES = {
     "a text": ("toy.pt", "data.nan", damaged("data.nan")),
     "weights without a model": ("toy.pt", "weights.pt", damaged("weights.pt")),
     "foreign model": ("toy.pt", "foreign.pt", unusable("foreign.pt", "it has no stage 'geometry'")),
-    "other format": ("toy.pt", "former.pt", unusable("former.pt", "its format is 1, this plugin reads 2")),
+    "other format": ("toy.pt", "former.pt", unusable("former.pt", f"its format is 1, this plugin reads {FORMAT_VERSION}")),
     "unknown element": ("H C O", "H C N", UNKNOWN.format("N")),
     "no element": ("H C O", "H C oxygen", UNKNOWN.format("oxygen")),
     "too few elements": ("H C O", "H C", COUNT.format(2)),
@@ -55,7 +58,7 @@ CASES = {
     "units": ("units metal", "units lj", "pair_style so3k works in 'units metal' and 'units real', not 'lj'"),
     "keyword": ("precision float64", "accuracy high", KEYWORD.format("accuracy high")),
     "value": ("precision float64", "precision float16", KEYWORD.format("precision float16")),
-    "no value": ("device cpu", "device", KEYWORD.format("device ")),
+    "no value": ("device cpu", "device", KEYWORD.format("device")),
     "NaN in the data": ("data.box", "data.nan", "Expected floating point parameter instead of 'nan'.*"),
     "infinite positions": ("run", PUSH + "run", "so3k failed at step 1: positions are not finite"),
     "bonded pairs left out": ("read_data data.box", "atom_style bond\nread_data data.bonded", BONDED),

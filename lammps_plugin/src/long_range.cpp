@@ -1,0 +1,115 @@
+/* so3k-md: pair_style so3k, electrostatics and dispersion. GPL-2, see ../LICENSE. */
+
+#include "long_range.h"
+
+#include "system.h"
+
+#include <c10/core/GradMode.h>
+
+#include "comm.h"
+#include "domain.h"
+#include "error.h"
+
+using at::Tensor;
+
+namespace So3k {
+
+void LongRange::check() const
+{
+  const int n_periodic = domain->xperiodic + domain->yperiodic + domain->zperiodic;
+  if (model.coulomb == "kspace" && n_periodic != 0 && n_periodic != 3)
+    error->all(
+        FLERR,
+        "so3k: the box is periodic along some axes only, which coulomb kspace cannot sum: "
+        "use 'boundary p p p', a fully open box, or pair_style so3k ... coulomb shifted+self");
+}
+
+std::string LongRange::form() const
+{
+  if (model.coulomb != "kspace") return model.coulomb;
+  return domain->xperiodic ? "kspace (sum over the lattice)" : "kspace (all pairs, open box)";
+}
+
+LongSlopes LongRange::evaluate(const System &system, const Tensor &q, const Tensor &h) const
+{
+  c10::AutoGradMode no_gradient(false);
+  const auto &[pairs, species, exchange] =
+      std::tie(system.distant.pairs, system.distant.species, system.distant.exchange);
+  const auto rows = exchange.forward(at::stack({q, h}, 1));
+  const auto found = model.run("long_slopes", pairs.vectors, pairs.idx_i, pairs.idx_j, species,
+                               rows.select(1, 0).contiguous(), rows.select(1, 1).contiguous());
+  const auto &fields = found.toTupleRef().elements();
+  const auto column = [&](int k) { return fields[k].toTensor().to(at::kDouble).unsqueeze(1); };
+  // what a pair gives to an atom of another rank goes home
+  const auto own = exchange.adjoint(at::cat({fields[0].toTensor(), column(2), column(3)}, 1));
+  LongSlopes slopes{own.narrow(1, 0, 2).clone(),
+                    fields[1].toTensor().to(at::kDouble),
+                    own.select(1, 2).to(q.scalar_type()),
+                    own.select(1, 3).to(q.scalar_type()),
+                    {},
+                    {}};
+  if (model.coulomb == "shifted+self") add_self(slopes, q);
+  if (model.coulomb == "kspace" && domain->xperiodic) add_lattice(slopes, system, q);
+  if (model.coulomb == "kspace" && !domain->xperiodic) add_open(slopes, system, q);
+  return slopes;
+}
+
+void LongRange::add_self(LongSlopes &slopes, const Tensor &q) const
+{
+  const auto [energies, by_q] = two(model.run("self_slopes", q));
+  slopes.energies.select(1, 0) += energies;
+  slopes.charges += by_q;
+}
+
+/// The sums of the waves add up over the ranks. Each atom is given an equal share of the virial.
+void LongRange::add_lattice(LongSlopes &slopes, const System &system, const Tensor &q) const
+{
+  const auto r = system.positions(), cell = system.cell();
+  auto sums = model.run("wave_sums", q, r, cell).toTensor().cpu().contiguous();
+  MPI_Allreduce(MPI_IN_PLACE, sums.data_ptr<double>(), static_cast<int>(sums.numel()), MPI_DOUBLE,
+                MPI_SUM, world);
+  const auto found = model.run("wave_slopes", q, r, cell, sums.to(model.device));
+  const auto &fields = found.toTupleRef().elements();
+  slopes.energies.select(1, 0) += fields[0].toTensor();
+  slopes.charges += fields[1].toTensor();
+  slopes.positions = fields[2].toTensor().to(at::kDouble);
+
+  auto n_atoms = static_cast<double>(system.n_centres);
+  MPI_Allreduce(MPI_IN_PLACE, &n_atoms, 1, MPI_DOUBLE, MPI_SUM, world);
+  slopes.virials = (fields[3].toTensor() / n_atoms).expand({system.n_centres, 3, 3});
+}
+
+/// Every rank sums over all atoms and keeps what belongs to its own.
+void LongRange::add_open(LongSlopes &slopes, const System &system, const Tensor &q) const
+{
+  const auto mine = at::cat({q.unsqueeze(1).to(at::kDouble), system.positions()}, 1);
+  int64_t first = 0;
+  const auto all = gather(mine, first);
+  const auto r = all.narrow(1, 1, 3).contiguous();
+  const auto found = model.run("open_slopes", all.select(1, 0).to(q.scalar_type()), r);
+  const auto &fields = found.toTupleRef().elements();
+  const auto own = [&](const Tensor &tensor) { return tensor.narrow(0, first, system.n_centres); };
+  slopes.energies.select(1, 0) += own(fields[0].toTensor());
+  slopes.charges += own(fields[1].toTensor());
+  slopes.positions = own(fields[2].toTensor()).to(at::kDouble);
+  const auto from_middle = own(r - r.mean(0, true));
+  slopes.virials = -from_middle.unsqueeze(2) * slopes.positions.unsqueeze(1);
+}
+
+/// The rows of all ranks, in their order, and where those of this one begin.
+Tensor LongRange::gather(const Tensor &rows, int64_t &first) const
+{
+  const auto mine = rows.cpu().contiguous();
+  const auto n_mine = static_cast<int>(mine.numel());
+  std::vector<int> counts(comm->nprocs), begins(comm->nprocs + 1, 0);
+  MPI_Allgather(&n_mine, 1, MPI_INT, counts.data(), 1, MPI_INT, world);
+  for (int rank = 0; rank < comm->nprocs; ++rank) begins[rank + 1] = begins[rank] + counts[rank];
+  const auto width = rows.size(1);
+  auto all = at::empty({begins.back() / width, width}, mine.options());
+  MPI_Allgatherv(mine.data_ptr<double>(), n_mine, MPI_DOUBLE, all.data_ptr<double>(), counts.data(),
+                 begins.data(), MPI_DOUBLE, world);
+  first = begins[comm->me] / width;
+  return all.to(rows.device());
+}
+
+}    // namespace So3k

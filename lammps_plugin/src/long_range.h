@@ -1,0 +1,48 @@
+/* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
+
+#ifndef SO3K_LONG_RANGE_H
+#define SO3K_LONG_RANGE_H
+
+#include "model.h"
+
+#include "pointers.h"
+
+namespace So3k {
+
+class System;
+
+/// Energies of the centres that follow from charges and volumes, and all their derivatives.
+struct LongSlopes {
+  at::Tensor energies;     // (centres, 2) electrostatics and dispersion, eV, float64
+  at::Tensor vectors;      // (distant pairs, 3) dE/d(r_j - r_i), eV/Å, float64
+  at::Tensor charges;      // (centres,) dE/dq, eV/e
+  at::Tensor ratios;       // (centres,) dE/dh, eV
+  at::Tensor positions;    // (centres, 3) dE/dr of what has no pairs, eV/Å; undefined without
+  at::Tensor virials;      // (centres, 3, 3) of the same, eV
+};
+
+/// Electrostatics and dispersion, whose slopes come in closed form: no tape reaches beyond the
+/// cutoff.
+class LongRange : protected LAMMPS_NS::Pointers {
+ public:
+  LongRange(LAMMPS_NS::LAMMPS *lmp, const Model &model) : Pointers(lmp), model(model) {}
+
+  /// Before a run: refuse boxes that the Coulomb sum does not know.
+  void check() const;
+  /// The Coulomb sum in words.
+  std::string form() const;
+  /// Collective: of the charges q and Hirshfeld ratios h of the centres.
+  LongSlopes evaluate(const System &system, const at::Tensor &q, const at::Tensor &h) const;
+
+ private:
+  void add_self(LongSlopes &slopes, const at::Tensor &q) const;
+  void add_lattice(LongSlopes &slopes, const System &system, const at::Tensor &q) const;
+  void add_open(LongSlopes &slopes, const System &system, const at::Tensor &q) const;
+  at::Tensor gather(const at::Tensor &rows, int64_t &first) const;
+
+  const Model &model;
+};
+
+}    // namespace So3k
+
+#endif

@@ -1,0 +1,96 @@
+/* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
+
+#include "pairs.h"
+
+#include <algorithm>
+
+#include "lmptype.h"
+#include "neigh_list.h"
+
+using at::Tensor;
+using LAMMPS_NS::NeighList;
+
+namespace So3k {
+
+namespace {
+
+  Tensor to_device(const std::vector<int64_t> &values, at::Device device)
+  {
+    return at::tensor(values, at::kLong).to(device);
+  }
+
+}    // namespace
+
+/// The list may reach further than asked for (hybrid, comm_modify).
+void PairList::rebuild(const NeighList *list, const Centres &centres, const double *const *x,
+                       double reach, int me)
+{
+  candidates_i.clear();
+  candidates_j.clear();
+  for (const int i : centres.atoms) {
+    for (int jj = 0; jj < list->numneigh[i]; ++jj) {
+      const int j = list->firstneigh[i][jj] & NEIGHMASK;
+      if (centres.homes[j].rank < 0) continue;
+      const double dx = x[j][0] - x[i][0], dy = x[j][1] - x[i][1], dz = x[j][2] - x[i][2];
+      if (dx * dx + dy * dy + dz * dz > reach * reach) continue;
+      candidates_i.push_back(i);
+      candidates_j.push_back(j);
+    }
+  }
+  const auto remote = add_remote_rows(centres, me);
+  exchange.plan(static_cast<int64_t>(centres.atoms.size()), remote, device);
+  row_species.clear();
+}
+
+/// Rows of the candidates, and a row for every atom of another rank among them.
+std::vector<Home> PairList::add_remote_rows(const Centres &centres, int me)
+{
+  const auto &homes = centres.homes;
+  std::vector<char> used(homes.size(), 0);
+  for (const auto j : candidates_j) used[j] = homes[j].rank != me;
+  std::vector<std::pair<Home, int>>
+      ghosts;    // sorted by home: images of one atom lie side by side
+  for (size_t j = 0; j < used.size(); ++j)
+    if (used[j]) ghosts.emplace_back(homes[j], static_cast<int>(j));
+  std::sort(ghosts.begin(), ghosts.end());
+
+  std::vector<Home> remote;
+  std::vector<int64_t> row_of_atom(homes.size());
+  row_atoms = centres.atoms;
+  for (size_t j = 0; j < homes.size(); ++j) row_of_atom[j] = homes[j].row;
+  for (const auto &[home, j] : ghosts) {
+    if (remote.empty() || !(remote.back() == home)) {
+      remote.push_back(home);
+      row_atoms.push_back(j);
+    }
+    row_of_atom[j] = static_cast<int64_t>(row_atoms.size()) - 1;
+  }
+
+  std::vector<int64_t> rows_i, rows_j;
+  for (const auto i : candidates_i) rows_i.push_back(row_of_atom[i]);
+  for (const auto j : candidates_j) rows_j.push_back(row_of_atom[j]);
+  candidates = {Tensor(), to_device(rows_i, device), to_device(rows_j, device),
+                to_device(candidates_i, device), to_device(candidates_j, device)};
+  return remote;
+}
+
+void PairList::refresh(const int *type, const std::vector<int64_t> &species_of_type)
+{
+  std::vector<int64_t> now(row_atoms.size());
+  std::transform(row_atoms.begin(), row_atoms.end(), now.begin(),
+                 [&](int i) { return species_of_type[type[i]]; });
+  if (now == row_species && species.defined()) return;
+  row_species = std::move(now);
+  species = to_device(row_species, device);
+}
+
+void PairList::update(const Tensor &x, double cutoff)
+{
+  const auto vectors = x.index_select(0, candidates.atom_j) - x.index_select(0, candidates.atom_i);
+  const auto within = (vectors.square().sum(1) < cutoff * cutoff).nonzero().squeeze(1);
+  const auto pick = [&](const Tensor &all) { return all.index_select(0, within); };
+  pairs = {pick(vectors), pick(candidates.idx_i), pick(candidates.idx_j), pick(candidates.atom_i),
+           pick(candidates.atom_j)};
+}
+
+}    // namespace So3k

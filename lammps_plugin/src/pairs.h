@@ -1,0 +1,60 @@
+/* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
+
+#ifndef SO3K_PAIRS_H
+#define SO3K_PAIRS_H
+
+#include "exchange.h"
+
+namespace LAMMPS_NS {
+class NeighList;
+}    // namespace LAMMPS_NS
+
+namespace So3k {
+
+/// The atoms of the model among those of LAMMPS.
+struct Centres {
+  std::vector<int> atoms;     // LAMMPS atom of each centre row
+  std::vector<Home> homes;    // of every atom, owned or ghost
+};
+
+/// Pairs and the rows that they mean.
+struct Pairs {
+  at::Tensor vectors;           // (pairs, 3) r_j - r_i, float64, Å
+  at::Tensor idx_i, idx_j;      // (pairs,) rows
+  at::Tensor atom_i, atom_j;    // (pairs,) LAMMPS atoms, owned or ghost
+};
+
+/// One neighbour list of LAMMPS as tensors on the device.
+///
+/// Between two builds of the list only positions travel. Rows are the owned atoms of the model
+/// (centres) and then those atoms of other ranks that appear in a pair; a periodic image of an atom
+/// is no row of its own.
+class PairList {
+ public:
+  PairList(MPI_Comm world, at::Device device) : exchange(world), device(device) {}
+
+  /// Collective: take over a new list, of which pairs beyond `reach` are left out.
+  void rebuild(const LAMMPS_NS::NeighList *list, const Centres &centres, const double *const *x,
+               double reach, int me);
+  /// The species of the rows; types may change without a new list (fix atom/swap).
+  void refresh(const int *type, const std::vector<int64_t> &species_of_type);
+  /// The pairs within the cutoff now.
+  void update(const at::Tensor &x, double cutoff);
+
+  Pairs pairs;           // at this step
+  at::Tensor species;    // (rows,) atomic numbers
+  Exchange exchange;     // of the centre rows to the other ranks that have them in a pair
+
+ private:
+  std::vector<Home> add_remote_rows(const Centres &centres, int me);
+
+  at::Device device;
+  std::vector<int> row_atoms;                         // one LAMMPS atom for each row
+  std::vector<int64_t> row_species;                   // what `species` holds
+  std::vector<int64_t> candidates_i, candidates_j;    // LAMMPS atoms of the pairs within reach
+  Pairs candidates;                                   // the same on the device, without vectors
+};
+
+}    // namespace So3k
+
+#endif

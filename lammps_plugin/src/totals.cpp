@@ -1,0 +1,165 @@
+/* so3k-md: pair_style so3k, total charge and spin. GPL-2, see ../LICENSE. */
+
+#include "totals.h"
+
+#include "system.h"
+
+#include <cmath>
+#include <set>
+
+#include "atom.h"
+#include "comm.h"
+#include "error.h"
+
+using at::Tensor;
+using LAMMPS_NS::bigint;
+
+namespace So3k {
+
+namespace {
+
+  constexpr double EXACT = 1e-6;    // e; a charge is whole to this
+
+  bool whole(double value)
+  {
+    return std::abs(value - std::round(value)) < EXACT;
+  }
+
+  double sum_of(const TotalOptions &options)
+  {
+    double total = 0.0;
+    for (const auto &[molecule, charge] : options.of_molecule) total += charge;
+    return options.by_molecule ? total : options.charge.value_or(0.0);
+  }
+
+}    // namespace
+
+Totals::Totals(LAMMPS_NS::LAMMPS *lmp, const Model &model, const TotalOptions &options) :
+    Pointers(lmp), model(model), options(options), total(sum_of(options)),
+    fragments(lmp, model.device, options.by_molecule)
+{
+}
+
+bigint Totals::sum(bigint here) const
+{
+  bigint everywhere;
+  MPI_Allreduce(&here, &everywhere, 1, MPI_LMP_BIGINT, MPI_SUM, world);
+  return everywhere;
+}
+
+void Totals::check(const std::vector<int64_t> &species_of_type) const
+{
+  if (!model.has_totals) {
+    if (options.given)
+      error->all(FLERR,
+                 "so3k model {} knows no total charge: leave out charge, spin, fragments and "
+                 "fragment_charge",
+                 model.name);
+    return;
+  }
+  check_fragments(species_of_type);
+  check_electrons(species_of_type);
+}
+
+void Totals::check_fragments(const std::vector<int64_t> &species_of_type) const
+{
+  if (!whole(options.charge.value_or(0.0)))
+    error->all(FLERR, "so3k: a charge of {:+g} e is not whole: give that of all ions and molecules",
+               *options.charge);
+  if (!options.by_molecule) {
+    if (!options.of_molecule.empty())
+      error->all(FLERR,
+                 "so3k: fragment_charge is given without fragments: add 'fragments molecule'");
+    return;
+  }
+  if (!atom->molecule_flag)
+    error->all(FLERR,
+               "so3k: fragments molecule needs molecule ids, which atom_style {} has not: use "
+               "atom_style full, bond or molecular",
+               atom->get_style());
+  if (options.charge && std::abs(*options.charge - total) > EXACT)
+    error->all(FLERR,
+               "so3k: the fragment charges add up to {:+g} e, the charge is {:+g}: correct one",
+               total, *options.charge);
+  std::set<int64_t> found;
+  bigint n_alone = 0;
+  for (int i = 0; i < atom->nlocal; ++i) {
+    if (species_of_type[atom->type[i]] == 0) continue;
+    if (options.of_molecule.count(atom->molecule[i])) found.insert(atom->molecule[i]);
+    n_alone += atom->molecule[i] == 0;
+  }
+  if (sum(n_alone))
+    error->all(FLERR,
+               "so3k: with fragments molecule each atom needs a molecule, and some have the id 0: "
+               "number them in the data file or by 'set'");
+  for (const auto &[molecule, charge] : options.of_molecule) {
+    if (!whole(charge))
+      error->all(FLERR,
+                 "so3k: fragment_charge {} {:+g} is not whole: give that of an ion or a molecule",
+                 molecule, charge);
+    if (!sum(static_cast<bigint>(found.count(molecule))))
+      error->all(FLERR, "so3k: fragment_charge names molecule {}, which no atom has: correct it",
+                 molecule);
+  }
+}
+
+void Totals::check_electrons(const std::vector<int64_t> &species_of_type) const
+{
+  const double unpaired = 2.0 * options.spin;
+  if (unpaired < 0.0 || unpaired != std::round(unpaired))
+    error->all(FLERR, "so3k: spin {:g} is impossible: give 0, 0.5, 1, ...", options.spin);
+  if (model.singlets_only && unpaired > 0.0)
+    error->all(FLERR, "so3k: spin {:g}, but model {} was trained on singlets only: leave it out",
+               options.spin, model.name);
+  bigint here = 0;
+  for (int i = 0; i < atom->nlocal; ++i) here += species_of_type[atom->type[i]];
+  const auto electrons = sum(here) - static_cast<bigint>(std::llround(total));
+  if ((electrons - static_cast<bigint>(unpaired)) % 2 != 0)
+    error->all(FLERR, "so3k: {} electrons cannot have {:g} unpaired ones: correct charge or spin",
+               electrons, unpaired);
+}
+
+void Totals::rebuild(const System &system, bool first)
+{
+  if (!model.has_long_range) return;
+  fragments.find(system.centres.atoms, 0);
+  fragments.connect();
+  std::vector<double> charge, count;
+  for (int64_t k = 0; k < fragments.n_groups; ++k) {
+    const auto named = options.of_molecule.find(fragments.id(k));
+    const double of_named = named == options.of_molecule.end() ? 0.0 : named->second;
+    charge.push_back(std::round(options.by_molecule ? of_named : total));
+    count.push_back(static_cast<double>(fragments.sizes[k]));
+  }
+  charges = at::tensor(charge, at::kDouble).to(model.device);
+  counts = at::tensor(count, at::kDouble).to(model.device);
+  if (first && comm->me == 0)
+    LAMMPS_NS::utils::logmesg(lmp, "so3k: charge is conserved in each of {} fragment(s)\n",
+                              fragments.n_all);
+}
+
+Tensor Totals::shares(const Tensor &species, int64_t n_centres) const
+{
+  const auto options_of = at::dtype(at::kDouble).device(model.device);
+  if (!model.has_totals) return at::zeros({0, 2}, options_of);
+  const auto totals = at::tensor({std::round(total), 2.0 * options.spin}, options_of).view({1, 2});
+  const auto affinities =
+      model.run("affinities", species, totals.expand({species.size(0), 2})).toTensor();
+  auto sums = affinities.narrow(0, 0, n_centres).sum(0, true, at::kDouble).cpu();
+  MPI_Allreduce(MPI_IN_PLACE, sums.data_ptr<double>(), 2, MPI_DOUBLE, MPI_SUM, world);
+  const auto frame = at::zeros_like(species);
+  return model.run("shares", affinities, sums.to(model.device), totals, frame).toTensor();
+}
+
+/// What a fragment has to have and has not is spread evenly over its atoms.
+Tensor Totals::spread(const Tensor &raw, const Tensor &charge) const
+{
+  auto sums = at::zeros({fragments.n_groups, 1}, charge.options())
+                  .index_add_(0, fragments.group, raw.unsqueeze(1).to(at::kDouble));
+  if (fragments.total.busy()) sums = fragments.total.forward(sums);
+  return model.run("conserved", raw, sums.squeeze(1), counts, charge, fragments.group)
+      .toTensor()
+      .to(raw.scalar_type());
+}
+
+}    // namespace So3k

@@ -1,0 +1,64 @@
+/* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
+
+#ifndef SO3K_TOTALS_H
+#define SO3K_TOTALS_H
+
+#include "groups.h"
+#include "model.h"
+
+#include "lmptype.h"
+
+#include <map>
+#include <optional>
+
+namespace So3k {
+
+class System;
+
+/// What users may say of charge and spin.
+struct TotalOptions {
+  std::optional<double> charge;             // e; the sum of those of the fragments, or 0
+  double spin = 0.0;                        // S of all atoms
+  bool by_molecule = false;                 // a fragment is a molecule, or all atoms
+  std::map<int64_t, double> of_molecule;    // e, 0 for a molecule that is not named
+  bool given = false;
+};
+
+/// Charge and spin of the whole system, and fragments between which charge does not flow.
+class Totals : protected LAMMPS_NS::Pointers {
+ public:
+  Totals(LAMMPS_NS::LAMMPS *lmp, const Model &model, const TotalOptions &options);
+
+  /// Collective, before a run: refuse what cannot be.
+  void check(const std::vector<int64_t> &species_of_type) const;
+  /// Collective: after a new neighbour list; `first` of a run also reports.
+  void rebuild(const System &system, bool first);
+
+  /// Collective: what each row has of the totals, as the stage `embed` wants it.
+  at::Tensor shares(const at::Tensor &species, int64_t n_centres) const;
+  /// Collective: charges of the centres that add up to those of the fragments, from raw ones.
+  at::Tensor conserved(const at::Tensor &raw) const { return spread(raw, charges); }
+  /// Collective: dE/d(raw charges) from dE/dq. The same map without a charge is its own adjoint.
+  at::Tensor adjoint(const at::Tensor &slopes) const
+  {
+    return spread(slopes, at::zeros_like(charges));
+  }
+
+  double charge() const { return total; }
+
+ private:
+  void check_fragments(const std::vector<int64_t> &species_of_type) const;
+  void check_electrons(const std::vector<int64_t> &species_of_type) const;
+  at::Tensor spread(const at::Tensor &raw, const at::Tensor &charges) const;
+  LAMMPS_NS::bigint sum(LAMMPS_NS::bigint here) const;
+
+  const Model &model;
+  const TotalOptions options;
+  double total;    // e
+  Groups fragments;
+  at::Tensor charges, counts;    // of the fragments with atoms on this rank, e, float64
+};
+
+}    // namespace So3k
+
+#endif
