@@ -11,6 +11,7 @@ from torch import nn
 
 from so3k_md import ModelConfig, So3krates, load
 from so3k_md.export import torchscript
+from so3k_md.kernels.model import accelerated
 from so3k_md.model import set_dtype
 
 torch.set_num_threads(1)
@@ -27,7 +28,7 @@ def config(request: pytest.FixtureRequest) -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ModelConfig, str], nn.Module]:
-    """A float64 model of a configuration, through a door: eager, scripted or exported."""
+    """A float64 model of a configuration, through a door: eager, scripted, exported or with kernels."""
     made: dict[tuple[ModelConfig, str], nn.Module] = {}
 
     def through(config: ModelConfig, door: str) -> nn.Module:
@@ -40,6 +41,8 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ModelConfig, st
                 path = tmp_path_factory.mktemp("export") / "model.pt"
                 torchscript.save(model, path, "test")
                 made[config, door] = load(path)
+            elif door == "kernels":
+                made[config, door] = accelerated(model, "on")
         return made[config, door]
 
     return through

@@ -9,7 +9,7 @@ from torch import Tensor
 from so3k_md import Graph, ModelConfig, So3krates
 from so3k_md.neighbors import build_graph
 
-DOORS = ["eager", "scripted", "exported"]
+DOORS = ["eager", "scripted", "exported", "kernels"]
 SMALL = {"layers": 2, "n_rbf": 8, "radial_hidden": 16, "chi_hidden": 8, "cutoff": 4.0, "features": 24}
 CONFIGS = {
     "so3krates-2022": replace(ModelConfig.preset("so3krates-2022"), **SMALL),

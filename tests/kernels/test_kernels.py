@@ -1,0 +1,156 @@
+"""The compiled kernel against the layers that it stands for; the laws of the model run through it as well."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_models import CONFIGS, graph_of, lively
+
+from so3k_md import ModelConfig, So3krates
+from so3k_md.errors import So3kError
+from so3k_md.forces import evaluate
+from so3k_md.kernels.build import load_kernels
+from so3k_md.kernels.model import KernelSo3krates, LayerKernel, accelerated, eager
+from so3k_md.kernels.table import CLOSEST, hermite_table
+from so3k_md.model import set_dtype
+
+CELL = np.array([[4.1, 0.0, 0.0], [0.9, 4.6, 0.0], [-0.7, 0.5, 5.3]])  # smaller than two cutoffs
+SO3LR = replace(
+    ModelConfig.preset("so3lr"), features=32, layers=2, n_rbf=8, radial_hidden=16, chi_hidden=8, cutoff=4.0
+)
+# widths that fill no register, in other numbers of heads
+ODD = replace(CONFIGS["so3krates-2022"], features=30, heads=5, degrees=(1, 3), chi_hidden=7, layers=3)
+
+
+def model_of(config: ModelConfig, dtype: torch.dtype = torch.float64) -> So3krates:
+    return lively(set_dtype(So3krates(config, [1, 6, 8], seed=3), dtype)).eval()
+
+
+@pytest.fixture(params=[*CONFIGS, "so3lr", "odd"])
+def pair(request):
+    """A model as it is and with kernels, in float64."""
+    load_kernels()
+    config = {"so3lr": SO3LR, "odd": ODD}.get(request.param) or CONFIGS[request.param]
+    model = model_of(config)
+    return model, accelerated(model, "on")
+
+
+@pytest.mark.parametrize("cell", [None, CELL], ids=["open", "images of itself"])
+def test_energies_forces_and_virial_are_those_of_the_layers(pair, cluster, cell):
+    numbers, positions = cluster
+    model, fast = pair
+    graph = graph_of(numbers, positions, model.cutoff, cell)
+    expected, found = (evaluate(m, graph, 1) for m in (model, fast))
+    largest = expected.forces.abs().max()
+    assert largest > 0.1
+    assert torch.allclose(found.energies, expected.energies, rtol=0, atol=1e-8 * float(largest))
+    assert torch.allclose(found.forces, expected.forces, rtol=0, atol=1e-7 * float(largest))
+    assert torch.allclose(found.virial, expected.virial, rtol=0, atol=1e-6 * float(largest))
+
+
+def test_forces_are_finite_differences(pair, cluster):
+    numbers, positions = cluster
+    fast = pair[1]
+    forces = evaluate(fast, graph_of(numbers, positions, fast.cutoff), 1).forces
+    for atom, axis in ((0, 0), (5, 1), (11, 2)):
+        energies = []
+        for step in (-1e-4, 1e-4):
+            moved = positions.copy()
+            moved[atom, axis] += step
+            energies.append(float(evaluate(fast, graph_of(numbers, moved, fast.cutoff), 1).energy.detach()))
+        slope = (energies[1] - energies[0]) / 2e-4
+        assert abs(slope + float(forces[atom, axis])) < 1e-6 * float(1 + forces.abs().max())
+
+
+def test_layers_of_parts_with_sources_elsewhere_make_up_the_whole(pair, cluster):
+    """As in LAMMPS: some atoms are centres, the others sources without pairs of their own."""
+    numbers, positions = cluster
+    model, fast = pair
+    graph = graph_of(numbers, positions, model.cutoff, CELL)
+    n = len(numbers)
+    x = model.embed(graph.species, model.total_shares(graph))
+    chi = 0.3 * torch.randn(n, model.chi_width, generator=torch.Generator().manual_seed(1)).double()
+    whole = model.attend(1, x, chi, x, chi, model.geometry(graph.vectors, graph.idx_i, graph.idx_j))
+    for mine in (torch.arange(0, 5), torch.arange(5, n)):
+        rows = torch.cat([mine, torch.tensor([i for i in range(n) if i not in mine.tolist()])])
+        local = torch.empty(n, dtype=torch.int64).scatter(0, rows, torch.arange(n))
+        keep = torch.isin(graph.idx_i, mine)
+        edges = fast.geometry(graph.vectors[keep], local[graph.idx_i[keep]], local[graph.idx_j[keep]])
+        parts = fast.attend(1, x[mine], chi[mine], x[rows], chi[rows], edges)
+        assert not edges.back.all()
+        for part, all_rows in zip(parts, whole, strict=True):
+            assert torch.allclose(part, all_rows[mine], rtol=0, atol=1e-8)
+
+
+def test_an_atom_alone_has_no_message(pair):
+    model, fast = pair
+    graph = graph_of(np.array([6]), np.zeros((1, 3)), model.cutoff)
+    expected, found = (evaluate(m, graph, 1) for m in (model, fast))
+    assert torch.allclose(found.energies, expected.energies, rtol=0, atol=1e-12)
+    assert found.forces.abs().max() == 0
+
+
+@pytest.mark.parametrize("kind", ["sphc", "efa"])
+def test_attention_beyond_the_cutoff_is_left_as_it_is(cluster, kind):
+    numbers, positions = cluster
+    model = model_of(replace(CONFIGS["so3krates-2022"], nonlocal_=kind))
+    graph = graph_of(numbers, positions, model.cutoff)
+    expected, found = (evaluate(m, graph, 1) for m in (model, accelerated(model, "on")))
+    assert torch.allclose(found.forces, expected.forces, rtol=0, atol=1e-7 * float(expected.forces.abs().max()))
+
+
+def test_float32_is_as_near_to_float64_as_the_layers_are(cluster):
+    numbers, positions = cluster
+    exact = model_of(SO3LR)
+    single = model_of(SO3LR, torch.float32)
+    graph = graph_of(numbers, positions, exact.cutoff, CELL)
+    reference = evaluate(exact, graph, 1).forces
+    errors = [
+        float((evaluate(m, graph, 1).forces - reference).abs().max())
+        for m in (single, accelerated(single, "auto"))
+    ]
+    assert errors[1] < 3 * errors[0] + 1e-6 * float(reference.abs().max())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-9)])
+def test_table_follows_its_function(dtype, tolerance):
+    def function(r: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.sin(3 * r), torch.exp(-r) * r], dim=1)
+
+    table, spacing = hermite_table(function, 4.0, dtype)
+    r = torch.linspace(CLOSEST, 4.0 - 1e-9, 1001, dtype=torch.float64)
+    knot = (r / spacing).to(torch.int64)
+    t = (r / spacing - knot)[:, None]
+    (f0, m0), (f1, m1) = (table[knot + k].double().unbind(1) for k in (0, 1))
+    cubic = f0 + t * (m0 + t * (3 * (f1 - f0) - 2 * m0 - m1 + t * (2 * (f0 - f1) + m0 + m1)))
+    assert (cubic - function(r)).abs().max() < tolerance
+
+
+def test_exported_file_becomes_the_model_it_was(tmp_path):
+    from so3k_md import load
+    from so3k_md.export import torchscript
+
+    model = model_of(SO3LR)
+    model.coulomb, model.cutoff_lr = "shifted", 9.0
+    torchscript.save(model, tmp_path / "model.pt", "test")
+    copy = eager(load(tmp_path / "model.pt"))
+    assert type(copy) is So3krates
+    assert (copy.coulomb, copy.cutoff_lr, copy.elements) == ("shifted", 9.0, [1, 6, 8])
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor.nan_to_num(), copy.state_dict()[name].nan_to_num())
+
+
+def test_kernels_serve_float32_by_themselves_and_others_when_asked():
+    single, double = model_of(ODD, torch.float32), model_of(ODD)
+    assert accelerated(single, "off") is single
+    assert accelerated(double, "auto") is double
+    assert hasattr(accelerated(single, "auto"), "kernels")
+    with pytest.raises(So3kError, match="choose auto, on or off"):
+        accelerated(single, "fast")
+
+
+def test_first_layer_of_a_model_that_starts_from_zeros_has_no_spherical_part():
+    first, second = (LayerKernel(KernelSo3krates(model_of(SO3LR)), k) for k in (0, 1))
+    assert first.out_of_hidden.shape == (2, 0, 32)
+    assert second.out_of_hidden.shape == (2, 8, 32)
