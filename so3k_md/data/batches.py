@@ -98,7 +98,7 @@ def to_graph(frame: Frame, cutoff: float, model: Any = None, groups: str = "auto
     long = None
     try:
         if model is not None and model.has_totals:
-            totals = resolve_totals(model, frame.numbers, *frame.totals, frame.where)
+            totals = resolve_totals(model, frame.numbers, frame.totals, frame.where)
             long = build_long_range(*structure, model.cutoff_lr, totals)
         graph = build_graph(frame.numbers, *structure, cutoff, group, groups != "all", long)
     except So3kError as error:
