@@ -4,6 +4,7 @@ import io
 import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import openmm
@@ -156,8 +157,9 @@ def modules_of(force: openmm.Force) -> list[torch.jit.ScriptModule]:
         return [module for one in inner for module in modules_of(one)]
     found: Any = None
     if isinstance(force, openmm.PythonForce):
-        call = pickle.loads(bytes(force.getPickledFunction()))
-        found = getattr(call, "module", None)
+        # the only way from Python to the function is that by which the Force is copied
+        text = ElementTree.fromstring(openmm.XmlSerializer.serialize(force)).get("function", "")
+        found = getattr(pickle.loads(bytes.fromhex(text)), "module", None)
     elif torchforce := as_torchforce(force):
         found = torchforce.getModule()
     return [found] if hasattr(found, "report") else []

@@ -38,14 +38,8 @@ def totals_of(
         So3kError: what cannot be, or what the model does not know.
     """
     if not model.has_totals:
-        said = {"charge": given.charge, "spin": given.spin, "fragments": given.fragment}
-        unknown = [
-            name for name, value in said.items() if value is not None and np.any(np.asarray(value) != 0)
-        ]
-        if unknown:
-            raise So3kError(
-                f"{WHERE}: {unknown[0]} is given, but this model knows nothing of charges: leave it out"
-            )
+        if given.charge or given.spin or given.fragment is not None:
+            raise So3kError(f"{WHERE}: charges are given, the model knows nothing of them: leave them out")
     elif isinstance(given.fragment, str):
         given = by_molecules(topology, rows, numbers, given)
     return resolve_totals(model, numbers, given, WHERE)

@@ -12,6 +12,7 @@ from ase.build import molecule
 from openmm import app, unit
 from openmm_doors import BACKENDS, context_of, energy_of, forces_of
 from openmmml import MLPotential
+from so3lr_toys import ammonium, by_ase, so3lr_toy, waters
 from toys import ethanols, far_toy, pytorch, save_toy
 
 from so3k_md.engines.openmm_topology import nm_positions, topology_of
@@ -85,6 +86,27 @@ def test_mixed_system_of_a_non_local_model(kind, solvated, tmp_path, backend):
     forces = state.getForces(asNumpy=True)._value
     assert not forces[12:].any()
     np.testing.assert_allclose(forces[:12], expected.forces * EV_IN_KJ_MOL * NM_IN_ANGSTROM, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_charge_of_the_part_that_the_model_describes(tmp_path, backend):
+    atoms = ammonium() + waters(2)
+    atoms.positions[5:] += 2.5
+    atoms.set_cell([12.0, 12.0, 12.0])
+    atoms.pbc = True
+    bare = openmm.System()  # stands for a classical force field
+    for mass in atoms.get_masses():
+        bare.addParticle(mass)
+    potential = MLPotential("so3k", model=save_toy(tmp_path / "charged.pt", so3lr_toy()), cutoff_lr=5.0)
+    with pytest.raises(So3kError, match="11 electrons"):
+        potential.createMixedSystem(topology_of(atoms), bare, range(5))
+    system = potential.createMixedSystem(topology_of(atoms), bare, range(5), charge=1, backend=backend)
+    context = context_of(system, nm_positions(atoms))
+    expected = by_ase(ammonium(), cutoff_lr=5.0)
+    assert energy_of(context) == pytest.approx(expected["energy"] * EV_IN_KJ_MOL, rel=1e-9)
+    forces = forces_of(context) / (EV_IN_KJ_MOL * NM_IN_ANGSTROM)
+    np.testing.assert_allclose(forces[:5], expected["forces"], atol=1e-8)
+    assert not forces[5:].any()
 
 
 @pytest.mark.parametrize(
