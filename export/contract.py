@@ -7,7 +7,7 @@ from ase.data import chemical_symbols
 from so3k_md.errors import So3kError
 from so3k_md.model import FORMAT_VERSION
 
-__all__ = ["ATTRIBUTES", "EXTRA_FILE", "FORMAT_VERSION", "STAGES", "check_elements"]
+__all__ = ["ATTRIBUTES", "EXTRA_FILE", "FORMAT_VERSION", "KERNEL_FILE", "STAGES", "check_elements"]
 
 STAGES = [
     "geometry",
@@ -59,6 +59,7 @@ ATTRIBUTES = [
     "metadata",
 ]
 EXTRA_FILE = "so3k.json"
+KERNEL_FILE = "so3k_kernels.pt"  # the same model, calling the compiled kernels
 
 
 def check_elements(numbers: Iterable[int], elements: Iterable[int]) -> None:

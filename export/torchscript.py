@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from torch import nn
 
 from so3k_md.config import to_mapping
-from so3k_md.export.contract import EXTRA_FILE, FORMAT_VERSION
+from so3k_md.export.contract import EXTRA_FILE, FORMAT_VERSION, KERNEL_FILE
 from so3k_md.export.verify import verify
 from so3k_md.files import atomic
+from so3k_md.kernels.model import accelerated
 from so3k_md.model import So3krates
 
 
@@ -61,6 +63,9 @@ def describe(model: So3krates, name: str) -> dict[str, Any]:
 def save(model: So3krates, path: str | Path, name: str) -> dict[str, float]:
     """Script a model, verify what was written, and only then give the file its name.
 
+    Where the kernels are built, the file of a model in float32 holds a second one that calls them, which
+    LAMMPS takes on CPUs.
+
     Args:
         model: the eager model in the precision in which it shall be stored; its metadata is completed.
         path: the `.pt` file.
@@ -74,12 +79,21 @@ def save(model: So3krates, path: str | Path, name: str) -> dict[str, float]:
     """
     model.metadata = json.dumps(describe(model, name))
     scripted = script(model)
+    extra: dict[str, str | bytes] = {EXTRA_FILE: model.metadata}
+    fast = accelerated(model)
+    if fast is not model:
+        extra[KERNEL_FILE] = archive(fast)
     with atomic(path) as temporary:
-        # by way of memory: given a name, libtorch ends the process when the disk is full
-        buffer = io.BytesIO()
-        torch.jit.save(scripted, buffer, _extra_files={EXTRA_FILE: model.metadata})
-        temporary.write_bytes(without_debug_records(buffer.getvalue()))
-        return verify(model, scripted, temporary)
+        temporary.write_bytes(archive(scripted, extra))
+        return verify(model, scripted, temporary, None if fast is model else fast)
+
+
+def archive(scripted: torch.jit.ScriptModule, extra: Mapping[str, str | bytes] | None = None) -> bytes:
+    """A TorchScript file as bytes, without the places of its sources on the machine that wrote it."""
+    # by way of memory: given a name, libtorch ends the process when the disk is full
+    buffer = io.BytesIO()
+    torch.jit.save(scripted, buffer, _extra_files=dict(extra or {}))
+    return without_debug_records(buffer.getvalue())
 
 
 def without_debug_records(archive: bytes) -> bytes:

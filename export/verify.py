@@ -43,21 +43,22 @@ def probe(
         idx_i, idx_j = torch.nonzero(distance < cutoff).unbind(1)
         once_i, once_j = torch.triu_indices(len(r), len(r), 1)
         atoms, zero = torch.zeros_like(species), torch.zeros(1, dtype=torch.float64)
-        long = LongRange(
-            vectors[once_i, once_j], once_i, once_j, zero, zero, atoms, zero
-        )
+        long = LongRange(vectors[once_i, once_j], once_i, once_j, zero, zero, atoms, zero)
         return Graph(species, vectors[idx_i, idx_j], idx_i, idx_j, atoms, r, atoms, cell, long)
 
     return positions, graph
 
 
-def verify(model: So3krates, scripted: torch.jit.ScriptModule, path: str | Path) -> dict[str, float]:
+def verify(
+    model: So3krates, scripted: torch.jit.ScriptModule, path: str | Path, fast: nn.Module | None = None
+) -> dict[str, float]:
     """Compare eager, scripted, loaded and frozen evaluation, and forces with finite differences.
 
     Args:
         model: the eager model.
         scripted: its TorchScript form.
         path: the file that was saved.
+        fast: the model with compiled kernels, if the file has it as well.
 
     Returns:
         The largest relative deviation of each check.
@@ -84,7 +85,8 @@ def verify(model: So3krates, scripted: torch.jit.ScriptModule, path: str | Path)
     frozen = torch.jit.freeze(copy.deepcopy(loaded).eval(), preserved_attrs=STAGES)
     checks = {}
     with torch.jit.optimized_execution(False):  # a few calls only: compiling for speed would take far longer
-        for name, other in {"scripted": scripted, "loaded": loaded, "frozen": frozen}.items():
+        forms = {"scripted": scripted, "loaded": loaded, "frozen": frozen}
+        for name, other in (forms if fast is None else forms | {"with kernels": fast}).items():
             checks[name] = _deviation(eager, evaluate(other, graph(positions), 1))
             _require(name, checks[name], TOLERANCES[dtype])
         checks["finite differences"] = _finite_differences(set_dtype(loaded, torch.float64), positions, graph)
@@ -93,7 +95,8 @@ def verify(model: So3krates, scripted: torch.jit.ScriptModule, path: str | Path)
 
 
 def _deviation(a: Evaluation, b: Evaluation) -> float:
-    return max(float((u - v).abs().max() / (1.0 + u.abs().max())) for u, v in zip(a, b, strict=True) if u.numel())
+    pairs = [(u, v) for u, v in zip(a, b, strict=True) if u.numel()]
+    return max(float((u - v).abs().max() / (1.0 + u.abs().max())) for u, v in pairs)
 
 
 def _finite_differences(model: nn.Module, positions: Tensor, graph: Callable[[Tensor], Graph]) -> float:

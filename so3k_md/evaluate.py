@@ -84,8 +84,8 @@ def predict(
     predictions: list[Prediction] = []
     for chunk, graphs in _chunks(progress(frames), model, batch_size, groups):
         graph = to_device(collate(graphs), device)
-        results = (tensor.detach().cpu().numpy() for tensor in evaluate(model, graph, len(chunk)))
-        predictions += _split(chunk, Evaluation(*results))
+        found = evaluate(model, graph, len(chunk))
+        predictions += _split(chunk, Evaluation(*(tensor.detach().cpu() for tensor in found)))
     return predictions
 
 
@@ -247,24 +247,24 @@ def _chunks(
         yield chunk, graphs
 
 
-def _split(frames: Sequence[Frame], found: Any) -> Iterator[Prediction]:
-    """The results of a batch, an `Evaluation` of arrays, frame by frame."""
+def _split(frames: Sequence[Frame], found: Evaluation) -> Iterator[Prediction]:
+    """The results of a batch, frame by frame."""
     ends = np.cumsum([len(frame.numbers) for frame in frames])
     for k, frame in enumerate(frames):
         atoms = slice(ends[k] - len(frame.numbers), ends[k])
-        energy, forces = float(found.energy[k]), found.forces[atoms]
+        energy, forces = float(found.energy[k]), found.forces[atoms].numpy()
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise So3kError(
                 f"{frame.where}: the model gives no finite energy and forces; check model and geometry"
             )
-        stress = None if frame.volume is None else -found.virial[k] / frame.volume
+        stress = None if frame.volume is None else -found.virial[k].numpy() / frame.volume
         physics = None
         if len(found.charges):
-            charges = found.charges[atoms].astype(np.float64)
+            charges = found.charges[atoms].double().numpy()
             parts = dict(zip(PARTS, found.parts[atoms].sum(0).tolist(), strict=True))
-            ratios = found.ratios[atoms].astype(np.float64)
+            ratios = found.ratios[atoms].double().numpy()
             physics = Physics(charges, ratios, charges @ frame.positions, parts)
-        yield Prediction(energy, found.energies[atoms], forces, stress, physics)
+        yield Prediction(energy, found.energies[atoms].numpy(), forces, stress, physics)
 
 
 def _score(errors: Sequence[Floats]) -> Score | None:

@@ -79,8 +79,9 @@ def differentiable_slopes(model: Any, graph: Graph) -> Slopes:
     leaves = [tensor.detach().requires_grad_() for tensor in (graph.vectors, graph.positions, graph.cell)]
     vectors, positions, cell = leaves
     energies = model(graph._replace(vectors=vectors, positions=positions, cell=cell))
-    slopes = torch.autograd.grad(
+    by_vectors, by_positions, by_cell = torch.autograd.grad(
         [energies.sum()], leaves, create_graph=True, allow_unused=True, materialize_grads=True
     )
     none, still = energies[:0], torch.zeros_like(graph.long.vectors)
-    return Slopes(energies, *slopes, still, torch.zeros_like(graph.cell), none, none, none)
+    virial = torch.zeros_like(graph.cell)
+    return Slopes(energies, by_vectors, by_positions, by_cell, still, virial, none, none, none)

@@ -9,7 +9,7 @@ from torch import Tensor
 class LongRange(NamedTuple):
     """What electrostatics and dispersion need of a structure; see `no_long_range` for models without them."""
 
-    vectors: Tensor  # (pairs, 3), r_j - r_i, Å, of every unordered pair within `cutoff_lr` once, images included
+    vectors: Tensor  # (pairs, 3), r_j - r_i, Å, each unordered pair within `cutoff_lr` once, images included
     idx_i: Tensor  # (pairs,) int64
     idx_j: Tensor  # (pairs,) int64
     charge: Tensor  # (frames,), total charge, e
@@ -84,7 +84,7 @@ def no_long_range(frame: Tensor, n_frames: int) -> LongRange:
 def to_device(graph: Graph, device: str | torch.device) -> Graph:
     """The same on another device."""
     long = LongRange(*(tensor.to(device) for tensor in graph.long))
-    return Graph(*(tensor.to(device) for tensor in graph[:-1]), long)
+    return Graph._make([*(tensor.to(device) for tensor in graph[:-1]), long])
 
 
 def collate(graphs: list[Graph]) -> Graph:

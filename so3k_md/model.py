@@ -44,11 +44,12 @@ class So3krates(FarStages, PhysicalStages):
         seed: of the initial weights; the global generator is not touched.
     """
 
-    has_sphc: torch.jit.Final[bool]
-    has_efa: torch.jit.Final[bool]
-    has_totals: torch.jit.Final[bool]
-    has_zbl: torch.jit.Final[bool]
-    has_long_range: torch.jit.Final[bool]
+    # TorchScript reads these of the last class that has annotations, hence all of them here
+    has_sphc: torch.jit.Final[bool]  # type: ignore[misc]
+    has_efa: torch.jit.Final[bool]  # type: ignore[misc]
+    has_totals: torch.jit.Final[bool]  # type: ignore[misc]
+    has_zbl: torch.jit.Final[bool]  # type: ignore[misc]
+    has_long_range: torch.jit.Final[bool]  # type: ignore[misc]
 
     def __init__(self, config: ModelConfig, elements: list[int] | None = None, seed: int = 0):
         super().__init__()

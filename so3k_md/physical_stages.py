@@ -39,9 +39,9 @@ class PhysicalStages(nn.Module):
     """
 
     if TYPE_CHECKING:  # the parts of So3krates; TorchScript would take them for attributes of its own
-        has_totals: bool
-        has_zbl: bool
-        has_long_range: bool
+        has_totals: torch.jit.Final[bool]  # type: ignore[misc]
+        has_zbl: torch.jit.Final[bool]  # type: ignore[misc]
+        has_long_range: torch.jit.Final[bool]  # type: ignore[misc]
         charge_embedding: Any
         spin_embedding: Any
         repulsion: Any
@@ -163,7 +163,7 @@ class PhysicalStages(nn.Module):
 
     @torch.jit.export
     def wave_slopes(self, q: Tensor, r: Tensor, cell: Tensor, sums: Tensor) -> KSlopes:
-        """Energies and slopes of some atoms of a lattice from the sums over all, and the virial of the whole."""
+        """Energies and slopes of some atoms of a lattice from the sums over all, with the virial of all."""
         if self.has_long_range:
             return self.lattice_sum.read(q, r, cell, sums)
         raise RuntimeError("[so3k] this model has no long-range physics")
@@ -256,9 +256,9 @@ def set_long_range(model: Any, coulomb: str, cutoff_lr: float) -> None:
 
 
 def check_periodicity(model: Any, pbc: ArrayLike, where: str) -> None:
-    """Refuse structures that are periodic along some axes only where the Coulomb sum runs over the lattice."""
+    """Refuse structures that are periodic along some axes only, over which a lattice sum cannot run."""
     periodic = np.asarray(pbc)
     if model.has_long_range and model.coulomb == "kspace" and periodic.any() and not periodic.all():
         raise So3kError(
-            f"{where}: periodic along some axes only, which coulomb = kspace cannot sum: choose shifted+self"
+            f"{where}: periodic along some axes only, which coulomb = kspace cannot do: choose shifted+self"
         )

@@ -60,7 +60,7 @@ def resolve_totals(model: Any, numbers: ArrayLike, given: GivenTotals, where: st
     total = float(charges.sum())
     if charge is not None and abs(charge - total) > EXACT:
         raise So3kError(
-            f"{where}: the fragment charges add up to {total:+g} e, the charge is {charge:+g}: correct one"
+            f"{where}: fragment charges add up to {total:+g} e, the charge is {charge:+g}: correct one"
         )
     wrong = np.flatnonzero(np.abs(charges - np.round(charges)) > EXACT)
     if len(wrong):
@@ -89,11 +89,13 @@ def _check_electrons(model: Any, electrons: int, unpaired: float, where: str) ->
 def _fragments(
     n_atoms: int, fragment: ArrayLike | None, charges: ArrayLike | Mapping[int, float] | None, where: str
 ) -> tuple[Ints, Floats | None]:
-    """Fragments numbered from 0 and their charges; no charges where there is one fragment of unknown charge."""
+    """Fragments numbered from 0 and their charges; no charges for one fragment of unknown charge."""
     if fragment is None and charges is None:
         return np.zeros(n_atoms, dtype=np.int64), None
     if fragment is None or charges is None:
-        has, lacks = ("fragment_charges", "fragment") if fragment is None else ("fragment", "fragment_charges")
+        has, lacks = (
+            ("fragment_charges", "fragment") if fragment is None else ("fragment", "fragment_charges")
+        )
         raise So3kError(f"{where}: has {has} but no {lacks}: give both, or neither for one fragment")
     names = np.asarray(fragment)
     if names.shape != (n_atoms,) or names.dtype.kind not in "iu":

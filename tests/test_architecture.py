@@ -20,15 +20,15 @@ ROOT = Path(__file__).parents[1]
 # module, whose files may import each other.
 FLOORS = (
     "errors",
-    "files units graph verlet unwrap adjoint",
+    "totals files units graph verlet unwrap adjoint",
     "nn.activation nn.segment physics",
     "nn.linear nn.spherical nn.radial nn.waves",
     "nn.embedding nn.readout nn.attention nn.interaction nn.nonlocal_sphc nn.nonlocal_efa",
     "nn.layer",
-    "model_config nonlocal_stages",
+    "model_config nonlocal_stages physical_stages",
     "model forces pairs config",
     "groups",
-    "checkpoint whole",
+    "checkpoint whole kernels",
     "neighbors",
     "export data analysis convert",
     "attention evaluate train engines",

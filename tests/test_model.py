@@ -10,7 +10,7 @@ from small_models import CONFIGS, graph_of, lively
 from so3k_md import ModelConfig, So3krates
 from so3k_md.errors import So3kError
 from so3k_md.forces import evaluate
-from so3k_md.graph import Graph, no_long_range, collate
+from so3k_md.graph import Graph, collate, no_long_range
 from so3k_md.model import set_dtype
 
 ROTATION = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]

@@ -16,7 +16,7 @@ from torch import nn
 from so3k_md import So3krates
 from so3k_md.export import torchscript
 from so3k_md.forces import Evaluation, evaluate
-from so3k_md.graph import Graph, no_long_range, collate
+from so3k_md.graph import Graph, collate, no_long_range
 from so3k_md.model import set_dtype
 
 ROTATION = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
@@ -215,7 +215,8 @@ def test_atoms_at_one_place_give_finite_numbers(model):
     two = torch.zeros(2, 3, dtype=torch.float64)
     pair, atoms = torch.tensor([0, 1]), torch.zeros(2, dtype=torch.int64)
     cell = torch.from_numpy(CELL)[None]
-    graph = Graph(torch.tensor([6, 1]), two, pair, pair.flip(0), atoms, two, atoms, cell, no_long_range(atoms, 1))
+    long = no_long_range(atoms, 1)
+    graph = Graph(torch.tensor([6, 1]), two, pair, pair.flip(0), atoms, two, atoms, cell, long)
     assert torch.isfinite(evaluate(model, graph, 1).forces).all()
 
 

@@ -155,7 +155,8 @@ def _totals(arrays: Arrays, index: int, n_frames: int, real: NDArray[Any]) -> Gi
 
     def of_frame(key: str, ndim: int) -> Any:
         values = arrays.get(key)
-        return values[index] if values is not None and values.ndim > ndim and len(values) == n_frames else values
+        per_frame = values is not None and values.ndim > ndim and len(values) == n_frames
+        return values[index] if per_frame else values  # type: ignore[index]
 
     fragment = _of_atoms(arrays.get("fragment"), index, n_frames, real)
     return GivenTotals(of_frame("charge", 0), of_frame("spin", 0), fragment, of_frame("fragment_charges", 1))

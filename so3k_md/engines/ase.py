@@ -176,7 +176,8 @@ class So3kCalculator(Calculator):
             return no_long_range(torch.zeros(len(atoms), dtype=torch.int64), 1)
         check_periodicity(self.model, atoms.pbc, "the structure")
         totals = resolve_totals(self.model, atoms.numbers, given_totals(atoms), "the structure")
-        return with_totals(*self.long_pairs(*geometry), totals)
+        vectors, idx_i, idx_j = self.long_pairs(*geometry)
+        return with_totals(vectors, idx_i, idx_j, totals)
 
     def grouped(self, atoms: Atoms) -> tuple[Ints, Floats]:
         """The group of each atom (n,), and positions (n, 3), Å, in which groups are whole."""
@@ -199,9 +200,7 @@ def search(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple
     return torch.from_numpy(idx_i), torch.from_numpy(idx_j), torch.from_numpy(shifts)
 
 
-def search_once(
-    positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def search_once(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
     """`neighbor_pairs` in one direction only, for tensors."""
     found = neighbor_pairs(positions.numpy(), cell.numpy(), pbc.numpy(), cutoff, once=True)
     idx_i, idx_j, shifts = (torch.from_numpy(array) for array in found)

@@ -22,6 +22,7 @@ from so3k_md.engines.openmm_totals import describe_physics, named_totals, one_cl
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import script_for_openmm
 from so3k_md.groups import MAX_GROUP
+from so3k_md.kernels.model import accelerated
 from so3k_md.model import set_dtype
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR
 from so3k_md.totals import GivenTotals
@@ -104,6 +105,7 @@ def add_model(
     spin: float | None = None,
     fragments: str | ArrayLike | None = None,
     fragment_charges: ArrayLike | Mapping[Any, float] | None = None,
+    kernels: str = "auto",
 ) -> Backend:
     """Add a model's forces on all atoms or some of them to a System; logs how.
 
@@ -136,6 +138,8 @@ def add_model(
             make of these atoms; or a whole number for each of these atoms.
         fragment_charges: e, one for each fragment in rising order of its number, or by its number; for
             molecules also by the names of residues, of which those not named are neutral.
+        kernels: compiled, for CPUs. auto: for a model in float32 where they are built and no GPU is in sight,
+            to which a TorchForce might be sent; on; or off.
 
     Raises:
         So3kError: an unusable topology, model, backend or group; charges that cannot be.
@@ -158,6 +162,8 @@ def add_model(
     part = periodic and len(rows) < n_particles and coulomb == "kspace" and bool(loaded.has_long_range)
     if positions_nm is not None:
         warn_of_close(topology, positions_nm, rows)
+    if kernels != "auto" or device == "cpu" and not torch.cuda.is_available():
+        loaded = accelerated(loaded, kernels)
     module = script_for_openmm(
         loaded,
         numbers,

@@ -64,7 +64,7 @@ def sources() -> list[Path]:
 def build_key() -> str:
     """Name of a build: torch, processor, and a hash of what it was made from."""
     content = hashlib.sha256(" ".join(FLAGS).encode())
-    for file in sources():
+    for file in sorted(Path(__file__).parent.glob("*.[ch]*")):
         content.update(file.name.encode() + file.read_bytes())
     content.update(_processor().encode())
     return f"torch{torch.__version__}-{platform.machine()}-{content.hexdigest()[:12]}"

@@ -42,8 +42,12 @@ class LayerKernel(nn.Module):
             rbf = model.radial_basis(r)
             rbf = rbf * model.cutoff_function(r)[:, None] if model.damp_rbf else rbf
             # where all χ are zero the spherical part is a constant, which the table takes along
-            constant = [double(net.spherical, zero) if self.is_first else net.spherical.out.bias for net in nets]
-            return torch.cat([double(net.radial, rbf) + c for net, c in zip(nets, constant, strict=True)], 1)
+            parts = [
+                double(net.radial, rbf)
+                + (double(net.spherical, zero) if self.is_first else net.spherical.out.bias)
+                for net in nets
+            ]
+            return torch.cat(parts, dim=1)
 
         table, self.spacing = hermite_table(filters, model.cutoff, dtype)
         self.register_buffer("table", table)
@@ -101,8 +105,7 @@ class KernelSo3krates(So3krates):
         for name in ("metadata", "coulomb", "cutoff_lr", "singlets_only", "energy_shift"):
             setattr(self, name, getattr(model, name))
         self.kernels = nn.ModuleList([LayerKernel(self, k) for k in range(self.n_layers)])
-        sign = [(-1.0) ** degree for degree in model.config.degrees for _ in range(2 * degree + 1)]
-        self.register_buffer("sign", torch.tensor(sign, dtype=torch.float64))
+        self.odd = [degree % 2 == 1 for degree in model.config.degrees for _ in range(2 * degree + 1)]
 
     @torch.jit.export
     def geometry(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor) -> Edges:
@@ -132,7 +135,8 @@ class KernelSo3krates(So3krates):
         """SPHCs χ (n_centres, chi_width) before the first layer."""
         if self.chi_from_neighbours:
             turned = torch.nonzero(edges.back)[:, 0]
-            ylm = edges.ylm.index_select(0, turned) * self.sign.to(edges.ylm.dtype)
+            ylm = edges.ylm.index_select(0, turned)
+            ylm = torch.where(torch.tensor(self.odd, device=ylm.device), -ylm, ylm)
             both = Edges(
                 torch.cat([edges.idx_i, edges.idx_j.index_select(0, turned)]),
                 edges.idx_j,
@@ -164,7 +168,7 @@ def double(mlp: nn.Module, x: Tensor) -> Tensor:
 
 
 def eager(model: Any) -> So3krates:
-    """The model of an exported file as an object of this package, from its weights and what it says of itself."""
+    """The model of an exported file as an object of this package, from what the file says of itself."""
     if isinstance(model, So3krates):
         return model
     said = json.loads(model.metadata)

@@ -10,7 +10,9 @@ CLOSEST = 0.3  # Å; where two atoms are nearer, nothing was ever trained
 TOLERANCES = {torch.float32: 3e-7, torch.float64: 1e-10}  # of the largest value
 
 
-def hermite_table(function: Callable[[Tensor], Tensor], end: float, dtype: torch.dtype) -> tuple[Tensor, float]:
+def hermite_table(
+    function: Callable[[Tensor], Tensor], end: float, dtype: torch.dtype
+) -> tuple[Tensor, float]:
     """Values and slopes at equal distances, between which cubics are as exact as the dtype asks for.
 
     The number of knots is doubled until the largest error halfway between them, a fourth-order term, is

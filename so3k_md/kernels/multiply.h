@@ -1,0 +1,75 @@
+/* so3k-md: products of small matrices. MIT. */
+
+#ifndef SO3K_MULTIPLY_H
+#define SO3K_MULTIPLY_H
+
+#include <cstdint>
+
+namespace So3k {
+
+/// As many numbers as one register of this processor holds.
+template <typename T> struct Lanes {
+#if defined(__AVX512F__)
+  static constexpr int64_t BYTES = 64;
+#elif defined(__AVX__)
+  static constexpr int64_t BYTES = 32;
+#else
+  static constexpr int64_t BYTES = 16;
+#endif
+  typedef T type __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
+  static constexpr int64_t COUNT = BYTES / sizeof(T);
+};
+
+/// c = a b of ROWS rows and COLUMNS registers, which stay in registers while k runs.
+template <typename T, int ROWS, int COLUMNS>
+inline void block(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t n_k, T *c,
+                  int64_t c_row)
+{
+  using Lane = typename Lanes<T>::type;
+  constexpr int64_t N = Lanes<T>::COUNT;
+  Lane sum[ROWS][COLUMNS] = {};
+  for (int64_t k = 0; k < n_k; ++k)
+    for (int column = 0; column < COLUMNS; ++column) {
+      const Lane row = *reinterpret_cast<const Lane *>(b + k * b_row + column * N);
+      for (int i = 0; i < ROWS; ++i) sum[i][column] += a[i * a_row + k] * row;
+    }
+  for (int i = 0; i < ROWS; ++i)
+    for (int column = 0; column < COLUMNS; ++column)
+      *reinterpret_cast<Lane *>(c + i * c_row + column * N) = sum[i][column];
+}
+
+/// Some rows of c = a b, in blocks of columns as wide as there are.
+template <typename T, int ROWS>
+void some_rows(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t n_k, T *c,
+               int64_t c_row, int64_t n_columns)
+{
+  constexpr int64_t N = Lanes<T>::COUNT;
+  int64_t column = 0;
+  for (; column + 4 * N <= n_columns; column += 4 * N)
+    block<T, ROWS, 4>(a, a_row, b + column, b_row, n_k, c + column, c_row);
+  for (; column + 2 * N <= n_columns; column += 2 * N)
+    block<T, ROWS, 2>(a, a_row, b + column, b_row, n_k, c + column, c_row);
+  for (; column < n_columns; ++column)
+    for (int i = 0; i < ROWS; ++i) {
+      T sum = 0;
+      for (int64_t k = 0; k < n_k; ++k) sum += a[i * a_row + k] * b[k * b_row + column];
+      c[i * c_row + column] = sum;
+    }
+}
+
+/// c = a b for the small matrices of a tile, (rows, k) (k, columns), where a library's start costs
+/// more.
+template <typename T>
+void multiply(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t n_k, T *c,
+              int64_t c_row, int64_t n_rows, int64_t n_columns)
+{
+  int64_t row = 0;
+  for (; row + 4 <= n_rows; row += 4)
+    some_rows<T, 4>(a + row * a_row, a_row, b, b_row, n_k, c + row * c_row, c_row, n_columns);
+  for (; row < n_rows; ++row)
+    some_rows<T, 1>(a + row * a_row, a_row, b, b_row, n_k, c + row * c_row, c_row, n_columns);
+}
+
+}    // namespace So3k
+
+#endif
