@@ -18,6 +18,7 @@ from openmm import unit
 from so3k_md.checkpoint import parse_device
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import ERROR_TAG
+from so3k_md.kernels.build import load_kernels
 
 BACKENDS = ("auto", "torchforce", "pythonforce")
 INTERRUPTED = f"{ERROR_TAG} stopped by Ctrl-C"
@@ -162,4 +163,5 @@ class ModelCall:
         return self.module.save_to_buffer()
 
     def __setstate__(self, state: bytes) -> None:
+        load_kernels()  # which the module may call
         self.__init__(torch.jit.load(io.BytesIO(state)))  # type: ignore[misc]

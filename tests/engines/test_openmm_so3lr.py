@@ -15,6 +15,7 @@ from so3k_md.engines.openmm import create_system
 from so3k_md.engines.openmm_topology import topology_of
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.export.openmm import script_for_openmm
+from so3k_md.kernels.build import load_kernels
 from so3k_md.physical_stages import COULOMB
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
@@ -176,6 +177,20 @@ def test_freezing_changes_nothing():
         torch.testing.assert_close(module(positions, box), frozen(positions, box), rtol=1e-12, atol=1e-9)
 
 
+@pytest.mark.skipif(not load_kernels(), reason="the kernels are not built")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_compiled_kernels_change_nothing(backend):
+    atoms = waters(2, triclinic=True)
+    made = create_system(atoms, so3lr_toy(), backend=backend, kernels="on")
+    context = context_of(made.system, made.positions_nm)
+    expected = by_ase(as_openmm_sees(atoms, made), kernels="off")
+    assert energy_of(context) == pytest.approx(expected["energy"] * EV_IN_KJ_MOL, rel=1e-9)
+    forces = forces_of(context)
+    np.testing.assert_allclose(forces / FORCE_UNIT, expected["forces"], atol=1e-7)
+    read = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(made.system))
+    assert np.array_equal(forces_of(context_of(read, made.positions_nm)), forces)
+
+
 def test_what_is_computed_is_said(caplog):
     caplog.set_level("INFO", "so3k_md")
     create_system(ions(), so3lr_toy())
@@ -211,6 +226,7 @@ def test_what_is_computed_is_said(caplog):
         (named_ions(), {"fragment_charges": [0]}, "but no fragment"),
         (["Cl", "H"], {}, "atom 0 is Cl, the model knows only H, C, N, O"),
         (water_dimer(), {"coulomb": "ewald"}, "choose one of kspace"),
+        (water_dimer(), {"kernels": "fast"}, "choose auto, on or off"),
         (water_dimer(), {"cutoff_lr": 0.0}, "cutoff_lr"),
     ],
 )
