@@ -1,7 +1,7 @@
 """The artefact as OpenMM calls it: positions and box in nm to energy in kJ/mol and forces in kJ/mol/nm.
 
 One scripted module serves TorchForce and PythonForce. It contains vesin-torch: import `vesin_torch` before
-loading a file or an XML that holds it, and call `so3k_md.kernels.build.load_kernels` if it has compiled kernels.
+loading a file or an XML that holds it, and with compiled kernels call `so3k_md.kernels.build.load_kernels`.
 """
 
 import copy
