@@ -53,19 +53,28 @@ def evaluate(model: Any, graph: Graph, n_frames: int, differentiable: bool = Fal
     long, n_atoms = graph.long, graph.species.numel()
     forces = pair_forces(slopes.vectors, graph.idx_i, graph.idx_j, n_atoms) - slopes.positions
     forces = forces + pair_forces(slopes.long_vectors.to(forces.dtype), long.idx_i, long.idx_j, n_atoms)
-    frame_of_pair = graph.frame.index_select(0, graph.idx_i)
-    virial = slopes.virial - segment_sum(outer(graph.vectors, slopes.vectors), frame_of_pair, n_frames)
-    virial = virial - segment_sum(outer(graph.positions, slopes.positions), graph.frame, n_frames)
-    virial = virial - graph.cell.transpose(1, 2) @ slopes.cell
-    frame_of_pair = graph.frame.index_select(0, long.idx_i)
-    virial = virial - segment_sum(outer(long.vectors, slopes.long_vectors), frame_of_pair, n_frames)
+    virial = slopes.virial - graph.cell.transpose(1, 2) @ slopes.cell
+    virial = virial - outer_sum(graph.vectors, slopes.vectors, graph.frame, graph.idx_i, n_frames)
+    virial = virial - outer_sum(long.vectors, slopes.long_vectors, graph.frame, long.idx_i, n_frames)
+    atoms = torch.arange(n_atoms, device=graph.frame.device)
+    virial = virial - outer_sum(graph.positions, slopes.positions, graph.frame, atoms, n_frames)
     energy = segment_sum(slopes.energies, graph.frame, n_frames)
     return Evaluation(slopes.energies, energy, forces, virial, slopes.charges, slopes.ratios, slopes.parts)
 
 
-def outer(a: Tensor, b: Tensor) -> Tensor:
-    """a ⊗ b of each row, (rows, 3, 3)."""
-    return a[:, :, None] * b[:, None, :]
+def outer_sum(a: Tensor, b: Tensor, frame: Tensor, atom: Tensor, n_frames: int) -> Tensor:
+    """Σ a ⊗ b over the rows of each frame, (frames, 3, 3), float64.
+
+    Args:
+        a, b: (rows, 3).
+        frame: of each atom, (atoms,).
+        atom: of each row, (rows,).
+        n_frames: number of frames.
+    """
+    a, b = a.to(torch.float64), b.to(torch.float64)
+    if n_frames == 1:
+        return (a.t() @ b)[None]
+    return segment_sum(a[:, :, None] * b[:, None, :], frame.index_select(0, atom), n_frames)
 
 
 def differentiable_slopes(model: Any, graph: Graph) -> Slopes:

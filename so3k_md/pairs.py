@@ -39,6 +39,9 @@ def neighbor_pairs(
     lattice, periodic = full_rank(cell, pbc)
     r, box, pbc_ = (torch.tensor(np.ascontiguousarray(array)) for array in (points, lattice, periodic))
     wrapped, images = (tensor.numpy() for tensor in wrap(r, box, pbc_, cutoff))
+    if not periodic.any() and len(points):
+        # a search costs the cube of its distance, however few atoms there are
+        cutoff = min(cutoff, float(np.linalg.norm(np.ptp(wrapped, axis=0))) + 1.0)
     search = NeighborList(cutoff=cutoff, full_list=not once)
     i, j, shifts = search.compute(wrapped, lattice, periodic, "ijS")
     idx_i, idx_j = i.astype(np.int64), j.astype(np.int64)

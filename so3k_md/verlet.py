@@ -24,6 +24,8 @@ class VerletList(nn.Module):
         search: (positions, cell, pbc, cutoff) -> idx_i, idx_j, shifts of every pair within the cutoff.
         cutoff: Å.
         skin: Å; 0 renews the list whenever anything moves.
+        trim: leave out the pairs of the list that are beyond the cutoff now; not worth its time where they
+            do no harm.
     """
 
     pbc: Tensor
@@ -39,9 +41,11 @@ class VerletList(nn.Module):
         search: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]],
         cutoff: float,
         skin: float,
+        trim: bool = True,
     ):
         super().__init__()
         self.search = search
+        self.trim = trim
         self.cutoff = cutoff
         self.skin = skin
         self.builds = 0  # how often the list was made
@@ -55,7 +59,7 @@ class VerletList(nn.Module):
         self.register_buffer("shifts", torch.zeros((0, 3), dtype=torch.float64))
 
     def forward(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors r_j + shift · cell − r_i (pairs, 3), idx_i and idx_j (pairs,).
+        """Vectors r_j + shift · cell − r_i (pairs, 3), idx_i and idx_j (pairs,), the latter not to be changed.
 
         Args:
             positions: finite, in any image, (atoms, 3) float64, Å.
@@ -67,7 +71,9 @@ class VerletList(nn.Module):
                 self.build(positions, cell, pbc)
             vectors = positions.index_select(0, self.idx_j) - positions.index_select(0, self.idx_i)
             if self.crosses:
-                vectors = vectors + self.shifts @ cell
+                vectors += self.shifts @ cell
+            if not self.trim:
+                return vectors, self.idx_i, self.idx_j
             within = torch.nonzero((vectors * vectors).sum(1) <= self.cutoff * self.cutoff)[:, 0]
             return (
                 vectors.index_select(0, within),

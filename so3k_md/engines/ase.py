@@ -100,7 +100,7 @@ class So3kCalculator(Calculator):
         self.model = accelerated(self.model, kernels)
         set_long_range(self.model, coulomb, cutoff_lr)
         self.pairs = VerletList(search, self.model.cutoff, skin)
-        self.long_pairs = VerletList(search_once, cutoff_lr, skin)
+        self.long_pairs = VerletList(search_once, cutoff_lr, skin, trim=False)
         self.whole = Unwrapper()
 
     def calculate(

@@ -194,12 +194,15 @@ def accelerated(model: Any, kernels: str = "auto") -> Any:
     if kernels not in ("auto", "on", "off"):
         raise So3kError(f"kernels = {kernels!r} is not known: choose auto, on or off")
     weight = next(model.parameters())
-    on_cpu, single = weight.device.type == "cpu", weight.dtype == torch.float32
-    if kernels == "off" or (kernels == "auto" and not (on_cpu and single)):
+    if kernels == "off" or (kernels == "auto" and weight.dtype != torch.float32):
         return model
-    if not on_cpu or not load_kernels():
-        if kernels == "auto":
-            return model
-        reason = "are built for CPUs only" if not on_cpu else "are not built: so3k-md kernels build"
-        raise So3kError(f"kernels = on, but the kernels {reason}")
-    return torch.jit.script(KernelSo3krates(eager(model)).eval())
+    obstacle = None
+    if weight.device.type != "cpu":
+        obstacle = "the kernels are for CPUs"
+    elif not isinstance(model, So3krates) and "config" not in json.loads(model.metadata):
+        obstacle = "the model does not say how it is built: export it with so3k-md export"
+    elif not load_kernels():
+        obstacle = "the kernels are not built: so3k-md kernels build"
+    if obstacle and kernels == "on":
+        raise So3kError(f"kernels = on is impossible: {obstacle}")
+    return model if obstacle else torch.jit.script(KernelSo3krates(eager(model)).eval())
