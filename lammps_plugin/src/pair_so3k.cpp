@@ -217,8 +217,10 @@ void PairSo3k::request_lists()
 {
   auto *near = neighbor->add_request(this, NeighConst::REQ_FULL);
   if (!long_range) return;
-  near->set_cutoff(model->cutoff + neighbor->skin);
   neighbor->add_request(this)->set_id(DISTANT);
+  // LAMMPS wants room for a second skin; without it the list is as long as that of distant pairs
+  const double cutoff = model->cutoff + neighbor->skin;
+  if (cutoff <= model->cutoff_lr) near->set_cutoff(cutoff);
 }
 
 void PairSo3k::init_list(int id, NeighList *found)

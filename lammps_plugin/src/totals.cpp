@@ -134,7 +134,7 @@ void Totals::rebuild(const System &system, bool first)
   charges = at::tensor(charge, at::kDouble).to(model.device);
   counts = at::tensor(count, at::kDouble).to(model.device);
   if (first && comm->me == 0)
-    LAMMPS_NS::utils::logmesg(lmp, "so3k: charge is conserved in each of {} fragment(s)\n",
+    LAMMPS_NS::utils::logmesg(lmp, "so3k: charge is conserved in each of {} fragments\n",
                               fragments.n_all);
 }
 

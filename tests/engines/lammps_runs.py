@@ -25,6 +25,14 @@ run 0
 print "{name} $(pe:%.17g) $(vol:%.17g) $(c_pressure[1]:%.17g) $(c_pressure[2]:%.17g) &
 $(c_pressure[3]:%.17g) $(c_pressure[4]:%.17g) $(c_pressure[5]:%.17g) $(c_pressure[6]:%.17g)" append results
 """
+# beside SINGLE_POINT, for models that predict charges
+LONG_RANGE = """
+fix predicted all pair 1 so3k charges 0 hirshfeld_ratios 0
+dump predicted all custom 1 {name}.predicted id f_predicted[1] f_predicted[2]
+dump_modify predicted sort id format float %.17g
+compute parts all pair so3k
+fix parts all ave/time 1 1 1 c_parts[*] file {name}.parts format " %.17g"
+"""
 
 
 def lammps_frame(atoms: Atoms) -> Atoms:
@@ -69,7 +77,13 @@ def write_data(path: Path, atoms: Atoms, symbols=SYMBOLS, molecules=None, wrap=T
 
 
 def setup(
-    atoms: Atoms, data: str, model: str, style="so3k precision float64 device cpu", units="metal", before=""
+    atoms: Atoms,
+    data: str,
+    model: str,
+    style="so3k precision float64 device cpu",
+    units="metal",
+    before="",
+    symbols=SYMBOLS,
 ) -> str:
     """The commands up to the force field."""
     boundary = "p p p" if atoms.pbc.all() else "f f f"
@@ -78,7 +92,7 @@ units {units}
 boundary {boundary}
 {before}read_data {data}
 pair_style {style}
-pair_coeff * * {model} {" ".join(SYMBOLS)}
+pair_coeff * * {model} {" ".join(symbols)}
 """
 
 
@@ -128,3 +142,21 @@ def read_single_point(folder: Path, name: str) -> SinglePoint:
     return SinglePoint(
         energy, np.array(pressure) * volume / BAR, atoms[:, 4:7], atoms[:, 7], virials[:, :6], virials[:, 6:]
     )
+
+
+class LongRange(NamedTuple):
+    """What LAMMPS says of charges, eV, e and Å."""
+
+    charges: np.ndarray
+    ratios: np.ndarray
+    parts: np.ndarray  # (4,)
+    charge: float
+    dipole: np.ndarray  # (3,)
+
+
+def read_long_range(folder: Path, name: str) -> LongRange:
+    """The results of a script with LONG_RANGE at its first step."""
+    charges, ratios = read_dump(folder / f"{name}.predicted", 1).T
+    lines = (folder / f"{name}.parts").read_text().splitlines()
+    sums = np.array(next(line for line in lines if not line.startswith("#")).split()[1:], dtype=float)
+    return LongRange(charges, ratios, sums[:4], sums[4], sums[5:])

@@ -38,6 +38,7 @@ KEYWORD = (
     r"groups molecule\|all, max_group N, coulomb kspace\|shifted\|shifted\+self, cutoff_lr A \(above 2\), "
     r"charge Q, spin S, fragments all\|molecule, fragment_charge ID Q"
 )
+FORMER = f"its format is 1, this plugin reads {FORMAT_VERSION}"
 # what is done to a good input: the word, what stands in its place, and the answer
 CASES = {
     "missing file": ("toy.pt", "absent.pt", ABSENT),
@@ -46,7 +47,7 @@ CASES = {
     "a text": ("toy.pt", "data.nan", damaged("data.nan")),
     "weights without a model": ("toy.pt", "weights.pt", damaged("weights.pt")),
     "foreign model": ("toy.pt", "foreign.pt", unusable("foreign.pt", "it has no stage 'geometry'")),
-    "other format": ("toy.pt", "former.pt", unusable("former.pt", f"its format is 1, this plugin reads {FORMAT_VERSION}")),
+    "other format": ("toy.pt", "former.pt", unusable("former.pt", FORMER)),
     "unknown element": ("H C O", "H C N", UNKNOWN.format("N")),
     "no element": ("H C O", "H C oxygen", UNKNOWN.format("oxygen")),
     "too few elements": ("H C O", "H C", COUNT.format(2)),
