@@ -94,7 +94,7 @@ def test_torchforce_is_taken_only_where_it_is_safe(monkeypatch, versions, reason
 
 def test_backend_is_named_with_its_reason(caplog, tmp_path):
     caplog.set_level("INFO", "so3k_md")
-    made = create_system(["O"], save_toy(tmp_path / "toy.pt"), dtype="float32")
+    made = create_system(["O"], save_toy(tmp_path / "toy.pt"), dtype="float32", kernels="off")
     assert made.backend == ("torchforce", made.backend.reason)
     assert f"by torchforce: {made.backend.reason}" in caplog.text
 
