@@ -1,0 +1,136 @@
+"""Long-range physics through LAMMPS' own commands: derivatives, dynamics, changes of the system."""
+
+import copy
+import re
+
+import numpy as np
+import pytest
+from ase import Atoms
+from lammps_runs import BAR, read_dump, run
+from so3lr_toys import so3lr_toy
+from test_lammps_so3lr import CUTOFF_LR, FRAGMENTS, SYMBOLS, commands, long_folder, long_structure, place
+
+from so3k_md.engines.ase import So3kCalculator
+from so3k_md.physical_stages import COULOMB
+
+__all__ = ["long_folder", "place"]
+
+DUMP = """dump {id} all custom {every} {id}.dump id type xu yu zu fx fy fz
+dump_modify {id} sort id format float %.17g
+"""
+STATES = [("triclinic", "kspace", ""), ("triclinic", "shifted", ""), ("ions", "kspace", FRAGMENTS)]
+
+
+def words(output: str, name: str) -> list[float]:
+    """The numbers that a script printed after `name`."""
+    return [float(word) for word in re.search(rf"^{name} (.*)$", output, re.M)[1].split()]
+
+
+def matches(dump: np.ndarray, name: str, coulomb: str) -> None:
+    """PyTorch gives the forces of a dump at the positions that it has, for atoms in any order."""
+    atoms = long_structure(name)
+    symbols = [SYMBOLS[int(kind) - 1] for kind in dump[:, 0]]
+    there = Atoms(symbols, dump[:, 1:4], cell=atoms.cell, pbc=atoms.pbc, info=atoms.info)
+    if "fragment" in atoms.arrays:
+        there.arrays["fragment"] = atoms.arrays["fragment"]
+    there.calc = So3kCalculator(copy.deepcopy(so3lr_toy()), coulomb=coulomb, cutoff_lr=CUTOFF_LR)
+    np.testing.assert_allclose(dump[:, 4:7], there.get_forces(), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(("name", "coulomb", "further"), STATES)
+def test_forces_are_derivatives(place, name, coulomb, further):
+    script = commands(name, coulomb, further, before="atom_modify map yes\n") + (
+        """
+group few id 1:24:4
+fix force few numdiff 1 1e-4
+dump out few custom 1 numdiff.dump id type fx fy fz f_force[1] f_force[2] f_force[3]
+dump_modify out sort id format float %.17g
+run 0
+"""
+    )
+    run(place, script, 2)
+    atoms = read_dump(place / "numdiff.dump")
+    assert np.abs(atoms[:, 1:4]).max() > 0.05
+    np.testing.assert_allclose(atoms[:, 1:4], atoms[:, 4:7], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("coulomb", COULOMB)
+def test_pressure_is_a_derivative_by_the_box(place, coulomb):
+    step = 1e-4  # Å
+    script = commands("triclinic", coulomb) + (
+        "compute w all pressure NULL virial\nthermo_style custom step pe c_w[*]\n"
+    )
+    pressure = " ".join(f"$(c_w[{k}]*vol)" for k in range(1, 7))
+    script += f"run 0\nprint 'virial {pressure}'\n"
+    box = {"x final 0 {}": (0, 0), "y final 0 {}": (1, 1), "z final 0 {}": (2, 2)}
+    box |= {"xy final {}": (0, 1), "xz final {}": (0, 2), "yz final {}": (1, 2)}
+    h = long_structure("triclinic").cell.array.T  # columns are the lattice vectors
+    for change, place_in_h in box.items():
+        for length in h[place_in_h] + np.array([step, -step, 0]):
+            script += f"change_box all {change.format(f'{length:.17g}')} remap units box\n"
+            script += "run 0\nprint 'energy $(pe:%.17g)'\n"
+    output = run(place, script, 2)
+    energies = np.array([float(e) for e in re.findall(r"^energy (.*)$", output, re.M)]).reshape(6, 3)
+    xx, yy, zz, xy, xz, yz = np.array(words(output, "virial")) / BAR
+    virial = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    assert np.abs(virial).max() > 0.3
+    for slope, place_in_h in zip((energies[:, 0] - energies[:, 1]) / (2 * step), box.values(), strict=True):
+        change = np.zeros((3, 3))
+        change[place_in_h] = 1.0
+        assert slope == pytest.approx(-(virial * (change @ np.linalg.inv(h))).sum(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("name", "coulomb"), [("water", "kspace"), ("water", "shifted"), ("ions", "kspace")])
+def test_trajectories_do_not_know_ranks(place, name, coulomb):
+    """Atoms of fragments and of pairs change owners, lists are made anew."""
+    ends = {}
+    further = FRAGMENTS if name == "ions" else ""
+    for ranks in (1, 4):
+        script = commands(name, coulomb, further) + "velocity all create 4000 7 loop geom\ntimestep 0.0005\n"
+        script += "neighbor 0.4 bin\nfix nve all nve\n" + DUMP.format(id=f"nve{ranks}", every=40)
+        script += f"dump owners all custom 40 owners{ranks}.dump id proc\ndump_modify owners sort id\n"
+        if ranks == 4:
+            script += "comm_style tiled\nbalance 1.0 rcb\n"
+        if name == "ions":  # no atom leaves an open box unseen
+            script += "change_box all x delta -9 9 y delta -9 9 z delta -9 9 units box\n"
+        output = run(place, script + "run 40\n", ranks)
+        assert words(output, "Neighbor list builds =")[0] > 3
+        ends[ranks] = read_dump(place / f"nve{ranks}.dump")
+        before, after = (read_dump(place / f"owners{ranks}.dump", frame) for frame in (1, 2))
+        assert ranks == 1 or name == "ions" or (before != after).sum() > 1, "atoms must move between ranks"
+    np.testing.assert_allclose(ends[4], ends[1], rtol=0, atol=1e-10)
+    matches(ends[4], name, coulomb)
+
+
+def test_box_changes_with_the_pressure(place):
+    """NPT: the waves follow the cell at every step, and two ranks see the same cell."""
+    ends = {}
+    for ranks in (1, 2):
+        script = commands("triclinic", "kspace") + "velocity all create 300 7 loop geom\ntimestep 0.0005\n"
+        script += "fix npt all npt temp 300 300 0.05 tri 1e5 1e5 0.1\n" + DUMP.format(
+            id=f"npt{ranks}", every=20
+        )
+        script += "run 20\n"
+        script += 'print "box $(lx:%.17g) $(ly:%.17g) $(lz:%.17g) $(xy:%.17g) $(xz:%.17g) $(yz:%.17g)"\n'
+        ends[ranks] = words(run(place, script, ranks), "box"), read_dump(place / f"npt{ranks}.dump")
+    np.testing.assert_allclose(ends[2][0], ends[1][0], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(ends[2][1], ends[1][1], rtol=0, atol=1e-8)
+    assert abs(ends[1][0][0] - long_structure("triclinic").cell[0, 0]) > 1e-3
+
+
+def test_charges_of_swapped_types(place):
+    """Types change without a new list, and with them species of near and of distant rows."""
+    script = commands("water", "shifted") + (
+        """
+fix swap all atom/swap 1 10 5 30000 ke no types 1 4
+fix nve all nve
+timestep 0.0001
+run 2
+print "swaps $(f_swap[2])"
+"""
+    )
+    output = run(place, script + DUMP.format(id="swapped", every=1) + "run 0\n", 2)
+    assert words(output, "swaps")[0] > 0
+    dump = read_dump(place / "swapped.dump")
+    assert (dump[:, 0] == 4).sum() == 27
+    matches(dump, "water", "shifted")

@@ -1,0 +1,104 @@
+"""What users get wrong with charges in LAMMPS: one clear line, and what remedies it."""
+
+import re
+
+import pytest
+from lammps_runs import lammps_frame, refused, run, setup, write_data
+from so3lr_toys import ions, so3lr_toy
+from test_lammps_so3lr import FRAGMENTS, SYMBOLS
+from toys import save_toy, toy_model
+
+FORMS = "coulomb shifted cutoff_lr 6"
+PARTLY = (
+    "so3k: the box is periodic along some axes only, which coulomb kspace cannot sum: use 'boundary p p p', a "
+    r"fully open box, or pair_style so3k ... coulomb shifted\+self"
+)
+NO_IDS = (
+    "so3k: fragments molecule needs molecule ids, which atom_style atomic has not: use atom_style full, bond or "
+    "molecular"
+)
+NO_TOTALS = "so3k model unnamed knows no total charge: leave out charge, spin, fragments and fragment_charge"
+NO_CHARGES = "so3k model unnamed has no electrostatics: leave out coulomb and cutoff_lr"
+SUM = r"so3k: the fragment charges add up to \+0 e, the charge is \+2: correct one"
+HALF = r"so3k: fragment_charge 7 \+0.5 is not whole: give that of an ion or a molecule"
+WHOLE = r"so3k: a charge of \+0.3 e is not whole: give that of all ions and molecules"
+ABSENT = "so3k: fragment_charge names molecule 9, which no atom has: correct it"
+ALONE = (
+    "so3k: with fragments molecule each atom needs a molecule, and some have the id 0: number them in the data "
+    "file or by 'set'"
+)
+WITHOUT = "so3k: fragment_charge is given without fragments: add 'fragments molecule'"
+PARITY = "so3k: 63 electrons cannot have {} unpaired ones: correct charge or spin"
+SPIN = "so3k: spin {} is impossible: give 0, 0.5, 1, ..."
+SINGLETS = "so3k: spin 1, but model unnamed was trained on singlets only: leave it out"
+UNKNOWN = ".*does not know '{}': use precision .*"
+# what is done to a good input: the word, what stands in its place, and the answer
+CASES = {
+    "partly periodic": (FORMS, "coulomb kspace", PARTLY),
+    "no molecule ids": ("molecular\nread_data data.ions", "atomic\nread_data data.atomic", NO_IDS),
+    "id 0": ("data.ions", "data.alone", ALONE),
+    "sum": (FORMS, f"{FORMS} charge 2", SUM),
+    "part of a charge": ("fragment_charge 7 1", "fragment_charge 7 0.5", HALF),
+    "part of the charge": (FRAGMENTS, " charge 0.3", WHOLE),
+    "absent molecule": ("fragment_charge 7", "fragment_charge 9", ABSENT),
+    "no fragments": ("fragments molecule", "", WITHOUT),
+    "parity": ("fragment_charge 7 1", "fragment_charge 7 2", PARITY.format(0)),
+    "spin of another parity": (FORMS, f"{FORMS} spin 0.5", SINGLETS.replace("spin 1", "spin 0.5")),
+    "spin": (FORMS, f"{FORMS} spin 0.3", SPIN.format(0.3)),
+    "negative spin": (FORMS, f"{FORMS} spin -1", SPIN.format(-1)),
+    "triplet": (FORMS, f"{FORMS} spin 1", SINGLETS),
+    "local model": (f"{FORMS}{FRAGMENTS}", "charge 1", NO_TOTALS),
+    "local model without charges": (f"{FORMS}{FRAGMENTS}", FORMS, NO_CHARGES),
+    "form": ("shifted", "ewald", UNKNOWN.format("coulomb ewald")),
+    "cutoff": ("cutoff_lr 6", "cutoff_lr 2", UNKNOWN.format("cutoff_lr 2")),
+    "charge": (FRAGMENTS, " charge much", UNKNOWN.format("charge much")),
+    "fragments": ("fragments molecule", "fragments some", UNKNOWN.format("fragments some")),
+    "no charge of a fragment": (
+        " fragment_charge 7 1",
+        " fragment_charge 7",
+        UNKNOWN.format("fragment_charge 7"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Good models and data files, and bad ones."""
+    folder = tmp_path_factory.mktemp("bad-so3lr")
+    save_toy(folder / "toy.pt", so3lr_toy())
+    save_toy(folder / "local.pt", toy_model())
+    atoms = lammps_frame(ions())
+    molecules = atoms.arrays["fragment"]
+    write_data(folder / "data.ions", atoms, SYMBOLS, molecules, wrap=False)
+    write_data(folder / "data.atomic", atoms, SYMBOLS)
+    write_data(folder / "data.alone", atoms, SYMBOLS, [0, *molecules[1:]], wrap=False)
+    return folder
+
+
+def commands(case="") -> str:
+    """An input that is good, in a box that is periodic along one axis."""
+    style = f"so3k precision float64 {FORMS}{FRAGMENTS}"
+    text = setup(ions(), "data.ions", "toy.pt", style, before="atom_style molecular\n", symbols=SYMBOLS)
+    text = text.replace("boundary f f f", "boundary p f f")
+    if not case.startswith("local"):
+        return text
+    return text.replace("toy.pt H C N O", "local.pt H C C O")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_is_refused_in_one_line(folder, case):
+    good, bad, message = CASES[case]
+    text = commands(case)
+    assert good in text
+    error = refused(folder, text.replace(good, bad) + "run 0\n")
+    assert re.fullmatch(message, error), error
+
+
+def test_the_input_itself_is_good(folder):
+    """Shifted forms serve boxes that are periodic along some axes, and the charge may be said twice."""
+    run(folder, commands().replace(FORMS, f"{FORMS} charge 0 spin 0") + "run 0\n", 2)
+
+
+def test_what_a_local_model_has_no_charges_for(folder):
+    text = commands("local").replace(f"{FORMS}{FRAGMENTS}", "") + "fix q all pair 1 so3k charges 0\nrun 0\n"
+    assert "extract" in refused(folder, text)
