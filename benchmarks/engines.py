@@ -110,9 +110,10 @@ LAMMPS_INPUT = """
 units metal
 atom_style atomic
 newton on
+boundary {boundary}
 read_data box.data
 pair_style so3k precision float32 device {device}
-pair_coeff * * {model} C H O
+pair_coeff * * {model} {elements}
 velocity all create {kelvin} 1
 timestep {ps}
 fix 1 all nve
@@ -128,13 +129,17 @@ def lammps_engine(atoms: Atoms, model: str, device: str, ranks: int) -> float:
     from so3k_md.engines.lammps import run
 
     per_step = 0.0
+    elements = sorted(set(atoms.symbols))
     with tempfile.TemporaryDirectory() as folder:
-        ase.io.write(
-            Path(folder) / "box.data", atoms, format="lammps-data", specorder=["C", "H", "O"], masses=True
-        )
+        box = atoms.copy()
+        if not box.pbc.any():
+            box.center(vacuum=20.0)
+        ase.io.write(Path(folder) / "box.data", box, format="lammps-data", specorder=elements, masses=True)
         steps = MIN_STEPS
         for _ in range(2):  # the first, short run tells how many steps fill the time
             text = LAMMPS_INPUT.format(
+                boundary="p p p" if box.pbc.any() else "f f f",
+                elements=" ".join(elements),
                 device=device,
                 model=resolve_model(model).resolve(),
                 kelvin=KELVIN,

@@ -106,7 +106,7 @@ class GraphOfParticles(nn.Module):
         self.pairs = VerletList(PairSearch(model.cutoff + skin), model.cutoff, skin)
         if self.has_long_range:
             search = PairSearch(model.cutoff_lr + skin, once=True)
-            self.long_pairs = VerletList(search, model.cutoff_lr, skin)
+            self.long_pairs = VerletList(search, model.cutoff_lr, skin, trim=False)
         parents = np.array(parent or [], dtype=np.int64)
         links = np.concatenate([np.stack([np.arange(len(parents)), parents], 1), np.reshape(bonds, (-1, 2))])
         for name, values in {

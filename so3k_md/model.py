@@ -227,8 +227,11 @@ class So3krates(FarStages, PhysicalStages):
         """
         x = self.embedding(species)
         if self.has_totals:
-            charge, spin = shares.to(x.dtype).unbind(1)
-            x = (x + self.charge_embedding(charge) + self.spin_embedding(spin)) * self.embedding_scale
+            # most structures are neutral singlets, to which nothing is added
+            if bool(shares.any()):
+                charge, spin = shares.to(x.dtype).unbind(1)
+                x = x + self.charge_embedding(charge) + self.spin_embedding(spin)
+            x = x * self.embedding_scale
         return x
 
     @torch.jit.export

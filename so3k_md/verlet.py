@@ -59,7 +59,7 @@ class VerletList(nn.Module):
         self.register_buffer("shifts", torch.zeros((0, 3), dtype=torch.float64))
 
     def forward(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors r_j + shift · cell − r_i (pairs, 3), idx_i and idx_j (pairs,), the latter not to be changed.
+        """Vectors r_j + shift · cell − r_i (pairs, 3), and idx_i and idx_j (pairs,), not to be changed.
 
         Args:
             positions: finite, in any image, (atoms, 3) float64, Å.

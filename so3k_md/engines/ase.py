@@ -99,6 +99,7 @@ class So3kCalculator(Calculator):
         self.max_group = max_group
         self.model = accelerated(self.model, kernels)
         set_long_range(self.model, coulomb, cutoff_lr)
+        self.frozen = frozen(self.model)
         self.pairs = VerletList(search, self.model.cutoff, skin)
         self.long_pairs = VerletList(search_once, cutoff_lr, skin, trim=False)
         self.whole = Unwrapper()
@@ -111,7 +112,7 @@ class So3kCalculator(Calculator):
     ) -> None:
         """Everything at once: forces and stress come from the same gradient."""
         super().calculate(atoms, properties, system_changes)
-        result = evaluate(self.model, self.graph(self.atoms), 1)
+        result = evaluate(self.frozen, self.graph(self.atoms), 1)
         self.results = {
             "energy": result.energy.item(),
             "free_energy": result.energy.item(),
@@ -192,6 +193,13 @@ class So3kCalculator(Calculator):
         group = resolve_groups(named, len(atoms), atoms.pbc.any(), "auto", "the structure")
         check_group_sizes(group if named is None else named, self.model, self.max_group)
         return group, self.whole(atoms.positions, atoms.cell.array, atoms.pbc, group, atoms.numbers)
+
+
+def frozen(model: Any) -> Any:
+    """A scripted model with settings and weights as constants, which saves calls; others as they are."""
+    if not isinstance(model, torch.jit.ScriptModule):
+        return model
+    return torch.jit.freeze(model.eval(), preserved_attrs=["gradient"])
 
 
 def search(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,183 @@
+"""A molecular dynamics step of SO3LR here and in so3krates-torch, both measured in one run.
+
+    so3k-md import so3lr -o so3lr.pt && so3k-md kernels build
+    python benchmarks/so3lr_vs_peer.py so3lr.pt --rounds 3 --output so3lr_vs_peer.json
+
+The same structures, one thread, float32. Each case is a process of its own, whose peak memory is told as
+well, in brackets without what importing torch and ASE takes; the cases of a structure take turns, and ratios
+are medians of the ratios within a turn. The peer is run by its own ASE calculator with its default cutoff of
+12 Å for all pairs beyond the layers, ours with the exact Coulomb sum and with the same cut-off form.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms, units
+from ase.build import molecule
+from ase.calculators.calculator import Calculator
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.verlet import VelocityVerlet
+from engines import KELVIN, TIMESTEP_FS, lammps_engine, openmm_engine, timed
+
+DATA = Path(__file__).parent / "data" / "so3lr"
+PEER = "so3krates-torch"
+STRUCTURES = {
+    "alanine dipeptide": 0,
+    "64 waters": 4,
+    "216 waters": 6,
+    "512 waters": 8,
+}  # molecules on an edge
+SPACING = 3.106  # Å between molecules, the density of water
+
+
+def structure(name: str) -> Atoms:
+    """One of STRUCTURES."""
+    if not STRUCTURES[name]:
+        return Atoms(ase.io.read(DATA / "alanine_dipeptide.xyz"))
+    return water_box(STRUCTURES[name])
+
+
+def water_box(edge: int) -> Atoms:
+    """edge³ molecules on a lattice, each turned so that it keeps away from those before it."""
+    rng = np.random.default_rng(0)
+    one, length = molecule("H2O"), edge * SPACING
+    box = Atoms(cell=[length] * 3, pbc=True)
+    for site in np.ndindex(edge, edge, edge):
+        best, clearest = one, 0.0
+        for _ in range(8):
+            turned = one.copy()
+            turned.rotate(360.0 * rng.random(), rng.normal(size=3), center="COM")
+            turned.translate(SPACING * np.array(site) - turned.get_center_of_mass())
+            between = turned.positions[:, None] - box.positions[-3 * (edge**2 + edge + 1) :]
+            between -= length * np.round(between / length)
+            clear = np.linalg.norm(between, axis=2).min() if len(box) else 1.0
+            if clear > clearest:
+                best, clearest = turned, clear
+        box += best
+    return box
+
+
+def verlet(atoms: Atoms, calculator: Calculator) -> float:
+    """Seconds of a step of ASE's velocity Verlet."""
+    atoms.calc = calculator
+    MaxwellBoltzmannDistribution(atoms, temperature_K=KELVIN, rng=np.random.default_rng(0))
+    dynamics = VelocityVerlet(atoms, TIMESTEP_FS * units.fs)
+    return timed(lambda: dynamics.run(1))
+
+
+def peer(atoms: Atoms, model: str) -> float:
+    """so3krates-torch with its ASE calculator."""
+    from so3krates_torch.calculator.so3 import SO3LRCalculator
+
+    settings = {"r_max_lr": 12.0, "dispersion_energy_cutoff_lr_damping": 2.0}
+    return verlet(atoms, SO3LRCalculator(default_dtype="float32", device="cpu", **settings))
+
+
+def ours(atoms: Atoms, model: str, coulomb: str = "kspace", kernels: str = "auto") -> float:
+    """This package with its ASE calculator."""
+    import torch
+
+    from so3k_md.engines.ase import So3kCalculator
+
+    torch.jit.set_fusion_strategy([])
+    return verlet(atoms, So3kCalculator(model, dtype="float32", coulomb=coulomb, kernels=kernels))
+
+
+CASES: dict[str, Callable[[Atoms, str], float]] = {
+    PEER: peer,
+    "ASE": ours,
+    "ASE, Coulomb shifted": lambda atoms, model: ours(atoms, model, "shifted"),
+    "ASE, without kernels": lambda atoms, model: ours(atoms, model, kernels="off"),
+    "OpenMM": lambda atoms, model: openmm_engine(atoms, model, "cpu", "auto"),
+    "LAMMPS 1 rank": lambda atoms, model: lammps_engine(atoms, model, "cpu", 1),
+}
+
+
+def run_case(args: argparse.Namespace) -> None:
+    """What a process of `measure` does."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.ones(8, 8) @ torch.ones(8, 8)
+    imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = CASES[args.case](structure(args.structure), args.model)
+    who = resource.RUSAGE_CHILDREN if args.case.startswith("LAMMPS") else resource.RUSAGE_SELF
+    peak = resource.getrusage(who).ru_maxrss
+    print(json.dumps({"ms": 1e3 * seconds, "mb": peak / 1024, "over": (peak - imports) / 1024}))
+
+
+def measure(case: str, name: str, args: argparse.Namespace) -> dict[str, float]:
+    """One case in a process of its own."""
+    python = args.peer_python if case == PEER else sys.executable
+    command = [python, __file__, args.model, "--case", case, "--structure", name]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "passive",
+        "PYTHONWARNINGS": "ignore",
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{case}, {name}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(results: dict[str, dict[str, list[dict[str, float]]]]) -> str:
+    """Markdown: ms/step, how many times faster than the peer in the same turn, and peak memory."""
+    names = list(results)
+    lines = ["| case | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for case in next(iter(results.values())):
+        cells = []
+        for turns in results.values():
+            ms = statistics.median(turn["ms"] for turn in turns[case])
+            pairs = list(zip(turns[PEER], turns[case], strict=True))
+            faster = statistics.median(theirs["ms"] / mine["ms"] for theirs, mine in pairs)
+            mb, over = (max(turn[key] for turn in turns[case]) for key in ("mb", "over"))
+            cells.append(f"{ms:.1f} ms, {faster:.1f}×, {mb:.0f} MB ({over:.0f})")
+        lines.append(f"| {case} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure all cases in turns and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="what so3k-md import so3lr wrote")
+    parser.add_argument("--structures", nargs="+", default=list(STRUCTURES), choices=STRUCTURES)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--peer-python", default=sys.executable, help="an interpreter with both packages, if not this one"
+    )
+    parser.add_argument("--output", help="JSON file for all single results")
+    parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
+    parser.add_argument("--structure", choices=STRUCTURES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.case:
+        run_case(args)
+        return
+    cases = [PEER, *(case for case in args.cases if case != PEER)]
+    results: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for name in args.structures:
+        turns = results[name] = {case: [] for case in cases}
+        for turn in range(args.rounds):
+            for case in cases:
+                turns[case].append(measure(case, name, args))
+                print(f"{name}, turn {turn + 1}, {case}: {turns[case][-1]}", file=sys.stderr)
+    print(table(results))
+    if args.output:
+        Path(args.output).write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
