@@ -119,6 +119,9 @@ def build(imported: Imported, rounding: str = "exact", dtype: torch.dtype | None
             raise So3kError(f"{imported.metadata['source']} has the shape {shapes} for {name}: get it anew")
     model.load_state_dict(weights)
     model.metadata = json.dumps(imported.metadata)
+    model.energy_shift = float(imported.metadata["energy_shift_ev_per_atom"])
+    # its authors trained SO3LR on closed shells only; of other models nothing is known
+    model.singlets_only = bool(imported.metadata["weights_as_published"])
     set_dtype(model, dtype or weights["embedding.weight"].dtype)
     return model.requires_grad_(False).eval()
 

@@ -263,3 +263,12 @@ def test_the_published_weights():
     model = build(imported)
     assert to_mapping(model.config) == to_mapping(ModelConfig.preset("so3lr"))
     assert not model.head.shift.any()
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_the_model_knows_its_shift_and_its_spins(write, published):
+    """Engines tell of the shift that is left out; open shells are refused where none were trained."""
+    imported = convert(write())
+    model = build(imported._replace(metadata=imported.metadata | {"weights_as_published": published}))
+    assert model.energy_shift == float(torch.tensor(SHIFT))
+    assert model.singlets_only is published
