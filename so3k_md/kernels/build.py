@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -48,6 +49,8 @@ def build_kernels(force: bool = False) -> Path:
         return built
     if not os.environ.get("CXX") and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         raise So3kError("no C++ compiler found for the kernels: install g++ (C++17) or set CXX")
+    if shutil.which("ninja", path=search_path()) is None:
+        raise So3kError("the program ninja is missing: pip install 'so3k-md[kernels]'")
     target = writable_root() / build_key()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as work:
         compile_in(Path(work))
@@ -102,8 +105,7 @@ def compile_in(folder: Path) -> None:
     )
     name = LIBRARY.removesuffix(".so")
     words = [sys.executable, "-W", "ignore", "-c", program, name, " ".join(FLAGS), str(folder)]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # where ninja is
-    environment = {**os.environ, "PATH": path}
+    environment = {**os.environ, "PATH": search_path()}
     done = subprocess.run(
         [*words, *map(str, sources())], capture_output=True, text=True, env=environment, cwd=folder
     )
@@ -113,6 +115,11 @@ def compile_in(folder: Path) -> None:
         lines = (done.stderr + done.stdout).splitlines()
         reason = next((line.strip() for line in lines if "error:" in line.lower()), "no reason given")
         raise So3kError(f"the kernels do not compile: {reason}; the whole log is {log}")
+
+
+def search_path() -> str:
+    """The PATH with this environment's programs first, although the environment may not be activated."""
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 
 
 def _processor() -> str:
