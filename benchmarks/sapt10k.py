@@ -6,8 +6,8 @@
 one charge: the dimer and the dimer pulled 10,000 Å apart, charge flowing freely between the two fragments.
 monomers: the dimer as before, and each fragment by itself.
 per fragment: as the first, each fragment keeping its charge. This is what is right where ions are.
-Coulomb energies are those of all pairs, dispersion that of all pairs within a dimer. Numbers in brackets are
-those of so3krates-torch, whose Coulomb sum was cut off and shifted at 1000 Å; the last column says how far ours are
+Coulomb energies are those of all pairs, dispersion that of all pairs within a dimer. In brackets are numbers
+of so3krates-torch, whose Coulomb sum was cut off and shifted at 1000 Å; the last column says how far ours are
 from them at most, once that is allowed for.
 """
 
