@@ -1,6 +1,6 @@
 """Charges, dispersion and repulsion in OpenMM: as by the ASE calculator, in a box and in parts."""
 
-import importlib.metadata
+import importlib.util
 
 import numpy as np
 import openmm
@@ -252,7 +252,7 @@ def test_atoms_too_close_are_warned_of():
 
 
 @pytest.mark.skipif(
-    not any(found.name == "so3krates-torch" for found in importlib.metadata.distributions()),
+    importlib.util.find_spec("so3krates_torch") is None,
     reason="the published weights come with the package so3krates-torch",
 )
 @pytest.mark.parametrize(("name", "backend"), [*zip(["dimer", "periodic"], BACKENDS, strict=True)])
