@@ -1,6 +1,7 @@
 """`so3k-md analyze TRAJ … --top TOP`: trajectories of OpenMM or LAMMPS to one report.
 
 `so3k-md analyze FILE --attention MODEL`: who attends to whom beyond the cutoff, in one frame.
+`so3k-md analyze FILE --spectrum`: the infrared spectrum from the dipole along a run.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from so3k_md.errors import So3kError
 from so3k_md.files import check_output
 
 HELP = "analyse trajectories of OpenMM and LAMMPS: one HTML report and JSON"
+ROOM_K = 300.0
 PERIODIC = {"auto": None, "yes": True, "no": False}
 
 
@@ -53,14 +55,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "all"),
         help="auto (default): molecules of a trajectory, `group` of a structure; all: one group of all atoms",
     )
+    infrared = parser.add_argument_group("infrared spectrum, instead of the report")
+    infrared.add_argument(
+        "--spectrum",
+        action="store_true",
+        help="TRAJ is the dipole along a run: physics.csv of OpenMM, a table of LAMMPS' fix ave/time (with "
+        "--timestep-fs), or npz with time_ps and dipole: DIR/spectrum.png and .json",
+    )
+    infrared.add_argument("--resolution", type=float, metavar="X", help="cm⁻¹ (default 10)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check the outputs, analyse each trajectory, write one report; or show the attention in one frame."""
+    """Check the outputs, analyse each trajectory, write one report; or show attention or a spectrum."""
+    if args.attention is not None and args.spectrum:
+        raise So3kError("--attention and --spectrum are two different pictures: ask for one at a time")
+    if args.attention is None:
+        refuse(args, ("frame", "groups"), "belongs to --attention")
+    if not args.spectrum:
+        refuse(args, ("resolution",), "belongs to --spectrum")
     if args.attention is not None:
         show_attention(args)
         return
-    refuse(args, ("frame", "groups"), "belongs to --attention")
+    if args.spectrum:
+        show_spectrum(args)
+        return
     html, json_file = outputs(args, "report")
     names = args.trajectories
     tops = one_each("--top", args.top, names, shared=True)
@@ -109,6 +127,27 @@ def show_attention(args: argparse.Namespace) -> None:
     print(f"picture: {picture}\nnumbers: {numbers}")
 
 
+def show_spectrum(args: argparse.Namespace) -> None:
+    """Write picture and numbers of the infrared spectrum of one run."""
+    refuse(args, ("top", "log", "label", "frame_interval_ps"), "does not go with --spectrum")
+    if len(args.trajectories) > 1:
+        raise So3kError("--spectrum takes one file: run it once for each")
+    picture, numbers = outputs(args, "spectrum")
+    from so3k_md.analysis.dipoles import read_dipoles
+    from so3k_md.analysis.spectrum import RESOLUTION, infrared_spectrum, named_peaks, write_spectrum
+
+    series = read_dipoles(args.trajectories[0], args.timestep_fs)
+    kelvin = ROOM_K if args.temperature is None else args.temperature
+    found = infrared_spectrum(series, kelvin, RESOLUTION if args.resolution is None else args.resolution)
+    picture.parent.mkdir(exist_ok=True)
+    write_spectrum(found, picture, numbers)
+    print(
+        f"infrared spectrum at {kelvin:g} K with the harmonic quantum correction, resolution "
+        f"{found.resolution:.3g} cm⁻¹, peaks at {', '.join(f'{x:.0f}' for x, _ in named_peaks(found))} cm⁻¹"
+    )
+    print(f"picture: {picture}\nnumbers: {numbers}")
+
+
 def refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
     """Refuse options that have no meaning here."""
     for name in names:
@@ -123,7 +162,7 @@ def outputs(args: argparse.Namespace, name: str) -> tuple[Path, Path]:
         raise So3kError(f"{folder} is a file: give -o the name of a folder")
     if not folder.exists() and not (folder.parent.is_dir() and os.access(folder.parent, os.W_OK)):
         raise So3kError(f"the folder {folder} cannot be made in {folder.parent}: create it or choose another")
-    first = folder / {"report": "report.html", "attention": "attention.png"}[name]
+    first = folder / {"report": "report.html", "attention": "attention.png", "spectrum": "spectrum.png"}[name]
     json_file = Path(args.json) if args.json else folder / f"{name}.json"
     for path in (first, json_file):
         if path.parent != folder or folder.exists():
