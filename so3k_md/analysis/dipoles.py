@@ -44,9 +44,7 @@ def read_dipoles(path: str | Path, timestep_fs: float | None = None) -> Dipoles:
     except So3kError:
         raise
     except (ValueError, LookupError, OSError, EOFError) as error:
-        raise So3kError(
-            f"{path} cannot be read as a table of dipoles ({error}): give one of a run"
-        ) from error
+        raise So3kError(f"{path} is not a table of dipoles ({error}): give one of a run") from error
     if dipole.ndim != 2 or dipole.shape[1:] != (3,) or time.shape != dipole.shape[:1]:
         raise So3kError(
             f"{path}: times {time.shape} and dipoles {dipole.shape} do not fit: (rows,) and (rows, 3)"
@@ -66,8 +64,8 @@ def _interval(time: Array, path: Path) -> float:
     if usual <= 0 or len(wrong):
         first = int(wrong[0]) if len(wrong) else 0
         raise So3kError(
-            f"{path}: {steps[first]:g} ps between rows {first} and {first + 1}, mostly {usual:g} ps: rows must be "
-            "evenly spaced, those of runs that were joined written once"
+            f"{path}: {steps[first]:g} ps between rows {first} and {first + 1}, mostly {usual:g} ps: rows "
+            "must be evenly spaced, those of runs that were joined written once"
         )
     return float((time[-1] - time[0]) / len(steps))
 

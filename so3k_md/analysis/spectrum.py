@@ -15,7 +15,7 @@ from so3k_md.errors import So3kError
 from so3k_md.files import atomic
 
 C_CM_PS = 0.0299792458  # speed of light, cm/ps
-# N_A e² / (6 ε_0 c k_B) of ∫ ⟨Ṁ(0)·Ṁ(t)⟩ dt in (e Å)²/ps, as km/mol per cm⁻¹ at 1 K; constants of the SI of 2019
+# N_A e² / (6 ε_0 c k_B) of ∫ ⟨Ṁ(0)·Ṁ(t)⟩ dt in (e Å)²/ps, as km/mol per cm⁻¹ at 1 K; SI of 2019
 INTENSITY_K = 70.3020070697565
 RESOLUTION = 10.0  # cm⁻¹
 HIGHEST = 4500.0  # cm⁻¹, where the picture ends

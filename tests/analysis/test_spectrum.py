@@ -1,4 +1,4 @@
-"""Infrared spectra: lines where the dipole oscillates, as strong as harmonic theory says, from every kind of file."""
+"""Infrared spectra: lines where the dipole oscillates, as strong as harmonic theory says, from any file."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from so3k_md import cli
-from so3k_md.analysis.dipoles import Dipoles, read_dipoles
+from so3k_md.analysis.dipoles import COLUMNS, Dipoles, read_dipoles
 from so3k_md.analysis.spectrum import C_CM_PS, infrared_spectrum, named_peaks
 from so3k_md.errors import So3kError
 from so3k_md.units import BOLTZMANN_EV_K
@@ -112,7 +112,7 @@ def test_bad_tables_are_refused(tmp_path):
     (tmp_path / "f.csv").write_text("a,b\n1,2\n")
     assert "no column" in refused(tmp_path / "f.csv")
     (tmp_path / "g.csv").write_text(text[0] + "\nx,y,z,u,v,w\n")
-    assert "cannot be read" in refused(tmp_path / "g.csv")
+    assert "is not a table of dipoles" in refused(tmp_path / "g.csv")
     (tmp_path / "h.dipole").write_text("1 2 3\n4 5 6\n")
     assert "3 columns" in refused(tmp_path / "h.dipole", 0.5)
     np.savez(tmp_path / "i.npz", time_ps=np.arange(5.0), dipole=np.zeros((4, 3)))
