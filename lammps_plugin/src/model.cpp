@@ -12,6 +12,7 @@
 
 #include "far.h"
 #include "json.h"
+#include "kernels.h"
 
 using at::Tensor;
 using torch::jit::Module;
@@ -21,6 +22,7 @@ namespace So3k {
 namespace {
 
   constexpr int64_t FORMAT_VERSION = 3;
+  const std::string KERNEL_FILE = "so3k_kernels.pt";    // of a model in float32, see export/
 
   /// The methods that this plugin calls, of every model and of each kind of non-local attention.
   const std::vector<std::string> STAGES = {
@@ -32,14 +34,25 @@ namespace {
       {"sphc", {"group_rows", "tiles", "far_attend"}},
       {"efa", {"waves", "far_whole", "far_sums", "far_read", "support", "diameter"}}};
 
-  Module read(const std::string &file)
+  Module read(const std::string &file, torch::jit::ExtraFilesMap &inside)
   {
     std::istringstream stream(file);
     try {
-      return torch::jit::load(stream, at::kCPU);
+      return torch::jit::load(stream, at::kCPU, inside);
     } catch (const std::exception &error) {
       throw std::runtime_error("no TorchScript file, or a damaged one: " + brief(error));
     }
+  }
+
+  /// The model, in the form that calls the compiled kernels where the file has it and it fits.
+  Module read(const std::string &file, std::optional<at::ScalarType> precision, at::Device device)
+  {
+    torch::jit::ExtraFilesMap inside = {{KERNEL_FILE, ""}};
+    const auto model = read(file, inside);
+    const auto fits = device.is_cpu() && precision.value_or(at::kFloat) == at::kFloat;
+    if (inside[KERNEL_FILE].empty() || !fits || !load_kernels()) return model;
+    torch::jit::ExtraFilesMap nothing;
+    return read(inside[KERNEL_FILE], nothing);
   }
 
   void require(const Module &artefact, const std::vector<std::string> &stages)
@@ -58,7 +71,7 @@ std::pair<Tensor, Tensor> two(const c10::IValue &value)
 
 Model::Model(const std::string &file, std::optional<at::ScalarType> precision,
              const LongRangeOptions &long_range, at::Device device) :
-    device(device), artefact(read(file))
+    device(device), artefact(read(file, precision, device))
 {
   describe(long_range);
   prepare(precision);

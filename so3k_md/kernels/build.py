@@ -29,6 +29,8 @@ def find_kernels() -> Path | None:
 @cache
 def load_kernels() -> bool:
     """Make the kernels known to torch, once per process; False where they are not built."""
+    if hasattr(torch.ops.so3k, "attend"):  # LAMMPS has loaded them in this process
+        return True
     library = find_kernels()
     if library is not None:
         torch.ops.load_library(str(library))

@@ -1,0 +1,27 @@
+/* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
+
+#include "kernels.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <dlfcn.h>
+
+#include <string>
+
+namespace So3k {
+
+bool load_kernels()
+{
+  const auto known = [] {
+    return c10::Dispatcher::singleton().findSchema({"so3k::attend", ""}).has_value();
+  };
+  if (known()) return true;
+  Dl_info here;
+  if (!dladdr(reinterpret_cast<void *>(&load_kernels), &here)) return false;
+  const std::string plugin = here.dli_fname;
+  const auto library = plugin.substr(0, plugin.rfind('/') + 1) + "so3k_kernels.so";
+  // never closed: torch keeps what it registers
+  return dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE) && known();
+}
+
+}    // namespace So3k
