@@ -21,7 +21,7 @@ HELP = "print versions, platforms, plugins and models, and what to do about each
 class Finding(NamedTuple):
     """One thing looked at."""
 
-    topic: str  # packages, openmm, lammps, device or models
+    topic: str  # packages, openmm, lammps, kernels, device or models
     name: str
     value: str
     remedy: str | None = None  # what to do, None where nothing is wrong
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Look at everything and print it."""
-    findings = [*packages(), *openmm_platforms(), *lammps_plugin(), *devices(), *models()]
+    findings = [*packages(), *openmm_platforms(), *lammps_plugin(), *kernels(), *devices(), *models()]
     wrong = [finding for finding in findings if finding.remedy]
     if args.json:
         print(json.dumps([finding._asdict() for finding in findings], indent=1))
@@ -168,6 +168,22 @@ region box block 0 1 0 1 0 1
 create_box 1 box
 pair_style so3k
 """
+
+
+def kernels() -> Iterator[Finding]:
+    """Whether the compiled kernels are built and can be loaded."""
+    from so3k_md.kernels.build import find_kernels, load_kernels
+
+    library = find_kernels()
+    remedy = "CPUs are several times faster with them: so3k-md kernels build"
+    yield Finding("kernels", "library", str(library or "not built"), None if library else remedy)
+    if library is not None:
+        try:
+            load_kernels()
+            yield Finding("kernels", "torch", "loads them")
+        except OSError as error:
+            broken = str(error).splitlines()[0]
+            yield Finding("kernels", "torch", broken, "build them again: so3k-md kernels build --force")
 
 
 def lammps_plugin() -> Iterator[Finding]:
