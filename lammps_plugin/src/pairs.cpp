@@ -3,6 +3,7 @@
 #include "pairs.h"
 
 #include <algorithm>
+#include <array>
 
 #include "lmptype.h"
 #include "neigh_list.h"
@@ -86,11 +87,43 @@ void PairList::refresh(const int *type, const std::vector<int64_t> &species_of_t
 
 void PairList::update(const Tensor &x, double cutoff)
 {
+  if (device.is_cpu()) return update_on_cpu(x, cutoff);
   const auto vectors = x.index_select(0, candidates.atom_j) - x.index_select(0, candidates.atom_i);
   const auto within = (vectors.square().sum(1) < cutoff * cutoff).nonzero().squeeze(1);
   const auto pick = [&](const Tensor &all) { return all.index_select(0, within); };
   pairs = {pick(vectors), pick(candidates.idx_i), pick(candidates.idx_j), pick(candidates.atom_i),
            pick(candidates.atom_j)};
+}
+
+/// The same in one pass over the candidates, of which distant ones are many: the tensors of each
+/// step above do not fit a cache, and take ten times as long.
+void PairList::update_on_cpu(const Tensor &x, double cutoff)
+{
+  const auto *r = x.data_ptr<double>();
+  const auto vector = [&](size_t k) {
+    const auto *from = r + 3 * candidates_i[k], *to = r + 3 * candidates_j[k];
+    return std::array<double, 3>{to[0] - from[0], to[1] - from[1], to[2] - from[2]};
+  };
+  within.clear();
+  for (size_t k = 0; k < candidates_i.size(); ++k) {
+    const auto d = vector(k);
+    if (d[0] * d[0] + d[1] * d[1] + d[2] * d[2] < cutoff * cutoff) within.push_back(k);
+  }
+  const auto n = static_cast<int64_t>(within.size());
+  const auto rows = [&] { return at::empty({n}, at::kLong); };
+  pairs = {at::empty({n, 3}, at::kDouble), rows(), rows(), rows(), rows()};
+  auto *vectors = pairs.vectors.data_ptr<double>();
+  const auto pick = [&](const Tensor &of, const Tensor &all) {
+    auto *target = of.data_ptr<int64_t>();
+    const auto *source = all.data_ptr<int64_t>();
+    for (const auto k : within) *target++ = source[k];
+  };
+  for (const auto k : within)
+    for (const double component : vector(k)) *vectors++ = component;
+  pick(pairs.idx_i, candidates.idx_i);
+  pick(pairs.idx_j, candidates.idx_j);
+  pick(pairs.atom_i, candidates.atom_i);
+  pick(pairs.atom_j, candidates.atom_j);
 }
 
 }    // namespace So3k

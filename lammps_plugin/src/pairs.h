@@ -47,12 +47,14 @@ class PairList {
 
  private:
   std::vector<Home> add_remote_rows(const Centres &centres, int me);
+  void update_on_cpu(const at::Tensor &x, double cutoff);
 
   at::Device device;
   std::vector<int> row_atoms;                         // one LAMMPS atom for each row
   std::vector<int64_t> row_species;                   // what `species` holds
   std::vector<int64_t> candidates_i, candidates_j;    // LAMMPS atoms of the pairs within reach
   Pairs candidates;                                   // the same on the device, without vectors
+  std::vector<size_t> within;                         // candidates within the cutoff now
 };
 
 }    // namespace So3k

@@ -10,12 +10,12 @@ from toys import save_toy, toy_model
 
 FORMS = "coulomb shifted cutoff_lr 6"
 PARTLY = (
-    "so3k: the box is periodic along some axes only, which coulomb kspace cannot sum: use 'boundary p p p', a "
-    r"fully open box, or pair_style so3k ... coulomb shifted\+self"
+    "so3k: the box is periodic along some axes only, which coulomb kspace cannot sum: use 'boundary p p p', "
+    r"a fully open box, or pair_style so3k ... coulomb shifted\+self"
 )
 NO_IDS = (
-    "so3k: fragments molecule needs molecule ids, which atom_style atomic has not: use atom_style full, bond or "
-    "molecular"
+    "so3k: fragments molecule needs molecule ids, which atom_style atomic has not: use atom_style full, bond "
+    "or molecular"
 )
 NO_TOTALS = "so3k model unnamed knows no total charge: leave out charge, spin, fragments and fragment_charge"
 NO_CHARGES = "so3k model unnamed has no electrostatics: leave out coulomb and cutoff_lr"
@@ -24,13 +24,13 @@ HALF = r"so3k: fragment_charge 7 \+0.5 is not whole: give that of an ion or a mo
 WHOLE = r"so3k: a charge of \+0.3 e is not whole: give that of all ions and molecules"
 ABSENT = "so3k: fragment_charge names molecule 9, which no atom has: correct it"
 ALONE = (
-    "so3k: with fragments molecule each atom needs a molecule, and some have the id 0: number them in the data "
-    "file or by 'set'"
+    "so3k: with fragments molecule each atom needs a molecule, and some have the id 0: number them in the "
+    "data file or by 'set'"
 )
 WITHOUT = "so3k: fragment_charge is given without fragments: add 'fragments molecule'"
-PARITY = "so3k: 63 electrons cannot have {} unpaired ones: correct charge or spin"
+PARITY = "so3k: 63 electrons cannot have 0 unpaired ones: correct charge or spin"
 SPIN = "so3k: spin {} is impossible: give 0, 0.5, 1, ..."
-SINGLETS = "so3k: spin 1, but model unnamed was trained on singlets only: leave it out"
+SINGLETS = "so3k: spin {}, but model unnamed was trained on singlets only: leave it out"
 UNKNOWN = ".*does not know '{}': use precision .*"
 # what is done to a good input: the word, what stands in its place, and the answer
 CASES = {
@@ -42,18 +42,18 @@ CASES = {
     "part of the charge": (FRAGMENTS, " charge 0.3", WHOLE),
     "absent molecule": ("fragment_charge 7", "fragment_charge 9", ABSENT),
     "no fragments": ("fragments molecule", "", WITHOUT),
-    "parity": ("fragment_charge 7 1", "fragment_charge 7 2", PARITY.format(0)),
-    "spin of another parity": (FORMS, f"{FORMS} spin 0.5", SINGLETS.replace("spin 1", "spin 0.5")),
+    "parity": ("fragment_charge 7 1", "fragment_charge 7 2", PARITY),
+    "doublet": (FORMS, f"{FORMS} spin 0.5", SINGLETS.format(0.5)),
     "spin": (FORMS, f"{FORMS} spin 0.3", SPIN.format(0.3)),
     "negative spin": (FORMS, f"{FORMS} spin -1", SPIN.format(-1)),
-    "triplet": (FORMS, f"{FORMS} spin 1", SINGLETS),
+    "triplet": (FORMS, f"{FORMS} spin 1", SINGLETS.format(1)),
     "local model": (f"{FORMS}{FRAGMENTS}", "charge 1", NO_TOTALS),
     "local model without charges": (f"{FORMS}{FRAGMENTS}", FORMS, NO_CHARGES),
     "form": ("shifted", "ewald", UNKNOWN.format("coulomb ewald")),
     "cutoff": ("cutoff_lr 6", "cutoff_lr 2", UNKNOWN.format("cutoff_lr 2")),
     "charge": (FRAGMENTS, " charge much", UNKNOWN.format("charge much")),
     "fragments": ("fragments molecule", "fragments some", UNKNOWN.format("fragments some")),
-    "no charge of a fragment": (
+    "half a fragment": (
         " fragment_charge 7 1",
         " fragment_charge 7",
         UNKNOWN.format("fragment_charge 7"),
