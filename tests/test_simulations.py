@@ -1,18 +1,24 @@
-"""Everything in simulations/, and the demo, runs as it stands: here a few steps, with the shipped model."""
+"""Everything in simulations/, and the demo, runs as it stands: a few steps with the models that come along.
+
+Those of SO3LR, whose weights do not, run with a small model of the same form.
+"""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from so3k_md import cli
+from so3k_md import ModelConfig, So3krates, cli
+from so3k_md.analysis.dipoles import read_dipoles
 from so3k_md.checkpoint import resolve_model
 from so3k_md.engines import lammps
+from so3k_md.export.torchscript import save
 
 ROOT = Path(__file__).parents[1]
 SIMULATIONS = ROOT / "simulations"
@@ -31,13 +37,24 @@ LAMMPS = {
     "lammps/in.ethanol_box": ("ethanol-rmd17", 2),
     "lammps/in.cumulene": ("cumulene-sphc", 3),
 }
+# system -> how it is run for a few steps
+SO3LR = {
+    "water": "--steps 26 --interval 2 --kelvin 10",
+    "alanine": "--ensemble nve --warm-up 2 --steps 4 --interval 1",
+    "alanine_water": "--steps 2 --interval 1",
+    "acetate_water": "--steps 2 --interval 1 --coulomb shifted+self",
+    "crambin_water": "--steps 2 --interval 1",
+}
+SO3LR_INPUTS = ["openmm/so3lr.py", "lammps/in.so3lr", "analysis/so3lr_maps.py"]  # run by tests of their own
 AFTER_RUNS = ["analysis/cumulene.py"]  # need trajectories: test_torsions_of_both_engines
 FEW = "data.n_train=4 data.n_valid=2 train.epochs=1 train.warmup_steps=1 train.batch_size=2"
 TRAIN = [f"train/{name}.yaml" for name in ("ethanol", "cumulene-local", "cumulene-sphc", "cumulene-efa")]
-INPUTS = [*PYTHON, *LAMMPS, *TRAIN, *AFTER_RUNS]
-SYSTEMS = ("ethanol", "ethanol_box", "cumulene")
+INPUTS = [*PYTHON, *LAMMPS, *TRAIN, *AFTER_RUNS, *SO3LR_INPUTS]
+WRITTEN = ("water", "alanine", "alanine_water", "acetate_water")  # by so3lr_systems.py, for LAMMPS
+SYSTEMS = ("ethanol", "ethanol_box", "cumulene", *WRITTEN)
 READ_BY_OTHERS = [
     "openmm/ethanol.xml",
+    "openmm/so3lr_systems.py",
     *(f"lammps/{kind.format(name)}" for kind in ("data.{}", "{}.pdb") for name in SYSTEMS),
 ]
 
@@ -65,9 +82,7 @@ def test_every_input_is_run():
 
 def test_the_table_lists_every_input():
     table = (SIMULATIONS / "README.md").read_text()
-    assert [
-        name for name in [*PYTHON, *LAMMPS, *TRAIN, *AFTER_RUNS] if f"[{name}]({name})" not in table
-    ] == []
+    assert [name for name in INPUTS if f"[{name}]({name})" not in table] == []
 
 
 def run_python(script: Path, words: str) -> str:
@@ -121,6 +136,72 @@ def test_torsions_of_both_engines(copy):
     assert found["openmm"]["theta_degrees"][0] == pytest.approx(start, abs=5)
     assert found["on"]["theta_degrees"][0] == pytest.approx(found["lammps"]["theta_degrees"][-1], abs=0.1)
     assert Path("torsion/torsion.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def so3lr(tmp_path_factory) -> Path:
+    """A model of SO3LR's form, exported, with weak forces that hold nothing together."""
+    small = {"features": 16, "heads": 2, "layers": 1, "n_rbf": 8, "radial_hidden": 16, "chi_hidden": 8}
+    # atoms that nothing binds must not repel each other either
+    config = replace(ModelConfig.preset("so3lr"), **small, zbl=False)
+    model = So3krates(config, [1, 6, 7, 8, 16], seed=3).requires_grad_(False).eval()
+    model.head.scale.fill_(0.01)
+    model.charge_head.table[8] = -0.1
+    path = tmp_path_factory.mktemp("model") / "so3lr.pt"
+    save(model, path, "small")
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SO3LR)
+def test_so3lr_in_openmm(system, copy, so3lr):
+    said = run_python(copy / "openmm/so3lr.py", f"{system} --model {so3lr} {SO3LR[system]} --output run")
+    assert "coulomb: " + ("shifted+self" if "shifted" in SO3LR[system] else "kspace") in said
+    assert ("total charge -1 e in 208 fragments" in said) == (system == "acetate_water")
+    assert len(read_dipoles("run/physics.csv").dipole) >= 2
+    if system != "crambin_water":
+        words = "analyze run/trajectory.dcd --top run/topology.pdb --log run/log.csv -o report"
+        assert cli.main(words.split()) == 0
+        assert len(json.loads(Path("report/report.json").read_text())["trajectories"]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("system", "ensemble", "ranks"),
+    [("water", "nve", 3), ("alanine", "nvt", 1), ("alanine_water", "npt", 2), ("acetate_water", "npt", 2)],
+)
+def test_so3lr_in_lammps(system, ensemble, ranks, copy, so3lr):
+    few = {"steps": 4, "every": 2, "relax": 1, "kelvin": 10}
+    run_lammps(copy, "lammps/in.so3lr", ranks, model=so3lr, system=system, ensemble=ensemble, **few)
+    files = [str(copy / "lammps" / f"{system}.{kind}") for kind in ("dump", "pdb", "log", "dipole")]
+    fragments = 208 if system == "acetate_water" else 1
+    assert f"charge is conserved in each of {fragments} fragment" in Path(files[2]).read_text()
+    assert cli.main(["analyze", files[0], "--top", files[1], "--log", files[2], "-o", "report"]) == 0
+    assert json.loads(Path("report/report.json").read_text())["stable"]
+    assert read_dipoles(files[3], 0.5).interval == pytest.approx(0.002)
+
+
+@pytest.mark.slow
+def test_maps_of_so3lr(copy, so3lr):
+    script = copy / "analysis/so3lr_maps.py"
+    run_python(copy / "openmm/so3lr.py", f"alanine --model {so3lr} --steps 2 --interval 1 --output run")
+    run = "--trajectory run/trajectory.dcd --top run/topology.pdb"
+    assert "lowest at φ" in run_python(script, f"--model {so3lr} --points 2 {run} --output maps")
+    found = json.loads(Path("maps/maps.json").read_text())
+    assert np.min(found["ramachandran"]["kcal_mol"]) == 0
+    exact, other = (np.array(found["water_dimer"]["kcal_mol"][form]) for form in ("kspace", "shifted+self"))
+    near = np.array(found["water_dimer"]["distance_angstrom"]) < 4
+    assert exact[near] == pytest.approx(other[near], abs=0.05)
+    for name in ("water_dimer", "ramachandran"):
+        assert Path(f"maps/{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_files_for_lammps_are_those_that_the_script_writes(tmp_path):
+    run_python(SIMULATIONS / "openmm/so3lr_systems.py", f"--output {tmp_path}")
+    for name in [*(f"data.{system}" for system in WRITTEN), *(f"{system}.pdb" for system in WRITTEN)]:
+        texts = [(folder / name).read_text().splitlines() for folder in (tmp_path, SIMULATIONS / "lammps")]
+        new, old = ([line for line in text if not line.startswith("REMARK")] for text in texts)
+        assert new == old, name
 
 
 @pytest.mark.parametrize("name", TRAIN)

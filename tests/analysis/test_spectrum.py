@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from so3k_md import cli
-from so3k_md.analysis.dipoles import COLUMNS, Dipoles, read_dipoles
+from so3k_md.analysis.dipoles import Dipoles, read_dipoles
 from so3k_md.analysis.spectrum import C_CM_PS, infrared_spectrum, named_peaks
 from so3k_md.errors import So3kError
 from so3k_md.units import BOLTZMANN_EV_K
