@@ -132,7 +132,7 @@ def draw_dimer(found: Dimer, name: str) -> Figure:
         for k, (form, dashes) in enumerate(DASHES.items()):
             axes.plot(found.distance, found.energy[form], color=colour(k), linestyle=dashes, label=form)
         axes.plot(*CCSD_T, "o", color=GREY, label="CCSD(T) minimum", markersize=6)
-        axes.set(xlim=(2.4, 9), ylim=(-6.5, 3), title=f"Water dimer, {name}")
+        axes.set(xlim=(2.4, 9), ylim=(-8, 3), title=f"Water dimer, {name}")
         axes.set(xlabel="O–O distance / Å", ylabel="interaction energy / kcal/mol")
         axes.legend()
     return figure
