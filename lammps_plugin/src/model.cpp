@@ -97,6 +97,7 @@ void Model::describe(const LongRangeOptions &long_range)
   n_layers = artefact.attr("n_layers").toInt();
   features = artefact.attr("features").toInt();
   chi_width = artefact.attr("chi_width").toInt();
+  has_kernels = artefact.hasattr("kernels");
   chi_from_neighbours = artefact.attr("chi_from_neighbours").toBool();
   has_totals = artefact.attr("has_totals").toBool();
   has_zbl = artefact.attr("has_zbl").toBool();

@@ -64,6 +64,7 @@ class Model {
   std::vector<int64_t> elements;
   int64_t n_layers, features, chi_width;
   bool chi_from_neighbours;
+  bool has_kernels;      // its layers are compiled
   bool needs_lattice;    // its waves belong to a periodic cell
   bool has_totals, has_zbl, has_long_range, singlets_only;
   double energy_shift;    // of an atom, not part of any energy, eV

@@ -275,9 +275,10 @@ void PairSo3k::report() const
   So3k::TorchScope scope(model->device);
   utils::logmesg(
       lmp,
-      "so3k: model {}, {} layers, cutoff {:g} A, {} on {}, libtorch {}, {} thread(s) per rank\n",
+      "so3k: model {}, {} layers, cutoff {:g} A, {}{} on {}, libtorch {}, {} thread(s) per rank\n",
       model->name, model->n_layers, model->cutoff,
-      model->dtype == at::kDouble ? "float64" : "float32", model->device.str(), TORCH_VERSION,
+      model->dtype == at::kDouble ? "float64" : "float32",
+      model->has_kernels ? " with compiled kernels" : "", model->device.str(), TORCH_VERSION,
       at::get_num_threads());
   if (long_range)
     utils::logmesg(lmp,
