@@ -2,8 +2,8 @@
 
     python simulations/analysis/so3lr_maps.py --model so3lr.pt --output maps
 
-water_dimer.png: interaction energy against the distance of the oxygens, both molecules rigid, by the three forms
-of the Coulomb energy, with the minimum of CCSD(T) (G. S. Tschumper et al., J. Chem. Phys. 116, 690 (2002)).
+water_dimer.png: interaction energy by distance of the oxygens, both molecules rigid, for the three forms of
+the Coulomb energy, with the minimum of CCSD(T) (G. S. Tschumper et al., J. Chem. Phys. 116, 690 (2002)).
 ramachandran.png: energy of alanine dipeptide in the gas phase over φ and ψ, all else relaxed at each point;
 with --trajectory and --top of a run (DCD, dump), the angles that it visited as points.
 """
