@@ -1,17 +1,20 @@
 """SO3LR as published, against numbers that its authors' code gives; needs so3krates-torch for the weights."""
 
+import json
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.io import write
 from small_models import REFERENCE
 
 from so3k_md.convert.so3lr import build, convert
 from so3k_md.data.frames import to_frame
 from so3k_md.data.structures import _record
 from so3k_md.engines.ase import So3kCalculator
+from so3k_md.errors import So3kWarning
 from so3k_md.evaluate import predict
 
 PARTS, FORCES = (np.load(REFERENCE / f"so3lr_{name}.npz") for name in ("parts", "forces"))
@@ -131,3 +134,30 @@ def test_what_was_not_trained_is_refused(published, symbols, info, message):
     atoms.calc = So3kCalculator(published[0])
     with pytest.raises(So3kError, match=message):
         atoms.get_potential_energy()
+
+
+def test_atoms_nearer_than_trained_are_warned_of_once(published):
+    atoms = Atoms("H2", positions=[[0, 0, 0], [0.3, 0, 0]])
+    atoms.calc = So3kCalculator(published[0])
+    with pytest.warns(So3kWarning, match=r"atoms [01] and [01] are 0\.30 Å apart"):
+        atoms.get_potential_energy()
+    atoms.positions[1, 0] = 0.29
+    atoms.get_potential_energy()
+
+
+def test_evaluation_names_the_form_of_the_coulomb_energy(published, tmp_path, capsys):
+    from so3k_md.cli import main
+    from so3k_md.export import torchscript
+
+    model = published[0]
+    torchscript.save(model, tmp_path / "so3lr.pt", "so3lr")
+    atoms = structure("H2O")
+    atoms.info["energy"] = float(FORCES["H2O|energy|12"])
+    write(tmp_path / "water.xyz", atoms, format="extxyz")
+    words = ["eval", str(tmp_path / "so3lr.pt"), str(tmp_path / "water.xyz")]
+    assert main([*words, "--coulomb", "shifted", "--json", str(tmp_path / "out.json")]) == 0
+    assert "coulomb shifted, dispersion to 12 Å" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "out.json").read_text())["metrics"]
+    assert metrics["energy"]["mae"] < 1e-5
+    assert main([*words, "--coulomb", "ewald"]) == 2
+    assert "choose one of kspace, shifted, shifted+self" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import argparse
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from so3k_md.errors import So3kError
 from so3k_md.files import check_output
@@ -42,6 +43,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of non-local attention: auto (default), the array `group` or an open structure; all atoms",
     )
+    parser.add_argument(
+        "--coulomb",
+        default="kspace",
+        help="of models with electrostatics: kspace (default), the exact sum; shifted; shifted+self",
+    )
+    parser.add_argument(
+        "--cutoff-lr",
+        type=float,
+        default=12.0,
+        metavar="A",
+        help="of dispersion and of the shifted forms, Å (default 12)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing output")
 
 
@@ -61,11 +74,13 @@ def run(args: argparse.Namespace) -> None:
         write_parity_plots,
         write_predictions,
     )
+    from so3k_md.physical_stages import set_long_range
 
     frames = read_frames(
         args.data, args.energy_key, args.forces_key, args.stress_key, args.energy_unit, args.length_unit
     )
-    model = load(args.model, args.device, args.dtype)
+    model: Any = load(args.model, args.device, args.dtype)
+    set_long_range(model, args.coulomb, args.cutoff_lr)
     hidden = not sys.stderr.isatty()
     predictions = predict(
         model,
@@ -78,6 +93,10 @@ def run(args: argparse.Namespace) -> None:
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     n_atoms = sum(len(frame.numbers) for frame in frames)
     print(f"{args.model} on {args.data}: {len(frames)} frames, {n_atoms} atoms, {dtype}")
+    if model.has_long_range:
+        print(
+            f"coulomb {args.coulomb}, dispersion to {args.cutoff_lr:g} Å, energies without the model's shift"
+        )
     print(table(scores))
     if not any(scores.values()):
         print("no frame has a reference: where the file has other keys, name them with --energy-key etc.")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from so3k_md.checkpoint import load, parse_device, parse_dtype
 from so3k_md.data.structures import given_totals
+from so3k_md.engines.close import warn_of_close_pair
 from so3k_md.errors import So3kError
 from so3k_md.export.contract import check_elements
 from so3k_md.forces import evaluate
@@ -100,6 +101,7 @@ class So3kCalculator(Calculator):
         self.model = accelerated(self.model, kernels)
         set_long_range(self.model, coulomb, cutoff_lr)
         self.frozen = frozen(self.model)
+        self.looked_for_close = False
         self.pairs = VerletList(search, self.model.cutoff, skin)
         self.long_pairs = VerletList(search_once, cutoff_lr, skin, trim=False)
         self.whole = Unwrapper()
@@ -112,7 +114,12 @@ class So3kCalculator(Calculator):
     ) -> None:
         """Everything at once: forces and stress come from the same gradient."""
         super().calculate(atoms, properties, system_changes)
-        result = evaluate(self.frozen, self.graph(self.atoms), 1)
+        graph = self.graph(self.atoms)
+        if self.model.has_long_range and not self.looked_for_close:
+            periodic = self.atoms.pbc
+            warn_of_close_pair(self.atoms.numbers, self.atoms.positions, self.atoms.cell.array, periodic)
+            self.looked_for_close = True
+        result = evaluate(self.frozen, graph, 1)
         self.results = {
             "energy": result.energy.item(),
             "free_energy": result.energy.item(),

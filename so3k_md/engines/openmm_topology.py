@@ -1,6 +1,5 @@
 """OpenMM topologies of plain structures: bonds from covalent radii, boxes in OpenMM's form."""
 
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -11,12 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from openmm import app, unit
 from openmm.app.internal.unitcell import reducePeriodicBoxVectors
 
-from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.engines.close import warn_of_close_pair
+from so3k_md.errors import So3kError
 from so3k_md.pairs import neighbor_pairs
 from so3k_md.units import NM_IN_ANGSTROM
 
 BOND_STRETCH = 1.2  # a pair closer than this times the sum of its covalent radii is bonded
-TOO_CLOSE = 0.6  # of that sum
 
 
 def topology_of(structure: Atoms | Sequence[int | str]) -> app.Topology:
@@ -82,22 +81,9 @@ def warn_of_close(topology: app.Topology, positions_nm: ArrayLike, rows: Sequenc
     chosen = [row for row in (range(len(atoms)) if rows is None else rows) if atoms[row].element is not None]
     box = topology.getPeriodicBoxVectors()
     cell = None if box is None else np.array(box.value_in_unit(unit.angstrom), dtype=float)
-    radii = covalent_radii[[atoms[row].element.atomic_number for row in chosen]]
+    numbers = [atoms[row].element.atomic_number for row in chosen]
     points = np.asarray(positions_nm, dtype=float)[chosen] * NM_IN_ANGSTROM
-    reach = 2 * TOO_CLOSE * radii.max(initial=0.1)
-    i, j, shifts = neighbor_pairs(points, cell, cell is not None, reach, once=True)
-    vectors = points[j] - points[i] + (0.0 if cell is None else shifts @ cell)
-    shares = np.linalg.norm(vectors, axis=1) / (radii[i] + radii[j])
-    if shares.min(initial=1.0) < TOO_CLOSE:
-        pair = shares.argmin()
-        first, second = (chosen[k[pair]] for k in (i, j))
-        distance = np.linalg.norm(vectors[pair])
-        warnings.warn(
-            f"atoms {first} and {second} are {distance:.2f} Å apart, {shares[pair]:.2f} of the sum of their "
-            "covalent radii, closer than models are trained on: minimise first, or correct the positions",
-            So3kWarning,
-            stacklevel=3,
-        )
+    warn_of_close_pair(numbers, points, cell, cell is not None, chosen, stacklevel=4)
 
 
 def _is_network(start: int, neighbours: dict, molecules: NDArray[np.int64]) -> bool:
