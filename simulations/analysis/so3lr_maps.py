@@ -3,7 +3,7 @@
     python simulations/analysis/so3lr_maps.py --model so3lr.pt --output maps
 
 water_dimer.png: interaction energy by distance of the oxygens, both molecules rigid, for the three forms of
-the Coulomb energy, with the minimum of CCSD(T) (G. S. Tschumper et al., J. Chem. Phys. 116, 690 (2002)).
+the Coulomb energy.
 ramachandran.png: energy of alanine dipeptide in the gas phase over φ and ψ, all else relaxed at each point;
 with --trajectory and --top of a run (DCD, dump), the angles that it visited as points.
 """
@@ -39,7 +39,6 @@ STIFF = 2000.0  # kJ/mol/rad², holds φ and ψ during a relaxation
 KCAL_MOL = EV_IN_KJ_MOL / KJ_IN_KCAL  # in an eV
 TOP = 12.0  # kcal/mol, where the colours of the map end
 DASHES = {"kspace": "-", "shifted+self": (0, (4, 2)), "shifted": (0, (1, 1.2))}
-CCSD_T = 2.912, -5.02  # Å, kcal/mol
 
 
 class Dimer(NamedTuple):
@@ -124,14 +123,13 @@ def visited(trajectory: str, top: str) -> tuple[Floats, Floats]:
 
 
 def draw_dimer(found: Dimer, name: str) -> Figure:
-    """The three forms, and where the minimum is known to be."""
+    """The three forms."""
     with matplotlib.rc_context(STYLE):
         figure = new_figure(6.4, 4.2)
         axes = figure.subplots()
         axes.axhline(0, color=GREY, linewidth=0.8)
         for k, (form, dashes) in enumerate(DASHES.items()):
             axes.plot(found.distance, found.energy[form], color=colour(k), linestyle=dashes, label=form)
-        axes.plot(*CCSD_T, "o", color=GREY, label="CCSD(T) minimum", markersize=6)
         axes.set(xlim=(2.4, 9), ylim=(-8, 3), title=f"Water dimer, {name}")
         axes.set(xlabel="O–O distance / Å", ylabel="interaction energy / kcal/mol")
         axes.legend()
