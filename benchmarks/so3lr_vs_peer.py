@@ -10,22 +10,27 @@ are medians of the ratios within a turn. The peer is run by its own ASE calculat
 """
 
 import argparse
+import contextlib
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ase.io
 import numpy as np
+import psutil
 from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.calculator import Calculator
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
+from ase.optimize import FIRE
 from engines import KELVIN, TIMESTEP_FS, lammps_engine, openmm_engine, timed
 
 DATA = Path(__file__).parent / "data" / "so3lr"
@@ -37,6 +42,7 @@ STRUCTURES = {
     "512 waters": 8,
 }  # molecules on an edge
 SPACING = 3.106  # Å between molecules, the density of water
+RELAXATION = 60  # steps
 
 
 def structure(name: str) -> Atoms:
@@ -108,17 +114,48 @@ def run_case(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     torch.ones(8, 8) @ torch.ones(8, 8)
-    imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = CASES[args.case](structure(args.structure), args.model)
-    who = resource.RUSAGE_CHILDREN if args.case.startswith("LAMMPS") else resource.RUSAGE_SELF
-    peak = resource.getrusage(who).ru_maxrss
-    print(json.dumps({"ms": 1e3 * seconds, "mb": peak / 1024, "over": (peak - imports) / 1024}))
+    imports = peak_mb()
+    with ThreadPoolExecutor(1) as watcher:
+        ended = threading.Event()
+        largest = watcher.submit(largest_child_mb, ended)
+        try:
+            seconds = CASES[args.case](Atoms(ase.io.read(args.structure)), args.model)
+        finally:
+            ended.set()
+    mb = largest.result() if args.case.startswith("LAMMPS") else peak_mb()
+    print(json.dumps({"ms": 1e3 * seconds, "mb": mb, "over": mb - imports}))
 
 
-def measure(case: str, name: str, args: argparse.Namespace) -> dict[str, float]:
-    """One case in a process of its own."""
+def peak_mb() -> float:
+    """Peak memory of this process; `getrusage` would tell that of its parent too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def largest_child_mb(ended: threading.Event) -> float:
+    """Peak memory of the largest process below this one until the event, looked at ten times a second."""
+    largest = 0.0
+    while not ended.wait(0.1):
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                largest = max(largest, child.memory_info().rss / 2**20)
+    return largest
+
+
+def relaxed(name: str, model: str) -> Atoms:
+    """One of STRUCTURES after some steps downhill, lest a run from it boils."""
+    from so3k_md.engines.ase import So3kCalculator
+
+    atoms = structure(name)
+    atoms.calc = So3kCalculator(model)
+    FIRE(atoms, logfile=None, maxstep=0.1).run(fmax=0.5, steps=RELAXATION)
+    return Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+
+
+def measure(case: str, file: str, args: argparse.Namespace) -> dict[str, float]:
+    """One case, of a structure in a file, in a process of its own."""
     python = args.peer_python if case == PEER else sys.executable
-    command = [python, __file__, args.model, "--case", case, "--structure", name]
+    command = [python, __file__, args.model, "--case", case, "--structure", file]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -127,7 +164,7 @@ def measure(case: str, name: str, args: argparse.Namespace) -> dict[str, float]:
     }
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise SystemExit(f"{case}, {name}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        raise SystemExit(f"{case}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -161,19 +198,22 @@ def main() -> None:
     )
     parser.add_argument("--output", help="JSON file for all single results")
     parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
-    parser.add_argument("--structure", choices=STRUCTURES, help=argparse.SUPPRESS)
+    parser.add_argument("--structure", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case:
         run_case(args)
         return
     cases = [PEER, *(case for case in args.cases if case != PEER)]
     results: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for name in args.structures:
-        turns = results[name] = {case: [] for case in cases}
-        for turn in range(args.rounds):
-            for case in cases:
-                turns[case].append(measure(case, name, args))
-                print(f"{name}, turn {turn + 1}, {case}: {turns[case][-1]}", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.structures:
+            file = str(Path(folder) / "start.extxyz")
+            ase.io.write(file, relaxed(name, args.model))
+            turns = results[name] = {case: [] for case in cases}
+            for turn in range(args.rounds):
+                for case in cases:
+                    turns[case].append(measure(case, file, args))
+                    print(f"{name}, turn {turn + 1}, {case}: {turns[case][-1]}", file=sys.stderr)
     print(table(results))
     if args.output:
         Path(args.output).write_text(json.dumps(results, indent=1))
