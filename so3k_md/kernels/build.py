@@ -3,18 +3,16 @@
 import hashlib
 import os
 import platform
-import shutil
-import subprocess
 import sys
-import sysconfig
 import tempfile
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from so3k_md.errors import So3kError
+from so3k_md.builds import compile_step, find_build, require_compiler, tool, writable_root
 
+KIND, WHAT = "kernels", "the kernels"
 LIBRARY = "so3k_kernels.so"
 # exact to rounding, yet free to add in another order and to use what this processor has
 FLAGS = ["-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-std=c++17"]
@@ -22,8 +20,8 @@ FLAGS = ["-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapp
 
 def find_kernels() -> Path | None:
     """The library that was built for this environment, this processor and these sources; None without one."""
-    key = build_key()
-    return next((root / key / LIBRARY for root in build_roots() if (root / key / LIBRARY).is_file()), None)
+    folder = find_build(KIND, build_key(), LIBRARY)
+    return folder and folder / LIBRARY
 
 
 @cache
@@ -49,11 +47,9 @@ def build_kernels(force: bool = False) -> Path:
     built = find_kernels()
     if built and not force:
         return built
-    if not os.environ.get("CXX") and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        raise So3kError("no C++ compiler found for the kernels: install g++ (C++17) or set CXX")
-    if shutil.which("ninja", path=search_path()) is None:
-        raise So3kError("the program ninja is missing: pip install 'so3k-md[kernels]'")
-    target = writable_root() / build_key()
+    require_compiler(WHAT)
+    tool("ninja", extra="kernels")
+    target = writable_root(KIND, WHAT) / build_key()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as work:
         compile_in(Path(work))
         target.mkdir(exist_ok=True)
@@ -75,29 +71,6 @@ def build_key() -> str:
     return f"torch{torch.__version__}-{platform.machine()}-{content.hexdigest()[:12]}"
 
 
-def build_roots() -> list[Path]:
-    """Where builds lie: in the environment they belong to, or in the user's cache if that is read-only."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [Path(sys.prefix) / "share" / "so3k-md" / "kernels", user / "so3k-md" / "kernels"]
-
-
-def writable_root() -> Path:
-    """The first folder for builds that can be written.
-
-    Raises:
-        So3kError: none can.
-    """
-    for root in build_roots():
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(root, os.W_OK):
-            return root
-    places = " and ".join(str(root) for root in build_roots())
-    raise So3kError(f"no place to build the kernels, {places} cannot be written: set XDG_CACHE_HOME")
-
-
 def compile_in(folder: Path) -> None:
     """Let torch's extension builder make the library, in a process of its own, as it would load it here."""
     program = (
@@ -107,21 +80,7 @@ def compile_in(folder: Path) -> None:
     )
     name = LIBRARY.removesuffix(".so")
     words = [sys.executable, "-W", "ignore", "-c", program, name, " ".join(FLAGS), str(folder)]
-    environment = {**os.environ, "PATH": search_path()}
-    done = subprocess.run(
-        [*words, *map(str, sources())], capture_output=True, text=True, env=environment, cwd=folder
-    )
-    if done.returncode or not (folder / LIBRARY).is_file():
-        log = Path(tempfile.gettempdir()) / f"so3k-md-kernels-build.{os.getpid()}.log"
-        log.write_text(done.stdout + done.stderr)
-        lines = (done.stderr + done.stdout).splitlines()
-        reason = next((line.strip() for line in lines if "error:" in line.lower()), "no reason given")
-        raise So3kError(f"the kernels do not compile: {reason}; the whole log is {log}")
-
-
-def search_path() -> str:
-    """The PATH with this environment's programs first, although the environment may not be activated."""
-    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+    compile_step([*words, *map(str, sources())], f"{WHAT} do not", "kernels-build")
 
 
 def _processor() -> str:

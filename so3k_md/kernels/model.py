@@ -14,7 +14,6 @@ from so3k_md.kernels.table import hermite_table
 from so3k_md.model import So3krates, set_dtype
 from so3k_md.model_config import ModelConfig
 from so3k_md.nn.activation import silu
-from so3k_md.nn.embedding import neighbour_chi
 
 
 class LayerKernel(nn.Module):
@@ -99,11 +98,7 @@ class KernelSo3krates(So3krates):
 
     def __init__(self, model: So3krates):
         super().__init__(model.config, model.elements)
-        set_dtype(self, model.embedding.weight.dtype)
-        self.load_state_dict(model.state_dict())
-        self.requires_grad_(False)
-        for name in ("metadata", "coulomb", "cutoff_lr", "singlets_only", "energy_shift"):
-            setattr(self, name, getattr(model, name))
+        take_over(self, model)
         self.kernels = nn.ModuleList([LayerKernel(self, k) for k in range(self.n_layers)])
         self.odd = [degree % 2 == 1 for degree in model.config.degrees for _ in range(2 * degree + 1)]
 
@@ -130,24 +125,20 @@ class KernelSo3krates(So3krates):
         ylm = self.harmonics(vectors * (self.direction / r)[:, None])
         return Edges(idx_i, idx_j, r[:, None], ylm, self.cutoff_function(r), r, back)
 
-    @torch.jit.export
-    def initial_chi(self, edges: Edges, n_centres: int) -> Tensor:
-        """SPHCs χ (n_centres, chi_width) before the first layer."""
-        if self.chi_from_neighbours:
-            turned = torch.nonzero(edges.back)[:, 0]
-            ylm = edges.ylm.index_select(0, turned)
-            ylm = torch.where(torch.tensor(self.odd, device=ylm.device), -ylm, ylm)
-            both = Edges(
-                torch.cat([edges.idx_i, edges.idx_j.index_select(0, turned)]),
-                edges.idx_j,
-                edges.rbf,
-                torch.cat([edges.ylm, ylm]),
-                torch.cat([edges.cut, edges.cut.index_select(0, turned)]),
-                edges.r,
-                edges.back,
-            )
-            return neighbour_chi(both, n_centres, self.norm_eps)
-        return torch.zeros([n_centres, self.chi_width], dtype=edges.ylm.dtype, device=edges.ylm.device)
+    def directed(self, edges: Edges) -> Edges:
+        """The same pairs in both directions, without what only layers read."""
+        turned = torch.nonzero(edges.back)[:, 0]
+        ylm = edges.ylm.index_select(0, turned)
+        ylm = torch.where(torch.tensor(self.odd, device=ylm.device), -ylm, ylm)
+        return Edges(
+            torch.cat([edges.idx_i, edges.idx_j.index_select(0, turned)]),
+            edges.idx_j,
+            edges.rbf,
+            torch.cat([edges.ylm, ylm]),
+            torch.cat([edges.cut, edges.cut.index_select(0, turned)]),
+            edges.r,
+            edges.back,
+        )
 
     @torch.jit.export
     def attend(
@@ -173,11 +164,16 @@ def eager(model: Any) -> So3krates:
         return model
     said = json.loads(model.metadata)
     copy = So3krates(from_mapping(ModelConfig, said["config"], "model"), model.elements)
-    copy.load_state_dict(model.state_dict())
-    set_dtype(copy, next(model.parameters()).dtype)
+    return take_over(copy, model).eval()
+
+
+def take_over(model: So3krates, source: Any) -> So3krates:
+    """Weights, their precision and what a file says beside them, from a model of the same shape, in place."""
+    set_dtype(model, next(source.parameters()).dtype)  # first: weights take the precision of where they go
+    model.load_state_dict(source.state_dict())
     for name in ("metadata", "coulomb", "cutoff_lr", "singlets_only", "energy_shift"):
-        setattr(copy, name, getattr(model, name))
-    return copy.requires_grad_(False).eval()
+        setattr(model, name, getattr(source, name))
+    return model.requires_grad_(False)
 
 
 def accelerated(model: Any, kernels: str = "auto") -> Any:

@@ -9,6 +9,8 @@ from ase import Atoms
 from lammps_runs import SINGLE_POINT, lammps_frame, read_single_point, run, setup, write_data
 from toys import pytorch, save_toy, structure
 
+from so3k_md import builds
+from so3k_md.builds import tool
 from so3k_md.engines import lammps
 from so3k_md.export.contract import ATTRIBUTES, FORMAT_VERSION, STAGES
 from so3k_md.units import EV_IN_KJ_MOL, KJ_IN_KCAL
@@ -118,10 +120,10 @@ def test_launcher_finds_the_plugin(folder):
     """`mpirun lmp` of the environment, with nothing set, loads the plugin."""
     (folder / "in.launcher").write_text(setup(box(), "data.box", "toy.pt") + "run 1\n")
     command = [
-        lammps.tool("mpirun"),
+        tool("mpirun", "lammps"),
         "-np",
         "2",
-        lammps.tool("lmp"),
+        tool("lmp", "lammps"),
         "-in",
         "in.launcher",
         "-log",
@@ -134,8 +136,14 @@ def test_launcher_finds_the_plugin(folder):
     assert "so3k: model unnamed, 2 layers, cutoff 4 A, float64 on cpu, libtorch 2." in log
 
 
+def plugins_in(monkeypatch, folder):
+    """Plugins are looked for and built there, kernels where they are."""
+    roots = builds.build_roots
+    monkeypatch.setattr(builds, "build_roots", lambda kind: [folder] if kind == lammps.KIND else roots(kind))
+
+
 def test_plugin_that_is_not_built(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(lammps, "cache_roots", lambda: [tmp_path])
+    plugins_in(monkeypatch, tmp_path)
     assert lammps.plugin_folder() == ""
     assert "so3k-md lammps build" in capsys.readouterr().err
     with pytest.raises(lammps.So3kError, match="not built .* 'so3k-md lammps build'"):
@@ -149,7 +157,7 @@ def test_build_of_missing_parts(monkeypatch, tmp_path):
     ):
         lammps.build_plugin()
     monkeypatch.undo()
-    monkeypatch.setattr(lammps, "cache_roots", lambda: [tmp_path])
+    plugins_in(monkeypatch, tmp_path)
     monkeypatch.setenv("CXX", "/no/such/compiler")
     with pytest.raises(lammps.So3kError, match="does not compile: .*the whole log is"):
         lammps.build_plugin()

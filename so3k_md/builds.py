@@ -1,0 +1,98 @@
+"""What is compiled on the user's machine: where it lies, what it is compiled with, and what went wrong."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from so3k_md.errors import So3kError
+
+
+def build_roots(kind: str) -> list[Path]:
+    """Where builds lie: in the environment they belong to, or in the user's cache if that is read-only.
+
+    Args:
+        kind: of what, the name of a folder.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return [Path(sys.prefix) / "share" / "so3k-md" / kind, cache / "so3k-md" / kind]
+
+
+def find_build(kind: str, key: str, file: str) -> Path | None:
+    """The folder of the build of this name that holds the file."""
+    return next((root / key for root in build_roots(kind) if (root / key / file).is_file()), None)
+
+
+def writable_root(kind: str, what: str) -> Path:
+    """The first folder for builds that can be written.
+
+    Args:
+        kind: see build_roots.
+        what: shall be built, for the message.
+
+    Raises:
+        So3kError: none can.
+    """
+    roots = build_roots(kind)
+    for root in roots:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(root, os.W_OK):
+            return root
+    places = " and ".join(map(str, roots))
+    raise So3kError(f"no place to build {what}, {places} cannot be written: set XDG_CACHE_HOME")
+
+
+def require_compiler(what: str) -> None:
+    """Refuse to go on where there is no C++ compiler."""
+    if not os.environ.get("CXX") and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        raise So3kError(f"no C++ compiler found for {what}: install g++ (C++17) or set CXX")
+
+
+def tool(name: str, extra: str) -> str:
+    """A program of this environment, else of the PATH.
+
+    Args:
+        name: of the program.
+        extra: of this package that brings it.
+
+    Raises:
+        So3kError: it is in neither.
+    """
+    found = shutil.which(name, path=search_path())
+    if found is None:
+        raise So3kError(f"the program {name} is missing: pip install 'so3k-md[{extra}]'")
+    return found
+
+
+def search_path() -> str:
+    """The PATH with this environment's programs first, although the environment may not be activated."""
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+
+
+def compile_step(command: Sequence[str], what: str, log: str) -> None:
+    """Run a compiler, which finds ninja on the PATH, and turn its complaint into one line.
+
+    Args:
+        command: words of the command.
+        what: is compiled, with its verb, for the message.
+        log: name of the file that keeps the whole output.
+    """
+    environment = {**os.environ, "PATH": search_path()}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode == 0:
+        return
+    file = Path(tempfile.gettempdir()) / f"so3k-md-{log}.{os.getpid()}.log"
+    file.write_text(done.stdout + done.stderr)
+    lines = (done.stderr + done.stdout).splitlines()
+    marks = ("error:", "error")  # of the compiler rather than of what called it
+    reason = next(
+        (line.strip() for mark in marks for line in lines if mark in line.lower()), "no reason given"
+    )
+    raise So3kError(f"{what} compile: {reason}; the whole log is {file}")
