@@ -48,7 +48,7 @@ lint: $(INSTALLED)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/clang-format --dry-run -Werror lammps_plugin/src/*
+	@$(BIN)/clang-format --dry-run -Werror lammps_plugin/src/* so3k_md/kernels/*.cpp so3k_md/kernels/*.h
 
 test: setup lint
 	@echo "== Tests"

@@ -75,6 +75,7 @@ class So3krates(FarStages, PhysicalStages):
         self.share_eps = PEER_SHARE_EPS if config.rounding == "peer" else 0.0
         self.embedding_scale = (1 + int(config.charge_embedding) + int(config.spin_embedding)) ** -0.5
         self.tile = TILE
+        self.tiled = self.has_sphc
         self.format_version = FORMAT_VERSION
         self.metadata = "{}"
         self.direction = -1.0 if config.direction == "to_centre" else 1.0
@@ -132,7 +133,7 @@ class So3krates(FarStages, PhysicalStages):
     def gradient(self, graph: Graph) -> Slopes:
         """Energies and their derivatives by pair vectors, positions and cell, without their history."""
         vectors, positions, cell = leaf(graph.vectors), leaf(graph.positions), leaf(graph.cell)
-        if self.has_sphc:
+        if self.tiled:
             return self.tiled_gradient(graph, vectors)
         # a new graph, for TorchScript has no `_replace`
         atoms, idx_i, idx_j = graph.species, graph.idx_i, graph.idx_j

@@ -1,5 +1,5 @@
-/* so3k-md: messages of one layer between neighbours, pair by pair in the cache, with their adjoint.
- * MIT. */
+/* so3k-md: messages of one layer between neighbours, pair by pair in the cache,
+ * with their adjoint. MIT. */
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -19,8 +19,8 @@ using torch::autograd::variable_list;
 namespace So3k {
 namespace {
 
-  // pairs whose filters are made at once: 256 rows of a few hundred columns stay in the second
-  // cache
+  // pairs whose filters are made at once: 256 rows of a few hundred columns stay
+  // in the second cache
   constexpr int64_t TILE = 256;
 
   struct Inputs {
@@ -60,15 +60,17 @@ namespace {
     return layer;
   }
 
-  /// The filters of some pairs, (pairs, 2F): spherical part by matrix products, radial part from
-  /// the table.
+  /// The filters of some pairs, (pairs, 2F): spherical part by matrix products,
+  /// radial part from the table.
   template <typename T> void filters(const Layer<T> &layer, int64_t first, int64_t last, T *w)
   {
     const int64_t F = layer.width, H = layer.hidden, n = last - first;
     for (int64_t part = 0; part < 2; ++part)
       multiply(layer.s + first * 2 * H + part * H, 2 * H, layer.weight + part * H * F, F, H,
                w + part * F, 2 * F, n, F);
-    for (int64_t p = first; p < last; ++p) add_radial(layer, p, w + (p - first) * 2 * F);
+    for (int64_t p = first; p < last; ++p)
+      Hermite<T>(layer.r[p], layer.spacing, layer.knots)
+          .add(layer.table, 2 * F, w + (p - first) * 2 * F);
   }
 
   template <typename T> void forward_of(const Inputs &in, Tensor &dx, Tensor &dchi)
@@ -115,7 +117,8 @@ namespace {
         auto *g_row = g_w.data() + (p - first) * 2 * F;
         send_back(layer, p, layer.i[p], layer.j[p], false, row, g_row, slopes);
         if (layer.back[p]) send_back(layer, p, layer.j[p], layer.i[p], true, row, g_row, slopes);
-        g_r[p] = radial_slope(layer, p, g_row);
+        g_r[p] =
+            Hermite<T>(layer.r[p], layer.spacing, layer.knots).slope_of(layer.table, 2 * F, g_row);
       }
       for (int64_t part = 0; part < 2; ++part)
         multiply(g_w.data() + part * F, 2 * F, back + part * F * H, H, F,
@@ -231,9 +234,11 @@ namespace {
 
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
-  library.def("attend(Tensor q, Tensor k, Tensor v, Tensor hidden, Tensor r, Tensor cut, Tensor "
+  library.def("attend(Tensor q, Tensor k, Tensor v, Tensor hidden, Tensor r, "
+              "Tensor cut, Tensor "
               "ylm, Tensor weight, "
-              "Tensor table, Tensor idx_i, Tensor idx_j, Tensor back, float spacing, int heads, "
+              "Tensor table, Tensor idx_i, Tensor idx_j, Tensor back, float "
+              "spacing, int heads, "
               "int[] degrees) "
               "-> (Tensor, Tensor)",
               So3k::attend);

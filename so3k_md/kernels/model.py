@@ -10,10 +10,12 @@ from so3k_md.config import from_mapping
 from so3k_md.errors import So3kError
 from so3k_md.graph import Edges
 from so3k_md.kernels.build import load_kernels
-from so3k_md.kernels.table import hermite_table
+from so3k_md.kernels.far import FarKernel
+from so3k_md.kernels.table import double, hermite_table
 from so3k_md.model import So3krates, set_dtype
 from so3k_md.model_config import ModelConfig
 from so3k_md.nn.activation import silu
+from so3k_md.nn.nonlocal_sphc import Groups
 
 
 class LayerKernel(nn.Module):
@@ -100,6 +102,9 @@ class KernelSo3krates(So3krates):
         super().__init__(model.config, model.elements)
         take_over(self, model)
         self.kernels = nn.ModuleList([LayerKernel(self, k) for k in range(self.n_layers)])
+        n_far = self.n_layers if self.has_sphc else 0
+        self.far_kernels = nn.ModuleList([FarKernel(self, k) for k in range(n_far)])
+        self.tiled = False  # the kernel makes far pairs again in the reverse pass by itself
         self.odd = [degree % 2 == 1 for degree in model.config.degrees for _ in range(2 * degree + 1)]
 
     @torch.jit.export
@@ -151,11 +156,36 @@ class KernelSo3krates(So3krates):
                 dx, dchi = kernel(x, chi, x_src, chi_src, edges)
         return dx, dchi
 
+    @torch.jit.export
+    def tiles(self, groups: Groups) -> list[int]:
+        """sphc: all centres at once, as the kernel has tiles of its own."""
+        return [0, groups.size.size(0)] if groups.size.size(0) > 0 else [0]
 
-def double(mlp: nn.Module, x: Tensor) -> Tensor:
-    """An MLP evaluated in float64, whatever its parameters are in."""
-    parameters = {name: parameter.double() for name, parameter in mlp.named_parameters()}
-    return torch.func.functional_call(mlp, parameters, (x,))
+    @torch.jit.export
+    def far_attend(
+        self,
+        k: int,
+        x: Tensor,
+        chi: Tensor,
+        r: Tensor,
+        x_src: Tensor,
+        chi_src: Tensor,
+        r_src: Tensor,
+        groups: Groups,
+        first: int,
+        last: int,
+    ) -> Tensor:
+        """sphc: Δχ of layer k to some centres; see `far_pairs` and `far_message`."""
+        dchi = chi
+        query, key = self.far_rows(k, x[first:last], x_src)
+        for i, kernel in enumerate(self.far_kernels):
+            if i == k:
+                dchi = kernel(query, key, chi[first:last], r[first:last], chi_src, r_src, groups, first, last)
+        return dchi
+
+    def far_messages(self, k: int, x: Tensor, chi: Tensor, r: Tensor, groups: Groups) -> Tensor:
+        """sphc: Δχ of layer k to all atoms."""
+        return self.far_attend(k, x, chi, r, x, chi, r, groups, 0, x.size(0))
 
 
 def eager(model: Any) -> So3krates:

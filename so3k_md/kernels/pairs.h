@@ -11,11 +11,12 @@ namespace So3k {
 
 /// What both directions of a run of pairs read.
 template <typename T> struct Layer {
-  int64_t width, heads, orders, hidden;    // F, h, chi_width, H of each of the two filters
-  const T *q, *k, *v;                      // (centres, 2F), (sources, 2F), (sources, F)
-  const T *r, *cut, *ylm;                  // (pairs), (pairs), (pairs, orders)
-  const T *s, *weight;                     // (pairs, 2H), (2, H, F)
-  const T *table;    // (knots, 2, 2F): value and slope times spacing of the filters
+  int64_t width, heads, orders,
+      hidden;                // F, h, chi_width, H of each of the two filters
+  const T *q, *k, *v;        // (centres, 2F), (sources, 2F), (sources, F)
+  const T *r, *cut, *ylm;    // (pairs), (pairs), (pairs, orders)
+  const T *s, *weight;       // (pairs, 2H), (2, H, F)
+  const T *table;            // (knots, 2, 2F): value and slope times spacing of the filters
   T spacing;
   int64_t knots;
   const int64_t *i, *j;
@@ -44,29 +45,27 @@ template <typename T> struct Hermite {
     slope[2] = 6 * t * s * per;
     slope[3] = t * (3 * t - 2) * per;
   }
-};
 
-template <typename T> void add_radial(const Layer<T> &layer, int64_t pair, T *w)
-{
-  const Hermite<T> h(layer.r[pair], layer.spacing, layer.knots);
-  const int64_t n = 2 * layer.width;
-  const T *a = layer.table + h.knot * 2 * n, *b = a + n, *c = b + n, *d = c + n;
+  /// Adds the cubic of each of n columns.
+  void add(const T *table, int64_t n, T *w) const
+  {
+    const T *a = table + knot * 2 * n, *b = a + n, *c = b + n, *d = c + n;
 #pragma omp simd
-  for (int64_t f = 0; f < n; ++f)
-    w[f] += h.value[0] * a[f] + h.value[1] * b[f] + h.value[2] * c[f] + h.value[3] * d[f];
-}
+    for (int64_t f = 0; f < n; ++f)
+      w[f] += value[0] * a[f] + value[1] * b[f] + value[2] * c[f] + value[3] * d[f];
+  }
 
-template <typename T> T radial_slope(const Layer<T> &layer, int64_t pair, const T *g_w)
-{
-  const Hermite<T> h(layer.r[pair], layer.spacing, layer.knots);
-  const int64_t n = 2 * layer.width;
-  const T *a = layer.table + h.knot * 2 * n, *b = a + n, *c = b + n, *d = c + n;
-  T sum = 0;
+  /// Σ_f g_w,f ∂w_f/∂r.
+  T slope_of(const T *table, int64_t n, const T *g_w) const
+  {
+    const T *a = table + knot * 2 * n, *b = a + n, *c = b + n, *d = c + n;
+    T sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t f = 0; f < n; ++f)
-    sum += g_w[f] * (h.slope[0] * a[f] + h.slope[1] * b[f] + h.slope[2] * c[f] + h.slope[3] * d[f]);
-  return sum;
-}
+    for (int64_t f = 0; f < n; ++f)
+      sum += g_w[f] * (slope[0] * a[f] + slope[1] * b[f] + slope[2] * c[f] + slope[3] * d[f]);
+    return sum;
+  }
+};
 
 /// Σ_f a_f b_f c_f of each chunk of a head.
 template <typename T>
@@ -82,8 +81,8 @@ void products(const T *a, const T *b, const T *c, int64_t heads, int64_t width, 
 
 constexpr int64_t MAX_HEADS = 64;
 
-/// The message of one source to one centre; `turn` is true where the direction is that of the other
-/// atom.
+/// The message of one source to one centre; `turn` is true where the direction
+/// is that of the other atom.
 template <typename T>
 void send(const Layer<T> &layer, int64_t pair, int64_t centre, int64_t source, bool turn,
           const T *w, T *dx, T *dchi)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 FEWEST, MOST = 128, 8192  # knots
 CLOSEST = 0.3  # Å; where two atoms are nearer, nothing was ever trained
@@ -38,3 +38,9 @@ def hermite_table(
         if knots >= MOST or float(error) <= TOLERANCES[dtype] * float(values.abs().max()):
             return torch.stack([values, slopes], dim=1).to(dtype), spacing
         knots *= 2
+
+
+def double(mlp: nn.Module, x: Tensor) -> Tensor:
+    """An MLP evaluated in float64, whatever its parameters are in."""
+    parameters = {name: parameter.double() for name, parameter in mlp.named_parameters()}
+    return torch.func.functional_call(mlp, parameters, (x,))

@@ -1,0 +1,160 @@
+/* so3k-md: neighbourhoods in SPHC space within groups, and the tiles of pairs
+ * in them. MIT. */
+
+#ifndef SO3K_FAR_H
+#define SO3K_FAR_H
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+namespace So3k {
+
+/// What the far message of one layer is made of.
+template <typename T> struct Far {
+  int64_t width, hidden, orders, degrees;    // F, H, chi_width, number of degrees
+  int64_t centres, members;                  // rows of centres, members of all groups
+  const T *query, *key;                      // (centres, F), (sources, F)
+  const T *chi;                              // (centres, orders)
+  const T *chi_of;                           // (orders, members)
+  const double *r, *r_src;                   // (centres, 3), (sources, 3), Å
+  const int64_t *source;                     // of each member
+  const int64_t *first, *size, *own;         // of each centre
+  std::vector<int64_t> centre_of;            // of each member, or −1
+  std::vector<int64_t> place_of;             // of each centre, among the members
+  const T *into, *bias, *out;                // (degrees, H), (H), (H, F)
+  const T *shift, *table;                    // (F), (knots, 2, F)
+  std::vector<int64_t> degree_of;            // of each order, its place among the degrees
+  std::vector<T> sign;                       // of each order, (−1)^l
+  std::vector<T> invariant;    // of each degree, the weight of ‖χ‖², or 0 for the norm
+  int64_t knots, p;
+  T spacing, cutoff, floor, eps, temperature, kappa,
+      direction;    // floor: ε² + 1e-30
+};
+
+/// φ(u) = 1 − (p+1)(p+2)/2 u^p + p(p+2) u^(p+1) − p(p+1)/2 u^(p+2) for u < 1,
+/// and its slope.
+template <typename T> struct Cutoff {
+  T value, slope;
+
+  Cutoff(T u, int64_t p)
+  {
+    T power = 1;    // u^(p−1)
+    for (int64_t n = 1; n < p; ++n) power *= u;
+    const T a = T(0.5) * (p + 1) * (p + 2), b = T(p) * (p + 2), c = T(0.5) * p * (p + 1);
+    value = 1 - power * u * (a - b * u + c * u * u);
+    slope = -power * (a * p - b * (p + 1) * u + c * (p + 2) * u * u);
+  }
+};
+
+/// The distances d_ij / T of a centre to all members of its group and what
+/// makes softmax of them.
+template <typename T> class Rows {
+ public:
+  explicit Rows(const Far<T> &far) : far(far), log_norm(far.centres)
+  {
+    int64_t largest = 0;
+    for (int64_t i = 0; i < far.centres; ++i) largest = std::max(largest, far.size[i]);
+    square.resize(largest);
+    d.resize(largest);
+    for (int64_t i = 0; i < far.centres; ++i) {
+      const T *d = distances(i);
+      T peak = -std::numeric_limits<T>::infinity(), sum = 0;
+      for (int64_t p = 0; p < far.size[i]; ++p) peak = std::max(peak, d[p]);
+      for (int64_t p = 0; p < far.size[i]; ++p) sum += std::exp(d[p] - peak);
+      log_norm[i] = peak + std::log(sum * far.kappa / far.size[i]);
+    }
+  }
+
+  /// Of centre i to all members of its group; to itself −∞, which is no
+  /// distance.
+  const T *distances(int64_t i)
+  {
+    const auto n = far.size[i], first = far.first[i];
+    std::fill_n(square.begin(), n, T(0));
+    for (int64_t m = 0; m < far.orders; ++m) {
+      const T mine = far.chi[i * far.orders + m];
+      const T *other = far.chi_of + m * far.members + first;
+#pragma omp simd
+      for (int64_t p = 0; p < n; ++p) square[p] += (mine - other[p]) * (mine - other[p]);
+    }
+    const T per = 1 / far.temperature;
+#pragma omp simd
+    for (int64_t p = 0; p < n; ++p) d[p] = (std::sqrt(square[p] + far.floor) - far.eps) * per;
+    d[far.place_of[i] - first] = -std::numeric_limits<T>::infinity();
+    return d.data();
+  }
+
+  /// u_ij = n s_ij / κ of a distance from centre i is exp(d_ij − norm(i));
+  /// neighbours have u < 1.
+  T norm(int64_t i) const { return log_norm[i]; }
+
+  /// Adds −G_i Σ_k s_ik ∂d_ik/∂χ, what all members owe the sum that a row is
+  /// divided by.
+  ///
+  /// `g`: G_i = Σ_j u_ij ∂E/∂u_ij; slopes as `chi` and `chi_of`.
+  void adjoint(int64_t i, T g, T *g_chi, T *g_chi_of)
+  {
+    const auto n = far.size[i], first = far.first[i];
+    if (g == 0 || n < 2) return;
+    const T *d = distances(i);
+    const T scale = -g * far.kappa / (far.size[i] * far.temperature);
+    auto &weight = square;
+    for (int64_t p = 0; p < n; ++p)
+      weight[p] = scale * std::exp(d[p] - log_norm[i]) / std::sqrt(square[p] + far.floor);
+    for (int64_t m = 0; m < far.orders; ++m) {
+      const T mine = far.chi[i * far.orders + m];
+      const T *other = far.chi_of + m * far.members + first;
+      T *g_other = g_chi_of + m * far.members + first;
+      T sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t p = 0; p < n; ++p) {
+        const T slope = weight[p] * (mine - other[p]);
+        sum += slope;
+        g_other[p] -= slope;
+      }
+      g_chi[i * far.orders + m] += sum;
+    }
+  }
+
+ private:
+  const Far<T> &far;
+  std::vector<T> log_norm, square, d;
+};
+
+/// A pair in which one or both are neighbours of the other.
+template <typename T> struct FarPair {
+  int64_t i, place,
+      back;         // centre, member, and the centre that the member is, or −1
+  T there, here;    // u_ij, and u_ji of the way back; 1 for no neighbour
+};
+
+/// Every pair once, tile by tile.
+template <typename T, typename Work>
+void each_tile(const Far<T> &far, Rows<T> &rows, int64_t tile, Work work)
+{
+  std::vector<FarPair<T>> pairs;
+  pairs.reserve(tile);
+  for (int64_t i = 0; i < far.centres; ++i) {
+    const T *d = rows.distances(i);
+    for (int64_t p = 0; p < far.size[i]; ++p) {
+      const auto place = far.first[i] + p, back = far.centre_of[place];
+      if (place == far.place_of[i] || (back >= 0 && back < i)) continue;
+      const bool there = d[p] < rows.norm(i), here = back >= 0 && d[p] < rows.norm(back);
+      if (!there && !here) continue;
+      pairs.push_back({i, place, back, there ? std::exp(d[p] - rows.norm(i)) : T(1),
+                       here ? std::exp(d[p] - rows.norm(back)) : T(1)});
+      if (static_cast<int64_t>(pairs.size()) == tile) {
+        work(pairs);
+        pairs.clear();
+      }
+    }
+  }
+  if (!pairs.empty()) work(pairs);
+}
+
+}    // namespace So3k
+
+#endif

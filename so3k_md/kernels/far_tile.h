@@ -1,0 +1,256 @@
+/* so3k-md: messages of a tile of pairs that are near in SPHC space, with their
+ * adjoint. MIT. */
+
+#ifndef SO3K_FAR_TILE_H
+#define SO3K_FAR_TILE_H
+
+#include <ATen/ATen.h>
+
+#include <array>
+
+#include "far.h"
+#include "harmonics.h"
+#include "multiply.h"
+#include "pairs.h"
+
+namespace So3k {
+
+/// Where the adjoint of far messages adds up.
+template <typename T> struct FarSlopes {
+  const T *dchi;      // of the messages, (centres, orders)
+  T *query, *key;     // as in Far
+  T *chi, *chi_of;    // (centres, orders), (orders, members)
+  double *r, *r_src;
+  std::vector<T> of_norm;    // G_i of each centre, see Rows::adjoint
+};
+
+/// The arrays of one tile, made once and used for all.
+template <typename T> class FarTile {
+ public:
+  static constexpr int64_t SIZE = 256;    // pairs whose filters stay in the second cache
+
+  FarTile(const Far<T> &far, const std::vector<const T *> &steps,
+          const std::vector<int64_t> &degrees) :
+      far(far), harmonics(steps, degrees, SIZE), square(far.degrees * SIZE), length(SIZE),
+      unit(3 * SIZE), g_unit(3 * SIZE), distance(SIZE * far.degrees), w(SIZE * far.width),
+      g_w(SIZE * far.width), g_active(SIZE * far.hidden), g_distance(SIZE),
+      turned(far.width * far.hidden)
+  {
+    const auto options = at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value);
+    pre_tensor = at::empty({SIZE, far.hidden}, options);
+    share_tensor = at::zeros({SIZE, far.hidden}, options);
+    active_tensor = at::empty({SIZE, far.hidden}, options);
+    for (int64_t h = 0; h < far.hidden; ++h)
+      for (int64_t f = 0; f < far.width; ++f)
+        turned[f * far.hidden + h] = far.out[h * far.width + f];
+  }
+
+  /// Adds Δχ_i^(l) = Σ_j φ_ij α_ij^l Y^(l)(r̂_ij) of the pairs.
+  void send(const std::vector<FarPair<T>> &pairs, T *dchi)
+  {
+    prepare(pairs);
+    for (size_t n = 0; n < pairs.size(); ++n)
+      for (const auto &way : ways(pairs[n])) {
+        if (!(way.u < 1)) continue;
+        T alpha[MAX_HEADS];
+        attention(way, n, alpha);
+        const T phi = Cutoff<T>(way.u, far.p).value;
+        for (int64_t m = 0; m < far.orders; ++m)
+          dchi[way.centre * far.orders + m] += phi * alpha[far.degree_of[m]] *
+              (way.turn ? far.sign[m] : T(1)) * harmonics.value(m)[n];
+      }
+  }
+
+  /// The adjoint of `send`.
+  void send_back(const std::vector<FarPair<T>> &pairs, FarSlopes<T> &g)
+  {
+    prepare(pairs);
+    harmonics.clear_slopes();
+    std::fill(g_w.begin(), g_w.end(), T(0));
+    std::fill(g_distance.begin(), g_distance.end(), T(0));
+    for (size_t n = 0; n < pairs.size(); ++n)
+      for (const auto &way : ways(pairs[n]))
+        if (way.u < 1) way_back(way, n, g);
+    const auto count = static_cast<int64_t>(pairs.size());
+    multiply(g_w.data(), far.width, turned.data(), far.hidden, far.width, g_active.data(),
+             far.hidden, count, far.hidden);
+    harmonics.adjoint(unit.data(), g_unit.data());
+    for (int64_t n = 0; n < count; ++n) {
+      chi_slopes(pairs[n], n, g);
+      position_slopes(pairs[n], n, g);
+    }
+  }
+
+ private:
+  /// One direction of a pair.
+  struct Way {
+    int64_t centre, source;    // row of the centre, row of the source
+    T u;
+    bool turn;    // whether the direction is that of the other atom
+  };
+
+  std::array<Way, 2> ways(const FarPair<T> &pair) const
+  {
+    const auto source = far.source[pair.place];
+    return {{{pair.i, source, pair.there, false},
+             {pair.back, pair.back < 0 ? 0 : far.own[pair.i], pair.here, true}}};
+  }
+
+  /// Distances, directions, harmonics and filters of the pairs.
+  void prepare(const std::vector<FarPair<T>> &pairs)
+  {
+    const auto count = static_cast<int64_t>(pairs.size());
+    std::fill(square.begin(), square.end(), T(0));
+    for (int64_t n = 0; n < count; ++n) {
+      const auto &pair = pairs[n];
+      const T *mine = far.chi + pair.i * far.orders;
+      for (int64_t m = 0; m < far.orders; ++m) {
+        const T difference = mine[m] - far.chi_of[m * far.members + pair.place];
+        square[far.degree_of[m] * SIZE + n] += difference * difference;
+      }
+      const double *r = far.r + pair.i * 3, *r_src = far.r_src + far.source[pair.place] * 3;
+      T vector[3], sum = 0;
+      for (int x = 0; x < 3; ++x) {
+        vector[x] = static_cast<T>(r_src[x] - r[x]);
+        sum += vector[x] * vector[x];
+      }
+      length[n] = std::sqrt(std::max(sum, T(1e-24)));
+      for (int x = 0; x < 3; ++x) unit[x * SIZE + n] = vector[x] * (far.direction / length[n]);
+      for (int64_t l = 0; l < far.degrees; ++l) {
+        const T s = square[l * SIZE + n];
+        distance[n * far.degrees + l] =
+            far.invariant[l] > 0 ? far.invariant[l] * s : std::sqrt(s + far.floor) - far.eps;
+      }
+    }
+    harmonics.evaluate(unit.data());
+    filters(count);
+  }
+
+  /// w = out · silu(into · d + bias) + shift, and within the cutoff what the
+  /// table adds.
+  void filters(int64_t count)
+  {
+    const auto H = far.hidden, F = far.width;
+    T *pre = pre_tensor.template data_ptr<T>(), *active = active_tensor.template data_ptr<T>();
+    multiply(distance.data(), far.degrees, far.into, H, far.degrees, pre, H, count, H);
+    for (int64_t n = 0; n < count; ++n)
+#pragma omp simd
+      for (int64_t h = 0; h < H; ++h) pre[n * H + h] += far.bias[h];
+    at::sigmoid_out(share_tensor, pre_tensor);
+    const T *share = share_tensor.template data_ptr<T>();
+#pragma omp simd
+    for (int64_t k = 0; k < count * H; ++k) active[k] = pre[k] * share[k];
+    multiply(active, H, far.out, F, H, w.data(), F, count, F);
+    for (int64_t n = 0; n < count; ++n) {
+      T *row = &w[n * F];
+#pragma omp simd
+      for (int64_t f = 0; f < F; ++f) row[f] += far.shift[f];
+      if (length[n] < far.cutoff) {
+        const Hermite<T> h(length[n], far.spacing, far.knots);
+        h.add(far.table, F, row);
+      }
+    }
+  }
+
+  void attention(const Way &way, int64_t n, T *alpha) const
+  {
+    products(far.query + way.centre * far.width, &w[n * far.width],
+             far.key + way.source * far.width, far.degrees, far.width / far.degrees, alpha);
+  }
+
+  void way_back(const Way &way, int64_t n, FarSlopes<T> &g)
+  {
+    const auto F = far.width, narrow = F / far.degrees;
+    T alpha[MAX_HEADS], g_alpha[MAX_HEADS] = {};
+    attention(way, n, alpha);
+    const Cutoff<T> phi(way.u, far.p);
+    T g_phi = 0;
+    for (int64_t m = 0; m < far.orders; ++m) {
+      const auto l = far.degree_of[m];
+      const T slope = (way.turn ? far.sign[m] : T(1)) * g.dchi[way.centre * far.orders + m];
+      g_alpha[l] += slope * harmonics.value(m)[n];
+      harmonics.slope(m)[n] += phi.value * alpha[l] * slope;
+    }
+    for (int64_t l = 0; l < far.degrees; ++l) {
+      g_phi += alpha[l] * g_alpha[l];
+      g_alpha[l] *= phi.value;
+    }
+    const T by_d = g_phi * phi.slope * way.u;    // as u = exp(d − norm)
+    g_distance[n] += by_d;
+    g.of_norm[way.centre] += by_d;
+    const T *q = far.query + way.centre * F, *k = far.key + way.source * F, *row = &w[n * F];
+    T *g_q = g.query + way.centre * F, *g_k = g.key + way.source * F, *g_row = &g_w[n * F];
+    for (int64_t l = 0; l < far.degrees; ++l) {
+      const T slope = g_alpha[l];
+#pragma omp simd
+      for (int64_t f = l * narrow; f < (l + 1) * narrow; ++f) {
+        g_q[f] += slope * row[f] * k[f];
+        g_k[f] += slope * row[f] * q[f];
+        g_row[f] += slope * q[f] * k[f];
+      }
+    }
+  }
+
+  /// From the slopes of filters and of u to those of both χ.
+  void chi_slopes(const FarPair<T> &pair, int64_t n, FarSlopes<T> &g) const
+  {
+    const auto H = far.hidden;
+    const T *pre = pre_tensor.template const_data_ptr<T>() + n * H;
+    const T *share = share_tensor.template const_data_ptr<T>() + n * H, *g_a = &g_active[n * H];
+    T by_square[MAX_HEADS], whole = far.floor;
+    for (int64_t l = 0; l < far.degrees; ++l) {
+      const T *into = far.into + l * H;
+      T sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t h = 0; h < H; ++h)
+        sum += g_a[h] * share[h] * (1 + pre[h] * (1 - share[h])) * into[h];
+      const T s = square[l * SIZE + n];
+      whole += s;
+      by_square[l] =
+          sum * (far.invariant[l] > 0 ? far.invariant[l] : T(0.5) / std::sqrt(s + far.floor));
+    }
+    const T by_whole = g_distance[n] * T(0.5) / (far.temperature * std::sqrt(whole));
+    for (int64_t m = 0; m < far.orders; ++m) {
+      const auto place = m * far.members + pair.place;
+      const T difference = far.chi[pair.i * far.orders + m] - far.chi_of[place];
+      const T slope = 2 * (by_square[far.degree_of[m]] + by_whole) * difference;
+      g.chi[pair.i * far.orders + m] += slope;
+      g.chi_of[place] -= slope;
+    }
+  }
+
+  /// From the slopes of harmonics and of near filters to those of both
+  /// positions.
+  void position_slopes(const FarPair<T> &pair, int64_t n, FarSlopes<T> &g) const
+  {
+    T u[3], along = 0, radial = 0;
+    for (int x = 0; x < 3; ++x) {
+      u[x] = unit[x * SIZE + n] * far.direction;
+      along += u[x] * g_unit[x * SIZE + n];
+    }
+    if (length[n] < far.cutoff) {
+      const Hermite<T> h(length[n], far.spacing, far.knots);
+      radial = h.slope_of(far.table, far.width, &g_w[n * far.width]);
+    }
+    for (int x = 0; x < 3; ++x) {
+      const T slope =
+          far.direction * (g_unit[x * SIZE + n] - along * u[x]) / length[n] + radial * u[x];
+      g.r_src[far.source[pair.place] * 3 + x] += slope;
+      g.r[pair.i * 3 + x] -= slope;
+    }
+  }
+
+  const Far<T> &far;
+  Harmonics<T> harmonics;
+  std::vector<T> square, length, unit,
+      g_unit;    // (degrees, SIZE), (SIZE), (3, SIZE) twice
+  std::vector<T> distance, w, g_w,
+      g_active;                         // (SIZE, degrees), (SIZE, F) twice, (SIZE, H)
+  std::vector<T> g_distance, turned;    // (SIZE) by d/T of both ways, (F, H)
+  at::Tensor pre_tensor, share_tensor,
+      active_tensor;    // (SIZE, H): before silu, sigmoid, after
+};
+
+}    // namespace So3k
+
+#endif
