@@ -2,11 +2,11 @@
 
     python benchmarks/nonlocal.py --output benchmarks/nonlocal
 
-Untrained models that differ in nothing but the kind of attention, float32, one thread; a group is a compact
-random cluster of H, C and O at 0.1 atoms per Å³, as in organic matter. Each case is a process of its own, of
-which CPU time and peak memory are given (LAMMPS: wall time). The kinds take turns, and ratios are medians of
-the ratios within a turn. A kind stops before a size whose time or memory would go beyond --case-seconds or
---case-gb.
+Untrained models that differ in nothing but the kind of attention, float32, one thread, with compiled
+kernels if these are built (--kernels off: without); a group is a compact random cluster of H, C and O at
+0.1 atoms per Å³, as in organic matter. Each case is a process of its own, of which CPU time and peak memory
+are given (LAMMPS: wall time). The kinds take turns, and ratios are medians of the ratios within a turn. A
+kind stops before a size whose time or memory would go beyond --case-seconds or --case-gb.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def make_models(folder: Path, args: argparse.Namespace) -> None:
     for kind in KINDS:
         # a grid of 50 points reaches as far as it is told; its resolution falls accordingly
         config = ModelConfig(nonlocal_=kind, interaction="linear", efa_grid=50, efa_reach=300.0, **shape)
-        torchscript.save(So3krates(config, [1, 6, 8]), folder / f"{kind}.pt", kind)
+        torchscript.save(So3krates(config, [1, 6, 8]), folder / f"{kind}.pt", kind, args.kernels)
 
 
 def timed(step: Callable[[], None], clock: Callable[[], float]) -> float:
@@ -103,10 +103,12 @@ def bare_case(args: argparse.Namespace) -> dict[str, float]:
     from so3k_md import load
     from so3k_md.forces import evaluate
     from so3k_md.graph import to_device
+    from so3k_md.kernels.model import accelerated
     from so3k_md.neighbors import build_graph
 
     torch.set_num_threads(1)
     loaded: Any = load(args.file, device=args.device, dtype="float32")
+    loaded = accelerated(loaded, args.kernels)
     numbers, positions, group = cluster(args.atoms, args.group_size)
     graph = build_graph(numbers, positions, None, [False] * 3, loaded.cutoff, group=group)
     graph = to_device(graph, args.device)
@@ -154,7 +156,16 @@ def lammps_case(args: argparse.Namespace) -> dict[str, float]:
 
 def measure(args: argparse.Namespace, folder: Path, kind: str, **case: int) -> dict[str, float]:
     """One case in a process of its own."""
-    command = [sys.executable, __file__, "--file", str(folder / f"{kind}.pt"), "--device", args.device]
+    command = [
+        sys.executable,
+        __file__,
+        "--file",
+        str(folder / f"{kind}.pt"),
+        "--device",
+        args.device,
+        "--kernels",
+        args.kernels,
+    ]
     for name, value in case.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -218,6 +229,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--cutoff", type=float, default=5.0, help="Å")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--kernels", choices=("auto", "off"), default="auto", help="compiled kernels or not")
     parser.add_argument("--no-lammps", action="store_true", help="without LAMMPS on 1 and 2 ranks")
     parser.add_argument("--output", help="writes OUTPUT.json and OUTPUT.png")
     for name in ("--file", "--atoms", "--group-size", "--ranks"):
@@ -229,7 +241,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_models(folder, args)
-        settings = {key: getattr(args, key) for key in ("features", "layers", "cutoff", "device", "rounds")}
+        settings = {
+            key: getattr(args, key) for key in ("features", "layers", "cutoff", "device", "kernels", "rounds")
+        }
         results: dict[str, Any] = {"settings": settings, "one_group": sweep(args, folder)}
         small = {f"{n} atoms in groups of {g}": {"atoms": n, "group_size": g} for n, g in SMALL_GROUPS}
         results["small_groups"] = several(args, folder, small)

@@ -60,7 +60,7 @@ def describe(model: So3krates, name: str) -> dict[str, Any]:
     }
 
 
-def save(model: So3krates, path: str | Path, name: str) -> dict[str, float]:
+def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -> dict[str, float]:
     """Script a model, verify what was written, and only then give the file its name.
 
     Where the kernels are built, the file of a model in float32 holds a second one that calls them, which
@@ -70,6 +70,7 @@ def save(model: So3krates, path: str | Path, name: str) -> dict[str, float]:
         model: the eager model in the precision in which it shall be stored; its metadata is completed.
         path: the `.pt` file.
         name: what the model calls itself.
+        kernels: auto or off, whether the file shall hold that second one where it can.
 
     Returns:
         The largest relative deviation of each check.
@@ -80,7 +81,7 @@ def save(model: So3krates, path: str | Path, name: str) -> dict[str, float]:
     model.metadata = json.dumps(describe(model, name))
     scripted = script(model)
     extra: dict[str, str | bytes] = {EXTRA_FILE: model.metadata}
-    fast = accelerated(model)
+    fast = accelerated(model, kernels)
     if fast is not model:
         extra[KERNEL_FILE] = archive(fast)
     with atomic(path) as temporary:

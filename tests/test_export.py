@@ -13,8 +13,9 @@ from so3k_md.checkpoint import metadata, save_checkpoint
 from so3k_md.cli import main
 from so3k_md.errors import So3kError
 from so3k_md.export import torchscript
-from so3k_md.export.contract import ATTRIBUTES, EXTRA_FILE, STAGES
+from so3k_md.export.contract import ATTRIBUTES, EXTRA_FILE, KERNEL_FILE, STAGES
 from so3k_md.forces import evaluate
+from so3k_md.kernels.build import load_kernels
 from so3k_md.model import set_dtype
 
 
@@ -113,8 +114,30 @@ def test_command_line_exports_and_describes(checkpoint, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
 
 
-def test_exporting_an_exported_file_is_refused(checkpoint, tmp_path, capsys):
-    assert main(["export", str(checkpoint), "-o", str(tmp_path / "a.pt")]) == 0
-    assert main(["export", str(tmp_path / "a.pt"), "-o", str(tmp_path / "b.pt")]) == 2
-    assert "exported already" in capsys.readouterr().err
-    assert not (tmp_path / "b.pt").exists()
+def test_an_exported_file_can_be_exported_again(checkpoint, tmp_path, capsys):
+    """A model of which only the file is left gets another precision, or the form with kernels."""
+    names = [str(tmp_path / name) for name in ("a.pt", "b.pt", "c.pt")]
+    assert main(["export", str(checkpoint), "-o", names[0], "--dtype", "float64", "--kernels", "off"]) == 0
+    assert main(["export", names[0], "-o", names[1], "--name", "again"]) == 0
+    assert main(["export", names[0], "-o", names[2], "--dtype", "float32"]) == 0
+    facts = []
+    for name in names:
+        capsys.readouterr()
+        assert main(["info", name, "--json"]) == 0
+        facts.append(json.loads(capsys.readouterr().out))
+    assert facts[1]["weights_sha256"] == facts[0]["weights_sha256"]
+    assert [fact["name"] for fact in facts] == ["a", "again", "c"]
+    assert facts[2]["dtype"] == "float32"
+    assert facts[2]["config"] == facts[0]["config"]
+
+
+@pytest.mark.skipif(not load_kernels(), reason="the kernels are not built")
+def test_the_form_with_kernels_can_be_left_out(checkpoint, tmp_path):
+    held = []
+    for kernels in ("auto", "off"):
+        path = tmp_path / f"{kernels}.pt"
+        assert main(["export", str(checkpoint), "-o", str(path), "--kernels", kernels]) == 0
+        extra = {KERNEL_FILE: ""}
+        torch.jit.load(path, _extra_files=extra)
+        held.append(bool(extra[KERNEL_FILE]))
+    assert held == [True, False]

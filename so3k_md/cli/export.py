@@ -3,15 +3,22 @@
 import argparse
 from pathlib import Path
 
-HELP = "write a checkpoint as one TorchScript file for all engines"
+HELP = "write a model as one TorchScript file for all engines"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    parser.add_argument("checkpoint", help="best.ckpt of a training")
+    parser.add_argument("model", help="best.ckpt of a training, or an exported file or shipped model, again")
     parser.add_argument("-o", "--output", required=True, metavar="MODEL.pt", help="file to write")
     parser.add_argument(
-        "--dtype", choices=["float32", "float64"], help="precision; default: the checkpoint's"
+        "--dtype", choices=["float32", "float64"], help="precision; default: that of the model"
+    )
+    parser.add_argument(
+        "--kernels",
+        choices=["auto", "off"],
+        default="auto",
+        help="auto (default): with the form that calls compiled kernels, for LAMMPS on CPUs, if these are "
+        "built and the precision is float32; off: without it, which is a smaller file",
     )
     parser.add_argument("--name", help="what the model calls itself; default: the name of the file")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
@@ -19,20 +26,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export, verify and say what was verified."""
-    from so3k_md.checkpoint import is_torchscript, load, resolve_model
+    from so3k_md.checkpoint import load
     from so3k_md.errors import So3kError
     from so3k_md.export.torchscript import save
     from so3k_md.files import check_output
-    from so3k_md.model import So3krates
+    from so3k_md.kernels.model import eager
 
     output = check_output(args.output, args.overwrite)
     if output.suffix != ".pt":
         raise So3kError(f"{output} does not end in .pt: the engines expect that")
-    if is_torchscript(resolve_model(args.checkpoint)):
-        raise So3kError(f"{args.checkpoint} is exported already: name a checkpoint, such as best.ckpt")
-    model = load(args.checkpoint, dtype=args.dtype)
-    assert isinstance(model, So3krates)
-    checks = save(model, output, args.name or Path(output).stem)
+    model = eager(load(args.model, dtype=args.dtype))
+    checks = save(model, output, args.name or Path(output).stem, args.kernels)
     for check, deviation in checks.items():
         print(f"verified against eager evaluation: {check:<20} largest relative deviation {deviation:.1e}")
     print(f"wrote {output}; see what it is with: so3k-md info {output}")

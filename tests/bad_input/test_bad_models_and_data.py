@@ -112,7 +112,6 @@ def test_eval_options(options, said, refused):
     [
         ("absent.ckpt -o new.pt", "no model file absent.ckpt"),
         ("water.xyz -o new.pt", "water.xyz is not a readable checkpoint"),
-        ("model.pt -o new.pt", "model.pt is exported already"),
         ("model.ckpt -o new.ckpt", "new.ckpt does not end in .pt"),
         ("model.ckpt -o model.pt", "model.pt exists already.*--overwrite"),
         ("model.ckpt -o new.pt --dtype float16", "float16"),
