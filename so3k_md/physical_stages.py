@@ -144,9 +144,7 @@ class PhysicalStages(nn.Module):
     ) -> LongSlopes:
         """Energies of pairs within `cutoff_lr`, each given once, and their slopes; see `LongSlopes`."""
         if self.has_long_range:
-            return self.long_pairs(
-                vectors, idx_i, idx_j, species, q, h, self.coulomb, self.cutoff_lr, q.size(0)
-            )
+            return self.long_pairs(vectors, idx_i, idx_j, species, q, h, self.coulomb, self.cutoff_lr)
         raise RuntimeError("[so3k] this model has no long-range physics")
 
     @torch.jit.export

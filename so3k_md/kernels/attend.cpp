@@ -52,11 +52,11 @@ namespace {
     layer.j = in.idx_j.const_data_ptr<int64_t>();
     layer.back = in.back.const_data_ptr<bool>();
     layer.degrees = static_cast<int64_t>(in.degrees.size());
-    for (int64_t n = 0; n < layer.degrees; ++n)
-      for (int64_t m = 0; m < 2 * in.degrees[n] + 1; ++m) {
-        layer.degree_of.push_back(n);
-        layer.sign.push_back(in.degrees[n] % 2 ? T(-1) : T(1));
-      }
+    layer.order.push_back(0);
+    for (const auto degree : in.degrees) {
+      layer.order.push_back(layer.order.back() + 2 * degree + 1);
+      layer.sign.push_back(degree % 2 ? T(-1) : T(1));
+    }
     return layer;
   }
 
@@ -85,8 +85,10 @@ namespace {
       filters(layer, first, last, w.data());
       for (int64_t p = first; p < last; ++p) {
         const auto *row = w.data() + (p - first) * 2 * layer.width;
-        send(layer, p, layer.i[p], layer.j[p], false, row, x, chi);
-        if (layer.back[p]) send(layer, p, layer.j[p], layer.i[p], true, row, x, chi);
+        if (layer.back[p])
+          send<T, true>(layer, p, row, x, chi);
+        else
+          send<T, false>(layer, p, row, x, chi);
       }
     }
   }
@@ -111,12 +113,13 @@ namespace {
     for (int64_t first = 0; first < n_pairs; first += TILE) {
       const auto last = std::min(first + TILE, n_pairs);
       filters(layer, first, last, w.data());
-      std::fill(g_w.begin(), g_w.end(), T(0));
       for (int64_t p = first; p < last; ++p) {
         const auto *row = w.data() + (p - first) * 2 * F;
         auto *g_row = g_w.data() + (p - first) * 2 * F;
-        send_back(layer, p, layer.i[p], layer.j[p], false, row, g_row, slopes);
-        if (layer.back[p]) send_back(layer, p, layer.j[p], layer.i[p], true, row, g_row, slopes);
+        if (layer.back[p])
+          send_back<T, true>(layer, p, row, g_row, slopes);
+        else
+          send_back<T, false>(layer, p, row, g_row, slopes);
         g_r[p] =
             Hermite<T>(layer.r[p], layer.spacing, layer.knots).slope_of(layer.table, 2 * F, g_row);
       }
@@ -206,8 +209,8 @@ namespace {
       const auto dx = filled(slopes[0], in.q, in.v.size(1));
       const auto dchi = filled(slopes[1], in.q, in.ylm.size(1));
       Adjoint g = {at::zeros_like(in.q),      at::zeros_like(in.k), at::zeros_like(in.v),
-                   at::empty_like(in.hidden), at::empty_like(in.r), at::zeros_like(in.cut),
-                   at::zeros_like(in.ylm)};
+                   at::empty_like(in.hidden), at::empty_like(in.r), at::empty_like(in.cut),
+                   at::empty_like(in.ylm)};
       if (in.q.scalar_type() == at::kFloat)
         backward_of<float>(in, dx, dchi, g);
       else

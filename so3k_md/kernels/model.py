@@ -11,6 +11,7 @@ from so3k_md.errors import So3kError
 from so3k_md.graph import Edges
 from so3k_md.kernels.build import load_kernels
 from so3k_md.kernels.far import FarKernel
+from so3k_md.kernels.long_range import KernelLongPairs
 from so3k_md.kernels.table import double, hermite_table
 from so3k_md.model import So3krates, set_dtype
 from so3k_md.model_config import ModelConfig
@@ -100,6 +101,8 @@ class KernelSo3krates(So3krates):
 
     def __init__(self, model: So3krates):
         super().__init__(model.config, model.elements)
+        if self.has_long_range:
+            self.long_pairs = KernelLongPairs(model.config.rounding)
         take_over(self, model)
         self.kernels = nn.ModuleList([LayerKernel(self, k) for k in range(self.n_layers)])
         n_far = self.n_layers if self.has_sphc else 0

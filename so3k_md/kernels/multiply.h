@@ -5,20 +5,9 @@
 
 #include <cstdint>
 
-namespace So3k {
+#include "lanes.h"
 
-/// As many numbers as one register of this processor holds.
-template <typename T> struct Lanes {
-#if defined(__AVX512F__)
-  static constexpr int64_t BYTES = 64;
-#elif defined(__AVX__)
-  static constexpr int64_t BYTES = 32;
-#else
-  static constexpr int64_t BYTES = 16;
-#endif
-  typedef T type __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
-  static constexpr int64_t COUNT = BYTES / sizeof(T);
-};
+namespace So3k {
 
 /// Rows that are worked on at once: with three columns they and their factors fill the registers.
 template <typename T> constexpr int BLOCK_ROWS = Lanes<T>::BYTES == 64 ? 8 : 4;
@@ -28,17 +17,16 @@ template <typename T, int ROWS, int COLUMNS>
 inline void block(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t n_k, T *c,
                   int64_t c_row)
 {
-  using Lane = typename Lanes<T>::type;
   constexpr int64_t N = Lanes<T>::COUNT;
-  Lane sum[ROWS][COLUMNS] = {};
+  Lane<T> sum[ROWS][COLUMNS] = {};
   for (int64_t k = 0; k < n_k; ++k) {
-    Lane row[COLUMNS];
+    Lane<T> row[COLUMNS];
 #pragma GCC unroll 3
     for (int column = 0; column < COLUMNS; ++column)
-      row[column] = *reinterpret_cast<const Lane *>(b + k * b_row + column * N);
+      row[column] = as<Lane<T>>(b + k * b_row + column * N);
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; ++i) {
-      const Lane factor = a[i * a_row + k] - Lane{};
+      const Lane<T> factor = a[i * a_row + k] - Lane<T>{};
 #pragma GCC unroll 3
       for (int column = 0; column < COLUMNS; ++column) sum[i][column] += factor * row[column];
     }
@@ -47,7 +35,7 @@ inline void block(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t 
   for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 3
     for (int column = 0; column < COLUMNS; ++column)
-      *reinterpret_cast<Lane *>(c + i * c_row + column * N) = sum[i][column];
+      as<Lane<T>>(c + i * c_row + column * N) = sum[i][column];
 }
 
 /// Some rows of c = a b, in blocks of columns as wide as there are.

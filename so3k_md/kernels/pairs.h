@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "lanes.h"
+
 namespace So3k {
 
 /// What both directions of a run of pairs read.
@@ -21,8 +23,9 @@ template <typename T> struct Layer {
   int64_t knots;
   const int64_t *i, *j;
   const bool *back;
-  std::vector<int64_t> degree_of;    // of each order, its place among the degrees
-  std::vector<T> sign;               // of each order, (−1)^l
+  std::vector<int64_t>
+      order;              // where the orders of each degree begin, and where the last one's end
+  std::vector<T> sign;    // of each degree, (−1)^l
   int64_t degrees;
 };
 
@@ -67,42 +70,82 @@ template <typename T> struct Hermite {
   }
 };
 
+constexpr int64_t MAX_HEADS = 64;
+
 /// Σ_f a_f b_f c_f of each chunk of a head.
 template <typename T>
 void products(const T *a, const T *b, const T *c, int64_t heads, int64_t width, T *result)
 {
   for (int64_t h = 0; h < heads; ++h) {
-    T sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t f = h * width; f < (h + 1) * width; ++f) sum += a[f] * b[f] * c[f];
-    result[h] = sum;
+    Sum<T> sum;
+    each<T>(h * width, (h + 1) * width, [&](int64_t f, auto number) {
+      using V = decltype(number);
+      sum += as<V>(a + f) * as<V>(b + f) * as<V>(c + f);
+    });
+    result[h] = sum.total();
   }
 }
 
-constexpr int64_t MAX_HEADS = 64;
+/// The rows of one direction of a pair.
+template <typename T> struct Way {
+  const T *q, *k, *v;
 
-/// The message of one source to one centre; `turn` is true where the direction
-/// is that of the other atom.
-template <typename T>
-void send(const Layer<T> &layer, int64_t pair, int64_t centre, int64_t source, bool turn,
-          const T *w, T *dx, T *dchi)
+  Way(const Layer<T> &layer, int64_t centre, int64_t source) :
+      q(layer.q + centre * 2 * layer.width), k(layer.k + source * 2 * layer.width),
+      v(layer.v + source * layer.width)
+  {
+  }
+};
+
+/// Σ_f q_f w_f k_f over some features, there and back.
+template <typename T, bool BOTH>
+inline void attention(const Way<T> &there, const Way<T> &back, const T *w, int64_t first,
+                      int64_t last, T &alpha, T &alpha_back)
 {
-  const int64_t F = layer.width, n = layer.degrees;
-  T alpha[MAX_HEADS], beta[MAX_HEADS];
-  const T *q = layer.q + centre * 2 * F, *k = layer.k + source * 2 * F, *v = layer.v + source * F;
-  products(q, w, k, layer.heads, F / layer.heads, alpha);
-  products(q + F, w + F, k + F, n, F / n, beta);
+  Sum<T> sum, sum_back;
+  each<T>(first, last,
+          [&, q = there.q, k = there.k, q_back = back.q, k_back = back.k](int64_t f, auto number) {
+            using V = decltype(number);
+            const V w_f = as<V>(w + f);
+            sum += as<V>(q + f) * w_f * as<V>(k + f);
+            if constexpr (BOTH) sum_back += as<V>(q_back + f) * w_f * as<V>(k_back + f);
+          });
+  alpha = sum.total();
+  if constexpr (BOTH) alpha_back = sum_back.total();
+}
+
+/// The messages of a pair in one or both directions.
+template <typename T, bool BOTH>
+void send(const Layer<T> &layer, int64_t pair, const T *w, T *dx, T *dchi)
+{
+  const auto F = layer.width, i = layer.i[pair], j = BOTH ? layer.j[pair] : i;
+  const Way<T> there(layer, i, layer.j[pair]), back(layer, j, i);
   const T cut = layer.cut[pair];
-  T *x = dx + centre * F, *chi = dchi + centre * layer.orders;
+  const auto wide = F / layer.heads, narrow = F / layer.degrees;
+  T alpha, alpha_back = 0;
   for (int64_t h = 0; h < layer.heads; ++h) {
-    const T weight = cut * alpha[h];
-#pragma omp simd
-    for (int64_t f = h * (F / layer.heads); f < (h + 1) * (F / layer.heads); ++f)
-      x[f] += weight * v[f];
+    attention<T, BOTH>(there, back, w, h * wide, (h + 1) * wide, alpha, alpha_back);
+    alpha *= cut;
+    alpha_back *= cut;
+    each<T>(h * wide, (h + 1) * wide,
+            [&, x = dx + i * F, x_back = dx + j * F, v = there.v, v_back = back.v](int64_t f,
+                                                                                   auto number) {
+              using V = decltype(number);
+              as<V>(x + f) += alpha * as<V>(v + f);
+              if constexpr (BOTH) as<V>(x_back + f) += alpha_back * as<V>(v_back + f);
+            });
   }
   const T *ylm = layer.ylm + pair * layer.orders;
-  for (int64_t m = 0; m < layer.orders; ++m)
-    chi[m] += cut * beta[layer.degree_of[m]] * (turn ? layer.sign[m] : T(1)) * ylm[m];
+  T *chi = dchi + i * layer.orders, *chi_back = dchi + j * layer.orders;
+  for (int64_t l = 0; l < layer.degrees; ++l) {
+    attention<T, BOTH>(there, back, w, F + l * narrow, F + (l + 1) * narrow, alpha, alpha_back);
+    alpha *= cut;
+    alpha_back *= cut * layer.sign[l];
+    for (auto m = layer.order[l]; m < layer.order[l + 1]; ++m) {
+      chi[m] += alpha * ylm[m];
+      if constexpr (BOTH) chi_back[m] += alpha_back * ylm[m];
+    }
+  }
 }
 
 /// Where the adjoint of a run of pairs adds up.
@@ -112,54 +155,94 @@ template <typename T> struct Slopes {
   const T *dx, *dchi;    // of the messages
 };
 
-/// The adjoint of `send`; adds to the slope of the filter, g_w.
-template <typename T>
-void send_back(const Layer<T> &layer, int64_t pair, int64_t centre, int64_t source, bool turn,
-               const T *w, T *g_w, const Slopes<T> &g)
+/// Rows of the slopes of one direction of a pair.
+template <typename T> struct WayBack {
+  T *q, *k, *v;
+  const T *dx, *dchi;
+
+  WayBack(const Layer<T> &layer, const Slopes<T> &g, int64_t centre, int64_t source) :
+      q(g.q + centre * 2 * layer.width), k(g.k + source * 2 * layer.width),
+      v(g.v + source * layer.width), dx(g.dx + centre * layer.width),
+      dchi(g.dchi + centre * layer.orders)
+  {
+  }
+};
+
+/// The adjoint of `attention`, given the slopes of its sums.
+template <typename T, bool BOTH>
+inline void attention_back(const Way<T> &there, const Way<T> &back, const T *w, int64_t first,
+                           int64_t last, T slope, T slope_back, const WayBack<T> &g,
+                           const WayBack<T> &g_back, T *g_w)
 {
-  const int64_t F = layer.width, n = layer.degrees, wide = F / layer.heads, narrow = F / n;
-  T alpha[MAX_HEADS], beta[MAX_HEADS], g_alpha[MAX_HEADS], g_beta[MAX_HEADS];
-  const T *q = layer.q + centre * 2 * F, *k = layer.k + source * 2 * F, *v = layer.v + source * F;
-  const T *g_x = g.dx + centre * F, *g_chi = g.dchi + centre * layer.orders;
-  const T *ylm = layer.ylm + pair * layer.orders;
+  each<T>(first, last,
+          [=, q = there.q, k = there.k, q_back = back.q, k_back = back.k, g_q = g.q, g_k = g.k,
+           g_q_back = g_back.q, g_k_back = g_back.k](int64_t f, auto number) {
+            using V = decltype(number);
+            const V w_f = as<V>(w + f), sq = slope * as<V>(q + f), k_f = as<V>(k + f);
+            V sum = sq * k_f;
+            as<V>(g_q + f) += w_f * (slope * k_f);
+            as<V>(g_k + f) += w_f * sq;
+            if constexpr (BOTH) {
+              const V sq_back = slope_back * as<V>(q_back + f), k_f_back = as<V>(k_back + f);
+              sum += sq_back * k_f_back;
+              as<V>(g_q_back + f) += w_f * (slope_back * k_f_back);
+              as<V>(g_k_back + f) += w_f * sq_back;
+            }
+            as<V>(g_w + f) = sum;
+          });
+}
+
+/// The adjoint of `send`; g_w is the slope of the filter.
+template <typename T, bool BOTH>
+void send_back(const Layer<T> &layer, int64_t pair, const T *w, T *g_w, const Slopes<T> &slopes)
+{
+  const auto F = layer.width, i = layer.i[pair], j = BOTH ? layer.j[pair] : i;
+  const Way<T> there(layer, i, layer.j[pair]), back(layer, j, i);
+  const WayBack<T> g(layer, slopes, i, layer.j[pair]), g_back(layer, slopes, j, i);
   const T cut = layer.cut[pair];
-  products(q, w, k, layer.heads, wide, alpha);
-  products(q + F, w + F, k + F, n, narrow, beta);
-  std::fill(g_beta, g_beta + n, T(0));
-  T *g_ylm = g.ylm + pair * layer.orders;
-  for (int64_t m = 0; m < layer.orders; ++m) {
-    const T slope = (turn ? layer.sign[m] : T(1)) * g_chi[m];
-    g_beta[layer.degree_of[m]] += slope * ylm[m];
-    g_ylm[m] += cut * beta[layer.degree_of[m]] * slope;
-  }
-  T *g_q = g.q + centre * 2 * F, *g_k = g.k + source * 2 * F, *g_v = g.v + source * F;
-  T g_cut = 0;
+  const auto wide = F / layer.heads, narrow = F / layer.degrees;
+  T alpha, alpha_back = 0, g_cut = 0;
   for (int64_t h = 0; h < layer.heads; ++h) {
-    const T weight = cut * alpha[h];
-    T sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t f = h * wide; f < (h + 1) * wide; ++f) {
-      sum += g_x[f] * v[f];
-      g_v[f] += weight * g_x[f];
-    }
-    g_cut += alpha[h] * sum;
-    g_alpha[h] = cut * sum;
+    const auto first = h * wide, last = (h + 1) * wide;
+    attention<T, BOTH>(there, back, w, first, last, alpha, alpha_back);
+    Sum<T> sum, sum_back;
+    each<T>(first, last,
+            [&, v = there.v, v_back = back.v, dx = g.dx, dx_back = g_back.dx, g_v = g.v,
+             g_v_back = g_back.v](int64_t f, auto number) {
+              using V = decltype(number);
+              const V x = as<V>(dx + f);
+              sum += x * as<V>(v + f);
+              as<V>(g_v + f) += (cut * alpha) * x;
+              if constexpr (BOTH) {
+                const V x_back = as<V>(dx_back + f);
+                sum_back += x_back * as<V>(v_back + f);
+                as<V>(g_v_back + f) += (cut * alpha_back) * x_back;
+              }
+            });
+    const T slope = sum.total(), slope_back = BOTH ? sum_back.total() : T(0);
+    g_cut += alpha * slope + alpha_back * slope_back;
+    attention_back<T, BOTH>(there, back, w, first, last, cut * slope, cut * slope_back, g, g_back,
+                            g_w);
   }
-  for (int64_t l = 0; l < n; ++l) {
-    g_cut += beta[l] * g_beta[l];
-    g_beta[l] *= cut;
-  }
-  g.cut[pair] += g_cut;
-  const auto chunk = [&](int64_t first, int64_t last, T slope) {
-#pragma omp simd
-    for (int64_t f = first; f < last; ++f) {
-      g_q[f] += slope * w[f] * k[f];
-      g_k[f] += slope * w[f] * q[f];
-      g_w[f] += slope * q[f] * k[f];
+  const T *ylm = layer.ylm + pair * layer.orders;
+  T *g_ylm = slopes.ylm + pair * layer.orders;
+  for (int64_t l = 0; l < layer.degrees; ++l) {
+    const auto first = F + l * narrow, last = F + (l + 1) * narrow;
+    attention<T, BOTH>(there, back, w, first, last, alpha, alpha_back);
+    T slope = 0, slope_back = 0;
+    for (auto m = layer.order[l]; m < layer.order[l + 1]; ++m) {
+      slope += g.dchi[m] * ylm[m];
+      g_ylm[m] = cut * alpha * g.dchi[m];
+      if constexpr (BOTH) {
+        slope_back += layer.sign[l] * g_back.dchi[m] * ylm[m];
+        g_ylm[m] += cut * alpha_back * layer.sign[l] * g_back.dchi[m];
+      }
     }
-  };
-  for (int64_t h = 0; h < layer.heads; ++h) chunk(h * wide, (h + 1) * wide, g_alpha[h]);
-  for (int64_t l = 0; l < n; ++l) chunk(F + l * narrow, F + (l + 1) * narrow, g_beta[l]);
+    g_cut += alpha * slope + alpha_back * slope_back;
+    attention_back<T, BOTH>(there, back, w, first, last, cut * slope, cut * slope_back, g, g_back,
+                            g_w);
+  }
+  slopes.cut[pair] = g_cut;
 }
 
 }    // namespace So3k

@@ -22,6 +22,13 @@ class LongSlopes(NamedTuple):
     ratios: Tensor  # (rows,), ∂E/∂h, eV
 
 
+class PairSums(NamedTuple):
+    """Sums over the pairs of each atom, and the slopes of the pairs themselves."""
+
+    atoms: Tensor  # (3, rows), φ, ψ and ∂E/∂α by way of means of α, float64
+    vectors: Tensor  # (pairs, 3), ∂E/∂(r_j − r_i), eV/Å
+
+
 class LongPairs(nn.Module):
     """E = Σ k_e q_i q_j K(r) + Σ α_i α_j e(r, (α_i + α_j)/2) over all pairs.
 
@@ -48,7 +55,6 @@ class LongPairs(nn.Module):
         h: Tensor,
         coulomb: str,
         cutoff: float,
-        n_rows: int,
     ) -> LongSlopes:
         """Energies and slopes, computed in the dtype of the charges and added up in float64.
 
@@ -62,12 +68,38 @@ class LongPairs(nn.Module):
             h: Hirshfeld volumes over those of free atoms, (rows,).
             coulomb: "kspace" leaves the Coulomb energy to the waves of the lattice; all else is "shifted".
             cutoff: c, Å.
-            n_rows: number of rows.
+        """
+        alpha, free, v = self.atoms(species, h)
+        found = self.pair_sums(vectors, idx_i, idx_j, alpha, v, q, coulomb != "kspace", cutoff)
+        phi, psi, through_mean = found.atoms.unbind(0)
+        energies = 0.5 * torch.stack([q * phi, alpha * psi], dim=1)
+        slopes = phi.to(q.dtype), free * (psi + through_mean).to(q.dtype)
+        return LongSlopes(energies, found.vectors, slopes[0], slopes[1])
+
+    def pair_sums(
+        self,
+        vectors: Tensor,
+        idx_i: Tensor,
+        idx_j: Tensor,
+        alpha: Tensor,
+        v: Tensor,
+        q: Tensor,
+        coulomb: bool,
+        cutoff: float,
+    ) -> PairSums:
+        """What pairs add up to at their atoms, tile by tile.
+
+        Args:
+            vectors, idx_i, idx_j: of the pairs.
+            alpha: polarizabilities, (rows,), a.u.
+            v: of the free atoms, (rows,), a.u.
+            q: charges, (rows,), e.
+            coulomb: whether the shifted Coulomb energy is wanted.
+            cutoff: c, Å.
         """
         dtype = q.dtype
-        alpha, free, v = self.atoms(species, h)
         # E_i = ½ (q_i φ_i + α_i ψ_i) with φ_i = k_e Σ_j q_j K_ij and ψ_i = Σ_j α_j e_ij
-        sums = torch.zeros([3, n_rows], dtype=torch.float64, device=q.device)
+        sums = torch.zeros([3, q.size(0)], dtype=torch.float64, device=q.device)
         phi, psi, through_mean = sums.unbind(0)
         slope = torch.empty([vectors.size(0), 3], dtype=dtype, device=q.device)
         tile = tile_on(q, self.tile)
@@ -83,14 +115,13 @@ class LongPairs(nn.Module):
             e, by_mean, by_r = pair_kernel(r, a_i, a_j, v_ij, cutoff, self.taper)
             add_both(psi, i, j, a_j * e, a_i * e)
             add_both(through_mean, i, j, by_mean, by_mean)
-            if coulomb != "kspace":
+            if coulomb:
                 k, dk = shifted_potential(r, cutoff)
                 q_i, q_j = q.index_select(0, i), self.ke * q.index_select(0, j)
                 add_both(phi, i, j, q_j * k, self.ke * (q_i * k))
                 by_r = by_r + q_i * q_j * dk
             torch.mul(d, (by_r / r)[:, None], out=slope[start:stop])
-        energies = 0.5 * torch.stack([q * phi, alpha * psi], dim=1)
-        return LongSlopes(energies, slope, phi.to(dtype), free * (psi + through_mean).to(dtype))
+        return PairSums(sums, slope)
 
 
 def add_both(total: Tensor, i: Tensor, j: Tensor, to_i: Tensor, to_j: Tensor) -> None:

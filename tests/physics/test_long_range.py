@@ -6,6 +6,8 @@ import pytest
 import torch
 from plain import CELL, atoms, half_pairs
 
+from so3k_md.kernels.build import load_kernels
+from so3k_md.kernels.long_range import KernelLongPairs
 from so3k_md.physics.coulomb import open_sum, self_terms, shifted_potential
 from so3k_md.physics.dispersion import damped_sum
 from so3k_md.physics.long_range import LongPairs, LongSlopes
@@ -16,10 +18,17 @@ REFERENCE = np.load(plain.REFERENCE)
 STRUCTURES = sorted({key.split("|")[0] for key in REFERENCE.files})
 
 
+@pytest.fixture(params=[LongPairs, KernelLongPairs])
+def long_pairs(request) -> type[LongPairs]:
+    if request.param is KernelLongPairs and not load_kernels():
+        pytest.skip("the kernels are not built")
+    return request.param
+
+
 def of_liquid(model, dtype=torch.float64, coulomb="shifted") -> LongSlopes:
     species, positions, q, h = atoms()
     vectors, i, j = half_pairs(positions, CELL, CUTOFF + 0.5)
-    return model(vectors, i, j, species, q.to(dtype), h.to(dtype), coulomb, CUTOFF, len(species))
+    return model(vectors, i, j, species, q.to(dtype), h.to(dtype), coulomb, CUTOFF)
 
 
 def by_distance(r2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,7 +49,7 @@ def open_cluster() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tens
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_equals_the_published_model(name):
+def test_equals_the_published_model(name, long_pairs):
     """Charges and volumes given, E_coul and E_disp of so3krates-torch; its table is rounded to float32."""
     z, r, cell, q, h = (REFERENCE[f"{name}|{key}"] for key in ("z", "r", "cell", "q", "h"))
     for cutoff in (12.0, 1000.0):
@@ -50,12 +59,12 @@ def test_equals_the_published_model(name):
         arguments = [torch.tensor(z.astype(np.int64)), torch.tensor(q), torch.tensor(h)]
         for rounding, tolerance in (("peer", 1e-12), ("exact", 5e-10 * len(z))):
             pairs = half_pairs(r, cell, cutoff)
-            found = LongPairs(rounding)(*pairs, *arguments, "shifted", cutoff, len(z)).energies.sum(0)
+            found = long_pairs(rounding)(*pairs, *arguments, "shifted", cutoff).energies.sum(0)
             assert np.abs(found.numpy() - REFERENCE[key][1:]).max() < tolerance * max(1, abs(found).max())
 
 
 @pytest.mark.parametrize("coulomb", ["shifted", "shifted+self", "kspace"])
-def test_slopes_are_those_of_the_plain_formula(coulomb):
+def test_slopes_are_those_of_the_plain_formula(coulomb, long_pairs):
     species, positions, q, h = atoms()
     vectors, i, j = half_pairs(positions, CELL, CUTOFF + 0.5)
     for leaf in (vectors, q, h):
@@ -66,7 +75,7 @@ def test_slopes_are_those_of_the_plain_formula(coulomb):
         plain.dispersion(r, species[i], species[j], h[i], h[j], CUTOFF),
     ]
     wanted = torch.autograd.grad(parts[0].sum() + parts[1].sum(), [vectors, q, h])
-    found = of_liquid(LongPairs(), coulomb=coulomb)
+    found = of_liquid(long_pairs(), coulomb=coulomb)
     per_atom = torch.zeros(len(species), 2, dtype=torch.float64)
     for k, part in enumerate(parts):
         per_atom[:, k].index_add_(0, i, 0.5 * part.detach()).index_add_(0, j, 0.5 * part.detach())
@@ -78,25 +87,25 @@ def test_slopes_are_those_of_the_plain_formula(coulomb):
 
 
 @pytest.mark.parametrize("coulomb", ["shifted", "kspace"])
-def test_scripted_and_tiled_as_a_whole(coulomb):
-    scripted = torch.jit.script(LongPairs())
+def test_scripted_and_tiled_as_a_whole(coulomb, long_pairs):
+    scripted = torch.jit.script(long_pairs())
     scripted.tile = 100
-    whole, tiled = of_liquid(LongPairs(), coulomb=coulomb), of_liquid(scripted, coulomb=coulomb)
+    whole, tiled = of_liquid(long_pairs(), coulomb=coulomb), of_liquid(scripted, coulomb=coulomb)
     assert all((a - b).abs().max() < 1e-12 for a, b in zip(whole, tiled, strict=True))
 
 
-def test_float32_is_near():
-    exact, single = of_liquid(LongPairs()), of_liquid(LongPairs(), torch.float32)
+def test_float32_is_near(long_pairs):
+    exact, single = of_liquid(long_pairs()), of_liquid(long_pairs(), torch.float32)
     assert single.energies.dtype == torch.float64
     assert single.vectors.dtype == torch.float32
     for a, b, tolerance in zip(exact, single, (1e-5, 1e-6, 1e-5, 1e-6), strict=True):
         assert (a - b).abs().max() < tolerance
 
 
-def test_no_pairs():
+def test_no_pairs(long_pairs):
     none = torch.zeros(0, dtype=torch.int64)
     q = torch.tensor([0.1, -0.1])
-    found = LongPairs()(torch.zeros(0, 3), none, none, torch.tensor([1, 8]), q, q, "shifted", CUTOFF, 2)
+    found = long_pairs()(torch.zeros(0, 3), none, none, torch.tensor([1, 8]), q, q, "shifted", CUTOFF)
     assert found.vectors.shape == (0, 3)
     assert not any(part.any() for part in found)
 
@@ -118,22 +127,22 @@ def test_slopes_are_finite_differences(function):
     assert (slope - difference).abs().max() < 1e-7 * slope.abs().max()
 
 
-def test_energies_end_smoothly_at_the_cutoff():
+def test_energies_end_smoothly_at_the_cutoff(long_pairs):
     """Value and slope vanish there, for a pair that crosses it and for the tabled switch."""
-    model, species = LongPairs(), torch.tensor([16, 17])
+    model, species = long_pairs(), torch.tensor([16, 17])
     one, q, h = torch.tensor([0]), torch.tensor([0.5, -0.4]).double(), torch.tensor([0.9, 1.0]).double()
     for distance, tolerance in ((CUTOFF - 1e-4, 1e-8), (CUTOFF, 1e-15), (CUTOFF + 0.3, 1e-15)):
         vector = torch.tensor([[0.0, distance, 0.0]], dtype=torch.float64)
-        found = model(vector, one, one + 1, species, q, h, "shifted", CUTOFF, 2)
+        found = model(vector, one, one + 1, species, q, h, "shifted", CUTOFF)
         assert found.energies.abs().max() < tolerance
         assert found.vectors.abs().max() < max(1e-15, 1e4 * tolerance)
 
 
-def test_untruncated_is_shifted_with_its_self_term_within_045_of_the_cutoff():
+def test_untruncated_is_shifted_with_its_self_term_within_045_of_the_cutoff(long_pairs):
     species, r, q, h = open_cluster()
     energies, by_q, by_r = open_sum(q, r, tile=30)
     pairs = half_pairs(r.numpy(), np.zeros((3, 3)), 40.0)
-    shifted = LongPairs()(*pairs, species, q, h, "shifted+self", 40.0, len(q))
+    shifted = long_pairs()(*pairs, species, q, h, "shifted+self", 40.0)
     own, own_by_q = self_terms(q, 40.0)
     assert abs(float(energies.sum() - shifted.energies[:, 0].sum() - own.sum())) < 1e-12
     assert (by_q - shifted.charges - own_by_q).abs().max() < 1e-12
@@ -165,9 +174,9 @@ def test_open_sum_of_fragments_far_apart():
     assert (by_r - alone[2].repeat(2, 1)).abs().max() < 1e-6
 
 
-def test_atoms_at_the_same_place_give_numbers():
+def test_atoms_at_the_same_place_give_numbers(long_pairs):
     q, r = torch.tensor([0.2, 0.3]), torch.zeros(2, 3)
     one, species = torch.tensor([0]), torch.tensor([1, 1])
-    found = LongPairs()(torch.zeros(1, 3), one, one + 1, species, q, q, "shifted", CUTOFF, 2)
+    found = long_pairs()(torch.zeros(1, 3), one, one + 1, species, q, q, "shifted", CUTOFF)
     for part in (*found, *open_sum(q, r)):
         assert torch.isfinite(part).all()

@@ -1,0 +1,196 @@
+/* so3k-md: dispersion and shifted electrostatics of pairs, with their slopes; the equations are
+ * those of so3k_md/physics. MIT. */
+
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+using at::Tensor;
+
+namespace So3k {
+namespace {
+
+  constexpr int64_t TILE = 256;    // pairs whose numbers stay in the first cache
+
+  struct Constants {
+    double cutoff, taper, ke, bohr, hartree;
+    bool coulomb;
+  };
+
+  /// a^(−1/7) by Newton's method from the exponent of a, which has no branch and fills registers.
+  template <typename T> inline T inverse_root7(T a)
+  {
+    const float single = static_cast<float>(a);
+    int32_t bits;
+    std::memcpy(&bits, &single, sizeof(bits));
+    // the exponent of y is −1/7 of that of a; the constant makes the largest error least
+    bits = 1217086532 - static_cast<int32_t>(static_cast<float>(bits) * (1.0f / 7.0f));
+    float guess;
+    std::memcpy(&guess, &bits, sizeof(guess));
+    T y = guess;
+    constexpr int STEPS = sizeof(T) == 4 ? 3 : 5;    // errors 3e-2, 4e-3, 6e-5, 2e-8, 1e-15
+    for (int n = 0; n < STEPS; ++n) {
+      const T y2 = y * y, y4 = y2 * y2;
+      y *= (T(8) - a * (y4 * y2 * y)) * T(1.0 / 7.0);
+    }
+    return y;
+  }
+
+  /// w(r) from 1 at `on` to 0 at `off` and its slope; see physics/switching.py.
+  template <typename T> void switched(T r, T on, T off, T &w, T &dw)
+  {
+    const T per = 1 / (off - on);
+    const T s = std::min(std::max((r - on) * per, T(0.015625)), T(0.984375));
+    const T up = 1 / s, down = 1 / (1 - s);
+    w = 1 / (1 + std::exp(down - up));
+    dw = w * (w - 1) * (up * up + down * down) * per;
+  }
+
+  /// K(r) and K′(r); see physics/coulomb.py.
+  template <typename T> struct Shifted {
+    static constexpr double SIGMA = 4.0;    // Å
+    T cutoff, value, slope;                 // V and V′ at the cutoff
+
+    explicit Shifted(T cutoff) : cutoff(cutoff) { bare(cutoff, value, slope); }
+
+    static void bare(T r, T &v, T &dv)
+    {
+      const T u = r * T(1 / SIGMA);
+      v = std::erf(u) / r;
+      dv = (std::exp(-u * u) * T(2 / (1.7724538509055160273 * SIGMA)) - v) / r;
+    }
+
+    void operator()(T r, T &k, T &dk) const
+    {
+      T v, dv, f = 1, df = 0;
+      bare(r, v, dv);
+      const T on = T(0.45) * cutoff;
+      if (r > on) switched(r, on, cutoff, f, df);
+      const T ramp = (1 - f) * slope, beyond = r - cutoff;
+      k = v - value - ramp * beyond;
+      dk = dv - ramp + df * beyond * slope;
+    }
+  };
+
+  /// The numbers of a tile, side by side.
+  template <typename T> struct Tile {
+    T x[3][TILE], r[TILE], a_i[TILE], a_j[TILE], v[TILE], w[TILE], dw[TILE];
+    T e[TILE], by_mean[TILE], by_r[TILE];
+  };
+
+  /// e, what either α has by way of the mean, and ∂E/∂r; see physics/dispersion.py.
+  template <typename T> void dispersion(Tile<T> &tile, const Constants &of)
+  {
+    const T per_bohr2 = 1 / (of.bohr * of.bohr), energy = -2 * of.hartree;
+    const double radius = std::pow(0.0072973525693, -4.0 / 21.0), scale = 1.0 / 6.096;
+    const T b0 = -0.00433008 * scale, b1 = 0.24428889 * scale * radius;
+    const T b2 = 0.04125273 * scale * radius * radius;
+    const T b3 = -0.00078893 * scale * radius * radius * radius;
+#pragma omp simd
+    for (int64_t n = 0; n < TILE; ++n) {
+      const T total = tile.a_i[n] + tile.a_j[n], root = inverse_root7(T(0.5) * total);
+      const T x = 1 / root, cubic = b3 * x, lowest = b0 * root;
+      const T ratio = (cubic + b2) * x + (lowest + b1), by_ratio = (2 * cubic + b2) * x - lowest;
+      const T k4 = 10 * ratio * ratio, inverse = T(1.0 / (6.096 * 6.096)) * root * root;
+      const T t = tile.r[n] * tile.r[n] * per_bohr2 * inverse, t2 = t * t, t3 = t2 * t,
+              t4 = t2 * t2;
+      const T t5 = t4 * t, p6 = inverse * inverse * inverse;
+      const T u3 = 1 / (1 + t3), u4 = 1 / (1 + t4), u5 = 1 / (1 + t5);
+      const T g4 = k4 * u4, k4_u5 = k4 * u5, g5 = T(1.225) * k4 * k4_u5, sum = u3 + g4 + g5;
+      const T by_t = 3 * (u3 * u3 * t3) + 4 * (g4 * u4 * t4) + 5 * (g5 * u5 * t5);
+      const T by_k = 20 * (ratio * by_ratio) * (u4 + T(2.45) * k4_u5);
+      const T c = energy / tile.v[n], tapered = c * tile.w[n];
+      const T product = tile.a_i[n] * tile.a_j[n];
+      tile.e[n] = tapered * p6 * sum;
+      tile.by_mean[n] =
+          product * tapered * (p6 * T(1.0 / 7.0)) * (by_k + 2 * by_t - 6 * sum) / total;
+      tile.by_r[n] = product * p6 * (c * tile.dw[n] * sum - 2 * tapered * by_t / tile.r[n]);
+    }
+  }
+
+  template <typename T>
+  void run(const Tensor &vectors, const Tensor &idx_i, const Tensor &idx_j, const Tensor &alpha,
+           const Tensor &v, const Tensor &q, const Constants &of, Tensor &sums, Tensor &slopes)
+  {
+    const auto n_pairs = vectors.size(0), n_rows = q.size(0);
+    const auto *d = vectors.const_data_ptr<double>();
+    const auto *i = idx_i.const_data_ptr<int64_t>(), *j = idx_j.const_data_ptr<int64_t>();
+    const auto *a = alpha.const_data_ptr<T>(), *of_v = v.const_data_ptr<T>();
+    const auto *charge = q.const_data_ptr<T>();
+    auto *phi = sums.data_ptr<double>(), *psi = phi + n_rows, *through_mean = psi + n_rows;
+    auto *slope = slopes.data_ptr<T>();
+    const T cutoff = of.cutoff, on = of.cutoff - of.taper, ke = of.ke;
+    const Shifted<T> shifted(cutoff);
+    const auto tile_memory = std::make_unique<Tile<T>>();
+    auto &tile = *tile_memory;
+    for (int64_t first = 0; first < n_pairs; first += TILE) {
+      const auto count = std::min(TILE, n_pairs - first);
+      for (int64_t n = 0; n < TILE; ++n) {
+        const auto p = first + std::min(n, count - 1);    // the last one fills what is left
+        T r2 = 0;
+        for (int x = 0; x < 3; ++x) {
+          tile.x[x][n] = static_cast<T>(d[3 * p + x]);
+          r2 += tile.x[x][n] * tile.x[x][n];
+        }
+        // between a floor, which keeps atoms at the same place finite, and the cutoff, where all is
+        // zero
+        tile.r[n] = std::sqrt(std::min(std::max(r2, T(1e-6)), cutoff * cutoff));
+        tile.a_i[n] = a[i[p]];
+        tile.a_j[n] = a[j[p]];
+        tile.v[n] = of_v[i[p]] + of_v[j[p]];
+        tile.w[n] = 1;
+        tile.dw[n] = 0;
+        if (tile.r[n] > on) switched(tile.r[n], on, cutoff, tile.w[n], tile.dw[n]);
+      }
+      dispersion(tile, of);
+      for (int64_t n = 0; n < count; ++n) {
+        const auto p = first + n, here = i[p], there = j[p];
+        psi[here] += static_cast<double>(tile.a_j[n] * tile.e[n]);
+        psi[there] += static_cast<double>(tile.a_i[n] * tile.e[n]);
+        through_mean[here] += static_cast<double>(tile.by_mean[n]);
+        through_mean[there] += static_cast<double>(tile.by_mean[n]);
+        T by_r = tile.by_r[n];
+        if (of.coulomb) {
+          T k, dk;
+          shifted(tile.r[n], k, dk);
+          phi[here] += static_cast<double>(ke * charge[there] * k);
+          phi[there] += static_cast<double>(ke * charge[here] * k);
+          by_r += ke * charge[here] * charge[there] * dk;
+        }
+        for (int x = 0; x < 3; ++x) slope[3 * p + x] = tile.x[x][n] * (by_r / tile.r[n]);
+      }
+    }
+  }
+
+  std::tuple<Tensor, Tensor> long_pairs(const Tensor &vectors, const Tensor &idx_i,
+                                        const Tensor &idx_j, const Tensor &alpha, const Tensor &v,
+                                        const Tensor &q, bool coulomb, double cutoff, double taper,
+                                        double ke, double bohr, double hartree)
+  {
+    const Constants of = {cutoff, taper, ke, bohr, hartree, coulomb};
+    auto sums = at::zeros({3, q.size(0)}, q.options().dtype(at::kDouble));
+    auto slopes = at::empty({vectors.size(0), 3}, q.options());
+    const auto d = vectors.to(at::kDouble).contiguous();
+    const auto i = idx_i.contiguous(), j = idx_j.contiguous(), a = alpha.contiguous();
+    const auto both = v.contiguous(), charges = q.contiguous();
+    if (q.scalar_type() == at::kFloat)
+      run<float>(d, i, j, a, both, charges, of, sums, slopes);
+    else
+      run<double>(d, i, j, a, both, charges, of, sums, slopes);
+    return {sums, slopes};
+  }
+
+}    // namespace
+}    // namespace So3k
+
+TORCH_LIBRARY_FRAGMENT(so3k, library)
+{
+  library.def("long_pairs(Tensor vectors, Tensor idx_i, Tensor idx_j, Tensor alpha, Tensor v, "
+              "Tensor q, bool coulomb, float cutoff, float taper, float ke, float bohr, "
+              "float hartree) -> (Tensor, Tensor)",
+              So3k::long_pairs);
+}

@@ -1,0 +1,43 @@
+"""Long pairs by the compiled kernel."""
+
+import torch
+from torch import Tensor
+
+from so3k_md.physics.dispersion import BOHR, HARTREE
+from so3k_md.physics.long_range import LongPairs, PairSums
+
+
+class KernelLongPairs(LongPairs):
+    """The same sums with the numbers of some pairs at a time in the first cache."""
+
+    def __init__(self, rounding: str = "exact"):
+        super().__init__(rounding)
+        self.bohr, self.hartree = BOHR, HARTREE
+
+    def pair_sums(
+        self,
+        vectors: Tensor,
+        idx_i: Tensor,
+        idx_j: Tensor,
+        alpha: Tensor,
+        v: Tensor,
+        q: Tensor,
+        coulomb: bool,
+        cutoff: float,
+    ) -> PairSums:
+        """What pairs add up to at their atoms."""
+        sums, slopes = torch.ops.so3k.long_pairs(
+            vectors,
+            idx_i,
+            idx_j,
+            alpha,
+            v,
+            q,
+            coulomb,
+            cutoff,
+            self.taper,
+            self.ke,
+            self.bohr,
+            self.hartree,
+        )
+        return PairSums(sums, slopes)
