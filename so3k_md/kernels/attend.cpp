@@ -1,15 +1,15 @@
-/* so3k-md: messages of one layer between neighbours, pair by pair in the cache,
- * with their adjoint. MIT. */
+/* so3k-md: messages of one layer between neighbours, pair by pair in the cache, with their adjoint.
+ * MIT. */
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <vector>
 
-#include "multiply.h"
+#include "filter.h"
+#include "heads.h"
 #include "pairs.h"
 
 using at::Tensor;
@@ -19,70 +19,205 @@ using torch::autograd::variable_list;
 namespace So3k {
 namespace {
 
-  // pairs whose filters are made at once: 256 rows of a few hundred columns stay
-  // in the second cache
-  constexpr int64_t TILE = 256;
-
+  /// What has slopes.
   struct Inputs {
-    Tensor q, k, v, hidden, r, cut, ylm, weight, table, idx_i, idx_j, back;
-    double spacing;
-    int64_t heads;
-    std::vector<int64_t> degrees;
+    Tensor x, chi, x_src, chi_src, r, cut, ylm;
+
+    Inputs contiguous() const
+    {
+      return {x.contiguous(), chi.contiguous(), x_src.contiguous(), chi_src.contiguous(),
+              r.contiguous(), cut.contiguous(), ylm.contiguous()};
+    }
   };
 
-  template <typename T> Layer<T> layer_of(const Inputs &in)
+  /// Linear maps of the heads of features and of degrees, each with its transpose.
+  struct Maps {
+    Tensor query_x, query_chi, key_x, key_chi, value;
+  };
+
+  /// What has none, in the order in which it comes.
+  struct Constants {
+    Tensor idx_i, idx_j, back;
+    Maps maps, turned;
+    Tensor query_bias, key_bias, value_bias;
+    Tensor into, bias, out, out_turned, table;    // of the filters
+    double width, eps;
+    std::vector<int64_t> degrees;
+    bool squared;    // invariants: ‖χ‖² / √(2l + 1) instead of ‖χ‖
+  };
+
+  constexpr size_t N_TENSORS = 21;
+
+  Constants constants_of(const std::vector<Tensor> &t, const std::vector<double> &numbers,
+                         const std::vector<int64_t> &degrees, bool squared)
+  {
+    TORCH_CHECK(t.size() == N_TENSORS && numbers.size() == 2,
+                "[so3k] constants of another version of the kernels: export the model again");
+    return {t[0],
+            t[1],
+            t[2],
+            {t[3], t[4], t[5], t[6], t[7]},
+            {t[8], t[9], t[10], t[11], t[12]},
+            t[13],
+            t[14],
+            t[15],
+            t[16],
+            t[17],
+            t[18],
+            t[19],
+            t[20],
+            numbers[0],
+            numbers[1],
+            degrees,
+            squared};
+  }
+
+  /// Queries of the centres, keys and values of the sources.
+  struct Rows {
+    Tensor q, k, v;
+  };
+
+  template <typename T> Rows rows_of(const Inputs &in, const Constants &of)
+  {
+    const auto F = in.x.size(1), n = in.x.size(0), m = in.x_src.size(0);
+    const auto heads = of.maps.value.size(0), degrees = of.maps.query_chi.size(0);
+    Rows rows = {at::empty({n, 2 * F}, in.x.options()), at::empty({m, 2 * F}, in.x.options()),
+                 at::empty({m, F}, in.x.options())};
+    const T *x = in.x.const_data_ptr<T>(), *x_src = in.x_src.const_data_ptr<T>();
+    T *q = rows.q.data_ptr<T>(), *k = rows.k.data_ptr<T>();
+    const T *q_bias = of.query_bias.const_data_ptr<T>(), *k_bias = of.key_bias.const_data_ptr<T>();
+    const auto wide = F / heads, narrow = F / degrees;
+    by_head(x, F, of.maps.query_x.const_data_ptr<T>(), q_bias, heads, wide, q, 2 * F, n);
+    by_head(x, F, of.maps.query_chi.const_data_ptr<T>(), q_bias + F, degrees, narrow, q + F, 2 * F,
+            n);
+    by_head(x_src, F, of.maps.key_x.const_data_ptr<T>(), k_bias, heads, wide, k, 2 * F, m);
+    by_head(x_src, F, of.maps.key_chi.const_data_ptr<T>(), k_bias + F, degrees, narrow, k + F,
+            2 * F, m);
+    by_head(x_src, F, of.maps.value.const_data_ptr<T>(), of.value_bias.const_data_ptr<T>(), heads,
+            wide, rows.v.data_ptr<T>(), F, m);
+    return rows;
+  }
+
+  /// Adds what the slopes of queries, keys and values are worth to those of the features.
+  template <typename T>
+  void rows_adjoint(const Rows &g, const Constants &of, Tensor &g_x, Tensor &g_x_src)
+  {
+    const auto F = g_x.size(1), n = g_x.size(0), m = g_x_src.size(0);
+    const auto heads = of.maps.value.size(0), degrees = of.maps.query_chi.size(0);
+    const T *q = g.q.const_data_ptr<T>(), *k = g.k.const_data_ptr<T>();
+    T *x = g_x.data_ptr<T>(), *x_src = g_x_src.data_ptr<T>();
+    const auto wide = F / heads, narrow = F / degrees;
+    const auto &back = of.turned;
+    by_head_adjoint(q, 2 * F, back.query_x.const_data_ptr<T>(), heads, wide, x, F, n);
+    by_head_adjoint(q + F, 2 * F, back.query_chi.const_data_ptr<T>(), degrees, narrow, x, F, n);
+    by_head_adjoint(k, 2 * F, back.key_x.const_data_ptr<T>(), heads, wide, x_src, F, m);
+    by_head_adjoint(k + F, 2 * F, back.key_chi.const_data_ptr<T>(), degrees, narrow, x_src, F, m);
+    by_head_adjoint(g.v.const_data_ptr<T>(), F, back.value.const_data_ptr<T>(), heads, wide, x_src,
+                    F, m);
+  }
+
+  template <typename T> Layer<T> layer_of(const Inputs &in, const Constants &of, const Rows &rows)
   {
     Layer<T> layer;
-    layer.width = in.v.size(1);
-    layer.heads = in.heads;
+    layer.width = in.x.size(1);
+    layer.heads = of.maps.value.size(0);
     layer.orders = in.ylm.size(1);
-    layer.hidden = in.weight.size(1);
-    layer.q = in.q.const_data_ptr<T>();
-    layer.k = in.k.const_data_ptr<T>();
-    layer.v = in.v.const_data_ptr<T>();
+    layer.degrees = static_cast<int64_t>(of.degrees.size());
+    layer.q = rows.q.const_data_ptr<T>();
+    layer.k = rows.k.const_data_ptr<T>();
+    layer.v = rows.v.const_data_ptr<T>();
+    layer.chi = in.chi.const_data_ptr<T>();
+    layer.chi_src = in.chi_src.const_data_ptr<T>();
     layer.r = in.r.const_data_ptr<T>();
     layer.cut = in.cut.const_data_ptr<T>();
     layer.ylm = in.ylm.const_data_ptr<T>();
-    layer.s = in.hidden.const_data_ptr<T>();
-    layer.weight = in.weight.const_data_ptr<T>();
-    layer.table = in.table.const_data_ptr<T>();
-    layer.spacing = static_cast<T>(in.spacing);
-    layer.knots = in.table.size(0);
-    layer.i = in.idx_i.const_data_ptr<int64_t>();
-    layer.j = in.idx_j.const_data_ptr<int64_t>();
-    layer.back = in.back.const_data_ptr<bool>();
-    layer.degrees = static_cast<int64_t>(in.degrees.size());
+    layer.table = {of.table.const_data_ptr<T>(), static_cast<T>(of.width), of.table.size(0),
+                   of.table.size(2)};
+    layer.i = of.idx_i.const_data_ptr<int64_t>();
+    layer.j = of.idx_j.const_data_ptr<int64_t>();
+    layer.back = of.back.const_data_ptr<bool>();
     layer.order.push_back(0);
-    for (const auto degree : in.degrees) {
+    for (const auto degree : of.degrees) {
       layer.order.push_back(layer.order.back() + 2 * degree + 1);
       layer.sign.push_back(degree % 2 ? T(-1) : T(1));
     }
     return layer;
   }
 
-  /// The filters of some pairs, (pairs, 2F): spherical part by matrix products,
-  /// radial part from the table.
-  template <typename T> void filters(const Layer<T> &layer, int64_t first, int64_t last, T *w)
-  {
-    const int64_t F = layer.width, H = layer.hidden, n = last - first;
-    for (int64_t part = 0; part < 2; ++part)
-      multiply(layer.s + first * 2 * H + part * H, 2 * H, layer.weight + part * H * F, F, H,
-               w + part * F, 2 * F, n, F);
-    for (int64_t p = first; p < last; ++p)
-      Hermite<T>(layer.r[p], layer.spacing, layer.knots)
-          .add(layer.table, 2 * F, w + (p - first) * 2 * F);
-  }
+  /// The filters of a tile of pairs, (pairs, 2F), and the way back from their slopes.
+  template <typename T> class Filters {
+   public:
+    static constexpr int64_t SIZE = SphericalFilter<T>::SIZE;
 
-  template <typename T> void forward_of(const Inputs &in, Tensor &dx, Tensor &dchi)
+    Filters(const Layer<T> &layer, const Constants &of) :
+        layer(layer), invariants(of.degrees, of.squared, of.eps),
+        spherical(of.into.const_data_ptr<T>(), of.bias.const_data_ptr<T>(),
+                  of.out.const_data_ptr<T>(), of.out_turned.const_data_ptr<T>(), layer.degrees,
+                  of.out.size(1), layer.width, 2),
+        bare(of.out.size(1) == 0), square(SIZE * layer.degrees)
+    {
+    }
+
+    void evaluate(int64_t first, int64_t last, T *w)
+    {
+      const auto columns = 2 * layer.width;
+      if (bare) std::fill_n(w, (last - first) * columns, T(0));
+      for (auto p = first; p < last && !bare; ++p) {
+        const T *mine = layer.chi + layer.i[p] * layer.orders;
+        const T *other = layer.chi_src + layer.j[p] * layer.orders;
+        for (int64_t l = 0; l < layer.degrees; ++l) {
+          T sum = 0;
+          for (auto m = layer.order[l]; m < layer.order[l + 1]; ++m)
+            sum += (mine[m] - other[m]) * (mine[m] - other[m]);
+          square[(p - first) * layer.degrees + l] = sum;
+          spherical.distance(p - first)[l] = invariants.value(l, sum);
+        }
+      }
+      if (!bare) spherical.evaluate(last - first, w);
+      for (auto p = first; p < last; ++p) layer.table.add(layer.r[p], w + (p - first) * columns);
+    }
+
+    void adjoint(int64_t first, int64_t last, const T *g_w, T *g_r, T *g_chi, T *g_chi_src)
+    {
+      const auto columns = 2 * layer.width;
+      for (auto p = first; p < last; ++p)
+        g_r[p] = layer.table.slope(layer.r[p], g_w + (p - first) * columns);
+      if (bare) return;
+      spherical.adjoint(last - first, g_w);
+      for (auto p = first; p < last; ++p) {
+        const auto i = layer.i[p] * layer.orders, j = layer.j[p] * layer.orders;
+        for (int64_t l = 0; l < layer.degrees; ++l) {
+          const T s = square[(p - first) * layer.degrees + l];
+          const T slope = 2 * spherical.slope(p - first)[l] * invariants.slope(l, s);
+          for (auto m = layer.order[l]; m < layer.order[l + 1]; ++m) {
+            const T share = slope * (layer.chi[i + m] - layer.chi_src[j + m]);
+            g_chi[i + m] += share;
+            g_chi_src[j + m] -= share;
+          }
+        }
+      }
+    }
+
+   private:
+    const Layer<T> &layer;
+    Invariants<T> invariants;
+    SphericalFilter<T> spherical;
+    bool bare;    // without a spherical part
+    std::vector<T> square;
+  };
+
+  template <typename T>
+  void forward_of(const Inputs &in, const Constants &of, const Rows &rows, Tensor &dx, Tensor &dchi)
   {
-    const auto layer = layer_of<T>(in);
+    const auto layer = layer_of<T>(in, of, rows);
     const int64_t n_pairs = in.r.size(0);
     auto *x = dx.data_ptr<T>();
     auto *chi = dchi.data_ptr<T>();
-    std::vector<T> w(std::min(TILE, n_pairs) * 2 * layer.width);
-    for (int64_t first = 0; first < n_pairs; first += TILE) {
-      const auto last = std::min(first + TILE, n_pairs);
-      filters(layer, first, last, w.data());
+    Filters<T> filters(layer, of);
+    std::vector<T> w(std::min(filters.SIZE, n_pairs) * 2 * layer.width);
+    for (int64_t first = 0; first < n_pairs; first += filters.SIZE) {
+      const auto last = std::min(first + filters.SIZE, n_pairs);
+      filters.evaluate(first, last, w.data());
       for (int64_t p = first; p < last; ++p) {
         const auto *row = w.data() + (p - first) * 2 * layer.width;
         if (layer.back[p])
@@ -93,26 +228,22 @@ namespace {
     }
   }
 
-  struct Adjoint {
-    Tensor q, k, v, hidden, r, cut, ylm;
-  };
-
   template <typename T>
-  void backward_of(const Inputs &in, const Tensor &dx, const Tensor &dchi, Adjoint &g)
+  void backward_of(const Inputs &in, const Constants &of, const Rows &rows, const Tensor &dx,
+                   const Tensor &dchi, Inputs &g)
   {
-    const auto layer = layer_of<T>(in);
-    const int64_t n_pairs = in.r.size(0), F = layer.width, H = layer.hidden;
-    const Slopes<T> slopes = {g.q.data_ptr<T>(),       g.k.data_ptr<T>(),   g.v.data_ptr<T>(),
-                              g.cut.data_ptr<T>(),     g.ylm.data_ptr<T>(), dx.const_data_ptr<T>(),
+    const auto layer = layer_of<T>(in, of, rows);
+    const int64_t n_pairs = in.r.size(0), F = layer.width;
+    const Rows g_rows = {at::zeros_like(rows.q), at::zeros_like(rows.k), at::zeros_like(rows.v)};
+    const Slopes<T> slopes = {g_rows.q.data_ptr<T>(),  g_rows.k.data_ptr<T>(),
+                              g_rows.v.data_ptr<T>(),  g.cut.data_ptr<T>(),
+                              g.ylm.data_ptr<T>(),     dx.const_data_ptr<T>(),
                               dchi.const_data_ptr<T>()};
-    auto *g_r = g.r.data_ptr<T>();
-    auto *g_hidden = g.hidden.data_ptr<T>();
-    const Tensor turned = in.weight.transpose(1, 2).contiguous();
-    const auto *back = turned.const_data_ptr<T>();
-    std::vector<T> w(std::min(TILE, n_pairs) * 2 * F), g_w(w.size());
-    for (int64_t first = 0; first < n_pairs; first += TILE) {
-      const auto last = std::min(first + TILE, n_pairs);
-      filters(layer, first, last, w.data());
+    Filters<T> filters(layer, of);
+    std::vector<T> w(std::min(filters.SIZE, n_pairs) * 2 * F), g_w(w.size());
+    for (int64_t first = 0; first < n_pairs; first += filters.SIZE) {
+      const auto last = std::min(first + filters.SIZE, n_pairs);
+      filters.evaluate(first, last, w.data());
       for (int64_t p = first; p < last; ++p) {
         const auto *row = w.data() + (p - first) * 2 * F;
         auto *g_row = g_w.data() + (p - first) * 2 * F;
@@ -120,115 +251,75 @@ namespace {
           send_back<T, true>(layer, p, row, g_row, slopes);
         else
           send_back<T, false>(layer, p, row, g_row, slopes);
-        g_r[p] =
-            Hermite<T>(layer.r[p], layer.spacing, layer.knots).slope_of(layer.table, 2 * F, g_row);
       }
-      for (int64_t part = 0; part < 2; ++part)
-        multiply(g_w.data() + part * F, 2 * F, back + part * F * H, H, F,
-                 g_hidden + first * 2 * H + part * H, 2 * H, last - first, H);
+      filters.adjoint(first, last, g_w.data(), g.r.data_ptr<T>(), g.chi.data_ptr<T>(),
+                      g.chi_src.data_ptr<T>());
     }
-  }
-
-  std::pair<Tensor, Tensor> messages(const Inputs &in)
-  {
-    auto dx = at::zeros({in.q.size(0), in.v.size(1)}, in.q.options());
-    auto dchi = at::zeros({in.q.size(0), in.ylm.size(1)}, in.q.options());
-    if (in.q.scalar_type() == at::kFloat)
-      forward_of<float>(in, dx, dchi);
-    else
-      forward_of<double>(in, dx, dchi);
-    return {dx, dchi};
-  }
-
-  void check(const Inputs &in)
-  {
-    TORCH_CHECK(in.q.scalar_type() == at::kFloat || in.q.scalar_type() == at::kDouble,
-                "[so3k] the kernels work in float32 and float64");
-    TORCH_CHECK(in.heads <= MAX_HEADS && static_cast<int64_t>(in.degrees.size()) <= MAX_HEADS,
-                "[so3k] more heads than the kernels hold");
-    TORCH_CHECK(in.table.size(0) > 1 && in.table.size(2) == 2 * in.v.size(1),
-                "[so3k] a table of other filters");
+    rows_adjoint<T>(g_rows, of, g.x, g.x_src);
   }
 
   class Attend : public torch::autograd::Function<Attend> {
    public:
-    static variable_list forward(AutogradContext *context, const Tensor &q, const Tensor &k,
-                                 const Tensor &v, const Tensor &hidden, const Tensor &r,
-                                 const Tensor &cut, const Tensor &ylm, const Tensor &weight,
-                                 const Tensor &table, const Tensor &idx_i, const Tensor &idx_j,
-                                 const Tensor &back, double spacing, int64_t heads,
-                                 const std::vector<int64_t> &degrees)
+    static variable_list forward(AutogradContext *context, const Tensor &x, const Tensor &chi,
+                                 const Tensor &x_src, const Tensor &chi_src, const Tensor &r,
+                                 const Tensor &cut, const Tensor &ylm,
+                                 const std::vector<Tensor> &tensors,
+                                 const std::vector<double> &numbers,
+                                 const std::vector<int64_t> &degrees, bool squared)
     {
-      const Inputs in = {q.contiguous(),
-                         k.contiguous(),
-                         v.contiguous(),
-                         hidden.contiguous(),
-                         r.contiguous(),
-                         cut.contiguous(),
-                         ylm.contiguous(),
-                         weight.contiguous(),
-                         table.contiguous(),
-                         idx_i.contiguous(),
-                         idx_j.contiguous(),
-                         back.contiguous(),
-                         spacing,
-                         heads,
-                         degrees};
-      check(in);
-      context->save_for_backward({in.q, in.k, in.v, in.hidden, in.r, in.cut, in.ylm, in.weight,
-                                  in.table, in.idx_i, in.idx_j, in.back});
-      context->saved_data["spacing"] = spacing;
-      context->saved_data["heads"] = heads;
+      const auto type = x.scalar_type();
+      TORCH_CHECK(type == at::kFloat || type == at::kDouble,
+                  "[so3k] the kernels work in float32 and float64");
+      const auto in = Inputs{x, chi, x_src, chi_src, r, cut, ylm}.contiguous();
+      const auto of = constants_of(tensors, numbers, degrees, squared);
+      const auto rows = type == at::kFloat ? rows_of<float>(in, of) : rows_of<double>(in, of);
+      variable_list saved = {in.x,   in.chi, in.x_src, in.chi_src, in.r,
+                             in.cut, in.ylm, rows.q,   rows.k,     rows.v};
+      saved.insert(saved.end(), tensors.begin(), tensors.end());
+      context->save_for_backward(saved);
+      context->saved_data["numbers"] = numbers;
       context->saved_data["degrees"] = degrees;
-      const auto [dx, dchi] = messages(in);
+      context->saved_data["squared"] = squared;
+      auto dx = at::zeros_like(in.x), dchi = at::zeros_like(in.chi);
+      if (type == at::kFloat)
+        forward_of<float>(in, of, rows, dx, dchi);
+      else
+        forward_of<double>(in, of, rows, dx, dchi);
       return {dx, dchi};
     }
 
     static variable_list backward(AutogradContext *context, const variable_list &slopes)
     {
-      const auto saved = context->get_saved_variables();
-      const Inputs in = {saved[0],
-                         saved[1],
-                         saved[2],
-                         saved[3],
-                         saved[4],
-                         saved[5],
-                         saved[6],
-                         saved[7],
-                         saved[8],
-                         saved[9],
-                         saved[10],
-                         saved[11],
-                         context->saved_data["spacing"].toDouble(),
-                         context->saved_data["heads"].toInt(),
-                         context->saved_data["degrees"].toIntVector()};
-      const auto filled = [&](const Tensor &slope, const Tensor &like, int64_t columns) {
-        return slope.defined() ? slope.contiguous()
-                               : at::zeros({like.size(0), columns}, like.options());
+      const auto s = context->get_saved_variables();
+      const Inputs in = {s[0], s[1], s[2], s[3], s[4], s[5], s[6]};
+      const Rows rows = {s[7], s[8], s[9]};
+      const auto of = constants_of(
+          {s.begin() + 10, s.end()}, context->saved_data["numbers"].toDoubleVector(),
+          context->saved_data["degrees"].toIntVector(), context->saved_data["squared"].toBool());
+      const auto filled = [](const Tensor &slope, const Tensor &like) {
+        return slope.defined() ? slope.contiguous() : at::zeros_like(like);
       };
-      const auto dx = filled(slopes[0], in.q, in.v.size(1));
-      const auto dchi = filled(slopes[1], in.q, in.ylm.size(1));
-      Adjoint g = {at::zeros_like(in.q),      at::zeros_like(in.k), at::zeros_like(in.v),
-                   at::empty_like(in.hidden), at::empty_like(in.r), at::empty_like(in.cut),
-                   at::empty_like(in.ylm)};
-      if (in.q.scalar_type() == at::kFloat)
-        backward_of<float>(in, dx, dchi, g);
+      const auto dx = filled(slopes[0], in.x), dchi = filled(slopes[1], in.chi);
+      Inputs g = {at::zeros_like(in.x),       at::zeros_like(in.chi), at::zeros_like(in.x_src),
+                  at::zeros_like(in.chi_src), at::empty_like(in.r),   at::empty_like(in.cut),
+                  at::empty_like(in.ylm)};
+      if (in.x.scalar_type() == at::kFloat)
+        backward_of<float>(in, of, rows, dx, dchi, g);
       else
-        backward_of<double>(in, dx, dchi, g);
+        backward_of<double>(in, of, rows, dx, dchi, g);
       const Tensor none;
-      return {g.q,  g.k,  g.v,  g.hidden, g.r,  g.cut, g.ylm, none,
-              none, none, none, none,     none, none,  none};
+      return {g.x, g.chi, g.x_src, g.chi_src, g.r, g.cut, g.ylm, none, none, none, none};
     }
   };
 
-  std::tuple<Tensor, Tensor> attend(const Tensor &q, const Tensor &k, const Tensor &v,
-                                    const Tensor &hidden, const Tensor &r, const Tensor &cut,
-                                    const Tensor &ylm, const Tensor &weight, const Tensor &table,
-                                    const Tensor &idx_i, const Tensor &idx_j, const Tensor &back,
-                                    double spacing, int64_t heads, std::vector<int64_t> degrees)
+  std::tuple<Tensor, Tensor> attend(const Tensor &x, const Tensor &chi, const Tensor &x_src,
+                                    const Tensor &chi_src, const Tensor &r, const Tensor &cut,
+                                    const Tensor &ylm, std::vector<Tensor> tensors,
+                                    std::vector<double> numbers, std::vector<int64_t> degrees,
+                                    bool squared)
   {
-    const auto found = Attend::apply(q, k, v, hidden, r, cut, ylm, weight, table, idx_i, idx_j,
-                                     back, spacing, heads, degrees);
+    const auto found =
+        Attend::apply(x, chi, x_src, chi_src, r, cut, ylm, tensors, numbers, degrees, squared);
     return {found[0], found[1]};
   }
 
@@ -237,12 +328,8 @@ namespace {
 
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
-  library.def("attend(Tensor q, Tensor k, Tensor v, Tensor hidden, Tensor r, "
-              "Tensor cut, Tensor "
-              "ylm, Tensor weight, "
-              "Tensor table, Tensor idx_i, Tensor idx_j, Tensor back, float "
-              "spacing, int heads, "
-              "int[] degrees) "
+  library.def("attend(Tensor x, Tensor chi, Tensor x_src, Tensor chi_src, Tensor r, Tensor cut, "
+              "Tensor ylm, Tensor[] tensors, float[] numbers, int[] degrees, bool squared) "
               "-> (Tensor, Tensor)",
               So3k::attend);
 }

@@ -10,10 +10,14 @@
 #include <limits>
 #include <vector>
 
+#include "filter.h"
+#include "quintic.h"
+
 namespace So3k {
 
 /// What the far message of one layer is made of.
 template <typename T> struct Far {
+  Invariants<T> invariants;
   int64_t width, hidden, orders, degrees;    // F, H, chi_width, number of degrees
   int64_t centres, members;                  // rows of centres, members of all groups
   const T *query, *key;                      // (centres, F), (sources, F)
@@ -24,14 +28,13 @@ template <typename T> struct Far {
   const int64_t *first, *size, *own;         // of each centre
   std::vector<int64_t> centre_of;            // of each member, or −1
   std::vector<int64_t> place_of;             // of each centre, among the members
-  const T *into, *bias, *out;                // (degrees, H), (H), (H, F)
-  const T *shift, *table;                    // (F), (knots, 2, F)
+  const T *into, *bias, *out, *turned;       // (degrees, H), (H), (H, F), (F, H)
+  const T *shift;                            // (F)
+  Quintics<T> table;                         // of what the radial part adds within the cutoff
   std::vector<int64_t> degree_of;            // of each order, its place among the degrees
   std::vector<T> sign;                       // of each order, (−1)^l
-  std::vector<T> invariant;    // of each degree, the weight of ‖χ‖², or 0 for the norm
-  int64_t knots, p;
-  T spacing, cutoff, floor, eps, temperature, kappa,
-      direction;    // floor: ε² + 1e-30
+  int64_t p;
+  T cutoff, temperature, kappa, direction;
 };
 
 /// φ(u) = 1 − (p+1)(p+2)/2 u^p + p(p+2) u^(p+1) − p(p+1)/2 u^(p+2) for u < 1,
@@ -82,7 +85,8 @@ template <typename T> class Rows {
     }
     const T per = 1 / far.temperature;
 #pragma omp simd
-    for (int64_t p = 0; p < n; ++p) d[p] = (std::sqrt(square[p] + far.floor) - far.eps) * per;
+    for (int64_t p = 0; p < n; ++p)
+      d[p] = (std::sqrt(square[p] + far.invariants.floor) - far.invariants.eps) * per;
     d[far.place_of[i] - first] = -std::numeric_limits<T>::infinity();
     return d.data();
   }
@@ -103,7 +107,8 @@ template <typename T> class Rows {
     const T scale = -g * far.kappa / (far.size[i] * far.temperature);
     auto &weight = square;
     for (int64_t p = 0; p < n; ++p)
-      weight[p] = scale * std::exp(d[p] - log_norm[i]) / std::sqrt(square[p] + far.floor);
+      weight[p] =
+          scale * std::exp(d[p] - log_norm[i]) / std::sqrt(square[p] + far.invariants.floor);
     for (int64_t m = 0; m < far.orders; ++m) {
       const T mine = far.chi[i * far.orders + m];
       const T *other = far.chi_of + m * far.members + first;

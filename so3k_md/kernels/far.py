@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from so3k_md.kernels.table import double, hermite_table
+from so3k_md.kernels.table import double, quintic_table
 from so3k_md.nn.nonlocal_sphc import Groups
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class FarKernel(nn.Module):
     table: Tensor
     shift: Tensor
     out: Tensor
+    turned: Tensor
 
     def __init__(self, model: "So3krates", k: int):
         super().__init__()
@@ -39,15 +40,16 @@ class FarKernel(nn.Module):
 
         self.heads = len(model.config.degrees)
         self.extra = -(model.config.features // self.heads) % LANES
-        table, self.spacing = hermite_table(near, model.cutoff, dtype)
+        table, self.width = quintic_table(near, model.cutoff, dtype)
         shift = (beyond + net.spherical.out.bias.double()).to(dtype)
         self.register_buffer("table", self.widened(table.flatten(0, 1)).unflatten(0, table.shape[:2]))
         self.register_buffer("shift", self.widened(shift)[0])
         self.register_buffer("out", self.widened(net.spherical.out.weight))
+        self.register_buffer("turned", self.out.t().contiguous())
         self.hidden = net.spherical.hidden
         self.steps = model.harmonics.steps
         self.numbers = [
-            self.spacing,
+            self.width,
             model.cutoff,
             layer.norm_eps,
             layer.temperature,
@@ -84,6 +86,7 @@ class FarKernel(nn.Module):
             self.hidden.weight,
             self.hidden.bias,
             self.out,
+            self.turned,
             self.shift,
             self.table,
         ]

@@ -20,10 +20,10 @@ namespace {
 
   /// What has no slopes, in the order in which it comes.
   struct Constants {
-    Tensor members, first, size, own;        // of the groups, see nn/nonlocal_sphc.py
-    Tensor into, bias, out, shift, table;    // of the filters
-    std::vector<Tensor> steps;               // of the harmonics
-    double spacing, cutoff, eps, temperature, kappa, direction;
+    Tensor members, first, size, own;                // of the groups, see nn/nonlocal_sphc.py
+    Tensor into, bias, out, turned, shift, table;    // of the filters
+    std::vector<Tensor> steps;                       // of the harmonics
+    double width, cutoff, eps, temperature, kappa, direction;
     std::vector<int64_t> degrees;
     int64_t p;
     bool squared;    // invariants: ‖χ‖² / √(2l + 1) instead of ‖χ‖
@@ -32,11 +32,28 @@ namespace {
   Constants constants_of(const std::vector<Tensor> &tensors, const std::vector<double> &numbers,
                          const std::vector<int64_t> &degrees, int64_t p, bool squared)
   {
-    TORCH_CHECK(tensors.size() >= 9 && numbers.size() == 6, "[so3k] constants of another kernel");
-    return {tensors[0], tensors[1], tensors[2], tensors[3], tensors[4],
-            tensors[5], tensors[6], tensors[7], tensors[8], {tensors.begin() + 9, tensors.end()},
-            numbers[0], numbers[1], numbers[2], numbers[3], numbers[4],
-            numbers[5], degrees,    p,          squared};
+    TORCH_CHECK(tensors.size() >= 10 && numbers.size() == 6,
+                "[so3k] constants of another version of the kernels: export the model again");
+    return {tensors[0],
+            tensors[1],
+            tensors[2],
+            tensors[3],
+            tensors[4],
+            tensors[5],
+            tensors[6],
+            tensors[7],
+            tensors[8],
+            tensors[9],
+            {tensors.begin() + 10, tensors.end()},
+            numbers[0],
+            numbers[1],
+            numbers[2],
+            numbers[3],
+            numbers[4],
+            numbers[5],
+            degrees,
+            p,
+            squared};
   }
 
   struct Atoms {
@@ -46,7 +63,7 @@ namespace {
   /// The tensors of a call in the form of the kernel; `chi_of` must outlive it.
   template <typename T> Far<T> far_of(const Atoms &rows, const Constants &of, const Tensor &chi_of)
   {
-    Far<T> far;
+    Far<T> far{Invariants<T>(of.degrees, of.squared, of.eps)};
     far.width = rows.query.size(1);
     far.hidden = of.bias.size(0);
     far.orders = rows.chi.size(1);
@@ -73,22 +90,19 @@ namespace {
     far.into = of.into.const_data_ptr<T>();
     far.bias = of.bias.const_data_ptr<T>();
     far.out = of.out.const_data_ptr<T>();
+    far.turned = of.turned.const_data_ptr<T>();
     far.shift = of.shift.const_data_ptr<T>();
-    far.table = of.table.const_data_ptr<T>();
+    far.table = {of.table.const_data_ptr<T>(), static_cast<T>(of.width), of.table.size(0),
+                 of.table.size(2)};
     for (int64_t n = 0; n < far.degrees; ++n) {
       const auto degree = of.degrees[n];
-      far.invariant.push_back(of.squared ? 1 / std::sqrt(T(2 * degree + 1)) : T(0));
       for (int64_t m = 0; m < 2 * degree + 1; ++m) {
         far.degree_of.push_back(n);
         far.sign.push_back(degree % 2 ? T(-1) : T(1));
       }
     }
-    far.knots = of.table.size(0);
     far.p = of.p;
-    far.spacing = static_cast<T>(of.spacing);
     far.cutoff = static_cast<T>(of.cutoff);
-    far.floor = static_cast<T>(of.eps * of.eps + 1e-30);
-    far.eps = static_cast<T>(of.eps);
     far.temperature = static_cast<T>(of.temperature);
     far.kappa = static_cast<T>(of.kappa);
     far.direction = static_cast<T>(of.direction);

@@ -4,11 +4,10 @@
 #ifndef SO3K_FAR_TILE_H
 #define SO3K_FAR_TILE_H
 
-#include <ATen/ATen.h>
-
 #include <array>
 
 #include "far.h"
+#include "filter.h"
 #include "harmonics.h"
 #include "multiply.h"
 #include "pairs.h"
@@ -27,22 +26,15 @@ template <typename T> struct FarSlopes {
 /// The arrays of one tile, made once and used for all.
 template <typename T> class FarTile {
  public:
-  static constexpr int64_t SIZE = 256;    // pairs whose filters stay in the second cache
+  static constexpr int64_t SIZE = SphericalFilter<T>::SIZE;
 
   FarTile(const Far<T> &far, const std::vector<const T *> &steps,
           const std::vector<int64_t> &degrees) :
-      far(far), harmonics(steps, degrees, SIZE), square(far.degrees * SIZE), length(SIZE),
-      unit(3 * SIZE), g_unit(3 * SIZE), distance(SIZE * far.degrees), w(SIZE * far.width),
-      g_w(SIZE * far.width), g_active(SIZE * far.hidden), g_distance(SIZE),
-      turned(far.width * far.hidden)
+      far(far), harmonics(steps, degrees, SIZE),
+      filter(far.into, far.bias, far.out, far.turned, far.degrees, far.hidden, far.width, 1),
+      square(far.degrees * SIZE), length(SIZE), unit(3 * SIZE), g_unit(3 * SIZE),
+      w(SIZE * far.width), g_w(SIZE * far.width), g_distance(SIZE)
   {
-    const auto options = at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value);
-    pre_tensor = at::empty({SIZE, far.hidden}, options);
-    share_tensor = at::zeros({SIZE, far.hidden}, options);
-    active_tensor = at::empty({SIZE, far.hidden}, options);
-    for (int64_t h = 0; h < far.hidden; ++h)
-      for (int64_t f = 0; f < far.width; ++f)
-        turned[f * far.hidden + h] = far.out[h * far.width + f];
   }
 
   /// Adds Δχ_i^(l) = Σ_j φ_ij α_ij^l Y^(l)(r̂_ij) of the pairs.
@@ -72,8 +64,7 @@ template <typename T> class FarTile {
       for (const auto &way : ways(pairs[n]))
         if (way.u < 1) way_back(way, n, g);
     const auto count = static_cast<int64_t>(pairs.size());
-    multiply(g_w.data(), far.width, turned.data(), far.hidden, far.width, g_active.data(),
-             far.hidden, count, far.hidden);
+    filter.adjoint(count, g_w.data());
     harmonics.adjoint(unit.data(), g_unit.data());
     for (int64_t n = 0; n < count; ++n) {
       chi_slopes(pairs[n], n, g);
@@ -116,39 +107,24 @@ template <typename T> class FarTile {
       }
       length[n] = std::sqrt(std::max(sum, T(1e-24)));
       for (int x = 0; x < 3; ++x) unit[x * SIZE + n] = vector[x] * (far.direction / length[n]);
-      for (int64_t l = 0; l < far.degrees; ++l) {
-        const T s = square[l * SIZE + n];
-        distance[n * far.degrees + l] =
-            far.invariant[l] > 0 ? far.invariant[l] * s : std::sqrt(s + far.floor) - far.eps;
-      }
+      for (int64_t l = 0; l < far.degrees; ++l)
+        filter.distance(n)[l] = far.invariants.value(l, square[l * SIZE + n]);
     }
     harmonics.evaluate(unit.data());
     filters(count);
   }
 
-  /// w = out · silu(into · d + bias) + shift, and within the cutoff what the
-  /// table adds.
+  /// The spherical part, the constant of the radial part, and within the cutoff what the table
+  /// adds.
   void filters(int64_t count)
   {
-    const auto H = far.hidden, F = far.width;
-    T *pre = pre_tensor.template data_ptr<T>(), *active = active_tensor.template data_ptr<T>();
-    multiply(distance.data(), far.degrees, far.into, H, far.degrees, pre, H, count, H);
-    for (int64_t n = 0; n < count; ++n)
-#pragma omp simd
-      for (int64_t h = 0; h < H; ++h) pre[n * H + h] += far.bias[h];
-    at::sigmoid_out(share_tensor, pre_tensor);
-    const T *share = share_tensor.template data_ptr<T>();
-#pragma omp simd
-    for (int64_t k = 0; k < count * H; ++k) active[k] = pre[k] * share[k];
-    multiply(active, H, far.out, F, H, w.data(), F, count, F);
+    const auto F = far.width;
+    filter.evaluate(count, w.data());
     for (int64_t n = 0; n < count; ++n) {
       T *row = &w[n * F];
 #pragma omp simd
       for (int64_t f = 0; f < F; ++f) row[f] += far.shift[f];
-      if (length[n] < far.cutoff) {
-        const Hermite<T> h(length[n], far.spacing, far.knots);
-        h.add(far.table, F, row);
-      }
+      if (length[n] < far.cutoff) far.table.add(length[n], row);
     }
   }
 
@@ -191,23 +167,14 @@ template <typename T> class FarTile {
     }
   }
 
-  /// From the slopes of filters and of u to those of both χ.
+  /// From the slopes of invariants and of u to those of both χ.
   void chi_slopes(const FarPair<T> &pair, int64_t n, FarSlopes<T> &g) const
   {
-    const auto H = far.hidden;
-    const T *pre = pre_tensor.template const_data_ptr<T>() + n * H;
-    const T *share = share_tensor.template const_data_ptr<T>() + n * H, *g_a = &g_active[n * H];
-    T by_square[MAX_HEADS], whole = far.floor;
+    T by_square[MAX_HEADS], whole = far.invariants.floor;
     for (int64_t l = 0; l < far.degrees; ++l) {
-      const T *into = far.into + l * H;
-      T sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t h = 0; h < H; ++h)
-        sum += g_a[h] * share[h] * (1 + pre[h] * (1 - share[h])) * into[h];
       const T s = square[l * SIZE + n];
       whole += s;
-      by_square[l] =
-          sum * (far.invariant[l] > 0 ? far.invariant[l] : T(0.5) / std::sqrt(s + far.floor));
+      by_square[l] = filter.slope(n)[l] * far.invariants.slope(l, s);
     }
     const T by_whole = g_distance[n] * T(0.5) / (far.temperature * std::sqrt(whole));
     for (int64_t m = 0; m < far.orders; ++m) {
@@ -228,10 +195,7 @@ template <typename T> class FarTile {
       u[x] = unit[x * SIZE + n] * far.direction;
       along += u[x] * g_unit[x * SIZE + n];
     }
-    if (length[n] < far.cutoff) {
-      const Hermite<T> h(length[n], far.spacing, far.knots);
-      radial = h.slope_of(far.table, far.width, &g_w[n * far.width]);
-    }
+    if (length[n] < far.cutoff) radial = far.table.slope(length[n], &g_w[n * far.width]);
     for (int x = 0; x < 3; ++x) {
       const T slope =
           far.direction * (g_unit[x * SIZE + n] - along * u[x]) / length[n] + radial * u[x];
@@ -242,13 +206,10 @@ template <typename T> class FarTile {
 
   const Far<T> &far;
   Harmonics<T> harmonics;
-  std::vector<T> square, length, unit,
-      g_unit;    // (degrees, SIZE), (SIZE), (3, SIZE) twice
-  std::vector<T> distance, w, g_w,
-      g_active;                         // (SIZE, degrees), (SIZE, F) twice, (SIZE, H)
-  std::vector<T> g_distance, turned;    // (SIZE) by d/T of both ways, (F, H)
-  at::Tensor pre_tensor, share_tensor,
-      active_tensor;    // (SIZE, H): before silu, sigmoid, after
+  SphericalFilter<T> filter;
+  std::vector<T> square, length, unit, g_unit;    // (degrees, SIZE), (SIZE), (3, SIZE) twice
+  std::vector<T> w, g_w;                          // (SIZE, F)
+  std::vector<T> g_distance;                      // (SIZE), by d/T of both ways
 };
 
 }    // namespace So3k

@@ -12,10 +12,9 @@ from so3k_md.graph import Edges
 from so3k_md.kernels.build import load_kernels
 from so3k_md.kernels.far import FarKernel
 from so3k_md.kernels.long_range import KernelLongPairs
-from so3k_md.kernels.table import double, hermite_table
+from so3k_md.kernels.table import double, quintic_table
 from so3k_md.model import So3krates, set_dtype
 from so3k_md.model_config import ModelConfig
-from so3k_md.nn.activation import silu
 from so3k_md.nn.nonlocal_sphc import Groups
 
 
@@ -27,18 +26,13 @@ class LayerKernel(nn.Module):
     time, so that no array of (pairs, F) exists.
     """
 
-    table: Tensor
-    into_hidden: Tensor
-    hidden_bias: Tensor
-    out_of_hidden: Tensor
-
     def __init__(self, model: So3krates, k: int):
         super().__init__()
         layer = model.layers[k]
         nets = [layer.feature_filter, layer.geometric_filter]
         dtype = model.embedding.weight.dtype
         zero = torch.zeros([1, len(model.config.degrees)], dtype=torch.float64)
-        self.is_first = k == 0 and not model.chi_from_neighbours
+        is_first = k == 0 and not model.chi_from_neighbours
 
         def filters(r: Tensor) -> Tensor:
             rbf = model.radial_basis(r)
@@ -46,49 +40,62 @@ class LayerKernel(nn.Module):
             # where all χ are zero the spherical part is a constant, which the table takes along
             parts = [
                 double(net.radial, rbf)
-                + (double(net.spherical, zero) if self.is_first else net.spherical.out.bias)
+                + (double(net.spherical, zero) if is_first else net.spherical.out.bias)
                 for net in nets
             ]
             return torch.cat(parts, dim=1)
 
-        table, self.spacing = hermite_table(filters, model.cutoff, dtype)
-        self.register_buffer("table", table)
-        self.register_buffer("into_hidden", torch.cat([net.spherical.hidden.weight for net in nets], dim=1))
-        self.register_buffer("hidden_bias", torch.cat([net.spherical.hidden.bias for net in nets]))
+        table, width = quintic_table(filters, model.cutoff, dtype)
+        of_x, of_chi = layer.feature_attention.attention, layer.geometric_attention.attention
+        value = layer.feature_attention.value
+        maps = [
+            of_x.query.weight * of_x.scale,
+            of_chi.query.weight * of_chi.scale,
+            of_x.key.weight,
+            of_chi.key.weight,
+            value.weight,
+        ]
+        none = torch.zeros([model.features], dtype=dtype)
+        biases = [none if part.bias is None else part.bias for part in (of_x.query, of_chi.query, of_x.key)]
+        biases += [none if part.bias is None else part.bias for part in (of_chi.key, value)]
         out = torch.stack([net.spherical.out.weight for net in nets])
-        self.register_buffer("out_of_hidden", out[:, :0] if self.is_first else out)
-        self.of_x, self.value = layer.feature_attention.attention, layer.feature_attention.value
-        self.of_chi, self.chi_distance = layer.geometric_attention.attention, layer.chi_distance
-        self.heads = int(model.config.heads)
+        out = out[:, :0] if is_first else out
+        # in the order of `constants_of` in attend.cpp
+        tensors = [
+            *maps,
+            *(weight.transpose(1, 2) for weight in maps),
+            torch.cat([biases[0] * of_x.scale, biases[1] * of_chi.scale]),
+            torch.cat(biases[2:4]),
+            biases[4],
+            torch.cat([net.spherical.hidden.weight for net in nets], dim=1),
+            torch.cat([net.spherical.hidden.bias for net in nets]),
+            out,
+            out.transpose(1, 2),
+            table,
+        ]
+        # copies: a frozen module must not hold a tensor in two places
+        self.tensors = [tensor.detach().clone().contiguous() for tensor in tensors]
+        self.numbers = [width, float(model.norm_eps)]
         self.degrees = list(model.config.degrees)
+        self.squared = model.config.chi_invariant == "squared"
 
     def forward(
         self, x: Tensor, chi: Tensor, x_src: Tensor, chi_src: Tensor, edges: Edges
     ) -> tuple[Tensor, Tensor]:
         """Messages (Δx, Δχ) to the centres."""
-        q = torch.cat([self.of_x.query(x) * self.of_x.scale, self.of_chi.query(x) * self.of_chi.scale], dim=1)
-        k = torch.cat([self.of_x.key(x_src), self.of_chi.key(x_src)], dim=1)
-        hidden = torch.empty([edges.r.size(0), 0], dtype=x.dtype, device=x.device)
-        if not self.is_first:
-            difference = chi.index_select(0, edges.idx_i) - chi_src.index_select(0, edges.idx_j)
-            distance = self.chi_distance(difference)
-            hidden = silu(torch.addmm(self.hidden_bias, distance, self.into_hidden))
+        tensors = [edges.idx_i, edges.idx_j, edges.back] + self.tensors
         return torch.ops.so3k.attend(
-            q,
-            k,
-            self.value(x_src),
-            hidden,
+            x,
+            chi,
+            x_src,
+            chi_src,
             edges.r,
             edges.cut,
             edges.ylm,
-            self.out_of_hidden,
-            self.table,
-            edges.idx_i,
-            edges.idx_j,
-            edges.back,
-            self.spacing,
-            self.heads,
+            tensors,
+            self.numbers,
             self.degrees,
+            self.squared,
         )
 
 

@@ -8,66 +8,22 @@
 #include <vector>
 
 #include "lanes.h"
+#include "quintic.h"
 
 namespace So3k {
 
 /// What both directions of a run of pairs read.
 template <typename T> struct Layer {
-  int64_t width, heads, orders,
-      hidden;                // F, h, chi_width, H of each of the two filters
-  const T *q, *k, *v;        // (centres, 2F), (sources, 2F), (sources, F)
-  const T *r, *cut, *ylm;    // (pairs), (pairs), (pairs, orders)
-  const T *s, *weight;       // (pairs, 2H), (2, H, F)
-  const T *table;            // (knots, 2, 2F): value and slope times spacing of the filters
-  T spacing;
-  int64_t knots;
+  int64_t width, heads, orders, degrees;    // F, h, chi_width, number of degrees
+  const T *q, *k, *v;                       // (centres, 2F), (sources, 2F), (sources, F)
+  const T *chi, *chi_src;                   // (centres, orders), (sources, orders)
+  const T *r, *cut, *ylm;                   // (pairs), (pairs), (pairs, orders)
+  Quintics<T> table;                        // of the radial part of the filters, 2F columns
   const int64_t *i, *j;
   const bool *back;
   std::vector<int64_t>
       order;              // where the orders of each degree begin, and where the last one's end
   std::vector<T> sign;    // of each degree, (−1)^l
-  int64_t degrees;
-};
-
-/// Cubic Hermite weights of two neighbouring knots, and their derivatives by r.
-template <typename T> struct Hermite {
-  int64_t knot;
-  T value[4], slope[4];    // of f_0, f'_0, f_1, f'_1
-
-  Hermite(T r, T spacing, int64_t knots)
-  {
-    const T x = r / spacing;
-    knot = std::min(static_cast<int64_t>(x), knots - 2);
-    const T t = x - knot, s = 1 - t, per = 1 / spacing;
-    value[0] = (1 + 2 * t) * s * s;
-    value[1] = t * s * s;
-    value[2] = t * t * (3 - 2 * t);
-    value[3] = -t * t * s;
-    slope[0] = -6 * t * s * per;
-    slope[1] = s * (1 - 3 * t) * per;
-    slope[2] = 6 * t * s * per;
-    slope[3] = t * (3 * t - 2) * per;
-  }
-
-  /// Adds the cubic of each of n columns.
-  void add(const T *table, int64_t n, T *w) const
-  {
-    const T *a = table + knot * 2 * n, *b = a + n, *c = b + n, *d = c + n;
-#pragma omp simd
-    for (int64_t f = 0; f < n; ++f)
-      w[f] += value[0] * a[f] + value[1] * b[f] + value[2] * c[f] + value[3] * d[f];
-  }
-
-  /// Σ_f g_w,f ∂w_f/∂r.
-  T slope_of(const T *table, int64_t n, const T *g_w) const
-  {
-    const T *a = table + knot * 2 * n, *b = a + n, *c = b + n, *d = c + n;
-    T sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t f = 0; f < n; ++f)
-      sum += g_w[f] * (slope[0] * a[f] + slope[1] * b[f] + slope[2] * c[f] + slope[3] * d[f]);
-    return sum;
-  }
 };
 
 constexpr int64_t MAX_HEADS = 64;
