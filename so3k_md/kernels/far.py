@@ -7,11 +7,20 @@ from torch import Tensor, nn
 
 from so3k_md.kernels.table import double, quintic_table
 from so3k_md.nn.nonlocal_sphc import Groups
+from so3k_md.nn.spherical import NextDegree
 
 if TYPE_CHECKING:
     from so3k_md.model import So3krates
 
 LANES = 16  # numbers of the widest register
+
+
+def steps_of(model: "So3krates") -> list[Tensor]:
+    """(2l + 3, 3 (2l + 1)) of each degree l but the last: of what the harmonics of the next one are made."""
+    dtype = model.embedding.weight.dtype
+    # at least one, which carries the precision
+    steps = list(model.harmonics.steps) or [NextDegree(0)]
+    return [step.weight.t().to(dtype).contiguous() for step in steps]
 
 
 class FarKernel(nn.Module):
@@ -47,7 +56,7 @@ class FarKernel(nn.Module):
         self.register_buffer("out", self.widened(net.spherical.out.weight))
         self.register_buffer("turned", self.out.t().contiguous())
         self.hidden = net.spherical.hidden
-        self.steps = model.harmonics.steps
+        self.steps = steps_of(model)
         self.numbers = [
             self.width,
             model.cutoff,
@@ -90,8 +99,6 @@ class FarKernel(nn.Module):
             self.shift,
             self.table,
         ]
-        for step in self.steps:
-            tensors.append(step.weight.t().to(chi.dtype))
         return torch.ops.so3k.far_attend(
             self.widened(query),
             self.widened(key),
@@ -99,7 +106,7 @@ class FarKernel(nn.Module):
             chi_src,
             r,
             r_src,
-            tensors,
+            tensors + self.steps,
             self.numbers,
             self.degrees,
             self.p,

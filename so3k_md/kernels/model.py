@@ -10,7 +10,7 @@ from so3k_md.config import from_mapping
 from so3k_md.errors import So3kError
 from so3k_md.graph import Edges
 from so3k_md.kernels.build import load_kernels
-from so3k_md.kernels.far import FarKernel
+from so3k_md.kernels.far import FarKernel, steps_of
 from so3k_md.kernels.long_range import KernelLongPairs
 from so3k_md.kernels.table import double, quintic_table
 from so3k_md.model import So3krates, set_dtype
@@ -112,6 +112,8 @@ class KernelSo3krates(So3krates):
             self.long_pairs = KernelLongPairs(model.config.rounding)
         take_over(self, model)
         self.kernels = nn.ModuleList([LayerKernel(self, k) for k in range(self.n_layers)])
+        self.degrees = list(model.config.degrees)
+        self.steps = steps_of(model)
         n_far = self.n_layers if self.has_sphc else 0
         self.far_kernels = nn.ModuleList([FarKernel(self, k) for k in range(n_far)])
         self.tiled = False  # the kernel makes far pairs again in the reverse pass by itself
@@ -123,21 +125,9 @@ class KernelSo3krates(So3krates):
 
         A source is a centre if it has pairs of its own.
         """
-        n_rows = 0 if idx_i.numel() == 0 else int(torch.maximum(idx_i.max(), idx_j.max())) + 1
-        is_centre = torch.zeros([n_rows], dtype=torch.bool, device=idx_i.device).index_fill(0, idx_i, 1)
-        back = is_centre.index_select(0, idx_j)
-        x, y, z = vectors.unbind(1)
-        upward = (x > 0) | (x == 0) & ((y > 0) | (y == 0) & (z > 0))
-        once = ~back | (idx_i < idx_j) | (idx_i == idx_j) & upward
-        kept = torch.nonzero(once)[:, 0]
-        vectors = vectors.index_select(0, kept).to(self.embedding.weight.dtype)
-        idx_i, idx_j, back = (
-            idx_i.index_select(0, kept),
-            idx_j.index_select(0, kept),
-            back.index_select(0, kept),
+        r, ylm, idx_i, idx_j, back = torch.ops.so3k.geometry(
+            vectors, idx_i, idx_j, self.steps, self.degrees, self.direction
         )
-        r = torch.sqrt((vectors * vectors).sum(1).clamp(min=1e-24))
-        ylm = self.harmonics(vectors * (self.direction / r)[:, None])
         return Edges(idx_i, idx_j, r[:, None], ylm, self.cutoff_function(r), r, back)
 
     def directed(self, edges: Edges) -> Edges:
