@@ -1,7 +1,9 @@
 """The doors through which each law is sent, and how torch behaves in tests."""
 
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from so3k_md import ModelConfig, So3krates, load
 from so3k_md.export import torchscript
 from so3k_md.kernels.model import accelerated
 from so3k_md.model import set_dtype
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 torch.set_num_threads(1)
 with warnings.catch_warnings():
@@ -60,3 +64,18 @@ def cluster() -> tuple[np.ndarray, np.ndarray]:
     lattice = 1.5 * np.stack(np.meshgrid(*[np.arange(2)] * 2, np.arange(3)), -1).reshape(-1, 3)
     positions = lattice + rng.normal(scale=0.2, size=lattice.shape)
     return rng.choice([1, 6, 8], size=len(positions)), positions
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """A file of benchmarks/ as a module."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    loaded: list[str] = []
+
+    def load(name: str):
+        loaded.append(name)
+        return __import__(name)
+
+    yield load
+    for name in loaded:
+        sys.modules.pop(name, None)

@@ -18,21 +18,6 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCAN = BENCHMARKS.parent / "simulations/data/cumulene/c9h4_gfn2_scan_public.npz"
 
 
-@pytest.fixture
-def module(monkeypatch):
-    """A file of benchmarks/ as a module."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    loaded: list[str] = []
-
-    def load(name: str):
-        loaded.append(name)
-        return __import__(name)
-
-    yield load
-    for name in loaded:
-        sys.modules.pop(name, None)
-
-
 def test_cluster_is_what_it_is_said_to_be(module):
     numbers, positions, group = module("nonlocal").cluster(500, 13)
     assert sorted(np.bincount(group)) == [6] + [13] * 38

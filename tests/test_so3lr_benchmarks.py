@@ -1,27 +1,11 @@
 """The benchmarks of SO3LR: what they ask of a model, and that their tables say what was found."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def module(monkeypatch):
-    """A file of benchmarks/ as a module."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    loaded: list[str] = []
-
-    def load(name: str):
-        loaded.append(name)
-        return __import__(name)
-
-    yield load
-    for name in loaded:
-        sys.modules.pop(name, None)
 
 
 def test_data_and_structures(module):

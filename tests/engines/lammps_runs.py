@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers
 
@@ -160,3 +161,39 @@ def read_long_range(folder: Path, name: str) -> LongRange:
     lines = (folder / f"{name}.parts").read_text().splitlines()
     sums = np.array(next(line for line in lines if not line.startswith("#")).split()[1:], dtype=float)
     return LongRange(charges, ratios, sums[:4], sums[4], sums[5:])
+
+
+def words(output: str, name: str) -> list[float]:
+    """The numbers that a script printed after `name`."""
+    return [float(word) for word in re.search(rf"^{name} (.*)$", output, re.M)[1].split()]
+
+
+def check_virial(place: Path, commands: str, cell: np.ndarray, tolerance: float) -> None:
+    """The virial is what the energy changes by when the box does, atoms with it, along all six of its sides.
+
+    Args:
+        place: folder of the run.
+        commands: up to the force field.
+        cell: rows are the lattice vectors, in LAMMPS' frame.
+        tolerance: eV/Å.
+    """
+    step = 1e-4  # Å
+    pressure = " ".join(f"$(c_w[{k}]*vol)" for k in range(1, 7))
+    script = commands + "compute w all pressure NULL virial\nthermo_style custom step pe c_w[*]\n"
+    script += f"run 0\nprint 'virial {pressure}'\n"
+    box = {"x final 0 {}": (0, 0), "y final 0 {}": (1, 1), "z final 0 {}": (2, 2)}
+    box |= {"xy final {}": (0, 1), "xz final {}": (0, 2), "yz final {}": (1, 2)}
+    h = cell.T  # columns are the lattice vectors
+    for change, place_in_h in box.items():
+        for length in h[place_in_h] + np.array([step, -step, 0]):
+            script += f"change_box all {change.format(f'{length:.17g}')} remap units box\n"
+            script += "run 0\nprint 'energy $(pe:%.17g)'\n"
+    output = run(place, script, 2)
+    energies = np.array([float(e) for e in re.findall(r"^energy (.*)$", output, re.M)]).reshape(6, 3)
+    xx, yy, zz, xy, xz, yz = np.array(words(output, "virial")) / BAR
+    virial = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    assert np.abs(virial).max() > 0.3
+    for slope, place_in_h in zip((energies[:, 0] - energies[:, 1]) / (2 * step), box.values(), strict=True):
+        change = np.zeros((3, 3))
+        change[place_in_h] = 1.0
+        assert slope == pytest.approx(-(virial * (change @ np.linalg.inv(h))).sum(), abs=tolerance)

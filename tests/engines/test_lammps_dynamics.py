@@ -12,6 +12,7 @@ from lammps_runs import (
     read_single_point,
     run,
     setup,
+    words,
     write_data,
 )
 from toys import pytorch, save_toy, structure
@@ -44,11 +45,6 @@ def gas():
     atoms.set_cell([6.0, 6.0, 6.0])
     atoms.pbc = True
     return atoms
-
-
-def words(output: str, name: str) -> list[float]:
-    """The numbers that a script printed after `name`."""
-    return [float(word) for word in re.search(rf"^{name} (.*)$", output, re.M)[1].split()]
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

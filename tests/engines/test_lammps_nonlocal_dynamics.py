@@ -7,7 +7,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers
-from lammps_runs import BAR, SYMBOLS, read_dump, run, setup, write_data
+from lammps_runs import SYMBOLS, check_virial, read_dump, run, setup, words, write_data
 from test_lammps_nonlocal import KINDS, far_folder, far_structure
 from toys import far_toy
 
@@ -42,11 +42,6 @@ def commands(kind: str, name: str, before="", **options) -> str:
     return setup(atoms, f"../data.{name}", f"../{kind}.pt", before=before, **options)
 
 
-def words(output: str, name: str) -> list[float]:
-    """The numbers that a script printed after `name`."""
-    return [float(word) for word in re.search(rf"^{name} (.*)$", output, re.M)[1].split()]
-
-
 def matches(dump: np.ndarray, kind: str, cell) -> None:
     """PyTorch gives the forces of a dump made with DUMP, at exactly the positions that it has."""
     types, molecules, positions = dump[:, 0].astype(int), dump[:, 1].astype(int), dump[:, 2:5]
@@ -78,28 +73,7 @@ run 0
 @pytest.mark.parametrize("kind", KINDS)
 def test_pressure_is_a_derivative_by_the_box(place, kind):
     """Image flags carry molecules over the boundary through a strained box."""
-    step = 1e-4  # Å
-    script = (
-        commands(kind, "ions") + "compute w all pressure NULL virial\nthermo_style custom step pe c_w[*]\n"
-    )
-    pressure = " ".join(f"$(c_w[{k}]*vol)" for k in range(1, 7))
-    script += f"run 0\nprint 'virial {pressure}'\n"
-    box = {"x final 0 {}": (0, 0), "y final 0 {}": (1, 1), "z final 0 {}": (2, 2)}
-    box |= {"xy final {}": (0, 1), "xz final {}": (0, 2), "yz final {}": (1, 2)}
-    h = far_structure("ions")[0].cell.array.T  # columns are the lattice vectors
-    for change, place_in_h in box.items():
-        for length in h[place_in_h] + np.array([step, -step, 0]):
-            script += f"change_box all {change.format(f'{length:.17g}')} remap units box\n"
-            script += "run 0\nprint 'energy $(pe:%.17g)'\n"
-    output = run(place, script, 2)
-    energies = np.array([float(e) for e in re.findall(r"^energy (.*)$", output, re.M)]).reshape(6, 3)
-    xx, yy, zz, xy, xz, yz = np.array(words(output, "virial")) / BAR
-    virial = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    assert np.abs(virial).max() > 0.3
-    for slope, place_in_h in zip((energies[:, 0] - energies[:, 1]) / (2 * step), box.values(), strict=True):
-        change = np.zeros((3, 3))
-        change[place_in_h] = 1.0
-        assert slope == pytest.approx(-(virial * (change @ np.linalg.inv(h))).sum(), abs=1e-6)
+    check_virial(place, commands(kind, "ions"), far_structure("ions")[0].cell.array, 1e-6)
 
 
 @pytest.mark.parametrize(("kind", "name"), [("sphc", "chain"), ("efa", "ions"), ("reciprocal", "ions")])

@@ -1,12 +1,11 @@
 """Long-range physics through LAMMPS' own commands: derivatives, dynamics, changes of the system."""
 
 import copy
-import re
 
 import numpy as np
 import pytest
 from ase import Atoms
-from lammps_runs import BAR, read_dump, run
+from lammps_runs import check_virial, read_dump, run, words
 from so3lr_toys import so3lr_toy
 from test_lammps_so3lr import CUTOFF_LR, FRAGMENTS, SYMBOLS, commands, long_folder, long_structure, place
 
@@ -19,11 +18,6 @@ DUMP = """dump {id} all custom {every} {id}.dump id type xu yu zu fx fy fz
 dump_modify {id} sort id format float %.17g
 """
 STATES = [("triclinic", "kspace", ""), ("triclinic", "shifted", ""), ("ions", "kspace", FRAGMENTS)]
-
-
-def words(output: str, name: str) -> list[float]:
-    """The numbers that a script printed after `name`."""
-    return [float(word) for word in re.search(rf"^{name} (.*)$", output, re.M)[1].split()]
 
 
 def matches(dump: np.ndarray, name: str, coulomb: str) -> None:
@@ -56,28 +50,7 @@ run 0
 
 @pytest.mark.parametrize("coulomb", COULOMB)
 def test_pressure_is_a_derivative_by_the_box(place, coulomb):
-    step = 1e-4  # Å
-    script = commands("triclinic", coulomb) + (
-        "compute w all pressure NULL virial\nthermo_style custom step pe c_w[*]\n"
-    )
-    pressure = " ".join(f"$(c_w[{k}]*vol)" for k in range(1, 7))
-    script += f"run 0\nprint 'virial {pressure}'\n"
-    box = {"x final 0 {}": (0, 0), "y final 0 {}": (1, 1), "z final 0 {}": (2, 2)}
-    box |= {"xy final {}": (0, 1), "xz final {}": (0, 2), "yz final {}": (1, 2)}
-    h = long_structure("triclinic").cell.array.T  # columns are the lattice vectors
-    for change, place_in_h in box.items():
-        for length in h[place_in_h] + np.array([step, -step, 0]):
-            script += f"change_box all {change.format(f'{length:.17g}')} remap units box\n"
-            script += "run 0\nprint 'energy $(pe:%.17g)'\n"
-    output = run(place, script, 2)
-    energies = np.array([float(e) for e in re.findall(r"^energy (.*)$", output, re.M)]).reshape(6, 3)
-    xx, yy, zz, xy, xz, yz = np.array(words(output, "virial")) / BAR
-    virial = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    assert np.abs(virial).max() > 0.3
-    for slope, place_in_h in zip((energies[:, 0] - energies[:, 1]) / (2 * step), box.values(), strict=True):
-        change = np.zeros((3, 3))
-        change[place_in_h] = 1.0
-        assert slope == pytest.approx(-(virial * (change @ np.linalg.inv(h))).sum(), abs=1e-5)
+    check_virial(place, commands("triclinic", coulomb), long_structure("triclinic").cell.array, 1e-5)
 
 
 @pytest.mark.parametrize(("name", "coulomb"), [("water", "kspace"), ("water", "shifted"), ("ions", "kspace")])
