@@ -8,9 +8,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "filter.h"
 #include "heads.h"
-#include "pairs.h"
+#include "near.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -144,67 +143,13 @@ namespace {
     return layer;
   }
 
-  /// The filters of a tile of pairs, (pairs, 2F), and the way back from their slopes.
-  template <typename T> class Filters {
-   public:
-    static constexpr int64_t SIZE = SphericalFilter<T>::SIZE;
-
-    Filters(const Layer<T> &layer, const Constants &of) :
-        layer(layer), invariants(of.degrees, of.squared, of.eps),
-        spherical(of.into.const_data_ptr<T>(), of.bias.const_data_ptr<T>(),
-                  of.out.const_data_ptr<T>(), of.out_turned.const_data_ptr<T>(), layer.degrees,
-                  of.out.size(1), layer.width, 2),
-        bare(of.out.size(1) == 0), square(SIZE * layer.degrees)
-    {
-    }
-
-    void evaluate(int64_t first, int64_t last, T *w)
-    {
-      const auto columns = 2 * layer.width;
-      if (bare) std::fill_n(w, (last - first) * columns, T(0));
-      for (auto p = first; p < last && !bare; ++p) {
-        const T *mine = layer.chi + layer.i[p] * layer.orders;
-        const T *other = layer.chi_src + layer.j[p] * layer.orders;
-        for (int64_t l = 0; l < layer.degrees; ++l) {
-          T sum = 0;
-          for (auto m = layer.order[l]; m < layer.order[l + 1]; ++m)
-            sum += (mine[m] - other[m]) * (mine[m] - other[m]);
-          square[(p - first) * layer.degrees + l] = sum;
-          spherical.distance(p - first)[l] = invariants.value(l, sum);
-        }
-      }
-      if (!bare) spherical.evaluate(last - first, w);
-      for (auto p = first; p < last; ++p) layer.table.add(layer.r[p], w + (p - first) * columns);
-    }
-
-    void adjoint(int64_t first, int64_t last, const T *g_w, T *g_r, T *g_chi, T *g_chi_src)
-    {
-      const auto columns = 2 * layer.width;
-      for (auto p = first; p < last; ++p)
-        g_r[p] = layer.table.slope(layer.r[p], g_w + (p - first) * columns);
-      if (bare) return;
-      spherical.adjoint(last - first, g_w);
-      for (auto p = first; p < last; ++p) {
-        const auto i = layer.i[p] * layer.orders, j = layer.j[p] * layer.orders;
-        for (int64_t l = 0; l < layer.degrees; ++l) {
-          const T s = square[(p - first) * layer.degrees + l];
-          const T slope = 2 * spherical.slope(p - first)[l] * invariants.slope(l, s);
-          for (auto m = layer.order[l]; m < layer.order[l + 1]; ++m) {
-            const T share = slope * (layer.chi[i + m] - layer.chi_src[j + m]);
-            g_chi[i + m] += share;
-            g_chi_src[j + m] -= share;
-          }
-        }
-      }
-    }
-
-   private:
-    const Layer<T> &layer;
-    Invariants<T> invariants;
-    SphericalFilter<T> spherical;
-    bool bare;    // without a spherical part
-    std::vector<T> square;
-  };
+  template <typename T> NearFilters<T> filters_of(const Layer<T> &layer, const Constants &of)
+  {
+    return {layer,
+            {of.degrees, of.squared, of.eps},
+            {of.into.const_data_ptr<T>(), of.bias.const_data_ptr<T>(), of.out.const_data_ptr<T>(),
+             of.out_turned.const_data_ptr<T>(), layer.degrees, of.out.size(1), layer.width, 2}};
+  }
 
   template <typename T>
   void forward_of(const Inputs &in, const Constants &of, const Rows &rows, Tensor &dx, Tensor &dchi)
@@ -213,7 +158,7 @@ namespace {
     const int64_t n_pairs = in.r.size(0);
     auto *x = dx.data_ptr<T>();
     auto *chi = dchi.data_ptr<T>();
-    Filters<T> filters(layer, of);
+    auto filters = filters_of(layer, of);
     std::vector<T> w(std::min(filters.SIZE, n_pairs) * 2 * layer.width);
     for (int64_t first = 0; first < n_pairs; first += filters.SIZE) {
       const auto last = std::min(first + filters.SIZE, n_pairs);
@@ -239,7 +184,7 @@ namespace {
                               g_rows.v.data_ptr<T>(),  g.cut.data_ptr<T>(),
                               g.ylm.data_ptr<T>(),     dx.const_data_ptr<T>(),
                               dchi.const_data_ptr<T>()};
-    Filters<T> filters(layer, of);
+    auto filters = filters_of(layer, of);
     std::vector<T> w(std::min(filters.SIZE, n_pairs) * 2 * F), g_w(w.size());
     for (int64_t first = 0; first < n_pairs; first += filters.SIZE) {
       const auto last = std::min(first + filters.SIZE, n_pairs);

@@ -54,6 +54,9 @@ template <typename T> class SphericalFilter {
     active = at::zeros_like(pre);
   }
 
+  /// Whether there is nothing but what the table has.
+  bool is_empty() const { return hidden == 0; }
+
   /// The invariants of pair n, to be filled in before `evaluate`.
   T *distance(int64_t n) { return &distances[n * degrees]; }
   /// What `adjoint` finds of them.
