@@ -29,29 +29,48 @@ def quintic_table(
         c, (intervals, 6, columns), and the width of an interval in Å.
     """
 
-    def slope(r: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.func.jvp(function, (r,), (torch.ones_like(r),))
-
     intervals = FEWEST
     while True:
         width = end / intervals
-        r = torch.arange(intervals + 1, dtype=torch.float64) * width
-        (f, df), (_, ddf) = torch.func.jvp(slope, (r,), (torch.ones_like(r),))
+        r = (torch.arange(intervals + 1, dtype=torch.float64) * width).requires_grad_()
+        with torch.enable_grad():
+            f = function(r)
+            df = derivative(f, r)
+            ddf = derivative(df, r)
+        f, df, ddf = f.detach(), df.detach(), ddf.detach()
         # a curvature may be without bounds where distances end, which no pair of atoms sees
         df, ddf = df * width, ddf.nan_to_num(0.0, 0.0, 0.0) * width**2
         table = quintics((f[:-1], df[:-1], ddf[:-1]), (f[1:], df[1:], ddf[1:]))
-        middle = r[:-1] + 0.25 * width
-        value, tangent = slope(middle)
+        middle = (r.detach()[:-1] + 0.25 * width).requires_grad_()
+        with torch.enable_grad():
+            value = function(middle)
+            slope = derivative(value, middle)
         powers = torch.tensor([0.25**k for k in range(6)], dtype=torch.float64)
         rises = torch.tensor([0.0] + [k * 0.25 ** (k - 1) for k in range(1, 6)], dtype=torch.float64) / width
         trained = middle > CLOSEST
         errors = [
             float(((weights @ table - wanted)[trained]).abs().max() / wanted[trained].abs().max())
-            for weights, wanted in ((powers, value), (rises, tangent))
+            for weights, wanted in ((powers, value.detach()), (rises, slope.detach()))
         ]
         if intervals >= MOST or max(errors) <= TOLERANCES[dtype]:
             return table.to(dtype), width
         intervals *= 2
+
+
+def derivative(values: Tensor, r: Tensor) -> Tensor:
+    """∂values/∂r of rows that depend on a number each, (points, columns), differentiable again.
+
+    By reverse mode twice: Σ u · ∂values/∂r is linear in u. Forward mode would do it in one step, but where an
+    operation has no rule for it torch imports its compiler, a hundred megabytes.
+
+    Args:
+        values: (points, columns).
+        r: (points,), from which they were made.
+    """
+    u = torch.zeros_like(values, requires_grad=True)
+    (along,) = torch.autograd.grad(values, r, u, create_graph=True)
+    (found,) = torch.autograd.grad(along.sum(), u, create_graph=True)
+    return found
 
 
 def quintics(start: tuple[Tensor, Tensor, Tensor], end: tuple[Tensor, Tensor, Tensor]) -> Tensor:
