@@ -73,7 +73,8 @@ class So3krates(FarStages, PhysicalStages):
         self.singlets_only = False
         self.energy_shift = 0.0
         self.share_eps = PEER_SHARE_EPS if config.rounding == "peer" else 0.0
-        self.embedding_scale = (1 + int(config.charge_embedding) + int(config.spin_embedding)) ** -0.5
+        self.knows_charge, self.knows_spin = config.charge_embedding, config.spin_embedding
+        self.embedding_scale = (1 + int(self.knows_charge) + int(self.knows_spin)) ** -0.5
         self.tile = TILE
         self.tiled = self.has_sphc
         self.format_version = FORMAT_VERSION
@@ -222,7 +223,10 @@ class So3krates(FarStages, PhysicalStages):
             # most structures are neutral singlets, to which nothing is added
             if bool(shares.any()):
                 charge, spin = shares.to(x.dtype).unbind(1)
-                x = x + self.charge_embedding(charge) + self.spin_embedding(spin)
+                if self.knows_charge:
+                    x = x + self.charge_embedding(charge)
+                if self.knows_spin:
+                    x = x + self.spin_embedding(spin)
             x = x * self.embedding_scale
         return x
 

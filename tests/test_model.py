@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_models import CONFIGS, graph_of, lively
+from small_models import CONFIGS, SMALL, graph_of, lively
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.errors import So3kError
@@ -206,3 +206,15 @@ def test_impossible_configurations_are_refused_by_name_and_value(change, words):
     with pytest.raises(So3kError) as refusal:
         replace(ModelConfig.preset("so3krates-2022"), **change)
     assert all(word in str(refusal.value) for word in words)
+
+
+@pytest.mark.parametrize("known", [(True, True), (True, False), (False, True), (False, False)])
+def test_features_know_of_the_totals_that_the_model_was_made_for(known):
+    config = replace(ModelConfig.preset("so3lr"), **SMALL, charge_embedding=known[0], spin_embedding=known[1])
+    model = So3krates(config, [1, 8])
+    species = torch.tensor([8, 1])
+    neutral = model.embed(species, torch.zeros(2, 2))
+    for column, knows in enumerate(known):
+        shares = torch.zeros(2, 2)
+        shares[:, column] = 0.5
+        assert bool((model.embed(species, shares) != neutral).any()) is knows

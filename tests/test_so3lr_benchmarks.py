@@ -1,11 +1,11 @@
 """The benchmarks of SO3LR: what they ask of a model, and that their tables say what was found."""
 
-from pathlib import Path
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from so3k_md import ModelConfig
 
 
 def test_data_and_structures(module):
@@ -57,3 +57,32 @@ def test_forms_of_the_coulomb_energy(module):
     assert rows[2] == "| kspace | 0.0000 | 0.0000 | +0.0000 | 100.0 | 1.00× |"
     assert rows[3] == "| shifted | 0.1225 | 0.3000 | -0.2500 | 200.0 | 2.00× |"
     assert "| – |" in rows[4]
+
+
+def test_counted_operations(module):
+    """A product of matrices that the count contains, and what grows with what."""
+    counted = module("so3lr_cost").counted
+    config = ModelConfig.preset("so3lr")
+    one = counted(config, 100, 1900, 40000, 200)
+    more_pairs = counted(config, 100, 3800, 40000, 200)
+    assert {name for name in one if one[name] != more_pairs[name]} == {"layers, of pairs"}
+    assert more_pairs["layers, of pairs"][0] == 2 * one["layers, of pairs"][0]
+    # forward, again backward, and its adjoint: two filters of each pair in all layers but the first
+    filters = 1900 * (config.layers - 1) * 3 * 2 * 2 * config.chi_hidden * config.features
+    assert filters < one["layers, of pairs"][0] < 3 * filters
+    assert counted(config, 200, 3800, 80000, 200)["waves"][0] == 2 * one["waves"][0]
+
+
+@pytest.mark.skipif(find_spec("so3krates_torch") is None, reason="the weights of SO3LR are not here")
+def test_agreement_with_the_reference(module, tmp_path, monkeypatch, capsys):
+    from so3k_md.cli import main
+
+    assert main(["import", "so3lr", "-o", str(tmp_path / "so3lr.pt"), "--dtype", "float64"]) == 0
+    agreement = module("so3lr_agreement")
+    words = ["so3lr_agreement", str(tmp_path / "so3lr.pt"), "--structures", "OH-", "--codes", "ASE"]
+    monkeypatch.setattr("sys.argv", words)
+    agreement.main()
+    assert "| OH- | 12 | 2 | " in capsys.readouterr().out
+    monkeypatch.setitem(agreement.GATES, "exact", (1e-6, 1e-12, 1e-6))
+    with pytest.raises(SystemExit, match="larger than its gate"):
+        agreement.main()
