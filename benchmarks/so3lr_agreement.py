@@ -34,8 +34,6 @@ pair_style so3k precision float64 device cpu coulomb shifted cutoff_lr {cutoff} 
 pair_coeff * * {model} {symbols}
 neighbor 2.0 {lists}
 neigh_modify one 20000 page 400000
-comm_style tiled
-balance 1.1 rcb
 fix predicted all pair 1 so3k charges 0 hirshfeld_ratios 0
 dump all all custom 1 all.dump id fx fy fz f_predicted[1] f_predicted[2]
 dump_modify all sort id format float %.17g

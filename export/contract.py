@@ -59,7 +59,8 @@ ATTRIBUTES = [
     "metadata",
 ]
 EXTRA_FILE = "so3k.json"
-KERNEL_FILE = "so3k_kernels.pt"  # the same model, calling the compiled kernels
+# the same model, calling the compiled kernels; another name whenever what they are called with changes
+KERNEL_FILE = "so3k_kernels.2.pt"
 
 
 def check_elements(numbers: Iterable[int], elements: Iterable[int]) -> None:

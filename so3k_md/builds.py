@@ -1,6 +1,7 @@
 """What is compiled on the user's machine: where it lies, what it is compiled with, and what went wrong."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -96,3 +97,12 @@ def compile_step(command: Sequence[str], what: str, log: str) -> None:
         (line.strip() for mark in marks for line in lines if mark in line.lower()), "no reason given"
     )
     raise So3kError(f"{what} compile: {reason}; the whole log is {file}")
+
+
+def processor() -> str:
+    """What `-march=native` looks at, so that a home directory shared by machines holds a build for each."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())

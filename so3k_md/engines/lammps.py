@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
-from so3k_md.builds import compile_step, find_build, require_compiler, tool, writable_root
+from so3k_md.builds import compile_step, find_build, processor, require_compiler, tool, writable_root
 from so3k_md.errors import So3kError
 
 PLUGIN = "so3kplugin.so"  # LAMMPS loads the files of LAMMPS_PLUGIN_PATH that end in plugin.so
@@ -87,6 +87,7 @@ def build_key() -> str:
     content = hashlib.sha256(sys.prefix.encode())
     for file in files:
         content.update(file.name.encode() + file.read_bytes())
+    content.update(processor().encode())  # beside the plugin lie kernels for this one
     python = f"py{sys.version_info.major}.{sys.version_info.minor}"
     return "-".join([*(f"{n}{v}" for n, v in versions.items()), python, content.hexdigest()[:12]])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from so3k_md.builds import compile_step, find_build, require_compiler, tool, writable_root
+from so3k_md.builds import compile_step, find_build, processor, require_compiler, tool, writable_root
 
 KIND, WHAT = "kernels", "the kernels"
 LIBRARY = "so3k_kernels.so"
@@ -67,7 +67,7 @@ def build_key() -> str:
     content = hashlib.sha256(" ".join(FLAGS).encode())
     for file in sorted(Path(__file__).parent.glob("*.[ch]*")):
         content.update(file.name.encode() + file.read_bytes())
-    content.update(_processor().encode())
+    content.update(processor().encode())
     return f"torch{torch.__version__}-{platform.machine()}-{content.hexdigest()[:12]}"
 
 
@@ -81,12 +81,3 @@ def compile_in(folder: Path) -> None:
     name = LIBRARY.removesuffix(".so")
     words = [sys.executable, "-W", "ignore", "-c", program, name, " ".join(FLAGS), str(folder)]
     compile_step([*words, *map(str, sources())], f"{WHAT} do not", "kernels-build")
-
-
-def _processor() -> str:
-    """What `-march=native` looks at, so that a home directory shared by machines holds a build for each."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
