@@ -51,7 +51,14 @@ def writable_root(kind: str, what: str) -> Path:
 
 
 def require_compiler(what: str) -> None:
-    """Refuse to go on where there is no C++ compiler."""
+    """Refuse to go on where there is no C++ compiler.
+
+    Args:
+        what: shall be built, for the message.
+
+    Raises:
+        So3kError: none is found.
+    """
     if not os.environ.get("CXX") and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         raise So3kError(f"no C++ compiler found for {what}: install g++ (C++17) or set CXX")
 
@@ -84,6 +91,9 @@ def compile_step(command: Sequence[str], what: str, log: str) -> None:
         command: words of the command.
         what: is compiled, with its verb, for the message.
         log: name of the file that keeps the whole output.
+
+    Raises:
+        So3kError: the command fails.
     """
     environment = {**os.environ, "PATH": search_path()}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

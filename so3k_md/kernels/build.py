@@ -79,5 +79,6 @@ def compile_in(folder: Path) -> None:
         "is_python_module=False)"
     )
     name = LIBRARY.removesuffix(".so")
-    words = [sys.executable, "-W", "ignore", "-c", program, name, " ".join(FLAGS), str(folder)]
+    # -P: what lies in the working directory is no module to import
+    words = [sys.executable, "-P", "-W", "ignore", "-c", program, name, " ".join(FLAGS), str(folder)]
     compile_step([*words, *map(str, sources())], f"{WHAT} do not", "kernels-build")

@@ -1,5 +1,4 @@
-/* so3k-md: neighbourhoods in SPHC space within groups, and the tiles of pairs
- * in them. MIT. */
+/* so3k-md: neighbourhoods in SPHC space within groups, and the tiles of pairs in them. MIT. */
 
 #ifndef SO3K_FAR_H
 #define SO3K_FAR_H
@@ -37,8 +36,7 @@ template <typename T> struct Far {
   T cutoff, temperature, kappa, direction;
 };
 
-/// φ(u) = 1 − (p+1)(p+2)/2 u^p + p(p+2) u^(p+1) − p(p+1)/2 u^(p+2) for u < 1,
-/// and its slope.
+/// φ(u) = 1 − (p+1)(p+2)/2 u^p + p(p+2) u^(p+1) − p(p+1)/2 u^(p+2) for u < 1, and its slope.
 template <typename T> struct Cutoff {
   T value, slope;
 
@@ -52,8 +50,7 @@ template <typename T> struct Cutoff {
   }
 };
 
-/// The distances d_ij / T of a centre to all members of its group and what
-/// makes softmax of them.
+/// The distances d_ij / T of a centre to all members of its group and what makes softmax of them.
 template <typename T> class Rows {
  public:
   explicit Rows(const Far<T> &far) : far(far), log_norm(far.centres)
@@ -71,8 +68,7 @@ template <typename T> class Rows {
     }
   }
 
-  /// Of centre i to all members of its group; to itself −∞, which is no
-  /// distance.
+  /// Of centre i to all members of its group; to itself −∞, which is no distance.
   const T *distances(int64_t i)
   {
     const auto n = far.size[i], first = far.first[i];
@@ -91,12 +87,10 @@ template <typename T> class Rows {
     return d.data();
   }
 
-  /// u_ij = n s_ij / κ of a distance from centre i is exp(d_ij − norm(i));
-  /// neighbours have u < 1.
+  /// u_ij = n s_ij / κ of a distance from centre i is exp(d_ij − norm(i)); neighbours have u < 1.
   T norm(int64_t i) const { return log_norm[i]; }
 
-  /// Adds −G_i Σ_k s_ik ∂d_ik/∂χ, what all members owe the sum that a row is
-  /// divided by.
+  /// Adds −G_i Σ_k s_ik ∂d_ik/∂χ, what all members owe the sum that a row is divided by.
   ///
   /// `g`: G_i = Σ_j u_ij ∂E/∂u_ij; slopes as `chi` and `chi_of`.
   void adjoint(int64_t i, T g, T *g_chi, T *g_chi_of)
@@ -131,9 +125,8 @@ template <typename T> class Rows {
 
 /// A pair in which one or both are neighbours of the other.
 template <typename T> struct FarPair {
-  int64_t i, place,
-      back;         // centre, member, and the centre that the member is, or −1
-  T there, here;    // u_ij, and u_ji of the way back; 1 for no neighbour
+  int64_t i, place, back;    // centre, member, and the centre that the member is, or −1
+  T there, here;             // u_ij, and u_ji of the way back; 1 for no neighbour
 };
 
 /// Every pair once, tile by tile.

@@ -49,7 +49,7 @@ class FarKernel(nn.Module):
 
         self.heads = len(model.config.degrees)
         self.extra = -(model.config.features // self.heads) % LANES
-        table, self.width = quintic_table(near, model.cutoff, dtype)
+        table, width = quintic_table(near, model.cutoff, dtype)
         shift = (beyond + net.spherical.out.bias.double()).to(dtype)
         self.register_buffer("table", self.widened(table.flatten(0, 1)).unflatten(0, table.shape[:2]))
         self.register_buffer("shift", self.widened(shift)[0])
@@ -58,7 +58,7 @@ class FarKernel(nn.Module):
         self.hidden = net.spherical.hidden
         self.steps = steps_of(model)
         self.numbers = [
-            self.width,
+            width,
             model.cutoff,
             layer.norm_eps,
             layer.temperature,
@@ -83,15 +83,13 @@ class FarKernel(nn.Module):
         chi_src: Tensor,
         r_src: Tensor,
         groups: Groups,
-        first: int,
-        last: int,
     ) -> Tensor:
-        """Δχ to the centres from `first` on; see `FarStages.far_pairs`."""
+        """Δχ to the centres, whose groups these are; see `FarStages.far_pairs`."""
         tensors = [
             groups.members,
-            groups.first[first:last],
-            groups.size[first:last],
-            groups.own[first:last],
+            groups.first,
+            groups.size,
+            groups.own,
             self.hidden.weight,
             self.hidden.bias,
             self.out,

@@ -1,11 +1,11 @@
-/* so3k-md: messages of a tile of pairs that are near in SPHC space, with their
- * adjoint. MIT. */
+/* so3k-md: messages of a tile of pairs that are near in SPHC space, with their adjoint. MIT. */
 
 #ifndef SO3K_FAR_TILE_H
 #define SO3K_FAR_TILE_H
 
 #include <array>
 
+#include "directions.h"
 #include "far.h"
 #include "filter.h"
 #include "harmonics.h"
@@ -32,7 +32,7 @@ template <typename T> class FarTile {
           const std::vector<int64_t> &degrees) :
       far(far), harmonics(steps, degrees, SIZE),
       filter(far.into, far.bias, far.out, far.turned, far.degrees, far.hidden, far.width, 1),
-      square(far.degrees * SIZE), length(SIZE), unit(3 * SIZE), g_unit(3 * SIZE),
+      directions(SIZE, far.direction), square(far.degrees * SIZE), g_unit(3 * SIZE),
       w(SIZE * far.width), g_w(SIZE * far.width), g_distance(SIZE)
   {
   }
@@ -65,7 +65,7 @@ template <typename T> class FarTile {
         if (way.u < 1) way_back(way, n, g);
     const auto count = static_cast<int64_t>(pairs.size());
     filter.adjoint(count, g_w.data());
-    harmonics.adjoint(unit.data(), g_unit.data());
+    harmonics.adjoint(directions.unit(), g_unit.data());
     for (int64_t n = 0; n < count; ++n) {
       chi_slopes(pairs[n], n, g);
       position_slopes(pairs[n], n, g);
@@ -100,17 +100,12 @@ template <typename T> class FarTile {
         square[far.degree_of[m] * SIZE + n] += difference * difference;
       }
       const double *r = far.r + pair.i * 3, *r_src = far.r_src + far.source[pair.place] * 3;
-      T vector[3], sum = 0;
-      for (int x = 0; x < 3; ++x) {
-        vector[x] = static_cast<T>(r_src[x] - r[x]);
-        sum += vector[x] * vector[x];
-      }
-      length[n] = std::sqrt(std::max(sum, T(1e-24)));
-      for (int x = 0; x < 3; ++x) unit[x * SIZE + n] = vector[x] * (far.direction / length[n]);
+      directions.set(n, static_cast<T>(r_src[0] - r[0]), static_cast<T>(r_src[1] - r[1]),
+                     static_cast<T>(r_src[2] - r[2]));
       for (int64_t l = 0; l < far.degrees; ++l)
         filter.distance(n)[l] = far.invariants.value(l, square[l * SIZE + n]);
     }
-    harmonics.evaluate(unit.data());
+    harmonics.evaluate(directions.unit());
     filters(count);
   }
 
@@ -124,7 +119,7 @@ template <typename T> class FarTile {
       T *row = &w[n * F];
 #pragma omp simd
       for (int64_t f = 0; f < F; ++f) row[f] += far.shift[f];
-      if (length[n] < far.cutoff) far.table.add(length[n], row);
+      if (directions.length(n) < far.cutoff) far.table.add(directions.length(n), row);
     }
   }
 
@@ -186,30 +181,26 @@ template <typename T> class FarTile {
     }
   }
 
-  /// From the slopes of harmonics and of near filters to those of both
-  /// positions.
+  /// From the slopes of harmonics and of near filters to those of both positions.
   void position_slopes(const FarPair<T> &pair, int64_t n, FarSlopes<T> &g) const
   {
-    T u[3], along = 0, radial = 0;
+    const T r = directions.length(n);
+    const T radial = r < far.cutoff ? far.table.slope(r, &g_w[n * far.width]) : T(0);
+    T slope[3];
+    directions.slope(n, g_unit.data(), radial, slope);
     for (int x = 0; x < 3; ++x) {
-      u[x] = unit[x * SIZE + n] * far.direction;
-      along += u[x] * g_unit[x * SIZE + n];
-    }
-    if (length[n] < far.cutoff) radial = far.table.slope(length[n], &g_w[n * far.width]);
-    for (int x = 0; x < 3; ++x) {
-      const T slope =
-          far.direction * (g_unit[x * SIZE + n] - along * u[x]) / length[n] + radial * u[x];
-      g.r_src[far.source[pair.place] * 3 + x] += slope;
-      g.r[pair.i * 3 + x] -= slope;
+      g.r_src[far.source[pair.place] * 3 + x] += slope[x];
+      g.r[pair.i * 3 + x] -= slope[x];
     }
   }
 
   const Far<T> &far;
   Harmonics<T> harmonics;
   SphericalFilter<T> filter;
-  std::vector<T> square, length, unit, g_unit;    // (degrees, SIZE), (SIZE), (3, SIZE) twice
-  std::vector<T> w, g_w;                          // (SIZE, F)
-  std::vector<T> g_distance;                      // (SIZE), by d/T of both ways
+  Directions<T> directions;
+  std::vector<T> square, g_unit;    // (degrees, SIZE), (3, SIZE)
+  std::vector<T> w, g_w;            // (SIZE, F)
+  std::vector<T> g_distance;        // (SIZE), by d/T of both ways
 };
 
 }    // namespace So3k

@@ -5,9 +5,9 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
+#include "directions.h"
 #include "harmonics.h"
 
 using at::Tensor;
@@ -25,8 +25,7 @@ namespace {
     return v[0] > 0 || (v[0] == 0 && (v[1] > 0 || (v[1] == 0 && v[2] > 0)));
   }
 
-  /// Of pairs that are given in both directions, one; of those of which the source is no centre,
-  /// all.
+  /// Of pairs in both directions, one; all of those of which the source is no centre.
   struct Once {
     std::vector<int64_t> kept;
     std::vector<char> back;    // whether the source is a centre too
@@ -46,19 +45,12 @@ namespace {
     }
   };
 
-  /// Directions of a tile of pairs, a row for each component, and their distances.
   template <typename T>
-  void directions(const double *vectors, const int64_t *kept, int64_t count, T direction, T *unit,
-                  T *r)
+  void fill(Directions<T> &directions, const double *vectors, const int64_t *kept, int64_t count)
   {
     for (int64_t n = 0; n < count; ++n) {
       const double *v = vectors + 3 * kept[n];
-      const T x = static_cast<T>(v[0]), y = static_cast<T>(v[1]), z = static_cast<T>(v[2]);
-      r[n] = std::sqrt(std::max(x * x + y * y + z * z, T(1e-24)));
-      const T per = direction / r[n];
-      unit[n] = x * per;
-      unit[TILE + n] = y * per;
-      unit[2 * TILE + n] = z * per;
+      directions.set(n, static_cast<T>(v[0]), static_cast<T>(v[1]), static_cast<T>(v[2]));
     }
   }
 
@@ -76,13 +68,14 @@ namespace {
   {
     auto harmonics = harmonics_of<T>(steps, degrees);
     const auto n_pairs = kept.size(0), orders = ylm.size(1);
-    std::vector<T> unit(3 * TILE);
+    Directions<T> directions(TILE, static_cast<T>(direction));
     T *length = r.data_ptr<T>(), *y = ylm.data_ptr<T>();
     for (int64_t first = 0; first < n_pairs; first += TILE) {
       const auto count = std::min(TILE, n_pairs - first);
-      directions(vectors.const_data_ptr<double>(), kept.const_data_ptr<int64_t>() + first, count,
-                 static_cast<T>(direction), unit.data(), length + first);
-      harmonics.evaluate(unit.data());
+      fill(directions, vectors.const_data_ptr<double>(), kept.const_data_ptr<int64_t>() + first,
+           count);
+      for (int64_t n = 0; n < count; ++n) length[first + n] = directions.length(n);
+      harmonics.evaluate(directions.unit());
       for (int64_t m = 0; m < orders; ++m) {
         const T *row = harmonics.value(m);
         for (int64_t n = 0; n < count; ++n) y[(first + n) * orders + m] = row[n];
@@ -97,31 +90,25 @@ namespace {
   {
     auto harmonics = harmonics_of<T>(steps, degrees);
     const auto n_pairs = kept.size(0), orders = g_ylm.size(1);
-    std::vector<T> unit(3 * TILE), g_unit(3 * TILE), r(TILE);
+    Directions<T> directions(TILE, static_cast<T>(direction));
+    std::vector<T> g_unit(3 * TILE);
     const T *by_r = g_r.const_data_ptr<T>(), *by_y = g_ylm.const_data_ptr<T>();
     const auto *rows = kept.const_data_ptr<int64_t>();
     auto *g = g_vectors.data_ptr<double>();
-    const T sign = static_cast<T>(direction);
     for (int64_t first = 0; first < n_pairs; first += TILE) {
       const auto count = std::min(TILE, n_pairs - first);
-      directions(vectors.const_data_ptr<double>(), rows + first, count, sign, unit.data(),
-                 r.data());
-      harmonics.evaluate(unit.data());
+      fill(directions, vectors.const_data_ptr<double>(), rows + first, count);
+      harmonics.evaluate(directions.unit());
       harmonics.clear_slopes();
       for (int64_t m = 0; m < orders; ++m) {
         T *row = harmonics.slope(m);
         for (int64_t n = 0; n < count; ++n) row[n] = by_y[(first + n) * orders + m];
       }
-      harmonics.adjoint(unit.data(), g_unit.data());
+      harmonics.adjoint(directions.unit(), g_unit.data());
       for (int64_t n = 0; n < count; ++n) {
-        T u[3], along = 0;
-        for (int x = 0; x < 3; ++x) {
-          u[x] = sign * unit[x * TILE + n];
-          along += u[x] * g_unit[x * TILE + n];
-        }
-        for (int x = 0; x < 3; ++x)
-          g[3 * rows[first + n] + x] = static_cast<double>(
-              sign * (g_unit[x * TILE + n] - along * u[x]) / r[n] + by_r[first + n] * u[x]);
+        T slope[3];
+        directions.slope(n, g_unit.data(), by_r[first + n], slope);
+        for (int x = 0; x < 3; ++x) g[3 * rows[first + n] + x] = static_cast<double>(slope[x]);
       }
     }
   }

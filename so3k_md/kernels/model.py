@@ -47,24 +47,21 @@ class LayerKernel(nn.Module):
 
         table, width = quintic_table(filters, model.cutoff, dtype)
         of_x, of_chi = layer.feature_attention.attention, layer.geometric_attention.attention
-        value = layer.feature_attention.value
-        maps = [
-            of_x.query.weight * of_x.scale,
-            of_chi.query.weight * of_chi.scale,
-            of_x.key.weight,
-            of_chi.key.weight,
-            value.weight,
-        ]
+        parts = [of_x.query, of_chi.query, of_x.key, of_chi.key, layer.feature_attention.value]
+        scales = [of_x.scale, of_chi.scale, 1.0, 1.0, 1.0]
         none = torch.zeros([model.features], dtype=dtype)
-        biases = [none if part.bias is None else part.bias for part in (of_x.query, of_chi.query, of_x.key)]
-        biases += [none if part.bias is None else part.bias for part in (of_chi.key, value)]
+        maps = [part.weight * scale for part, scale in zip(parts, scales, strict=True)]
+        biases = [
+            none if part.bias is None else part.bias * scale
+            for part, scale in zip(parts, scales, strict=True)
+        ]
         out = torch.stack([net.spherical.out.weight for net in nets])
         out = out[:, :0] if is_first else out
         # in the order of `constants_of` in attend.cpp
         tensors = [
             *maps,
             *(weight.transpose(1, 2) for weight in maps),
-            torch.cat([biases[0] * of_x.scale, biases[1] * of_chi.scale]),
+            torch.cat(biases[:2]),
             torch.cat(biases[2:4]),
             biases[4],
             torch.cat([net.spherical.hidden.weight for net in nets], dim=1),
@@ -178,9 +175,12 @@ class KernelSo3krates(So3krates):
         """sphc: Δχ of layer k to some centres; see `far_pairs` and `far_message`."""
         dchi = chi
         query, key = self.far_rows(k, x[first:last], x_src)
+        mine = Groups(
+            groups.members, groups.first[first:last], groups.size[first:last], groups.own[first:last]
+        )
         for i, kernel in enumerate(self.far_kernels):
             if i == k:
-                dchi = kernel(query, key, chi[first:last], r[first:last], chi_src, r_src, groups, first, last)
+                dchi = kernel(query, key, chi[first:last], r[first:last], chi_src, r_src, mine)
         return dchi
 
     def far_messages(self, k: int, x: Tensor, chi: Tensor, r: Tensor, groups: Groups) -> Tensor:

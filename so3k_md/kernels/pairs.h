@@ -21,9 +21,8 @@ template <typename T> struct Layer {
   Quintics<T> table;                        // of the radial part of the filters, 2F columns
   const int64_t *i, *j;
   const bool *back;
-  std::vector<int64_t>
-      order;              // where the orders of each degree begin, and where the last one's end
-  std::vector<T> sign;    // of each degree, (−1)^l
+  std::vector<int64_t> order;    // where the orders of each degree begin, and the end
+  std::vector<T> sign;           // of each degree, (−1)^l
 };
 
 constexpr int64_t MAX_HEADS = 64;
