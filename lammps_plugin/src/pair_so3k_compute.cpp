@@ -2,6 +2,8 @@
 
 #include "pair_so3k.h"
 
+#include "close.h"
+
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
@@ -75,6 +77,7 @@ void PairSo3k::update_system(bool first)
   }
   system->update();
   system->update(near, model->cutoff, species_of_type);
+  if (first && long_range) So3k::warn_of_close_pair(lmp, near);
   near.pairs.vectors.requires_grad_();
   if (long_range) system->update(distant, model->cutoff_lr, species_of_type);
   if (far && rebuild) far->rebuild(*system, first);

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from ase.data import covalent_radii
 from lammps_runs import lammps_frame, refused, run, setup, write_data
 from so3lr_toys import ions, so3lr_toy
 from test_lammps_so3lr import FRAGMENTS, SYMBOLS
@@ -101,4 +102,20 @@ def test_the_input_itself_is_good(folder):
 
 def test_what_a_local_model_has_no_charges_for(folder):
     text = commands("local").replace(f"{FORMS}{FRAGMENTS}", "") + "fix q all pair 1 so3k charges 0\nrun 0\n"
-    assert "extract" in refused(folder, text)
+    # LAMMPS stops each rank by itself here: of two, one may be gone before the other has spoken
+    assert "extract" in refused(folder, text, ranks=1)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_atoms_too_close_are_warned_of(folder, ranks):
+    """Also where no rank owns both of them."""
+    atoms = lammps_frame(ions())
+    assert "closer than models are trained on" not in run(folder, commands() + "run 0\n", ranks)
+    atoms.positions[-1] = atoms.positions[0] + [0.3, 0, 0]
+    write_data(folder / "data.close", atoms, SYMBOLS, atoms.arrays["fragment"], wrap=False)
+    said = run(folder, commands().replace("data.ions", "data.close") + "run 0\n", ranks)
+    first, last, share = re.search(
+        r"so3k: atoms (\d+) and (\d+) are 0\.30 A apart, (0\.\d\d) of the sum of their covalent radii", said
+    ).groups()
+    assert {int(first), int(last)} == {1, len(atoms)}
+    assert float(share) == round(0.3 / covalent_radii[atoms.numbers[[0, -1]]].sum(), 2)
