@@ -60,7 +60,7 @@ ATTRIBUTES = [
 ]
 EXTRA_FILE = "so3k.json"
 # the same model, calling the compiled kernels; another name whenever what they are called with changes
-KERNEL_FILE = "so3k_kernels.2.pt"
+KERNEL_FILE = "so3k_kernels.3.pt"
 
 
 def check_elements(numbers: Iterable[int], elements: Iterable[int]) -> None:

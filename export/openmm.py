@@ -17,7 +17,7 @@ from so3k_md.errors import So3kError
 from so3k_md.export.contract import check_elements
 from so3k_md.export.openmm_graph import GraphOfParticles
 from so3k_md.export.openmm_parts import check_finite, check_links, check_rows, checked_tree, needs_links
-from so3k_md.forces import pair_forces
+from so3k_md.nn.segment import pair_forces
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR, set_long_range
 from so3k_md.totals import GivenTotals, Totals, resolve_totals
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
@@ -90,9 +90,6 @@ class OpenMMModule(nn.Module):
         with torch.no_grad():
             n_atoms = graph.species.size(0)
             pulls = pair_forces(slopes.vectors, graph.idx_i, graph.idx_j, n_atoms) - slopes.positions
-            if self.has_long_range:
-                long = graph.long
-                pulls = pulls + pair_forces(slopes.long_vectors, long.idx_i, long.idx_j, n_atoms)
             forces = torch.zeros(positions.shape, dtype=torch.float64, device=pulls.device)
             forces[self.seen.rows] = pulls * self.force_unit
             energy = slopes.energies.sum() * self.energy_unit

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -81,10 +81,7 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None 
     path = resolve_model(path)
     place = parse_device(device)
     if is_torchscript(path):
-        model: nn.Module = _load_torchscript(path)
-        if place.type == "cpu":
-            # the CPU has no fuser, but would look for fusions during the first calls, for seconds
-            torch.jit.set_fusion_strategy([])
+        model: nn.Module = load_torchscript(path, place)
     else:
         document = read_checkpoint(path)
         config = from_mapping(ModelConfig, document["config"], "model")
@@ -99,6 +96,36 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None 
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model.to(place).eval()
+
+
+def load_torchscript(path: Path, place: torch.device, record: BinaryIO | None = None) -> nn.Module:
+    """An exported model, still on the CPU.
+
+    Args:
+        path: the file.
+        place: where the model will be evaluated.
+        record: within it, if another model than the file's own is wanted.
+
+    Raises:
+        So3kError: a truncated or foreign file, or one of another version.
+    """
+    try:
+        model = torch.jit.load(record or str(path), map_location="cpu")
+    except Exception as error:  # a damaged archive raises RuntimeError, ValueError or worse
+        raise So3kError(
+            f"{path} is not a readable TorchScript file (truncated?): {_first_line(error)}"
+        ) from error
+    version = getattr(model, "format_version", None)
+    if version is None or not hasattr(model, "attend"):
+        raise So3kError(f"{path} is a TorchScript file of another program: export one with so3k-md export")
+    if version != FORMAT_VERSION:
+        raise So3kError(
+            f"{path} has format {version}, this so3k-md reads format {FORMAT_VERSION}: export it again"
+        )
+    if place.type == "cpu":
+        # the CPU has no fuser, but would look for fusions during the first calls, for seconds
+        torch.jit.set_fusion_strategy([])
+    return model
 
 
 def resolve_model(path: str | Path) -> Path:
@@ -154,23 +181,6 @@ def parse_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise So3kError(f"device {device!r} cannot be used here ({_first_line(error)}): try cpu") from error
     return parsed
-
-
-def _load_torchscript(path: Path) -> nn.Module:
-    try:
-        model = torch.jit.load(str(path), map_location="cpu")
-    except Exception as error:  # a damaged archive raises RuntimeError, ValueError or worse
-        raise So3kError(
-            f"{path} is not a readable TorchScript file (truncated?): {_first_line(error)}"
-        ) from error
-    version = getattr(model, "format_version", None)
-    if version is None or not hasattr(model, "attend"):
-        raise So3kError(f"{path} is a TorchScript file of another program: export one with so3k-md export")
-    if version != FORMAT_VERSION:
-        raise So3kError(
-            f"{path} has format {version}, this so3k-md reads format {FORMAT_VERSION}: export it again"
-        )
-    return model
 
 
 def _first_line(error: BaseException) -> str:

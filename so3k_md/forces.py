@@ -7,7 +7,7 @@ from torch import Tensor
 
 from so3k_md.errors import So3kError
 from so3k_md.graph import Graph, Slopes
-from so3k_md.nn.segment import segment_sum
+from so3k_md.nn.segment import outer_sum, pair_forces, segment_sum
 
 
 class Evaluation(NamedTuple):
@@ -22,26 +22,12 @@ class Evaluation(NamedTuple):
     parts: Tensor  # (atoms, 4), the energies by `graph.PARTS`
 
 
-def pair_forces(gradient: Tensor, idx_i: Tensor, idx_j: Tensor, n_atoms: int) -> Tensor:
-    """F_i = Σ g_ij − Σ g_ji over the pairs in which an atom is centre and neighbour.
-
-    Args:
-        gradient: g, (pairs, 3), eV/Å.
-        idx_i: centres, (pairs,).
-        idx_j: neighbours, (pairs,).
-        n_atoms: number of atoms.
-
-    Returns:
-        (n_atoms, 3), eV/Å.
-    """
-    return segment_sum(gradient, idx_i, n_atoms) - segment_sum(gradient, idx_j, n_atoms)
-
-
 def evaluate(model: Any, graph: Graph, n_frames: int, differentiable: bool = False) -> Evaluation:
     """Energies, forces F and virial W of every frame.
 
-    F_i = Σ g_ij − Σ g_ji − ∂E/∂r_i and W = W_waves − Σ (r_j − r_i) ⊗ g_ij − Σ r_i ⊗ ∂E/∂r_i − cellᵀ ∂E/∂cell,
-    of which the derivatives by r_i and cell come from attention beyond the cutoff and from electrostatics.
+    F_i = Σ g_ij − Σ g_ji − ∂E/∂r_i and W = W_rest − Σ (r_j − r_i) ⊗ g_ij − Σ r_i ⊗ ∂E/∂r_i − cellᵀ ∂E/∂cell,
+    of which the derivatives by r_i and cell come from attention beyond the cutoff, electrostatics and
+    dispersion, and W_rest is what those by r_i leave out.
 
     Args:
         model: an eager, scripted or exported model.
@@ -50,31 +36,14 @@ def evaluate(model: Any, graph: Graph, n_frames: int, differentiable: bool = Fal
         differentiable: let gradients pass through the forces, for training.
     """
     slopes = differentiable_slopes(model, graph) if differentiable else model.gradient(graph)
-    long, n_atoms = graph.long, graph.species.numel()
+    n_atoms = graph.species.numel()
     forces = pair_forces(slopes.vectors, graph.idx_i, graph.idx_j, n_atoms) - slopes.positions
-    forces = forces + pair_forces(slopes.long_vectors.to(forces.dtype), long.idx_i, long.idx_j, n_atoms)
     virial = slopes.virial - graph.cell.transpose(1, 2) @ slopes.cell
     virial = virial - outer_sum(graph.vectors, slopes.vectors, graph.frame, graph.idx_i, n_frames)
-    virial = virial - outer_sum(long.vectors, slopes.long_vectors, graph.frame, long.idx_i, n_frames)
     atoms = torch.arange(n_atoms, device=graph.frame.device)
     virial = virial - outer_sum(graph.positions, slopes.positions, graph.frame, atoms, n_frames)
     energy = segment_sum(slopes.energies, graph.frame, n_frames)
     return Evaluation(slopes.energies, energy, forces, virial, slopes.charges, slopes.ratios, slopes.parts)
-
-
-def outer_sum(a: Tensor, b: Tensor, frame: Tensor, atom: Tensor, n_frames: int) -> Tensor:
-    """Σ a ⊗ b over the rows of each frame, (frames, 3, 3), float64.
-
-    Args:
-        a, b: (rows, 3).
-        frame: of each atom, (atoms,).
-        atom: of each row, (rows,).
-        n_frames: number of frames.
-    """
-    a, b = a.to(torch.float64), b.to(torch.float64)
-    if n_frames == 1:
-        return (a.t() @ b)[None]
-    return segment_sum(a[:, :, None] * b[:, None, :], frame.index_select(0, atom), n_frames)
 
 
 def differentiable_slopes(model: Any, graph: Graph) -> Slopes:
@@ -91,6 +60,5 @@ def differentiable_slopes(model: Any, graph: Graph) -> Slopes:
     by_vectors, by_positions, by_cell = torch.autograd.grad(
         [energies.sum()], leaves, create_graph=True, allow_unused=True, materialize_grads=True
     )
-    none, still = energies[:0], torch.zeros_like(graph.long.vectors)
-    virial = torch.zeros_like(graph.cell)
-    return Slopes(energies, by_vectors, by_positions, by_cell, still, virial, none, none, none)
+    none, virial = energies[:0], torch.zeros_like(graph.cell)
+    return Slopes(energies, by_vectors, by_positions, by_cell, virial, none, none, none)

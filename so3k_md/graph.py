@@ -58,8 +58,7 @@ class Slopes(NamedTuple):
     vectors: Tensor  # (pairs, 3), ∂E/∂(r_j − r_i), eV/Å
     positions: Tensor  # (atoms, 3), ∂E/∂r_i at constant pair vectors, eV/Å
     cell: Tensor  # (frames, 3, 3), ∂E/∂cell at constant pair vectors and positions, eV/Å
-    long_vectors: Tensor  # (long pairs, 3), ∂E/∂(r_j − r_i), eV/Å
-    virial: Tensor  # (frames, 3, 3), of waves of the lattice, which have no vectors, eV
+    virial: Tensor  # (frames, 3, 3), what the derivatives by positions leave out of it, eV
     charges: Tensor  # (atoms,), e
     ratios: Tensor  # (atoms,), Hirshfeld volumes over those of free atoms
     parts: Tensor  # (atoms, 4), the energies by `PARTS`, eV

@@ -24,7 +24,7 @@ from so3k_md.physics.zbl import ZBL
 
 __all__ = ["FORMAT_VERSION", "PRESETS", "ModelConfig", "So3krates", "set_dtype"]
 
-FORMAT_VERSION = 3  # of the exported file: its stages and attributes
+FORMAT_VERSION = 4  # of the exported file: its stages and attributes
 
 TILE = 32768  # far pairs evaluated at once: enough to be fast, few enough to fit a cache
 
@@ -284,7 +284,6 @@ def slopes_of(found: Assessment, vectors: Tensor, positions: Tensor, cell: Tenso
             vectors,
             positions + found.positions,
             cell,
-            found.long_vectors,
             found.virial,
             found.charges,
             found.ratios,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from so3k_md.adjoint import slope_only
 from so3k_md.errors import So3kError
 from so3k_md.graph import Graph
-from so3k_md.nn.segment import segment_sum
+from so3k_md.nn.segment import outer_sum, pair_forces, segment_sum
 from so3k_md.physics.coulomb import open_sum, self_terms
 from so3k_md.physics.kspace import KSlopes
 from so3k_md.physics.long_range import TAPER, LongSlopes
@@ -23,9 +23,8 @@ class Assessment(NamedTuple):
     """What a model says of a graph, with the derivatives of long-range energies, which leave no tape."""
 
     energies: Tensor  # (atoms,), eV, float64
-    long_vectors: Tensor  # (long pairs, 3), ∂E/∂(r_j − r_i), eV/Å
     positions: Tensor  # (atoms, 3), ∂E/∂r_i, eV/Å
-    virial: Tensor  # (frames, 3, 3), eV
+    virial: Tensor  # (frames, 3, 3), what they leave out of it, eV
     charges: Tensor  # (atoms,), e
     ratios: Tensor  # (atoms,)
     parts: Tensor  # (atoms, 4), eV
@@ -186,16 +185,20 @@ class PhysicalStages(nn.Module):
         n_atoms, n_frames = species.size(0), graph.cell.size(0)
         short = self.readout(x, species)
         close = self.close_repulsion(graph.vectors, graph.idx_i, graph.idx_j, species, n_atoms)
-        r_slopes = torch.zeros_like(graph.positions)
-        virial = torch.zeros([n_frames, 3, 3], dtype=torch.float64, device=x.device)
         if not self.has_long_range:
-            long_vectors = torch.zeros_like(graph.long.vectors)
-            return Assessment(short + close, long_vectors, r_slopes, virial, none[:, 0], none[:, 0], none)
+            still = torch.zeros_like(graph.positions)
+            virial = torch.zeros([n_frames, 3, 3], dtype=torch.float64, device=x.device)
+            return Assessment(short + close, still, virial, none[:, 0], none[:, 0], none)
         q_tape, h_tape = self.charged(graph, x), self.ratios(x, species)
         with torch.no_grad():
             q, h = q_tape.clone(), h_tape.clone()
             long = graph.long
             pairs = self.long_slopes(long.vectors, long.idx_i, long.idx_j, species, q, h)
+            r_slopes, outer = self.tally(
+                long.vectors, pairs.vectors, long.idx_i, long.idx_j, graph.frame, n_frames
+            )
+            atoms = torch.arange(n_atoms, device=x.device)
+            virial = outer_sum(graph.positions, r_slopes, graph.frame, atoms, n_frames) - outer
             coulomb, q_slopes = pairs.energies[:, 0], pairs.charges
             if self.coulomb == "shifted+self":
                 energies, slopes = self.self_slopes(q)
@@ -209,10 +212,26 @@ class PhysicalStages(nn.Module):
                     coulomb = coulomb.index_add(0, mine, whole.energies)
                     q_slopes = q_slopes.index_add(0, mine, whole.charges)
                     r_slopes = r_slopes.index_add(0, mine, whole.positions.to(r_slopes.dtype))
-                    virial[frame] = whole.virial
+                    virial[frame] += whole.virial
         tape = slope_only(q_tape, q_slopes) + slope_only(h_tape, pairs.ratios)
         parts = torch.stack([short, close, coulomb, pairs.energies[:, 1]], dim=1)
-        return Assessment(parts.sum(1) + tape, pairs.vectors, r_slopes, virial, q, h, parts)
+        return Assessment(parts.sum(1) + tape, r_slopes, virial, q, h, parts)
+
+    def tally(
+        self, vectors: Tensor, slopes: Tensor, idx_i: Tensor, idx_j: Tensor, frame: Tensor, n_frames: int
+    ) -> tuple[Tensor, Tensor]:
+        """∂E/∂r_i (atoms, 3) and Σ (r_j − r_i) ⊗ g_ij (frames, 3, 3) from the slopes g of pairs, float64.
+
+        Args:
+            vectors: r_j − r_i, (pairs, 3), Å.
+            slopes: g, (pairs, 3), eV/Å.
+            idx_i: (pairs,).
+            idx_j: (pairs,).
+            frame: of each atom, (atoms,).
+            n_frames: number of frames.
+        """
+        g = slopes.to(torch.float64)
+        return -pair_forces(g, idx_i, idx_j, frame.size(0)), outer_sum(vectors, g, frame, idx_i, n_frames)
 
     def whole_coulomb(self, q: Tensor, r: Tensor, cell: Tensor) -> KSlopes:
         """The Coulomb energy of one structure without any cutoff: over its lattice, or in the open.

@@ -43,7 +43,7 @@ LongSlopes LongRange::evaluate(const System &system, const Tensor &q, const Tens
   // what a pair gives to an atom of another rank goes home
   const auto own = exchange.adjoint(at::cat({fields[0].toTensor(), column(2), column(3)}, 1));
   LongSlopes slopes{own.narrow(1, 0, 2).clone(),
-                    fields[1].toTensor().to(at::kDouble),
+                    fields[1].toTensor(),
                     own.select(1, 2).to(q.scalar_type()),
                     own.select(1, 3).to(q.scalar_type()),
                     {},

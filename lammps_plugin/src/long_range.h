@@ -14,7 +14,7 @@ class System;
 /// Energies of the centres that follow from charges and volumes, and all their derivatives.
 struct LongSlopes {
   at::Tensor energies;     // (centres, 2) electrostatics and dispersion, eV, float64
-  at::Tensor vectors;      // (distant pairs, 3) dE/d(r_j - r_i), eV/Å, float64
+  at::Tensor vectors;      // (distant pairs, 3) dE/d(r_j - r_i), eV/Å
   at::Tensor charges;      // (centres,) dE/dq, eV/e
   at::Tensor ratios;       // (centres,) dE/dh, eV
   at::Tensor positions;    // (centres, 3) dE/dr of what has no pairs, eV/Å; undefined without

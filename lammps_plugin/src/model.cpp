@@ -21,8 +21,8 @@ namespace So3k {
 
 namespace {
 
-  constexpr int64_t FORMAT_VERSION = 3;
-  const std::string KERNEL_FILE = "so3k_kernels.2.pt";    // of a model in float32, see export/
+  constexpr int64_t FORMAT_VERSION = 4;
+  const std::string KERNEL_FILE = "so3k_kernels.3.pt";    // of a model in float32, see export/
 
   /// The methods that this plugin calls, of every model and of each kind of non-local attention.
   const std::vector<std::string> STAGES = {

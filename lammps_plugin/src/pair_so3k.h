@@ -60,7 +60,7 @@ class PairSo3k : public Pair {
   void check_finite(const Prediction &found, const at::Tensor &gradient) const;
   void tally_energies(const Prediction &found);
   void tally_outputs(const Prediction &found);
-  void tally_pairs(const So3k::Pairs &pairs, const at::Tensor &gradient, bool symmetric);
+  void tally_pairs(const So3k::Pairs &pairs, const at::Tensor &slopes, bool symmetric);
   void tally_atom_virial(const So3k::Pairs &pairs, const at::Tensor &gradient, bool symmetric);
   void tally_atoms(const at::Tensor &slopes_by_positions, const at::Tensor &virials_of_atoms);
   void add_virial(const at::Tensor &total);

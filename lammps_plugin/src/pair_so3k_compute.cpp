@@ -54,13 +54,13 @@ void PairSo3k::evaluate()
   c10::AutoGradMode no_gradient(false);
   check_finite(found, gradients[0]);
   tally_energies(found);
-  tally_pairs(system->near.pairs, gradients[0] * energy_unit, false);
+  tally_pairs(system->near.pairs, gradients[0], false);
   if (far) {
     const auto slopes = far->gradient({gradients.begin() + 1, gradients.end()});
     tally_atoms(slopes.positions, far->virials(*system, slopes));
   }
   if (!long_range) return;
-  tally_pairs(system->distant.pairs, found.slopes.vectors * energy_unit, true);
+  tally_pairs(system->distant.pairs, found.slopes.vectors, true);
   if (found.slopes.positions.defined()) tally_atoms(found.slopes.positions, found.slopes.virials);
 }
 
@@ -175,21 +175,16 @@ void *PairSo3k::extract_peratom(const char *name, int &n_columns)
   return nullptr;
 }
 
-/// F_i += g, F_j -= g: on ghosts too, whose share LAMMPS brings home. W = -sum r x g.
-void PairSo3k::tally_pairs(const So3k::Pairs &pairs, const Tensor &gradient, bool symmetric)
+/// Forces on ghosts too, whose share LAMMPS brings home.
+void PairSo3k::tally_pairs(const So3k::Pairs &pairs, const Tensor &slopes, bool symmetric)
 {
   const int n_atoms = atom->nlocal + atom->nghost;
-  const auto forces = at::zeros({n_atoms, 3}, gradient.options())
-                          .index_add_(0, pairs.atom_i, gradient)
-                          .index_add_(0, pairs.atom_j, gradient, -1)
-                          .cpu();
+  const auto [forces, total] = So3k::tally(pairs, slopes, n_atoms);
   const auto *source = forces.data_ptr<double>();
-  if (n_atoms) {
-    auto *target = atom->f[0];
-    for (int k = 0; k < 3 * n_atoms; ++k) target[k] += source[k];
-  }
-  if (vflag_global) add_virial(-pairs.vectors.t().mm(gradient).cpu());
-  if (vflag_atom || cvflag_atom) tally_atom_virial(pairs, gradient, symmetric);
+  for (int k = 0; k < 3 * n_atoms; ++k) atom->f[0][k] += energy_unit * source[k];
+  if (vflag_global) add_virial(energy_unit * total);
+  if (vflag_atom || cvflag_atom)
+    tally_atom_virial(pairs, slopes.to(at::kDouble) * energy_unit, symmetric);
 }
 
 void PairSo3k::add_virial(const Tensor &total)

@@ -20,7 +20,47 @@ namespace {
     return at::tensor(values, at::kLong).to(device);
   }
 
+  /// In one pass, for distant pairs are many; those of an atom follow each other.
+  template <typename T>
+  void tally_on_cpu(const Pairs &pairs, const Tensor &slopes, double *forces, double *virial)
+  {
+    const auto n = pairs.atom_i.numel();
+    const auto *d = pairs.vectors.const_data_ptr<double>();
+    const auto *g = slopes.const_data_ptr<T>();
+    const auto *i = pairs.atom_i.const_data_ptr<int64_t>();
+    const auto *j = pairs.atom_j.const_data_ptr<int64_t>();
+    for (int64_t p = 0; p < n;) {
+      const auto here = i[p];
+      double force[3] = {}, outer[9] = {};
+      for (; p < n && i[p] == here; ++p)
+        for (int b = 0; b < 3; ++b) {
+          const double slope = g[3 * p + b];
+          forces[3 * j[p] + b] -= slope;
+          force[b] += slope;
+          for (int a = 0; a < 3; ++a) outer[3 * a + b] += d[3 * p + a] * slope;
+        }
+      for (int b = 0; b < 3; ++b) forces[3 * here + b] += force[b];
+      for (int k = 0; k < 9; ++k) virial[k] -= outer[k];
+    }
+  }
+
 }    // namespace
+
+std::pair<Tensor, Tensor> tally(const Pairs &pairs, const Tensor &slopes, int n_atoms)
+{
+  if (!slopes.device().is_cpu()) {
+    const auto g = slopes.to(at::kDouble);
+    const auto forces = at::zeros({n_atoms, 3}, g.options())
+                            .index_add_(0, pairs.atom_i, g)
+                            .index_add_(0, pairs.atom_j, g, -1);
+    return {forces.cpu(), -pairs.vectors.t().mm(g).cpu()};
+  }
+  auto forces = at::zeros({n_atoms, 3}, at::kDouble), virial = at::zeros({3, 3}, at::kDouble);
+  const auto on_cpu =
+      slopes.scalar_type() == at::kFloat ? tally_on_cpu<float> : tally_on_cpu<double>;
+  on_cpu(pairs, slopes.contiguous(), forces.data_ptr<double>(), virial.data_ptr<double>());
+  return {forces, virial};
+}
 
 /// The list may reach further than asked for (hybrid, comm_modify).
 void PairList::rebuild(const NeighList *list, const Centres &centres, const double *const *x,

@@ -24,6 +24,10 @@ struct Pairs {
   at::Tensor atom_i, atom_j;    // (pairs,) LAMMPS atoms, owned or ghost
 };
 
+/// F_i = sum g_ij - sum g_ji of n_atoms atoms of LAMMPS (n_atoms, 3), and W = -sum r x g (3, 3),
+/// from the slopes g of pairs, (pairs, 3); float64, on the host.
+std::pair<at::Tensor, at::Tensor> tally(const Pairs &pairs, const at::Tensor &slopes, int n_atoms);
+
 /// One neighbour list of LAMMPS as tensors on the device.
 ///
 /// Between two builds of the list only positions travel. Rows are the owned atoms of the model

@@ -12,9 +12,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from so3k_md.checkpoint import load, parse_device, parse_dtype
+from so3k_md.checkpoint import parse_device, parse_dtype
 from so3k_md.data.structures import given_totals
 from so3k_md.engines.close import warn_of_close_pair
+from so3k_md.engines.load import load_accelerated
 from so3k_md.errors import So3kError
 from so3k_md.export.contract import check_elements
 from so3k_md.forces import evaluate
@@ -91,14 +92,14 @@ class So3kCalculator(Calculator):
             self.model = model.to(self.device).eval()
             if dtype is not None:
                 set_dtype(self.model, parse_dtype(dtype))
+            self.model = accelerated(self.model, kernels)
         else:
-            self.model = load(model, device, dtype)
+            self.model = load_accelerated(model, device, dtype, kernels)
         check_mode(groups)
         if groups == "all" and self.model.nonlocal_kind != "none":
             warn_of_all()
         self.groups = groups
         self.max_group = max_group
-        self.model = accelerated(self.model, kernels)
         set_long_range(self.model, coulomb, cutoff_lr)
         self.frozen = frozen(self.model)
         self.looked_for_close = False

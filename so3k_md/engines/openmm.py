@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from openmm import app, unit
 from torch import nn
 
-from so3k_md.checkpoint import load, parse_dtype
+from so3k_md.checkpoint import parse_dtype
+from so3k_md.engines.load import load_accelerated
 from so3k_md.engines.openmm_backend import Backend, choose_backend, make_force
 from so3k_md.engines.openmm_groups import describe, linked_groups
 from so3k_md.engines.openmm_topology import nm_positions, topology_of, warn_of_close
@@ -76,7 +77,8 @@ def create_system(
     if topology.getPeriodicBoxVectors() is not None:
         system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
     positions_nm = nm_positions(structure) if isinstance(structure, Atoms) else None
-    loaded = model_for(model, options.pop("dtype", None))
+    kernels = wanted_kernels(options.get("kernels", "auto"), options.get("device", "cpu"))
+    loaded = model_for(model, options.pop("dtype", None), kernels)
     if isinstance(structure, Atoms):
         options = {"positions_nm": positions_nm} | named_groups(structure, options)
         options = named_totals(structure, loaded, options)
@@ -147,7 +149,7 @@ def add_model(
     used = choose_backend(backend)
     rows = list(range(topology.getNumAtoms())) if atoms is None else [int(atom) for atom in atoms]
     numbers = atomic_numbers(topology, rows)
-    loaded = model_for(model, dtype)
+    loaded = model_for(model, dtype, wanted_kernels(kernels, device))
     periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
     # openmm-ml hands over an empty System when it interpolates
     n_particles = max(system.getNumParticles(), topology.getNumAtoms())
@@ -162,8 +164,6 @@ def add_model(
     part = periodic and len(rows) < n_particles and coulomb == "kspace" and bool(loaded.has_long_range)
     if positions_nm is not None:
         warn_of_close(topology, positions_nm, rows)
-    if kernels != "auto" or device == "cpu" and not torch.cuda.is_available():
-        loaded = accelerated(loaded, kernels)
     module = script_for_openmm(
         loaded,
         numbers,
@@ -248,10 +248,16 @@ def particle_masses(topology: app.Topology, masses_amu: Sequence[float] | None) 
     return [float(mass) for mass in masses_amu]
 
 
-def model_for(model: str | Path | nn.Module, dtype: torch.dtype | str | None) -> nn.Module:
+def wanted_kernels(kernels: str, device: str) -> str:
+    """The kernels of `add_model` as those of `accelerated`: auto is off where a TorchForce may meet a GPU."""
+    hidden = kernels == "auto" and (device != "cpu" or torch.cuda.is_available())
+    return "off" if hidden else kernels
+
+
+def model_for(model: str | Path | nn.Module, dtype: torch.dtype | str | None, kernels: str) -> nn.Module:
     """The model on the CPU, in the precision asked for; a model given as an object is left as it is."""
     if not isinstance(model, nn.Module):
-        return load(model, "cpu", dtype)
-    if dtype is None:
-        return model
-    return set_dtype(copy.deepcopy(model), parse_dtype(dtype))
+        return load_accelerated(model, "cpu", dtype, kernels)
+    if dtype is not None:
+        model = set_dtype(copy.deepcopy(model), parse_dtype(dtype))
+    return accelerated(model, kernels)

@@ -127,6 +127,12 @@ class KernelSo3krates(So3krates):
         )
         return Edges(idx_i, idx_j, r[:, None], ylm, self.cutoff_function(r), r, back)
 
+    def tally(
+        self, vectors: Tensor, slopes: Tensor, idx_i: Tensor, idx_j: Tensor, frame: Tensor, n_frames: int
+    ) -> tuple[Tensor, Tensor]:
+        """As in So3krates."""
+        return torch.ops.so3k.tally(vectors, slopes, idx_i, idx_j, frame, n_frames)
+
     def directed(self, edges: Edges) -> Edges:
         """The same pairs in both directions, without what only layers read."""
         turned = torch.nonzero(edges.back)[:, 0]
@@ -220,7 +226,8 @@ def accelerated(model: Any, kernels: str = "auto") -> Any:
     if kernels not in ("auto", "on", "off"):
         raise So3kError(f"kernels = {kernels!r} is not known: choose auto, on or off")
     weight = next(model.parameters())
-    if kernels == "off" or (kernels == "auto" and weight.dtype != torch.float32):
+    made = hasattr(model, "kernels")
+    if made or kernels == "off" or (kernels == "auto" and weight.dtype != torch.float32):
         return model
     obstacle = None
     if weight.device.type != "cpu":

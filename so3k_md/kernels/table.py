@@ -61,14 +61,15 @@ def derivative(values: Tensor, r: Tensor) -> Tensor:
     """∂values/∂r of rows that depend on a number each, (points, columns), differentiable again.
 
     By reverse mode twice: Σ u · ∂values/∂r is linear in u. Forward mode would do it in one step, but where an
-    operation has no rule for it torch imports its compiler, a hundred megabytes.
+    operation has no rule for it torch imports its compiler, a hundred megabytes; and for a gradient of more
+    than one number it imports sympy, fifty, so that the sum is taken here.
 
     Args:
         values: (points, columns).
         r: (points,), from which they were made.
     """
     u = torch.zeros_like(values, requires_grad=True)
-    (along,) = torch.autograd.grad(values, r, u, create_graph=True)
+    (along,) = torch.autograd.grad((u * values).sum(), r, create_graph=True)
     (found,) = torch.autograd.grad(along.sum(), u, create_graph=True)
     return found
 
