@@ -43,6 +43,7 @@ class PhysicalStages(nn.Module):
         has_long_range: torch.jit.Final[bool]  # type: ignore[misc]
         charge_embedding: Any
         spin_embedding: Any
+        embedding: Any
         repulsion: Any
         cutoff_function: Any
         charge_head: Any
@@ -105,9 +106,15 @@ class PhysicalStages(nn.Module):
         """
         energies = torch.zeros([n_centres], dtype=torch.float64, device=vectors.device)
         if self.has_zbl:
-            cut = self.cutoff_function(torch.sqrt((vectors * vectors).sum(1).clamp(min=1e-24)))
-            pairs = self.repulsion(vectors, idx_i, idx_j, species, cut)
-            energies = segment_sum(pairs.to(torch.float64), idx_i, n_centres)
+            square = vectors.detach().square().sum(1)
+            near = torch.nonzero(square < self.repulsion.reach * self.repulsion.reach)[:, 0]
+            v = vectors.index_select(0, near).to(self.embedding.weight.dtype)
+            # a floor under the distance keeps energy and slope finite for atoms at the same place
+            r = torch.sqrt((v * v).sum(1).clamp(min=1e-12))
+            i, z = idx_i.index_select(0, near), species.to(torch.float64)
+            z_i, z_j = z.index_select(0, i), z.index_select(0, idx_j.index_select(0, near))
+            pairs = self.repulsion(r, z_i, z_j, self.cutoff_function(r))
+            energies = energies.index_add(0, i, pairs.to(torch.float64))
         return energies
 
     @torch.jit.export

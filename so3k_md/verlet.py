@@ -85,6 +85,11 @@ class VerletList(nn.Module):
         """Whether the list holds every pair within the cutoff; follows atoms into another image."""
         if self.builds == 0 or positions.size(0) != self.positions.size(0) or not torch.equal(pbc, self.pbc):
             return False
+        # most often nothing but atoms moved, and not far
+        if torch.equal(cell, self.cell):
+            farthest = (positions - self.positions).square().sum(1).max()
+            if bool(4.0 * farthest <= self.skin * self.skin):
+                return True
         inverse = torch.linalg.inv_ex(cell)[0]
         jumps = torch.round(positions @ inverse - self.positions @ self.inverse) * pbc
         listed = self.positions + jumps @ self.cell

@@ -39,6 +39,9 @@ from so3k_md.totals import resolve_totals
 from so3k_md.verlet import SKIN, VerletList
 from so3k_md.whole import Unwrapper
 
+ARRAYS = ("positions", "numbers", "group", "fragment")  # of `Atoms.arrays`
+TOTALS = ("charge", "spin", "fragment_charges")  # of `Atoms.info`
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -142,17 +145,11 @@ class So3kCalculator(Calculator):
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What is new since the last calculation; ASE itself does not look at groups."""
-        changes: list[str] = super().check_state(atoms, tol)
-        for name in ("group", "fragment"):
-            before = None if self.atoms is None else self.atoms.arrays.get(name)
-            if not np.array_equal(np.array(before), np.array(atoms.arrays.get(name))):
-                changes.append(name)
-        for name in ("charge", "spin", "fragment_charges"):
-            before = None if self.atoms is None else self.atoms.info.get(name)
-            if not np.array_equal(np.array(before), np.array(atoms.info.get(name))):
-                changes.append(name)
-        return changes
+        """What is new since the last calculation, to the bit; ASE itself does not look at groups."""
+        if self.atoms is None:
+            return list(all_changes)
+        before, now = seen(self.atoms), seen(atoms)
+        return [name for name in now if not np.array_equal(before[name], now[name])]
 
     def graph(self, atoms: Atoms) -> Graph:
         """What the model sees of the atoms."""
@@ -201,6 +198,14 @@ class So3kCalculator(Calculator):
         group = resolve_groups(named, len(atoms), atoms.pbc.any(), "auto", "the structure")
         check_group_sizes(group if named is None else named, self.model, self.max_group)
         return group, self.whole(atoms.positions, atoms.cell.array, atoms.pbc, group, atoms.numbers)
+
+
+def seen(atoms: Atoms) -> dict[str, Any]:
+    """All of a structure that the energy may depend on."""
+    known: dict[str, Any] = {name: atoms.arrays.get(name) for name in ARRAYS}
+    return (
+        known | {"cell": atoms.cell.array, "pbc": atoms.pbc} | {name: atoms.info.get(name) for name in TOTALS}
+    )
 
 
 def frozen(model: Any) -> Any:

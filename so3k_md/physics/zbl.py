@@ -41,26 +41,16 @@ class ZBL(nn.Module):
         self.reach = 1.5
         self.ke = KE
 
-    def forward(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor, species: Tensor, cut: Tensor) -> Tensor:
-        """Energies of the ordered pairs, (pairs,), eV, in the dtype of `cut`; zero from 1.5 Å on.
+    def forward(self, r: Tensor, z_i: Tensor, z_j: Tensor, cut: Tensor) -> Tensor:
+        """Energies of ordered pairs, (pairs,), eV, in the dtype of `r`; zero from `reach` on.
 
         Args:
-            vectors: r_j − r_i, (pairs, 3), Å.
-            idx_i: rows of the centres, (pairs,).
-            idx_j: rows of the neighbours, (pairs,).
-            species: atomic numbers, (rows,).
+            r: distances, (pairs,), Å.
+            z_i: atomic numbers of the centres, (pairs,), float64.
+            z_j: of the neighbours.
             cut: cutoff function c of each pair, (pairs,).
         """
-        dtype = cut.dtype
-        near = torch.nonzero((vectors * vectors).sum(1) < self.reach * self.reach)[:, 0]
-        v = vectors.index_select(0, near).to(dtype)
-        # a floor under the distance keeps energy and slope finite for atoms at the same place
-        r = torch.sqrt((v * v).sum(1).clamp(min=1e-12))
-        z = species.to(torch.float64)
-        power = torch.pow(z, self.p) * self.d
-        i, j = idx_i.index_select(0, near), idx_j.index_select(0, near)
-        x = r * (power.index_select(0, i) + power.index_select(0, j)).to(dtype)
-        charges = (0.5 * self.ke) * (z.index_select(0, i) * z.index_select(0, j)).to(dtype)
-        phi = screening(x, self.a.to(dtype), self.c.to(dtype))
-        energy = charges / r * phi * cut.index_select(0, near) * switch(r, 0.0, self.reach)
-        return torch.zeros_like(cut).index_add(0, near, energy)
+        power = (torch.pow(z_i, self.p) + torch.pow(z_j, self.p)) * self.d
+        charges = (0.5 * self.ke) * (z_i * z_j)
+        phi = screening(r * power.to(r.dtype), self.a.to(r.dtype), self.c.to(r.dtype))
+        return charges.to(r.dtype) / r * phi * cut * switch(r, 0.0, self.reach)
