@@ -13,7 +13,7 @@ from so3k_md.graph import Graph, LongRange
 from so3k_md.totals import Totals
 from so3k_md.units import NM_IN_ANGSTROM
 from so3k_md.unwrap import unwrap
-from so3k_md.verlet import VerletList, wrap
+from so3k_md.verlet import LONG_SKIN, VerletList, wrap
 
 
 class PairSearch(nn.Module):
@@ -105,8 +105,8 @@ class GraphOfParticles(nn.Module):
         self.nm = NM_IN_ANGSTROM
         self.pairs = VerletList(PairSearch(model.cutoff + skin), model.cutoff, skin)
         if self.has_long_range:
-            search = PairSearch(model.cutoff_lr + skin, once=True)
-            self.long_pairs = VerletList(search, model.cutoff_lr, skin, trim=False)
+            search = PairSearch(model.cutoff_lr + LONG_SKIN * skin, once=True)
+            self.long_pairs = VerletList(search, model.cutoff_lr, LONG_SKIN * skin, trim=False)
         parents = np.array(parent or [], dtype=np.int64)
         links = np.concatenate([np.stack([np.arange(len(parents)), parents], 1), np.reshape(bonds, (-1, 2))])
         for name, values in {

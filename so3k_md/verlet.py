@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 SKIN = 0.5  # Å; at 300 K a list lasts some 20 steps of 0.5 fs, and a barostat's trial moves fit into it
 
+LONG_SKIN = 2.0  # times SKIN for pairs beyond the layers, of which the search takes longest
+
 
 class VerletList(nn.Module):
     """All ordered pairs within the cutoff, and their vectors, from a list that is renewed when it must be.

@@ -36,7 +36,7 @@ from so3k_md.neighbors import lattice_rows, with_totals
 from so3k_md.pairs import neighbor_pairs
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR, check_periodicity, set_long_range
 from so3k_md.totals import resolve_totals
-from so3k_md.verlet import SKIN, VerletList
+from so3k_md.verlet import LONG_SKIN, SKIN, VerletList
 from so3k_md.whole import Unwrapper
 
 ARRAYS = ("positions", "numbers", "group", "fragment")  # of `Atoms.arrays`
@@ -58,7 +58,8 @@ class So3kCalculator(Calculator):
         device: where the model is evaluated.
         dtype: precision of the parameters, float32 or float64; None keeps the model's. A model that is given
             as an object is converted in place.
-        skin: of the neighbour list, Å; 0 makes a new list for every step.
+        skin: of the neighbour list, Å, twice as much for pairs beyond the layers; 0 makes new lists for every
+            step.
         groups: for non-local models. auto: the array `group`, without which an open structure is one group;
             all: every structure is one group, its atoms in the images given.
         max_group: largest group that a model of the kind sphc accepts, atoms.
@@ -107,7 +108,7 @@ class So3kCalculator(Calculator):
         self.frozen = frozen(self.model)
         self.looked_for_close = False
         self.pairs = VerletList(search, self.model.cutoff, skin)
-        self.long_pairs = VerletList(search_once, cutoff_lr, skin, trim=False)
+        self.long_pairs = VerletList(search_once, cutoff_lr, LONG_SKIN * skin, trim=False)
         self.whole = Unwrapper()
 
     def calculate(
