@@ -60,7 +60,7 @@ class GraphOfParticles(nn.Module):
         numbers: atomic numbers of the atoms described (atoms,).
         rows: their rows among OpenMM's particles (atoms,).
         periodic: whether a box comes with the positions.
-        skin: of the Verlet lists, Å.
+        skin: of the Verlet lists, Å; LONG_SKIN times as much for pairs beyond the layers.
         group: of each atom, from 0, within which attention reaches beyond the cutoff (atoms,).
         parent: the atom to which each is linked, so that groups can be made whole (atoms,); None to take
             the images as they come.

@@ -106,8 +106,9 @@ class PhysicalStages(nn.Module):
         """
         energies = torch.zeros([n_centres], dtype=torch.float64, device=vectors.device)
         if self.has_zbl:
-            square = vectors.detach().square().sum(1)
-            near = torch.nonzero(square < self.repulsion.reach * self.repulsion.reach)[:, 0]
+            with torch.no_grad():
+                square = (vectors * vectors).sum(1)
+                near = torch.nonzero(square < self.repulsion.reach * self.repulsion.reach)[:, 0]
             v = vectors.index_select(0, near).to(self.embedding.weight.dtype)
             # a floor under the distance keeps energy and slope finite for atoms at the same place
             r = torch.sqrt((v * v).sum(1).clamp(min=1e-12))
@@ -173,9 +174,9 @@ class PhysicalStages(nn.Module):
         raise RuntimeError("[so3k] this model has no long-range physics")
 
     @torch.jit.export
-    def open_slopes(self, q: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies (atoms,) of all pairs of an open structure, and slopes by q and r; see `open_sum`."""
-        return open_sum(q, r)
+    def open_slopes(self, q: Tensor, r: Tensor, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies of some atoms of an open structure, and slopes by their q and r; see `open_sum`."""
+        return open_sum(q, r, first, last)
 
     def charged(self, graph: Graph, x: Tensor) -> Tensor:
         """Charges (atoms,) that add up to those of the fragments."""
@@ -256,7 +257,7 @@ class PhysicalStages(nn.Module):
                 "[so3k] coulomb = kspace needs a box that is periodic in all directions, or in none: "
                 "choose shifted+self, or make the box periodic"
             )
-        energies, q_slopes, r_slopes = self.open_slopes(q, r)
+        energies, q_slopes, r_slopes = self.open_slopes(q, r, 0, q.size(0))
         return KSlopes(energies, q_slopes, r_slopes, torch.zeros_like(cell))
 
 

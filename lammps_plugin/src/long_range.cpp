@@ -79,20 +79,20 @@ void LongRange::add_lattice(LongSlopes &slopes, const System &system, const Tens
   slopes.virials = (fields[3].toTensor() / n_atoms).expand({system.n_centres, 3, 3});
 }
 
-/// Every rank sums over all atoms and keeps what belongs to its own.
+/// Every rank sums over the pairs of its own atoms with all.
 void LongRange::add_open(LongSlopes &slopes, const System &system, const Tensor &q) const
 {
   const auto mine = at::cat({q.unsqueeze(1).to(at::kDouble), system.positions()}, 1);
   int64_t first = 0;
   const auto all = gather(mine, first);
+  const auto last = first + system.n_centres;
   const auto r = all.narrow(1, 1, 3).contiguous();
-  const auto found = model.run("open_slopes", all.select(1, 0).to(q.scalar_type()), r);
+  const auto found = model.run("open_slopes", all.select(1, 0).to(q.scalar_type()), r, first, last);
   const auto &fields = found.toTupleRef().elements();
-  const auto own = [&](const Tensor &tensor) { return tensor.narrow(0, first, system.n_centres); };
-  slopes.energies.select(1, 0) += own(fields[0].toTensor());
-  slopes.charges += own(fields[1].toTensor());
-  slopes.positions = own(fields[2].toTensor()).to(at::kDouble);
-  const auto from_middle = own(r - r.mean(0, true));
+  slopes.energies.select(1, 0) += fields[0].toTensor();
+  slopes.charges += fields[1].toTensor();
+  slopes.positions = fields[2].toTensor().to(at::kDouble);
+  const auto from_middle = (r - r.mean(0, true)).slice(0, first, last);
   slopes.virials = -from_middle.unsqueeze(2) * slopes.positions.unsqueeze(1);
 }
 

@@ -64,31 +64,36 @@ def self_terms(q: Tensor, cutoff: float, ke: float = KE) -> tuple[Tensor, Tensor
     return 0.5 * (q * slope).to(torch.float64), slope
 
 
-def open_sum(q: Tensor, r: Tensor, tile: int = 65536, ke: float = KE) -> tuple[Tensor, Tensor, Tensor]:
-    """E_i = ½ q_i φ_i with φ_i = k_e Σ_{j≠i} q_j V(r_ij), over all pairs of one open structure.
+def open_sum(
+    q: Tensor, r: Tensor, first: int, last: int, tile: int = 65536, ke: float = KE
+) -> tuple[Tensor, Tensor, Tensor]:
+    """E_i = ½ q_i φ_i with φ_i = k_e Σ_{j≠i} q_j V(r_ij), of some atoms of an open structure among all.
 
     Atoms are taken some at a time, so that memory grows as their number.
 
     Args:
         q: charges, (atoms,), e; the result is computed in their dtype.
         r: positions, (atoms, 3), Å.
+        first: of the atoms wanted.
+        last: one more than the last of them.
         tile: pairs at a time on a CPU.
         ke: k_e, eV Å.
 
     Returns:
-        Energies (atoms,) eV float64, ∂E/∂q = φ (atoms,) eV/e and ∂E/∂r (atoms, 3) eV/Å.
+        Of the atoms wanted, energies (wanted,) eV float64, and the slopes of the energy of all atoms by their
+        charges, φ (wanted,) eV/e, and by their positions (wanted, 3) eV/Å.
     """
-    n = q.size(0)
-    x = r.t().contiguous()
-    phi, slope = torch.zeros_like(q), torch.zeros_like(x, dtype=q.dtype)
-    step = max(1, tile_on(q, tile) // max(1, n))
-    for start in range(0, n, step):
-        stop = min(n, start + step)
+    x, mine = r.t().contiguous(), q[first:last]
+    phi = torch.zeros_like(mine)
+    slope = torch.zeros([3, last - first], dtype=q.dtype, device=q.device)
+    step = max(1, tile_on(q, tile) // max(1, q.size(0)))
+    for start in range(first, last, step):
+        stop = min(last, start + step)
         d = (x[:, start:stop, None] - x[:, None, :]).to(q.dtype)
         r2 = (d * d).sum(0).clamp(min=1e-12)
         v, dv = potential(torch.sqrt(r2))
         v.diagonal(start).zero_()
-        phi[start:stop] = v @ q
-        slope[:, start:stop] = (d * (dv * torch.rsqrt(r2))) @ q
+        phi[start - first : stop - first] = v @ q
+        slope[:, start - first : stop - first] = (d * (dv * torch.rsqrt(r2))) @ q
     phi = ke * phi
-    return 0.5 * (q * phi).to(torch.float64), phi, (ke * slope * q).t()
+    return 0.5 * (mine * phi).to(torch.float64), phi, (ke * slope * mine).t()

@@ -140,7 +140,7 @@ def test_energies_end_smoothly_at_the_cutoff(long_pairs):
 
 def test_untruncated_is_shifted_with_its_self_term_within_045_of_the_cutoff(long_pairs):
     species, r, q, h = open_cluster()
-    energies, by_q, by_r = open_sum(q, r, tile=30)
+    energies, by_q, by_r = open_sum(q, r, 0, len(q), tile=30)
     pairs = half_pairs(r.numpy(), np.zeros((3, 3)), 40.0)
     shifted = long_pairs()(*pairs, species, q, h, "shifted+self", 40.0)
     own, own_by_q = self_terms(q, 40.0)
@@ -152,6 +152,15 @@ def test_untruncated_is_shifted_with_its_self_term_within_045_of_the_cutoff(long
     tape = torch.autograd.grad((plain.KE * q[pairs[1]] * q[pairs[2]] * torch.erf(d / 4) / d).sum(), [q, r])
     assert (by_q - tape[0]).abs().max() < 1e-12
     assert (by_r - tape[1]).abs().max() < 1e-12
+
+
+def test_open_sum_of_some_atoms_is_their_part_of_the_whole():
+    _, r, q, _ = open_cluster()
+    n = len(q)
+    whole = open_sum(q, r, 0, n, tile=30)
+    parts = [open_sum(q, r, first, last, tile=30) for first, last in ((0, 2), (2, 2), (2, n))]
+    for found, wanted in zip(zip(*parts, strict=True), whole, strict=True):
+        assert (torch.cat(found) - wanted).abs().max() < 1e-13
 
 
 def test_self_terms_are_what_a_half_sum_at_the_cutoff_gives():
@@ -167,8 +176,8 @@ def test_open_sum_of_fragments_far_apart():
     _, r, q, _ = open_cluster()
     script = torch.jit.script(open_sum)
     away = torch.cat([r, r + torch.tensor([1e6, 0.0, 0.0])])
-    energies, by_q, by_r = script(torch.cat([q, q]).float(), away)
-    alone = open_sum(q, r)
+    energies, by_q, by_r = script(torch.cat([q, q]).float(), away, 0, 2 * len(q))
+    alone = open_sum(q, r, 0, len(q))
     assert (energies - alone[0].repeat(2)).abs().max() < 1e-5
     assert (by_q - alone[1].repeat(2)).abs().max() < 1e-5
     assert (by_r - alone[2].repeat(2, 1)).abs().max() < 1e-6
@@ -178,5 +187,5 @@ def test_atoms_at_the_same_place_give_numbers(long_pairs):
     q, r = torch.tensor([0.2, 0.3]), torch.zeros(2, 3)
     one, species = torch.tensor([0]), torch.tensor([1, 1])
     found = long_pairs()(torch.zeros(1, 3), one, one + 1, species, q, q, "shifted", CUTOFF)
-    for part in (*found, *open_sum(q, r)):
+    for part in (*found, *open_sum(q, r, 0, 2)):
         assert torch.isfinite(part).all()
