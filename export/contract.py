@@ -26,6 +26,7 @@ STAGES = [
     "self_slopes",
     "wave_sums",
     "wave_slopes",
+    "wave_virials",
     "open_slopes",
     "gradient",
     "group_rows",

@@ -64,7 +64,7 @@ def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -
     """Script a model, verify what was written, and only then give the file its name.
 
     Where the kernels are built, the file of a model in float32 holds a second one that calls them, which
-    LAMMPS takes on CPUs.
+    LAMMPS, ASE and OpenMM take on CPUs.
 
     Args:
         model: the eager model in the precision in which it shall be stored; its metadata is completed.

@@ -11,7 +11,7 @@ from so3k_md.nn.segment import outer_sum, pair_forces, segment_sum
 
 
 class Evaluation(NamedTuple):
-    """What a model says of a batch, in eV, Å and e; of the last three a local model has nothing to say."""
+    """What a model says of a batch, in eV, Å and e; charges and ratios are empty where it has none."""
 
     energies: Tensor  # (atoms,)
     energy: Tensor  # (frames,)
@@ -61,4 +61,4 @@ def differentiable_slopes(model: Any, graph: Graph) -> Slopes:
         [energies.sum()], leaves, create_graph=True, allow_unused=True, materialize_grads=True
     )
     none, virial = energies[:0], torch.zeros_like(graph.cell)
-    return Slopes(energies, by_vectors, by_positions, by_cell, virial, none, none, none)
+    return Slopes(energies, by_vectors, by_positions, by_cell, virial, none, none, none[:, None])

@@ -51,7 +51,7 @@ class Edges(NamedTuple):
 class Slopes(NamedTuple):
     """Energies and their derivatives by everything that a graph says of the geometry.
 
-    What a model without long-range physics does not know, its last three fields, is empty.
+    Charges and ratios are empty where a model has no long-range physics.
     """
 
     energies: Tensor  # (atoms,), eV

@@ -134,18 +134,18 @@ class So3krates(FarStages, PhysicalStages):
     def gradient(self, graph: Graph) -> Slopes:
         """Energies and their derivatives by pair vectors, positions and cell, without their history."""
         vectors, positions, cell = leaf(graph.vectors), leaf(graph.positions), leaf(graph.cell)
-        if self.tiled:
-            return self.tiled_gradient(graph, vectors)
         # a new graph, for TorchScript has no `_replace`
         atoms, idx_i, idx_j = graph.species, graph.idx_i, graph.idx_j
         leaves = Graph(atoms, vectors, idx_i, idx_j, graph.frame, positions, graph.group, cell, graph.long)
+        if self.tiled:
+            return self.tiled_gradient(leaves)
         found = self.assess(self.last_features(leaves), leaves)
         slopes = gradients([found.energies], [vectors, positions, cell], [torch.ones_like(found.energies)])
         return slopes_of(found, slopes[0], slopes[1], slopes[2])
 
-    def tiled_gradient(self, graph: Graph, vectors: Tensor) -> Slopes:
+    def tiled_gradient(self, graph: Graph) -> Slopes:
         """The same by a reverse pass from layer to layer, which makes the far messages anew, tile by tile."""
-        n_atoms = graph.species.size(0)
+        n_atoms, vectors = graph.species.size(0), graph.vectors
         groups = self.group_rows(graph.group, graph.group, torch.arange(n_atoms, device=vectors.device))
         r = graph.positions
         geometry = self.geometry(vectors, graph.idx_i, graph.idx_j)

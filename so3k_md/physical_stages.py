@@ -174,6 +174,13 @@ class PhysicalStages(nn.Module):
         raise RuntimeError("[so3k] this model has no long-range physics")
 
     @torch.jit.export
+    def wave_virials(self, q: Tensor, r: Tensor, cell: Tensor, sums: Tensor) -> Tensor:
+        """The parts (atoms, 3, 3) of some atoms of a lattice in that virial."""
+        if self.has_long_range:
+            return self.lattice_sum.virials(q, r, cell, sums)
+        raise RuntimeError("[so3k] this model has no long-range physics")
+
+    @torch.jit.export
     def open_slopes(self, q: Tensor, r: Tensor, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
         """Energies of some atoms of an open structure, and slopes by their q and r; see `open_sum`."""
         return open_sum(q, r, first, last)
@@ -189,14 +196,15 @@ class PhysicalStages(nn.Module):
 
     def assess(self, x: Tensor, graph: Graph) -> Assessment:
         """The energies of all atoms from their last features x."""
-        species, none = graph.species, graph.vectors[:0]
+        species, none = graph.species, x[:0, 0]
         n_atoms, n_frames = species.size(0), graph.cell.size(0)
         short = self.readout(x, species)
         close = self.close_repulsion(graph.vectors, graph.idx_i, graph.idx_j, species, n_atoms)
         if not self.has_long_range:
             still = torch.zeros_like(graph.positions)
             virial = torch.zeros([n_frames, 3, 3], dtype=torch.float64, device=x.device)
-            return Assessment(short + close, still, virial, none[:, 0], none[:, 0], none)
+            parts = torch.stack([short, close, torch.zeros_like(short), torch.zeros_like(short)], dim=1)
+            return Assessment(short + close, still, virial, none, none, parts)
         q_tape, h_tape = self.charged(graph, x), self.ratios(x, species)
         with torch.no_grad():
             q, h = q_tape.clone(), h_tape.clone()

@@ -19,8 +19,8 @@ class VerletList(nn.Module):
 
     With the affine map A = cell_list⁻¹ cell and displacements u = r − r_list A beyond it, a pair now at r_ij
     was listed at (r_ij − u_j + u_i) A⁻¹; hence the list misses none as long as
-    (cutoff + 2 max |u|) ‖A⁻¹‖ ≤ cutoff + skin. The result, its order included, does not depend on when the
-    list was made.
+    (cutoff + 2 max |u|) ‖A⁻¹‖ ≤ cutoff + skin. With `trim` the result, its order included, does not
+    depend on when the list was made.
 
     Args:
         search: (positions, cell, pbc, cutoff) -> idx_i, idx_j, shifts of every pair within the cutoff.

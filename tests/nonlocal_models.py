@@ -15,7 +15,7 @@ LEBEDEV = EFA | {"efa_waves": "lebedev", "efa_grid": 50, "efa_reach": 10.5}
 RECIPROCAL = EFA | {"efa_waves": "reciprocal", "efa_k_max": 1.6}
 NONLOCAL = {
     "sphc-2022": replace(CONFIGS["so3krates-2022"], **LOUD, **SPHC),
-    "sphc-2024": replace(CONFIGS["euclidean-2024"], **LOUD, **SPHC, temperature=0.2),
+    "sphc-2024": replace(CONFIGS["euclidean-2024"], **LOUD, **SPHC, temperature=0.2, zbl=True),
     "efa-lebedev": replace(CONFIGS["euclidean-2024"], **LOUD, **LEBEDEV),
     "efa-reciprocal": replace(CONFIGS["so3krates-2022"], **LOUD, **RECIPROCAL),
 }

@@ -30,7 +30,8 @@ std::string LongRange::form() const
   return domain->xperiodic ? "kspace (sum over the lattice)" : "kspace (all pairs, open box)";
 }
 
-LongSlopes LongRange::evaluate(const System &system, const Tensor &q, const Tensor &h) const
+LongSlopes LongRange::evaluate(const System &system, const Tensor &q, const Tensor &h,
+                               bool of_atoms) const
 {
   c10::AutoGradMode no_gradient(false);
   const auto &[pairs, species, exchange] =
@@ -49,7 +50,7 @@ LongSlopes LongRange::evaluate(const System &system, const Tensor &q, const Tens
                     {},
                     {}};
   if (model.coulomb == "shifted+self") add_self(slopes, q);
-  if (model.coulomb == "kspace" && domain->xperiodic) add_lattice(slopes, system, q);
+  if (model.coulomb == "kspace" && domain->xperiodic) add_lattice(slopes, system, q, of_atoms);
   if (model.coulomb == "kspace" && !domain->xperiodic) add_open(slopes, system, q);
   return slopes;
 }
@@ -61,14 +62,17 @@ void LongRange::add_self(LongSlopes &slopes, const Tensor &q) const
   slopes.charges += by_q;
 }
 
-/// The sums of the waves add up over the ranks. Each atom is given an equal share of the virial.
-void LongRange::add_lattice(LongSlopes &slopes, const System &system, const Tensor &q) const
+/// The sums of the waves add up over the ranks. Where nobody asks for the virials of atoms, each is
+/// given an equal share, which costs nothing.
+void LongRange::add_lattice(LongSlopes &slopes, const System &system, const Tensor &q,
+                            bool of_atoms) const
 {
   const auto r = system.positions(), cell = system.cell();
   auto sums = model.run("wave_sums", q, r, cell).toTensor().cpu().contiguous();
   MPI_Allreduce(MPI_IN_PLACE, sums.data_ptr<double>(), static_cast<int>(sums.numel()), MPI_DOUBLE,
                 MPI_SUM, world);
-  const auto found = model.run("wave_slopes", q, r, cell, sums.to(model.device));
+  sums = sums.to(model.device);
+  const auto found = model.run("wave_slopes", q, r, cell, sums);
   const auto &fields = found.toTupleRef().elements();
   slopes.energies.select(1, 0) += fields[0].toTensor();
   slopes.charges += fields[1].toTensor();
@@ -76,7 +80,8 @@ void LongRange::add_lattice(LongSlopes &slopes, const System &system, const Tens
 
   auto n_atoms = static_cast<double>(system.n_centres);
   MPI_Allreduce(MPI_IN_PLACE, &n_atoms, 1, MPI_DOUBLE, MPI_SUM, world);
-  slopes.virials = (fields[3].toTensor() / n_atoms).expand({system.n_centres, 3, 3});
+  slopes.virials = of_atoms ? model.run("wave_virials", q, r, cell, sums).toTensor()
+                            : (fields[3].toTensor() / n_atoms).expand({system.n_centres, 3, 3});
 }
 
 /// Every rank sums over the pairs of its own atoms with all.

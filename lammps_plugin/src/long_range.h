@@ -31,12 +31,15 @@ class LongRange : protected LAMMPS_NS::Pointers {
   void check() const;
   /// The Coulomb sum in words.
   std::string form() const;
-  /// Collective: of the charges q and Hirshfeld ratios h of the centres.
-  LongSlopes evaluate(const System &system, const at::Tensor &q, const at::Tensor &h) const;
+  /// Collective: of the charges q and Hirshfeld ratios h of the centres; `of_atoms` if the virials
+  /// of single atoms are wanted, not only their sum.
+  LongSlopes evaluate(const System &system, const at::Tensor &q, const at::Tensor &h,
+                      bool of_atoms) const;
 
  private:
   void add_self(LongSlopes &slopes, const at::Tensor &q) const;
-  void add_lattice(LongSlopes &slopes, const System &system, const at::Tensor &q) const;
+  void add_lattice(LongSlopes &slopes, const System &system, const at::Tensor &q,
+                   bool of_atoms) const;
   void add_open(LongSlopes &slopes, const System &system, const at::Tensor &q) const;
   at::Tensor gather(const at::Tensor &rows, int64_t &first) const;
 

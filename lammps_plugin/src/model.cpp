@@ -26,9 +26,9 @@ namespace {
 
   /// The methods that this plugin calls, of every model and of each kind of non-local attention.
   const std::vector<std::string> STAGES = {
-      "geometry",    "affinities",  "shares",    "embed",           "initial_chi", "attend",
-      "update",      "readout",     "conserved", "close_repulsion", "raw_charges", "ratios",
-      "long_slopes", "self_slopes", "wave_sums", "wave_slopes",     "open_slopes"};
+      "geometry",    "affinities",  "shares",    "embed",           "initial_chi",  "attend",
+      "update",      "readout",     "conserved", "close_repulsion", "raw_charges",  "ratios",
+      "long_slopes", "self_slopes", "wave_sums", "wave_slopes",     "wave_virials", "open_slopes"};
   const std::map<std::string, std::vector<std::string>> FAR_STAGES = {
       {"none", {}},
       {"sphc", {"group_rows", "tiles", "far_attend"}},

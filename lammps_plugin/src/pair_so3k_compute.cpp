@@ -26,6 +26,12 @@ constexpr int PARTS = 4, ELECTROSTATICS = 2;    // of the energy
 void PairSo3k::compute(int eflag, int vflag)
 {
   ev_init(eflag, vflag);
+  // the slope of a pair is that of both directions there, which share it in another way
+  if (cvflag_atom && model->has_kernels)
+    error->all(FLERR,
+               "so3k: centroid/stress/atom needs the plain layers, {} runs compiled kernels: take "
+               "'precision float64', or a file of 'so3k-md export --kernels off'",
+               model->name);
   std::string complaint;
   try {
     evaluate();
@@ -107,7 +113,8 @@ PairSo3k::Prediction PairSo3k::predict() const
     const auto ratios = model->run("ratios", x, species).toTensor();
     found.charges = totals->conserved(raw.detach());
     found.ratios = ratios.detach();
-    found.slopes = long_range->evaluate(*system, found.charges, found.ratios);
+    found.slopes =
+        long_range->evaluate(*system, found.charges, found.ratios, vflag_atom || cvflag_atom);
     found.outputs.insert(found.outputs.end(), {raw, ratios});
     found.seeds.insert(found.seeds.end(),
                        {totals->adjoint(found.slopes.charges), found.slopes.ratios});

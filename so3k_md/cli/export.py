@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--kernels",
         choices=["auto", "off"],
         default="auto",
-        help="auto (default): with the form that calls compiled kernels, for LAMMPS on CPUs, if these are "
+        help="auto (default): with the form that calls compiled kernels on CPUs, if these are "
         "built and the precision is float32; off: without it, which is a smaller file",
     )
     parser.add_argument("--name", help="what the model calls itself; default: the name of the file")

@@ -15,6 +15,7 @@ from so3k_md.checkpoint import (
     parse_dtype,
     resolve_model,
 )
+from so3k_md.errors import So3kError
 from so3k_md.export.contract import KERNEL_FILE
 from so3k_md.kernels.build import load_kernels
 from so3k_md.kernels.model import accelerated
@@ -53,5 +54,8 @@ def kernel_form(path: Path, place: torch.device) -> Any:
         return None
     with zipfile.ZipFile(path) as archive:
         found = [name for name in archive.namelist() if name.endswith(f"/extra/{KERNEL_FILE}")]
-        record = archive.read(found[0]) if found else b""
+        try:
+            record = archive.read(found[0]) if found else b""
+        except zipfile.BadZipFile as error:
+            raise So3kError(f"{path} is damaged ({error}): export it again") from error
     return load_torchscript(path, place, io.BytesIO(record)).eval() if record else None

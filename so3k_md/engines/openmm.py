@@ -250,6 +250,8 @@ def particle_masses(topology: app.Topology, masses_amu: Sequence[float] | None) 
 
 def wanted_kernels(kernels: str, device: str) -> str:
     """The kernels of `add_model` as those of `accelerated`: auto is off where a TorchForce may meet a GPU."""
+    if kernels == "on" and device != "cpu":
+        raise So3kError(f"kernels = on is impossible with device = {device!r}: the kernels are for CPUs")
     hidden = kernels == "auto" and (device != "cpu" or torch.cuda.is_available())
     return "off" if hidden else kernels
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "device.h"
 #include "heads.h"
 #include "near.h"
 
@@ -213,6 +214,7 @@ namespace {
                                  const std::vector<int64_t> &degrees, bool squared)
     {
       const auto type = x.scalar_type();
+      require_cpu(x);
       TORCH_CHECK(type == at::kFloat || type == at::kDouble,
                   "[so3k] the kernels work in float32 and float64");
       const auto in = Inputs{x, chi, x_src, chi_src, r, cut, ylm}.contiguous();

@@ -9,6 +9,7 @@
 #include <array>
 #include <vector>
 
+#include "device.h"
 #include "far_tile.h"
 
 using at::Tensor;
@@ -172,6 +173,7 @@ namespace {
                           r.to(at::kDouble).contiguous(),
                           r_src.to(at::kDouble).contiguous()};
       const auto type = query.scalar_type();
+      require_cpu(query);
       TORCH_CHECK(type == at::kFloat || type == at::kDouble,
                   "[so3k] the kernels work in float32 and float64");
       TORCH_CHECK(static_cast<int64_t>(degrees.size()) <= MAX_HEADS,

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "device.h"
 #include "directions.h"
 #include "harmonics.h"
 
@@ -121,6 +122,7 @@ namespace {
                                  const std::vector<int64_t> &degrees, double direction)
     {
       const auto type = steps.at(0).scalar_type();
+      require_cpu(vectors);
       TORCH_CHECK(type == at::kFloat || type == at::kDouble,
                   "[so3k] the kernels work in float32 and float64");
       const auto v = vectors.to(at::kDouble).contiguous();

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <memory>
 
+#include "device.h"
+
 using at::Tensor;
 
 namespace So3k {
@@ -171,6 +173,7 @@ namespace {
                                         const Tensor &q, bool coulomb, double cutoff, double taper,
                                         double ke, double bohr, double hartree)
   {
+    require_cpu(vectors);
     const Constants of = {cutoff, taper, ke, bohr, hartree, coulomb};
     auto sums = at::zeros({3, q.size(0)}, q.options().dtype(at::kDouble));
     auto slopes = at::empty({vectors.size(0), 3}, q.options());

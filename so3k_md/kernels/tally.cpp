@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include "device.h"
+
 using at::Tensor;
 
 namespace So3k {
@@ -39,6 +41,7 @@ namespace {
   std::tuple<Tensor, Tensor> tally(const Tensor &vectors, const Tensor &slopes, const Tensor &idx_i,
                                    const Tensor &idx_j, const Tensor &frame, int64_t n_frames)
   {
+    require_cpu(vectors);
     const auto exact = vectors.options().dtype(at::kDouble);
     auto by_r = at::zeros({frame.size(0), 3}, exact), outer = at::zeros({n_frames, 3, 3}, exact);
     const auto d = vectors.to(at::kDouble).contiguous(), g = slopes.contiguous();

@@ -90,7 +90,7 @@ class LatticeSum(nn.Module):
             sums: of all atoms of the cell.
         """
         lattice = self.lattice(cell)
-        potential, virial = self.adjoint(lattice, sums)
+        potential = self.potential(lattice, sums, lattice.weight)
         # dφ/dθ_z turns (cos, sin)(n_z θ_z) into n_z (−sin, cos)
         n_z = torch.arange(lattice.reach[2] + 1, dtype=torch.float64, device=q.device)
         by_cos, by_sin = potential.chunk(2, dim=1)
@@ -113,8 +113,35 @@ class LatticeSum(nn.Module):
             energies=(q * (0.5 * phi - own)).to(torch.float64),
             charges=phi - 2.0 * own,
             positions=(by_fraction @ lattice.inverse.t()).to(q.dtype),
-            virial=virial,
+            virial=self.virial(lattice, sums),
         )
+
+    @torch.jit.export
+    def virials(self, q: Tensor, r: Tensor, cell: Tensor, sums: Tensor) -> Tensor:
+        """The part of some atoms in the virial, half of each pair and image, (atoms, 3, 3), eV, float64.
+
+        W_i = ½ q_i Re Σ_k w_k S(k)* exp(i k·r_i) [1 − (σ²/2 + 2/k²) k ⊗ k], the waves of −r ⊗ ∂V/∂r.
+
+        Args:
+            q, r, cell, sums: as in `read`.
+        """
+        lattice = self.lattice(cell)
+        stretch = self.stretch(lattice)
+        parts: list[Tensor] = []
+        for a in range(3):
+            for b in range(3):
+                along_both = lattice.k[..., a] * lattice.k[..., b]
+                part = (1.0 if a == b else 0.0) - stretch * along_both
+                parts.append(self.potential(lattice, sums, lattice.weight * part))
+        potentials = torch.cat(parts).to(q.dtype)
+        found = torch.empty([q.size(0), 9], dtype=q.dtype, device=q.device)
+        step = max(1, tile_on(q, self.tile) // max(1, 2 * lattice.columns.size(0)))
+        for start in range(0, q.size(0), step):
+            stop = min(start + step, q.size(0))
+            plane, along = self.waves(lattice, r[start:stop], q.dtype)
+            u = (potentials @ along).view([9, plane.size(0), plane.size(1)])
+            found[start:stop] = (plane * u).sum(1).t()
+        return (0.5 * q[:, None] * found).to(torch.float64).view([-1, 3, 3])
 
     def lattice(self, cell: Tensor) -> Lattice:
         """All k shorter than k_max of one half of space, with 2 · k_e 2π/V exp(−σ²k²/4)/k²."""
@@ -173,18 +200,29 @@ class LatticeSum(nn.Module):
         plane = torch.cat([cos_x * cos_y - sin_x * sin_y, sin_x * cos_y + cos_x * sin_y])
         return plane, torch.cat([torch.cos(z), torch.sin(z)]).to(dtype)
 
-    def adjoint(self, lattice: Lattice, sums: Tensor) -> tuple[Tensor, Tensor]:
-        """∂E/∂sums, which makes the potential, and the virial, −∂E/∂strain at constant fractions."""
+    def potential(self, lattice: Lattice, sums: Tensor, weight: Tensor) -> Tensor:
+        """∂/∂sums of Σ_k w_k |S(k)|², which read at an atom is its potential; w is (2, columns, n_z)."""
+        real, imaginary = self.structure_factors(sums)
+        real, imaginary = 2.0 * weight * real, 2.0 * weight * imaginary
+        by_cos = torch.cat([real[0] + real[1], imaginary[0] - imaginary[1]], dim=1)
+        by_sin = torch.cat([imaginary[0] + imaginary[1], real[1] - real[0]], dim=1)
+        return torch.cat([by_cos, by_sin])
+
+    def virial(self, lattice: Lattice, sums: Tensor) -> Tensor:
+        """−∂E/∂strain at constant fractions, (3, 3), eV."""
+        real, imaginary = self.structure_factors(sums)
+        energy = lattice.weight * (real * real + imaginary * imaginary)
+        k = lattice.k.reshape(-1, 3)
+        stretch = (energy * self.stretch(lattice)).reshape(-1, 1)
+        return energy.sum() * torch.eye(3, dtype=k.dtype, device=k.device) - (stretch * k).t() @ k
+
+    def structure_factors(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Real and imaginary part of S(k), (2, columns, n_z), from the sums of products of waves."""
         cos, sin = sums.chunk(2)
         (cos_cos, cos_sin), (sin_cos, sin_sin) = cos.chunk(2, dim=1), sin.chunk(2, dim=1)
         real = torch.stack([cos_cos - sin_sin, cos_cos + sin_sin])
-        imaginary = torch.stack([sin_cos + cos_sin, sin_cos - cos_sin])
-        energy = lattice.weight * (real * real + imaginary * imaginary)
-        k = lattice.k.reshape(-1, 3)
-        k2 = (lattice.k * lattice.k).sum(3).clamp(min=1e-12)
-        stretch = (energy * (0.5 * self.sigma**2 + 2.0 / k2)).reshape(-1, 1)
-        virial = energy.sum() * torch.eye(3, dtype=k.dtype, device=k.device) - (stretch * k).t() @ k
-        real, imaginary = 2.0 * lattice.weight * real, 2.0 * lattice.weight * imaginary
-        by_cos = torch.cat([real[0] + real[1], imaginary[0] - imaginary[1]], dim=1)
-        by_sin = torch.cat([imaginary[0] + imaginary[1], real[1] - real[0]], dim=1)
-        return torch.cat([by_cos, by_sin]), virial
+        return real, torch.stack([sin_cos + cos_sin, sin_cos - cos_sin])
+
+    def stretch(self, lattice: Lattice) -> Tensor:
+        """σ²/2 + 2/k², by which the weight of a wave falls with its k ⊗ k, (2, columns, n_z)."""
+        return 0.5 * self.sigma**2 + 2.0 / (lattice.k * lattice.k).sum(3).clamp(min=1e-12)

@@ -156,6 +156,11 @@ def build_model(config: RunConfig, frames: Frames, name: str) -> So3krates:
         raise So3kError(
             f"element {elements[-1]} does not fit model.n_species = {config.model.n_species}: raise it"
         )
+    if config.model.electrostatics or config.model.dispersion:
+        raise So3kError(
+            "model.electrostatics and model.dispersion are of imported models, which are not trained here: "
+            "leave them out"
+        )
     model = So3krates(config.model, elements, config.train.seed)
     statistics = fit_statistics(frames.train, config.data.reference if config.loss.energy > 0 else "none")
     for z, shift in statistics.shift.items():

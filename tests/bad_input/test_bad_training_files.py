@@ -29,6 +29,7 @@ import pytest
         ("data.energy_unit=furlong", "furlong"),
         ("data.groups=molecule", "data.groups = 'molecule'.*auto or all"),
         ("loss.stress=1", "stress"),
+        ("model.electrostatics=true", "model.electrostatics.*imported models"),
         ("train.epochs", "section.key=value"),
     ],
 )

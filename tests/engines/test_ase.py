@@ -1,5 +1,7 @@
 """The ASE calculator says what the model says, with the derivatives and refusals that ASE expects."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.md.verlet import VelocityVerlet
 from ase.stress import full_3x3_to_voigt_6_stress
-from toys import STRUCTURES, ethanols, pytorch, save_toy, structure, toy_model
+from toys import STRUCTURES, ethanols, loud, pytorch, save_toy, structure, toy_model
 
+from so3k_md import So3krates
 from so3k_md.engines.ase import So3kCalculator
 from so3k_md.errors import So3kError
 
@@ -137,3 +140,16 @@ def test_unusable_structures_are_refused_in_one_line(atoms, message):
 def test_unusable_arguments_are_refused(model_file, arguments, message):
     with pytest.raises(So3kError, match=message):
         So3kCalculator(**{"model": model_file} | arguments)
+
+
+def test_repulsion_is_a_part_of_a_model_without_charges():
+    atoms = structure("open")
+    atoms.calc = So3kCalculator(loud(So3krates(replace(toy_model().config, zbl=True), [1, 6, 8], seed=3)))
+    atoms.get_forces()
+    parts = atoms.calc.results["energy_parts"]
+    assert parts["repulsion"] > 0.01
+    assert sum(parts.values()) == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+    assert parts["electrostatics"] == parts["dispersion"] == 0
+    np.testing.assert_allclose(
+        atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), rtol=0, atol=1e-5
+    )

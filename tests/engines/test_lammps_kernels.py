@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from lammps_runs import SINGLE_POINT, lammps_frame, read_single_point, run, setup, write_data
+from lammps_runs import SINGLE_POINT, lammps_frame, read_single_point, refused, run, setup, write_data
 from so3lr_toys import so3lr_toy
 from toys import far_toy, mixture, structure, toy_model
 
 from so3k_md.export import torchscript
 from so3k_md.model import set_dtype
 
+# of which kernels, that keep one direction of a pair, know no parts
+CENTROID = ("compute centroid all centroid/stress/atom NULL\n", " c_centroid[*]")
+WITHOUT_CENTROID = SINGLE_POINT.replace(CENTROID[0], "").replace(CENTROID[1], "")
 PLAIN = "so3k precision float64 device cpu"
 KERNELS = "so3k precision float32 device cpu"
 
@@ -52,7 +55,7 @@ def test_forces_are_as_near_to_float64_as_float32_allows(place, ranks):
     outputs = {}
     for name, style in (("plain", PLAIN), ("kernels", KERNELS)):
         words = setup(atoms, "data.box", "model.pt", style, before=before)
-        words += SINGLE_POINT.format(name=f"{name}{ranks}")
+        words += WITHOUT_CENTROID.format(name=f"{name}{ranks}")
         outputs[name] = run(folder, words, ranks)
     assert "float32 with compiled kernels on cpu" in outputs["kernels"]
     assert "kernels" not in outputs["plain"].split("so3k: model")[1].splitlines()[0]
@@ -62,3 +65,14 @@ def test_forces_are_as_near_to_float64_as_float32_allows(place, ranks):
     np.testing.assert_allclose(fast.forces, plain.forces, rtol=0, atol=2e-5 * largest)
     np.testing.assert_allclose(fast.energies, plain.energies, rtol=0, atol=1e-5 * (1 + largest))
     np.testing.assert_allclose(fast.virial, plain.virial, rtol=0, atol=1e-4 * np.abs(plain.virial).max())
+
+
+def test_parts_of_directed_pairs_are_refused(place):
+    folder, atoms, before = place
+    words = setup(atoms, "data.box", "model.pt", KERNELS, before=before) + SINGLE_POINT.format(
+        name="centroid"
+    )
+    error = refused(folder, words)
+    assert error.startswith(
+        "so3k: centroid/stress/atom needs the plain layers, toy runs compiled kernels: take"
+    )

@@ -111,3 +111,8 @@ def test_plugin_is_loaded_though_openmm_came_before_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[1:] == ["torchforce", "True"]
     assert "deprecated" not in done.stderr
+
+
+def test_kernels_are_refused_on_a_gpu():
+    with pytest.raises(So3kError, match="kernels = on is impossible with device = 'cuda'"):
+        create_system(["O"], toy_model(), device="cuda", kernels="on")

@@ -1,5 +1,6 @@
 """The compiled kernel against the layers that it stands for; the laws of the model run through it as well."""
 
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 import torch
 from small_models import CONFIGS, graph_of, lively
 
-from so3k_md import ModelConfig, So3krates
+from so3k_md import ModelConfig, So3krates, load
+from so3k_md.engines.load import load_accelerated
 from so3k_md.errors import So3kError
+from so3k_md.export import torchscript
+from so3k_md.export.contract import KERNEL_FILE
 from so3k_md.forces import evaluate
 from so3k_md.kernels.build import load_kernels
 from so3k_md.kernels.model import KernelSo3krates, LayerKernel, accelerated, eager
@@ -135,9 +139,6 @@ def test_table_follows_its_function(dtype, tolerance):
 
 
 def test_exported_file_becomes_the_model_it_was(tmp_path):
-    from so3k_md import load
-    from so3k_md.export import torchscript
-
     model = model_of(SO3LR)
     with torch.no_grad():  # digits that float32 has no room for
         model.embedding.weight.add_(1e-12)
@@ -157,6 +158,35 @@ def test_kernels_serve_float32_by_themselves_and_others_when_asked():
     assert hasattr(accelerated(single, "auto"), "kernels")
     with pytest.raises(So3kError, match="choose auto, on or off"):
         accelerated(single, "fast")
+
+
+@pytest.mark.parametrize("dtype", [None, "float32", "float64"])
+def test_a_file_with_kernels_is_loaded_as_it_is(tmp_path, cluster, dtype):
+    path = tmp_path / "model.pt"
+    torchscript.save(model_of(SO3LR, torch.float32), path, "test")
+    taken, made = load_accelerated(path, dtype=dtype), load_accelerated(path, dtype=dtype, kernels="off")
+    assert hasattr(taken, "kernels") == (dtype != "float64")
+    assert not hasattr(made, "kernels")
+    forces = [evaluate(model, graph_of(*cluster, 4.0), 1).forces for model in (taken, made)]
+    assert (forces[0] - forces[1]).abs().max() < 1e-4 * forces[1].abs().max()
+
+
+def test_a_file_with_damaged_kernels_is_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    torchscript.save(model_of(SO3LR, torch.float32), path, "test")
+    with zipfile.ZipFile(path) as archive:
+        (record,) = (each for each in archive.infolist() if each.filename.endswith(KERNEL_FILE))
+    content = bytearray(path.read_bytes())
+    content[record.header_offset + 5000] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(So3kError, match="model.pt is damaged"):
+        load_accelerated(path)
+
+
+def test_kernels_refuse_what_is_not_on_a_cpu():
+    none = torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match="compiled kernels are for CPUs"):
+        torch.ops.so3k.tally(torch.zeros(0, 3, device="meta"), torch.zeros(0, 3), none, none, none, 1)
 
 
 def test_first_layer_of_a_model_that_starts_from_zeros_has_no_spherical_part():

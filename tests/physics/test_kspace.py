@@ -108,6 +108,32 @@ def test_neither_images_nor_the_choice_of_the_cell_matter(model):
     assert (doubled.virial - 2 * found.virial).abs().max() < 1e-10
 
 
+@pytest.mark.parametrize("lattice", LATTICES)
+def test_virials_of_atoms_are_halves_of_their_pairs_with_all_images(model, lattice):
+    """−½ Σ r ⊗ ∂V/∂r of the direct sum, which in a neutral cell lacks nothing."""
+    q, r, cell = liquid(LATTICES[lattice])
+    q, r = q[:4] - q[:4].mean(), r[:4]
+    sums = model.sums(q, r, cell)
+    found = model.virials(q, r, cell, sums)
+    assert (found.sum(0) - model.read(q, r, cell, sums).virial).abs().max() < 1e-10
+    width, wanted = 12.0, np.zeros((4, 3, 3))
+    x, lengths = r.numpy(), 6 * width * np.linalg.norm(np.linalg.inv(cell.numpy()), axis=0)
+    counts = [range(-n, n + 1) for n in np.ceil(lengths).astype(int)]
+    images = np.array(list(itertools.product(*counts))) @ cell.numpy()
+    for i, j in itertools.product(range(4), repeat=2):
+        vectors = images + x[j] - x[i]
+        d = np.linalg.norm(vectors, axis=1)
+        vectors, d = vectors[(d > 1e-9) & (d < 6 * width)], d[(d > 1e-9) & (d < 6 * width)]
+        slope = smeared_slope(d, 4.0) - smeared_slope(d, width)
+        wanted[i] -= 0.5 * KE * float(q[i] * q[j]) * np.einsum("na,nb,n->ab", vectors, vectors, slope / d)
+    assert np.abs(found.numpy() - wanted).max() < 1e-9
+
+
+def smeared_slope(d, width):
+    """∂/∂d of erf(d/width) / d."""
+    return (2 / math.sqrt(math.pi) / width * np.exp(-((d / width) ** 2)) - erf(d / width) / d) / d
+
+
 def test_molecule_in_a_large_cell_is_the_open_one_and_the_image_of_its_dipole(model):
     """−2π μ² / (3 V) in a cubic cell; what is left, of higher moments, falls as the length to the −5."""
     reference = np.load(REFERENCE)

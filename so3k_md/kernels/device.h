@@ -1,0 +1,18 @@
+/* so3k-md: where tensors must live. MIT. */
+
+#ifndef SO3K_DEVICE_H
+#define SO3K_DEVICE_H
+
+#include <ATen/ATen.h>
+
+namespace So3k {
+
+inline void require_cpu(const at::Tensor &tensor)
+{
+  TORCH_CHECK(tensor.is_cpu(),
+              "[so3k] compiled kernels are for CPUs: make the system with kernels = off");
+}
+
+}    // namespace So3k
+
+#endif
