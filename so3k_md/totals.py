@@ -104,11 +104,13 @@ def _fragments(
         )
     known, pieces = np.unique(names, return_inverse=True)
     if isinstance(charges, Mapping):
+        # extended XYZ keeps them as JSON, whose keys are text
+        charges = {int(k) if isinstance(k, str) and k.isdigit() else k: q for k, q in charges.items()}
         missing = [int(name) for name in known if int(name) not in charges]
         if missing:
             raise So3kError(f"{where}: fragment {missing[0]} has no charge: add it to fragment_charges")
         charges = [charges[int(name)] for name in known]
-    values = np.asarray(charges)
+    values = np.atleast_1d(np.asarray(charges))
     if values.shape != known.shape or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
         raise So3kError(
             f"{where}: fragment_charges must be {len(known)} numbers, one for each fragment in rising order, "

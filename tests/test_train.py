@@ -133,7 +133,10 @@ def test_resuming_with_another_configuration_is_refused(config_file, tmp_path, c
     assert "--resume" in capsys.readouterr().err
     assert main(["train", str(config_file), "train.batch_size=3", "-o", str(run), "--resume"]) == 2
     assert "train.batch_size was 2" in capsys.readouterr().err
-    assert main(["train", str(config_file), "train.epochs=2", "-o", str(run), "--resume"]) == 0
+    assert main(["train", str(config_file), "data.valid=other.xyz", "-o", str(run), "--resume"]) == 2
+    assert "data.valid" in capsys.readouterr().err
+    slower = ["train.epochs=2", "train.learning_rate=1e-4"]
+    assert main(["train", str(config_file), *slower, "-o", str(run), "--resume"]) == 0
     assert len(rows(run)) == 2
     assert main(["train", str(config_file), "-o", str(tmp_path / "other"), "--resume"]) == 2
     assert "nothing to resume" in capsys.readouterr().err
@@ -202,6 +205,10 @@ def test_average_follows_its_recursion():
         ("train.ema=1.5", ["train.ema", "1.5"]),
         ("model.preset=so3krates", ["so3krates", "so3krates-2022"]),
         ("loss.forces=-1", ["loss", "-1"]),
+        ("loss.energy=.nan", ["loss", "nan"]),
+        ("train.seed=-1", ["train.seed", "-1"]),
+        ("train.weight_decay=-0.1", ["train.weight_decay", "-0.1"]),
+        ("data.split_seed=-1", ["data.split_seed", "-1"]),
         ("epochs", ["epochs", "section.key=value"]),
     ],
 )

@@ -1,7 +1,7 @@
 """SO3LR in OpenMM: water, alanine dipeptide by itself or in water, an acetate ion in water, crambin in water.
 
     so3k-md import so3lr -o so3lr.pt --dtype float32
-    python simulations/openmm/so3lr.py alanine_water --model so3lr.pt --output run
+    python simulations/openmm/so3lr.py alanine_water --model so3lr.pt --interval 4 --output run
 
 Steps of 0.5 fs at 300 K after a minimisation; at 1 bar where the ensemble is npt.
 """
@@ -20,6 +20,7 @@ from so3k_md.engines.openmm_run import (
     run_parser,
     run_script,
 )
+from so3k_md.errors import So3kError
 
 WARM_UP = 200  # steps with a thermostat before energy is left to itself
 
@@ -50,10 +51,12 @@ def main() -> None:
     charged: dict[str, Any] = {}
     if built.charges is not None:
         charged = {"fragments": "molecules", "fragment_charges": built.charges}
+    ensemble = args.ensemble or built.ensemble
+    if ensemble == "npt" and built.topology.getPeriodicBoxVectors() is None:
+        raise So3kError(f"--ensemble npt needs a periodic box, which {args.name} has not: choose nvt or nve")
     made = create_system(
         built.topology, args.model, positions_nm=built.positions_nm, coulomb=args.coulomb, **charged
     )
-    ensemble = args.ensemble or built.ensemble
     if ensemble == "npt":
         barostat = openmm.MonteCarloBarostat(1.0, args.kelvin, 25)
         barostat.setRandomNumberSeed(args.seed)

@@ -1,6 +1,7 @@
 """The dipole along a run, as OpenMM and LAMMPS write it."""
 
 import csv
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +44,7 @@ def read_dipoles(path: str | Path, timestep_fs: float | None = None) -> Dipoles:
             time, dipole = _lammps(path, timestep_fs)
     except So3kError:
         raise
-    except (ValueError, LookupError, OSError, EOFError) as error:
+    except (ValueError, TypeError, LookupError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise So3kError(f"{path} is not a table of dipoles ({error}): give one of a run") from error
     if dipole.ndim != 2 or dipole.shape[1:] != (3,) or time.shape != dipole.shape[:1]:
         raise So3kError(

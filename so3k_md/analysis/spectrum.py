@@ -1,6 +1,7 @@
 """Infrared spectra from the dipole along a run: numbers, peaks and a picture."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from so3k_md.analysis.dipoles import Dipoles
 from so3k_md.analysis.figures import GREY, STYLE, colour, new_figure
 from so3k_md.analysis.geometry import Array
-from so3k_md.errors import So3kError
+from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.files import atomic
 
 C_CM_PS = 0.0299792458  # speed of light, cm/ps
@@ -19,6 +20,7 @@ C_CM_PS = 0.0299792458  # speed of light, cm/ps
 INTENSITY_K = 70.3020070697565
 RESOLUTION = 10.0  # cm⁻¹
 HIGHEST = 4500.0  # cm⁻¹, where the picture ends
+FASTEST = 4000.0  # cm⁻¹, above all stretches but that of H2
 FEWEST = 32  # rows
 LEAST_PEAK = 0.05  # of the highest
 
@@ -61,6 +63,13 @@ def infrared_spectrum(run: Dipoles, temperature: float, resolution: float = RESO
     if not (temperature > 0 and resolution > 0):
         raise So3kError(f"temperature {temperature:g} K and resolution {resolution:g} cm⁻¹ must be positive")
     step = run.interval
+    if (fastest := 0.5 / (C_CM_PS * step)) < FASTEST:
+        warnings.warn(
+            f"rows of {run.source} are {1e3 * step:g} fs apart and resolve up to {fastest:.0f} cm⁻¹; faster "
+            f"motion appears at false places: write a row every {500 / (C_CM_PS * FASTEST):.0f} fs or less",
+            So3kWarning,
+            stacklevel=2,
+        )
     velocity = np.diff(run.dipole, axis=0) / step
     lags = int(min(n // 2, max(2, round(1.0 / (C_CM_PS * resolution * step)))))
     correlation = autocorrelation(velocity - velocity.mean(axis=0), lags)

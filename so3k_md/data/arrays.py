@@ -57,13 +57,16 @@ def read_arrays(
     n_frames, n_atoms = positions.shape[:2]
     if numbers.shape not in ((n_atoms,), (n_frames, n_atoms)):
         raise So3kError(f"{path}: {n_atoms} positions per frame, yet atomic numbers of shape {numbers.shape}")
+    # who asks for a virial does not want the stress that stands beside it
+    stresses = {"stress", "virial"} & keys.keys() or {"stress", "virial"}
+    wanted = [label for label in DEFAULTS if label in stresses or label not in ("stress", "virial")]
     labels = {
         label: _per_frame(_choose(arrays, keys, label), n_frames, label, path)
-        for label in DEFAULTS
+        for label in wanted
         if _choose(arrays, keys, label) is not None
     }
     cells = next((arrays[key] for key in CELL if key in arrays), None)
-    pbc = np.atleast_1d(arrays.get("pbc", np.array(cells is not None)))
+    pbc = _pbc(arrays.get("pbc", np.array(cells is not None)), n_frames, path)
     for index in range(n_frames):
         z = numbers if numbers.ndim == 1 else numbers[index]
         real = z != 0
@@ -71,7 +74,7 @@ def read_arrays(
         if "forces" in chosen and chosen["forces"].shape == (n_atoms, 3):
             chosen["forces"] = chosen["forces"][real]
         cell = None if cells is None else _cell(cells, index, n_frames, path)
-        periodic = pbc[index] if pbc.ndim == 2 else pbc
+        periodic = pbc[index]
         group = _of_atoms(arrays.get("group"), index, n_frames, real)
         totals = _totals(arrays, index, n_frames, real)
         yield Record(z[real], positions[index][real], cell, periodic, chosen, group, totals), present
@@ -111,6 +114,15 @@ def _first(arrays: Arrays, names: tuple[str, ...], what: str, path: Path) -> NDA
     raise So3kError(
         f"{path}: no {what}; expected one of {', '.join(names)}, keys present: {list_keys(arrays)}"
     )
+
+
+def _pbc(flags: NDArray[Any], n_frames: int, path: Path) -> NDArray[Any]:
+    """Periodic axes of each frame, (frames, 3), from one flag, three, one for each frame, or all."""
+    if flags.shape == (n_frames,) and n_frames != 3:
+        flags = flags[:, None]
+    if flags.shape not in ((), (1,), (3,), (n_frames, 1), (n_frames, 3)):
+        raise So3kError(f"{path}: pbc has shape {flags.shape}, expected (3,) or ({n_frames}, 3)")
+    return np.broadcast_to(flags, (n_frames, 3))
 
 
 def _choose(arrays: Arrays, keys: dict[str, str], label: str) -> NDArray[Any] | None:

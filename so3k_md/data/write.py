@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from so3k_md.data.frames import Frame
 from so3k_md.files import atomic
+from so3k_md.totals import GivenTotals
 
 Floats = NDArray[np.float64]
 Entry = tuple[Frame, Mapping[str, Any], Mapping[str, Floats]]
 
 
 def write_extxyz(path: str | Path, entries: Iterable[Entry]) -> None:
-    """Write structures, groups included, with values per frame and per atom.
+    """Write structures, groups, charges and fragments included, with values per frame and per atom.
 
     Reading gives every number back to the last bit.
 
@@ -33,10 +34,19 @@ def _lines(frame: Frame, values: Mapping[str, Any], arrays: Mapping[str, Floats]
     """The block of one structure."""
     columns = {"pos": frame.positions} | {key: array.reshape(len(array), -1) for key, array in arrays.items()}
     layout = ":".join(f"{key}:R:{array.shape[1]}" for key, array in columns.items())
-    members, group = [""] * len(frame.numbers), frame.group
-    if group is not None and group.dtype.kind in "iu" and group.shape == frame.numbers.shape:
-        layout, members = f"{layout}:group:I:1", [f" {number}" for number in group]
+    members = [""] * len(frame.numbers)
+    totals = frame.totals
+    for name, numbers in (("group", frame.group), ("fragment", totals.fragment)):
+        whole = None if numbers is None else np.asarray(numbers)
+        if whole is not None and whole.dtype.kind in "iu" and whole.shape == frame.numbers.shape:
+            layout = f"{layout}:{name}:I:1"
+            members = [f"{before} {number}" for before, number in zip(members, whole.tolist(), strict=True)]
     head = [f"Properties=species:S:1:{layout}"]
+    for name in ("charge", "spin"):
+        if getattr(totals, name) is not None:
+            head.append(f"{name}={float(getattr(totals, name))!r}")
+    if totals.fragment_charges is not None:
+        head.append(f'fragment_charges="{_text(in_order(totals))}"')
     if frame.cell is not None:
         head.insert(0, f'Lattice="{_text(frame.cell)}"')
     head += [
@@ -49,6 +59,15 @@ def _lines(frame: Frame, values: Mapping[str, Any], arrays: Mapping[str, Floats]
         for z, row, member in zip(frame.numbers, rows, members, strict=True)
     )
     return [str(len(frame.numbers)), " ".join(head), *atoms]
+
+
+def in_order(totals: GivenTotals) -> Any:
+    """The charges of fragments in rising order of their numbers."""
+    charges = totals.fragment_charges
+    if isinstance(charges, Mapping):
+        by_number = {int(number): charge for number, charge in charges.items()}
+        return [by_number[number] for number in np.unique(totals.fragment).tolist()]
+    return charges
 
 
 def _text(array: Floats) -> str:

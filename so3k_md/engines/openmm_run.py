@@ -15,7 +15,7 @@ from so3k_md.engines.openmm_report import So3kReporter, find_physics
 from so3k_md.engines.openmm_topology import warn_of_close
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import ERROR_TAG
-from so3k_md.files import check_output
+from so3k_md.files import check_folder, check_output
 
 FILES = ("trajectory.dcd", "topology.pdb", "log.csv", "physics.csv")
 
@@ -76,6 +76,10 @@ def new_simulation(
     Raises:
         So3kError: the platform or an output file cannot be used, or the energy has no minimum nearby.
     """
+    for name in ("steps", "interval"):
+        if getattr(args, name) < 1:
+            raise So3kError(f"--{name} {getattr(args, name)} is impossible: give 1 or more")
+    check_folder(args.output)
     for name in FILES:
         if (args.output / name).exists():
             check_output(args.output / name, args.overwrite)
@@ -113,6 +117,8 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except So3kError as error:
         sys.exit(f"so3k-md: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     finally:
         report.removeHandler(screen)
 

@@ -1,5 +1,6 @@
 """The four sections of a training file."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +46,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.groups not in MODES:
             raise So3kError(f"data.groups = {self.groups!r} is unknown: choose auto or all")
+        if not 0 <= self.split_seed < 2**32:
+            raise So3kError(f"data.split_seed = {self.split_seed} is impossible: give 0 to 4294967295")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         weights = self.energy, self.forces, self.stress
-        if min(weights) < 0 or max(weights) == 0:
+        if not all(0 <= weight < math.inf for weight in weights) or max(weights) == 0:
             raise So3kError(f"loss weights {weights} are impossible: none negative, at least one positive")
 
 
@@ -85,8 +88,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         positive = "epochs", "batch_size", "learning_rate", "final_learning_rate", "clip_norm", "valid_every"
         for name in (*positive, "valid_batch_size"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise So3kError(f"train.{name} = {getattr(self, name)} is impossible: it must be positive")
+        for name in ("warmup_steps", "weight_decay", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise So3kError(
+                    f"train.{name} = {getattr(self, name)} is impossible: it must not be negative"
+                )
         if not 0 <= self.ema < 1:
             raise So3kError(f"train.ema = {self.ema} is impossible: choose from 0 to below 1")
         if self.decay not in ("exponential", "cosine", "none"):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,14 +26,10 @@ from so3k_md.train.log import Log, Row
 from so3k_md.train.loss import errors, weighted_loss
 from so3k_md.train.optimizer import learning_rate, make_optimizer, update_average
 
-# What may change when a run goes on: where it runs, where its data lie, and how long it is.
-RESUMABLE = {
-    ("train", "epochs"),
-    ("train", "device"),
-    ("train", "tensorboard"),
-    ("data", "train"),
-    ("data", "valid"),
-}
+# What may change when a run goes on: where it runs, where its data lie, how long it is, how fast it learns.
+PLACES = {("data", "train"), ("data", "valid"), ("data", "train_indices"), ("data", "valid_indices")}
+RATES = {("train", "learning_rate"), ("train", "final_learning_rate"), ("train", "clip_norm")}
+RESUMABLE = {("train", "epochs"), ("train", "device"), ("train", "tensorboard")} | RATES
 
 
 class Frames(NamedTuple):
@@ -83,7 +80,9 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         epoch, best, rows = training["epoch"], training["best"], training["rows"]
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "last.ckpt").unlink(missing_ok=True)
+        for name in ("last.ckpt", "best.ckpt", "log.csv", "learning_curve.png"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         with atomic(folder / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(to_sections(config), sort_keys=False, allow_unicode=True))
     log = Log(folder, rows, config.train.tensorboard)
@@ -257,14 +256,16 @@ def _resume_state(folder: Path, config: RunConfig) -> dict[str, Any]:
     path = folder / "last.ckpt"
     if not path.exists():
         raise So3kError(
-            f"there is nothing to resume in {folder}: it has no last.ckpt; start without --resume"
+            f"there is nothing to resume in {folder}: it has no last.ckpt; start without --resume, and with "
+            "--overwrite if that is refused"
         )
     state = read_checkpoint(path)
     stored, now = state["training"].get("config"), to_sections(config)
     for section in now:
         for key, value in now[section].items():
             before = stored[section].get(key, defaults(type(getattr(config, section))).get(key))
-            if before != value and (section, key) not in RESUMABLE:
+            moved = (section, key) in PLACES and None not in (before, value)
+            if before != value and not moved and (section, key) not in RESUMABLE:
                 raise So3kError(
                     f"{section}.{key} was {before!r} when {path} was written, now {value!r}: restore it, "
                     "or start anew with --overwrite"

@@ -8,7 +8,7 @@ import pytest
 from so3k_md import cli
 from so3k_md.analysis.dipoles import Dipoles, read_dipoles
 from so3k_md.analysis.spectrum import C_CM_PS, infrared_spectrum, named_peaks
-from so3k_md.errors import So3kError
+from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.units import BOLTZMANN_EV_K
 
 LINES = {1595.0: 0.5, 3657.0: 1.0}  # cm⁻¹, dμ/dQ in D/(Å √amu)
@@ -133,3 +133,10 @@ def test_options_that_have_no_meaning(words, said, tmp_path, capsys):
     path = write("csv", tmp_path / "run.csv", oscillating(rows=50))
     assert cli.main(["analyze", str(path), *words, "-o", str(tmp_path / "out")]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_rows_too_far_apart_are_warned_of():
+    with pytest.warns(
+        So3kWarning, match="are 10 fs apart and resolve up to 1668 cm⁻¹; .* every 4 fs or less"
+    ):
+        infrared_spectrum(oscillating(0.01, 2001), KELVIN)

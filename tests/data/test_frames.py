@@ -1,6 +1,7 @@
 """Files become frames in eV and Å, or are refused with file, frame, key and remedy."""
 
 import itertools
+from types import SimpleNamespace
 
 import ase.io
 import ase.units
@@ -12,9 +13,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from so3k_md.data import read_frames, require_elements
 from so3k_md.data.write import write_extxyz
 from so3k_md.errors import So3kError
+from so3k_md.totals import resolve_totals
 
 WATER = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
 LATTICE = 'Lattice="4 0 0 0 5 0 0 0 6"'
+so3lr_like = SimpleNamespace(has_totals=True, singlets_only=True)
 KCAL = ase.units.kcal / ase.units.mol
 
 
@@ -91,6 +94,18 @@ def test_npz_with_cell_and_stress(tmp_path):
     )
     assert per_frame[1].cell[2, 2] == 24.0
     assert per_frame[1].pbc.tolist() == [True, True, False]
+    two = {key: md17()[key][:2] for key in ("R", "E", "F")}
+    cells = np.stack([cell, np.zeros((3, 3))])
+    mixed = read_frames(write_npz(tmp_path, **two, cell=cells, pbc=np.array([True, False])))
+    assert [frame.pbc.tolist() for frame in mixed] == [[True] * 3, [False] * 3]
+
+
+@pytest.mark.parametrize("wanted", ["stress", "virial"])
+def test_a_stress_key_is_taken_for_what_it_is(tmp_path, wanted):
+    arrays = {"stress": np.full((3, 6), 1.0), "virial": np.full((3, 6), -14.0)}
+    path = write_npz(tmp_path, cell=np.diag([1.0, 1.0, 2.0]), **arrays)
+    expected = {"stress": 1.0, "virial": 7.0}[wanted]
+    assert read_frames(path, stress_key=wanted)[0].stress[0, 0] == expected
 
 
 def test_extended_xyz_with_ase_names(tmp_path):
@@ -168,6 +183,20 @@ def test_groups_are_read_and_written(tmp_path):
     assert read_frames(tmp_path / "c.xyz")[0].group is None
 
 
+@pytest.mark.parametrize("charges", [[-1.0, 1.0], {4: -1.0, 9: 1.0}])
+def test_charges_and_fragments_are_read_and_written(tmp_path, charges):
+    atoms = Atoms("OHH", WATER, info={"charge": 0, "spin": 0.0, "fragment_charges": charges})
+    atoms.arrays["fragment"] = np.array([4, 4, 9])
+    ase.io.write(tmp_path / "a.xyz", atoms)
+    frame = read_frames(tmp_path / "a.xyz")[0]
+    write_extxyz(tmp_path / "b.xyz", [(frame, {}, {})])
+    for again in (frame, read_frames(tmp_path / "b.xyz")[0]):
+        totals = resolve_totals(so3lr_like, again.numbers, again.totals, "here")
+        assert totals.fragment.tolist() == [0, 0, 1]
+        assert totals.fragment_charge.tolist() == [-1.0, 1.0]
+    assert again.totals.charge == 0.0
+
+
 def test_elements_are_checked(tmp_path):
     frames = read_frames(write_npz(tmp_path, z=np.array([[8, 1, 1], [8, 1, 17], [8, 1, 1]])))
     require_elements(frames, [1, 8, 17])
@@ -202,6 +231,7 @@ NAN[2, 1] = np.nan
         ({"cell": np.zeros((2, 2))}, {}, "cell has shape"),
         ({"cell": np.ones((3, 3))}, {}, "flat along a periodic axis"),
         ({"pbc": np.array([True] * 3)}, {}, "without a cell"),
+        ({"pbc": np.array([True] * 2)}, {}, r"pbc has shape \(2,\), expected \(3,\) or \(3, 3\)"),
         ({"e_unit": "kcal/mol"}, {}, "states energy in kcal/mol .* set energy_unit"),
         ({"r_unit": "Ang", "e_unit": "eV"}, {"length_unit": "Bohr"}, "states length in ang"),
         ({}, {"energy_key": "E_pbe"}, "no frame has the energy key 'E_pbe'; keys present: E, F, R, z"),
