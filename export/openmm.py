@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from so3k_md.errors import So3kError
 from so3k_md.export.contract import check_elements
 from so3k_md.export.openmm_graph import GraphOfParticles
-from so3k_md.export.openmm_parts import check_finite, check_links, check_rows, checked_tree, needs_links
+from so3k_md.export.openmm_parts import (
+    check_extent,
+    check_finite,
+    check_links,
+    check_rows,
+    checked_tree,
+    needs_links,
+)
 from so3k_md.nn.segment import pair_forces
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR, set_long_range
 from so3k_md.totals import GivenTotals, Totals, resolve_totals
@@ -85,6 +92,8 @@ class OpenMMModule(nn.Module):
             whole = self.seen.whole(mine, cell)
             if self.seen.check_whole:
                 check_links(whole, self.seen.links, cell, self.longest_link, self.seen.rows)
+            if self.seen.alone:
+                check_extent(whole, cell)
             graph = self.seen(mine, cell, whole)
         slopes = self.model.gradient(graph)
         with torch.no_grad():

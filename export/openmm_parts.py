@@ -48,6 +48,21 @@ def check_links(positions: Tensor, links: Tensor, cell: Tensor, longest: float, 
         )
 
 
+def check_extent(positions: Tensor, cell: Tensor) -> None:
+    """Stop where the atoms described are so far apart that their nearest images change.
+
+    Args:
+        positions: of the part, whole, (atoms, 3), Å.
+        cell: (3, 3), Å.
+    """
+    fractions = positions @ torch.linalg.inv(cell)
+    if bool((fractions.amax(0) - fractions.amin(0)).max() > 0.5):
+        raise RuntimeError(
+            "[so3k] the atoms described span more than half of the box, where coulomb = kspace does not know "
+            "which images belong together: choose coulomb = shifted+self, or describe all atoms"
+        )
+
+
 def needs_links(model: Any, periodic: bool) -> bool:
     """Whether it matters in which image the atoms of a group lie.
 

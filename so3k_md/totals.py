@@ -104,8 +104,11 @@ def _fragments(
         )
     known, pieces = np.unique(names, return_inverse=True)
     if isinstance(charges, Mapping):
-        # extended XYZ keeps them as JSON, whose keys are text
-        charges = {int(k) if isinstance(k, str) and k.isdigit() else k: q for k, q in charges.items()}
+        charges = by_number(charges)
+        if strange := set(charges) - set(known.tolist()):
+            raise So3kError(
+                f"{where}: fragment_charges names {min(strange, key=str)}, which no atom has: correct it"
+            )
         missing = [int(name) for name in known if int(name) not in charges]
         if missing:
             raise So3kError(f"{where}: fragment {missing[0]} has no charge: add it to fragment_charges")
@@ -117,6 +120,14 @@ def _fragments(
             f"not {str(charges)[:60]}"
         )
     return pieces.astype(np.int64), values.astype(np.float64)
+
+
+def by_number(charges: Mapping[Any, float]) -> dict[Any, float]:
+    """Charges by the numbers of fragments, which extended XYZ keeps as text."""
+    return {
+        int(key) if isinstance(key, str) and key.lstrip("-").isdigit() else key: charge
+        for key, charge in charges.items()
+    }
 
 
 def _number(value: Any, name: str, where: str) -> float:

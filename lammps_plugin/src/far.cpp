@@ -9,6 +9,7 @@
 #include "atom.h"
 #include "comm.h"
 #include "error.h"
+#include "update.h"
 
 using at::Tensor;
 using LAMMPS_NS::LAMMPS;
@@ -34,9 +35,12 @@ void Far::rebuild(const System &system, bool first)
   connect(system);
   const auto n_centres = static_cast<double>(system.n_centres);
   MPI_Allreduce(&n_centres, &n_atoms, 1, MPI_DOUBLE, MPI_SUM, world);
+  // each frame of a rerun is set up anew; to waves of the lattice all images of an atom are the
+  // same
+  const bool given = first || Pointers::update->setupflag;
+  if (given && options.by_molecule && !model.needs_lattice)
+    groups.check_whole(system, system.unwrapped());
   if (!first) return;
-  // to waves of the lattice all images of an atom are the same
-  if (options.by_molecule && !model.needs_lattice) groups.check_whole(system, system.unwrapped());
   const auto cost = burden(system);
   if (comm->me == 0)
     LAMMPS_NS::utils::logmesg(lmp,

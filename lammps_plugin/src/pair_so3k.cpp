@@ -51,7 +51,7 @@ PairSo3k::PairSo3k(LAMMPS *lmp) : Pair(lmp)
   centroidstressflag = CENTROID_AVAIL;
   comm_forward = 2;    // the home of an atom: rank and row
   nextra = 8;          // parts of the energy, total charge, dipole
-  pvector = new double[nextra];
+  pvector = new double[nextra]();
 }
 
 PairSo3k::~PairSo3k()
@@ -77,6 +77,7 @@ void PairSo3k::forget_coefficients()
   long_range.reset();
   model.reset();
   system.reset();
+  std::fill_n(pvector, nextra, 0.0);
   if (!allocated) return;
   for (int i = 1; i <= atom->ntypes; ++i)
     for (int j = 1; j <= atom->ntypes; ++j) setflag[i][j] = 0;
@@ -168,13 +169,19 @@ void PairSo3k::load(const std::string &path)
                path, failed ? complaint : "on another rank", path);
 }
 
-/// One GPU per rank of a node, round robin.
+/// Collective: one GPU per rank of a node, round robin, or the CPU on all ranks.
 at::Device PairSo3k::choose_device() const
 {
   const int n_gpus = wishes.device == "cpu" ? 0 : torch::cuda::device_count();
-  if (wishes.device == "cuda" && n_gpus == 0)
-    error->all(FLERR, "pair_style so3k device cuda: torch finds no GPU here, use device cpu");
-  if (n_gpus == 0) return at::kCPU;
+  int fewest = 0, most = 0;
+  MPI_Allreduce(&n_gpus, &fewest, 1, MPI_INT, MPI_MIN, world);
+  MPI_Allreduce(&n_gpus, &most, 1, MPI_INT, MPI_MAX, world);
+  if (wishes.device == "cuda" && fewest == 0)
+    error->all(FLERR, "pair_style so3k device cuda: torch finds no GPU on {}, use device cpu",
+               most ? "some ranks" : "this machine");
+  if (fewest == 0 && most && comm->me == 0)
+    error->warning(FLERR, "so3k: some ranks see no GPU, so that all run on CPUs");
+  if (fewest == 0) return at::kCPU;
   MPI_Comm node;
   int rank, n_ranks;
   MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);

@@ -79,7 +79,7 @@ void PairSo3k::update_system(bool first)
     system->find_centres(this, list, species_of_type);
     system->rebuild(near, list, model->cutoff);
     if (long_range) system->rebuild(distant, distant_list, model->cutoff_lr);
-    totals->rebuild(*system, first);
+    totals->rebuild(*system, species_of_type, first);
   }
   system->update();
   system->update(near, model->cutoff, species_of_type);
@@ -177,6 +177,9 @@ void *PairSo3k::extract_peratom(const char *name, int &n_columns)
 {
   n_columns = 0;
   if (!long_range) return nullptr;
+  // nothing was computed yet, or `pair_modify compute no`
+  for (auto *values : {&charge_of_atom, &ratio_of_atom})
+    if (values->size() < static_cast<size_t>(atom->nmax)) values->resize(atom->nmax, 0.0);
   if (std::strcmp(name, "charges") == 0) return charge_of_atom.data();
   if (std::strcmp(name, "hirshfeld_ratios") == 0) return ratio_of_atom.data();
   return nullptr;

@@ -81,6 +81,7 @@ void PairList::rebuild(const NeighList *list, const Centres &centres, const doub
   const auto remote = add_remote_rows(centres, me);
   exchange.plan(static_cast<int64_t>(centres.atoms.size()), remote, device);
   row_species.clear();
+  species = Tensor();
 }
 
 /// Rows of the candidates, and a row for every atom of another rank among them.

@@ -111,16 +111,28 @@ void Totals::check_electrons(const std::vector<int64_t> &species_of_type) const
   if (model.singlets_only && unpaired > 0.0)
     error->all(FLERR, "so3k: spin {:g}, but model {} was trained on singlets only: leave it out",
                options.spin, model.name);
-  bigint here = 0;
-  for (int i = 0; i < atom->nlocal; ++i) here += species_of_type[atom->type[i]];
-  const auto electrons = sum(here) - static_cast<bigint>(std::llround(total));
+  const auto electrons = protons(species_of_type) - static_cast<bigint>(std::llround(total));
   if ((electrons - static_cast<bigint>(unpaired)) % 2 != 0)
     error->all(FLERR, "so3k: {} electrons cannot have {:g} unpaired ones: correct charge or spin",
                electrons, unpaired);
 }
 
-void Totals::rebuild(const System &system, bool first)
+/// Collective: of all atoms of the model.
+bigint Totals::protons(const std::vector<int64_t> &species_of_type) const
 {
+  bigint here = 0;
+  for (int i = 0; i < atom->nlocal; ++i) here += species_of_type[atom->type[i]];
+  return sum(here);
+}
+
+void Totals::rebuild(const System &system, const std::vector<int64_t> &species_of_type, bool first)
+{
+  if (model.has_totals) {
+    const auto before = std::make_pair(n_atoms, n_protons);
+    n_atoms = sum(system.n_centres);
+    n_protons = protons(species_of_type);
+    if (!first && before != std::make_pair(n_atoms, n_protons)) check(species_of_type);
+  }
   if (!model.has_long_range) return;
   fragments.find(system.centres.atoms, 0);
   fragments.connect();

@@ -31,8 +31,9 @@ class Totals : protected LAMMPS_NS::Pointers {
 
   /// Collective, before a run: refuse what cannot be.
   void check(const std::vector<int64_t> &species_of_type) const;
-  /// Collective: after a new neighbour list; `first` of a run also reports.
-  void rebuild(const System &system, bool first);
+  /// Collective: after a new neighbour list; `first` of a run also reports. Where atoms have come
+  /// or gone what cannot be is refused again.
+  void rebuild(const System &system, const std::vector<int64_t> &species_of_type, bool first);
 
   /// Collective: what each row has of the totals, as the stage `embed` wants it.
   at::Tensor shares(const at::Tensor &species, int64_t n_centres) const;
@@ -51,10 +52,12 @@ class Totals : protected LAMMPS_NS::Pointers {
   void check_electrons(const std::vector<int64_t> &species_of_type) const;
   at::Tensor spread(const at::Tensor &raw, const at::Tensor &charges) const;
   LAMMPS_NS::bigint sum(LAMMPS_NS::bigint here) const;
+  LAMMPS_NS::bigint protons(const std::vector<int64_t> &species_of_type) const;
 
   const Model &model;
   const TotalOptions options;
-  double total;    // e
+  double total;                                    // e
+  LAMMPS_NS::bigint n_atoms = 0, n_protons = 0;    // when last checked
   Groups fragments;
   at::Tensor charges, counts;    // of the fragments with atoms on this rank, e, float64
 };

@@ -117,12 +117,14 @@ def build(imported: Imported, rounding: str = "exact", dtype: torch.dtype | None
         if name in weights and weights[name].shape != expected.shape:
             shapes = f"{tuple(weights[name].shape)} instead of {tuple(expected.shape)}"
             raise So3kError(f"{imported.metadata['source']} has the shape {shapes} for {name}: get it anew")
+    set_dtype(model, weights["embedding.weight"].dtype)  # first: weights take the precision of where they go
     model.load_state_dict(weights)
     model.metadata = json.dumps(imported.metadata)
     model.energy_shift = float(imported.metadata["energy_shift_ev_per_atom"])
     # its authors trained SO3LR on closed shells only; of other models nothing is known
     model.singlets_only = bool(imported.metadata["weights_as_published"])
-    set_dtype(model, dtype or weights["embedding.weight"].dtype)
+    if dtype is not None:
+        set_dtype(model, dtype)
     return model.requires_grad_(False).eval()
 
 

@@ -13,6 +13,7 @@ from so3k_md.errors import So3kError
 from so3k_md.graph import Graph, collate, to_device
 from so3k_md.groups import check_axes, check_reach, lattice_waves, resolve_groups
 from so3k_md.neighbors import build_graph, build_long_range
+from so3k_md.physical_stages import check_periodicity
 from so3k_md.totals import resolve_totals
 
 
@@ -96,6 +97,8 @@ def to_graph(frame: Frame, cutoff: float, model: Any = None, groups: str = "auto
             group = resolve_groups(frame.group, len(frame.numbers), periodic, groups, frame.where)
     structure = frame.positions, frame.cell, frame.pbc
     long = None
+    if model is not None and model.has_totals:
+        check_periodicity(model, frame.pbc, frame.where)
     try:
         if model is not None and model.has_totals:
             totals = resolve_totals(model, frame.numbers, frame.totals, frame.where)

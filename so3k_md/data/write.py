@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from so3k_md.data.frames import Frame
 from so3k_md.files import atomic
-from so3k_md.totals import GivenTotals
+from so3k_md.totals import GivenTotals, by_number
 
 Floats = NDArray[np.float64]
 Entry = tuple[Frame, Mapping[str, Any], Mapping[str, Floats]]
@@ -65,8 +65,7 @@ def in_order(totals: GivenTotals) -> Any:
     """The charges of fragments in rising order of their numbers."""
     charges = totals.fragment_charges
     if isinstance(charges, Mapping):
-        by_number = {int(number): charge for number, charge in charges.items()}
-        return [by_number[number] for number in np.unique(totals.fragment).tolist()]
+        return [by_number(charges)[number] for number in np.unique(totals.fragment).tolist()]
     return charges
 
 

@@ -8,6 +8,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.geometry import complete_cell
+from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ class So3kCalculator(Calculator):
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
-    implemented_properties += ["charges", "hirshfeld_ratios", "dipole", "energy_parts"]
+    implemented_properties += ["charges", "hirshfeld_ratios", "dipole"]
 
     def __init__(
         self,
@@ -104,6 +105,7 @@ class So3kCalculator(Calculator):
             warn_of_all()
         self.groups = groups
         self.max_group = max_group
+        self.coulomb, self.cutoff_lr = coulomb, cutoff_lr
         set_long_range(self.model, coulomb, cutoff_lr)
         self.frozen = frozen(self.model)
         self.looked_for_close = False
@@ -119,6 +121,7 @@ class So3kCalculator(Calculator):
     ) -> None:
         """Everything at once: forces and stress come from the same gradient."""
         super().calculate(atoms, properties, system_changes)
+        set_long_range(self.model, self.coulomb, self.cutoff_lr)  # which another calculator may share
         graph = self.graph(self.atoms)
         if self.model.has_long_range and not self.looked_for_close:
             periodic = self.atoms.pbc
@@ -144,6 +147,17 @@ class So3kCalculator(Calculator):
         if self.atoms.pbc.any() and self.atoms.cell.rank == 3:
             stress = -result.virial[0].numpy(force=True) / self.atoms.get_volume()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """As in ASE, which has no properties that are dictionaries: it would add those of two calculators."""
+        if name != "energy_parts":
+            return super().get_property(name, atoms, allow_calculation)
+        super().get_property("energy", atoms, allow_calculation)
+        return self.results.get(name)
+
+    def export_properties(self) -> Properties:
+        """The results that ASE knows by name."""
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What is new since the last calculation, to the bit; ASE itself does not look at groups."""

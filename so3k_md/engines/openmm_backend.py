@@ -164,4 +164,5 @@ class ModelCall:
 
     def __setstate__(self, state: bytes) -> None:
         load_kernels()  # which the module may call
-        self.__init__(torch.jit.load(io.BytesIO(state)))  # type: ignore[misc]
+        place = None if torch.cuda.is_available() else "cpu"
+        self.__init__(torch.jit.load(io.BytesIO(state), map_location=place))  # type: ignore[misc]

@@ -1,5 +1,6 @@
 """Charge, spin and fragments of an OpenMM system: as numbers, or by molecules and the names of residues."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from openmm import app
 from so3k_md.data.structures import given_totals
 from so3k_md.engines.openmm_groups import bonds_among, trees
 from so3k_md.errors import So3kError
-from so3k_md.totals import GivenTotals, Totals, resolve_totals
+from so3k_md.totals import GivenTotals, Totals, by_number, resolve_totals
 
 Ints = NDArray[np.int64]
 
@@ -91,7 +92,13 @@ def charges_by_residue(
         known = ", ".join(sorted(set(names.values())))
         raise So3kError(f"{WHERE}: fragment_charges names {absent[0]}, the residues are {known}: correct it")
     total = [0.0] * (int(molecule.max()) + 1)
-    for (number, _), name in names.items():
+    pieces = Counter(residue for _, residue in names)
+    for (number, residue), name in names.items():
+        if name in charges and pieces[residue] > 1:
+            raise So3kError(
+                f"{WHERE}: residue {name} lies in {pieces[residue]} molecules, which share no charge: add "
+                "the bonds of its atoms (CONECT records), or name the fragment of each atom"
+            )
         total[number] += charges.get(name, 0.0)
     return total
 
@@ -125,7 +132,9 @@ def named_totals(atoms: Atoms, model: Any, options: dict[str, Any]) -> dict[str,
     if not isinstance(charges, Mapping):
         charges = dict(zip(np.unique(fragment).tolist(), np.asarray(charges).tolist(), strict=False))
     # add_model refuses rows that do not exist
-    return options | {"fragments": np.take(fragment, rows, mode="clip"), "fragment_charges": charges}
+    chosen = np.take(fragment, rows, mode="clip")
+    mine = {number: charge for number, charge in by_number(charges).items() if number in chosen}
+    return options | {"fragments": chosen, "fragment_charges": mine}
 
 
 def describe_physics(model: Any, coulomb: str, cutoff_lr: float, totals: Totals, reach: str) -> str:

@@ -272,3 +272,11 @@ def test_the_model_knows_its_shift_and_its_spins(write, published):
     model = build(imported._replace(metadata=imported.metadata | {"weights_as_published": published}))
     assert model.energy_shift == float(torch.tensor(SHIFT))
     assert model.singlets_only is published
+
+
+def test_weights_in_float64_keep_their_digits(write):
+    imported = convert(write())
+    exact = {name: tensor.double() * (1 + 1e-12) for name, tensor in imported.weights.items()}
+    model = build(imported._replace(weights=exact))
+    assert torch.equal(model.embedding.weight, exact["embedding.weight"])
+    assert build(imported).embedding.weight.dtype == torch.float32

@@ -1,20 +1,26 @@
 """The ASE calculator says what the model says, with the derivatives and refusals that ASE expects."""
 
+import copy
 from dataclasses import replace
 
+import ase.io
 import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.calculators.mixing import LinearCombinationCalculator
 from ase.md.verlet import VelocityVerlet
 from ase.stress import full_3x3_to_voigt_6_stress
+from so3lr_toys import so3lr_toy, water_dimer
 from toys import STRUCTURES, ethanols, loud, pytorch, save_toy, structure, toy_model
 
 from so3k_md import So3krates
+from so3k_md.data import read_frames
 from so3k_md.engines.ase import So3kCalculator
 from so3k_md.errors import So3kError
+from so3k_md.evaluate import predict
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +159,27 @@ def test_repulsion_is_a_part_of_a_model_without_charges():
     np.testing.assert_allclose(
         atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), rtol=0, atol=1e-5
     )
+
+
+def test_two_calculators_of_one_model_keep_their_forms():
+    atoms, model = water_dimer(), copy.deepcopy(so3lr_toy())
+    first, second = (So3kCalculator(model, coulomb=form) for form in ("kspace", "shifted"))
+    alone = [So3kCalculator(copy.deepcopy(model), coulomb=form) for form in ("kspace", "shifted")]
+    energies = [calculator.get_potential_energy(atoms) for calculator in (*alone, first, second, first)]
+    assert energies[2:4] == energies[:2]
+    assert abs(energies[0] - energies[1]) > 1e-3
+    assert first.results["coulomb"] == "kspace"
+    mixed = LinearCombinationCalculator([first, second], [1, -1])
+    assert mixed.get_potential_energy(atoms) == pytest.approx(energies[0] - energies[1], abs=1e-12)
+    atoms.calc = first
+    assert atoms.get_properties(["energy", "charges"])["energy"] == energies[0]
+    assert sum(first.get_property("energy_parts", atoms).values()) == pytest.approx(energies[0], abs=1e-9)
+
+
+def test_eval_names_the_slab_that_a_lattice_sum_cannot_do(tmp_path):
+    atoms = water_dimer()
+    atoms.set_cell([9.0, 9.0, 30.0])
+    atoms.pbc = [True, True, False]
+    ase.io.write(tmp_path / "slab.xyz", [water_dimer(), atoms])
+    with pytest.raises(So3kError, match=r"slab.xyz.*frame 1: periodic along some axes only"):
+        list(predict(so3lr_toy(), read_frames(tmp_path / "slab.xyz")))

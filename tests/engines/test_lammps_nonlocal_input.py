@@ -102,3 +102,14 @@ def test_waves_of_the_lattice_do_not_know_images(folder):
     found, known = read_single_point(folder, "torn"), expected("reciprocal", "ions")
     np.testing.assert_allclose(found.forces, known.forces, rtol=0, atol=1e-10)
     np.testing.assert_allclose(found.virial[:3], np.diag(known.virial[0]), rtol=0, atol=1e-9)
+
+
+def test_every_frame_of_a_rerun_is_looked_at(folder):
+    """Wrapped coordinates without flags, with molecules across another wall than in the data file."""
+    text = commands("ions", "sphc")
+    script = text + (
+        "dump first all custom 1 first.dump id type x y z\nrun 0\nundump first\nreset_timestep 1\n"
+        "displace_atoms all move 2.1 2.7 3.3\ndump second all custom 1 second.dump id type x y z\nrun 0\n"
+    )
+    error = refused(folder, script + "clear" + text + "rerun first.dump second.dump dump x y z\n")
+    assert re.search("is not whole", error), error

@@ -1,11 +1,12 @@
 """Long-range physics through LAMMPS' own commands: derivatives, dynamics, changes of the system."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
 from ase import Atoms
-from lammps_runs import check_virial, read_dump, run, words
+from lammps_runs import check_virial, read_dump, refused, run, words
 from so3lr_toys import so3lr_toy
 from test_lammps_so3lr import CUTOFF_LR, FRAGMENTS, SYMBOLS, commands, long_folder, long_structure, place
 
@@ -107,3 +108,32 @@ print "swaps $(f_swap[2])"
     dump = read_dump(place / "swapped.dump")
     assert (dump[:, 0] == 4).sum() == 27
     matches(dump, "water", "shifted")
+
+
+def test_a_rank_may_lose_its_last_atom(place):
+    energies = []
+    for ranks in (1, 2):
+        script = commands("dimer", "kspace", before=f"processors {ranks} 1 1\n") + (
+            "run 0\ngroup gone id 4:6\ndelete_atoms group gone compress no\n"
+            'run 0\nprint "left $(pe:%.17g) $(atoms)"\n'
+        )
+        energies.append(words(run(place, script, ranks), "left"))
+    assert energies[0][1] == energies[1][1] == 3
+    assert energies[0][0] == pytest.approx(energies[1][0], abs=1e-10)
+
+
+def test_a_charged_fragment_that_leaves_is_missed(place):
+    """A run does not go on with charges that nobody has."""
+    script = commands("ions", "kspace", FRAGMENTS) + (
+        "group plus id 1:5\nregion all block INF INF INF INF INF INF\n"
+        "fix away plus evaporate 2 5 all 4711 molecule yes\nfix move all nve\ntimestep 0.0001\nrun 4\n"
+    )
+    assert re.fullmatch("so3k: fragment_charge names molecule 7, which no atom has.*", refused(place, script))
+
+
+def test_charges_of_a_style_that_did_not_compute_are_zero(place):
+    script = commands("dimer", "kspace") + (
+        "pair_modify compute no\nfix q all pair 1 so3k charges 0\ncompute largest all reduce maxabs f_q\n"
+        'thermo_style custom step c_largest\nrun 0\nprint "largest $(c_largest)"\n'
+    )
+    assert words(run(place, script), "largest") == [0]
