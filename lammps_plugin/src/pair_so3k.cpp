@@ -2,10 +2,10 @@
 
 #include "pair_so3k.h"
 
+#include "device.h"
 #include "elements.h"
 
 #include <ATen/Parallel.h>
-#include <torch/cuda.h>
 #include <torch/version.h>
 
 #include <algorithm>
@@ -149,7 +149,7 @@ std::string PairSo3k::read_file(const std::string &path) const
 void PairSo3k::load(const std::string &path)
 {
   const auto bytes = read_file(path);
-  const auto device = choose_device();
+  const auto device = So3k::choose_device(lmp, wishes.device);
   std::string complaint;
   try {
     So3k::TorchScope scope(device);
@@ -167,30 +167,6 @@ void PairSo3k::load(const std::string &path)
     error->all(FLERR,
                "so3k cannot use {} ({}): write a model with 'so3k-md export CHECKPOINT -o {}'",
                path, failed ? complaint : "on another rank", path);
-}
-
-/// Collective: one GPU per rank of a node, round robin, or the CPU on all ranks.
-at::Device PairSo3k::choose_device() const
-{
-  const int n_gpus = wishes.device == "cpu" ? 0 : torch::cuda::device_count();
-  int fewest = 0, most = 0;
-  MPI_Allreduce(&n_gpus, &fewest, 1, MPI_INT, MPI_MIN, world);
-  MPI_Allreduce(&n_gpus, &most, 1, MPI_INT, MPI_MAX, world);
-  if (wishes.device == "cuda" && fewest == 0)
-    error->all(FLERR, "pair_style so3k device cuda: torch finds no GPU on {}, use device cpu",
-               most ? "some ranks" : "this machine");
-  if (fewest == 0 && most && comm->me == 0)
-    error->warning(FLERR, "so3k: some ranks see no GPU, so that all run on CPUs");
-  if (fewest == 0) return at::kCPU;
-  MPI_Comm node;
-  int rank, n_ranks;
-  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-  MPI_Comm_rank(node, &rank);
-  MPI_Comm_size(node, &n_ranks);
-  MPI_Comm_free(&node);
-  if (comm->me == 0 && n_ranks > n_gpus)
-    error->warning(FLERR, "so3k: {} ranks share {} GPUs on a node", n_ranks, n_gpus);
-  return {at::kCUDA, static_cast<at::DeviceIndex>(rank % n_gpus)};
 }
 
 void PairSo3k::init_style()

@@ -37,7 +37,6 @@ class PairSo3k : public Pair {
  private:
   void allocate();
   void forget_coefficients();
-  at::Device choose_device() const;
   std::string read_file(const std::string &path) const;
   void load(const std::string &path);
   void check_special_bonds() const;

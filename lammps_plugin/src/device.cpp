@@ -1,0 +1,41 @@
+/* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
+
+#include "device.h"
+
+#include <torch/cuda.h>
+
+#include "comm.h"
+#include "error.h"
+#include "lammps.h"
+
+using LAMMPS_NS::LAMMPS;
+
+namespace So3k {
+
+at::Device choose_device(LAMMPS *lmp, const std::string &wish)
+{
+  auto *comm = lmp->comm;
+  auto *error = lmp->error;
+  const auto world = lmp->world;
+  const int n_gpus = wish == "cpu" ? 0 : torch::cuda::device_count();
+  int fewest = 0, most = 0;
+  MPI_Allreduce(&n_gpus, &fewest, 1, MPI_INT, MPI_MIN, world);
+  MPI_Allreduce(&n_gpus, &most, 1, MPI_INT, MPI_MAX, world);
+  if (wish == "cuda" && fewest == 0)
+    error->all(FLERR, "pair_style so3k device cuda: torch finds no GPU on {}, use device cpu",
+               most ? "some ranks" : "this machine");
+  if (fewest == 0 && most && comm->me == 0)
+    error->warning(FLERR, "so3k: some ranks see no GPU, so that all run on CPUs");
+  if (fewest == 0) return at::kCPU;
+  MPI_Comm node;
+  int rank, n_ranks;
+  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+  MPI_Comm_rank(node, &rank);
+  MPI_Comm_size(node, &n_ranks);
+  MPI_Comm_free(&node);
+  if (comm->me == 0 && n_ranks > n_gpus)
+    error->warning(FLERR, "so3k: {} ranks share {} GPUs on a node", n_ranks, n_gpus);
+  return {at::kCUDA, static_cast<at::DeviceIndex>(rank % n_gpus)};
+}
+
+}    // namespace So3k

@@ -1,0 +1,69 @@
+"""What users get wrong with charges, positions and parts in OpenMM."""
+
+import numpy as np
+import openmm
+import pytest
+from openmm import app, unit
+from openmm_doors import context_of, energy_of
+from so3lr_toys import so3lr_toy, water_dimer, waters
+from toys import toy_model
+
+from so3k_md.engines.openmm import add_model, create_system
+from so3k_md.engines.openmm_topology import topology_of
+from so3k_md.errors import So3kError, So3kWarning
+
+
+def test_local_models_know_no_charges():
+    with pytest.raises(So3kError, match="knows nothing of them"):
+        create_system(water_dimer(), toy_model(), charge=1)
+    charged = water_dimer()
+    charged.info["charge"] = 1  # which may stand in a structure for other models
+    create_system(charged, toy_model())
+
+
+def test_atoms_too_close_are_warned_of():
+    atoms = water_dimer()
+    atoms.positions[3] = atoms.positions[1] + [0.3, 0, 0]
+    with pytest.warns(So3kWarning, match=r"atoms [13] and [13] are 0\.30 Å apart, 0\.31 of the sum"):
+        create_system(atoms, so3lr_toy())
+
+
+def test_a_residue_in_pieces_has_no_charge():
+    """OpenMM makes no bonds for sulfate without CONECT records."""
+    topology = app.Topology()
+    chain = topology.addChain()
+    sulfate, water = topology.addResidue("SO4", chain), topology.addResidue("HOH", chain)
+    for symbol in "COOOO":
+        topology.addAtom(symbol, app.Element.getBySymbol(symbol), sulfate)
+    o, *h = (topology.addAtom(symbol, app.Element.getBySymbol(symbol), water) for symbol in "OHH")
+    for hydrogen in h:
+        topology.addBond(o, hydrogen)
+    with pytest.raises(
+        So3kError, match="residue SO4 lies in 5 molecules, which share no charge: add the bonds"
+    ):
+        create_system(topology, so3lr_toy(), fragments="molecules", fragment_charges={"SO4": -2})
+
+
+def test_the_topology_of_the_user_is_left_as_it_is():
+    topology = topology_of(water_dimer())
+    create_system(topology, so3lr_toy(), box_nm=3.0 * np.eye(3))
+    assert topology.getPeriodicBoxVectors() is None
+
+
+def test_positions_have_units_and_a_shape():
+    topology, system = topology_of(water_dimer()), openmm.System()
+    for _ in range(6):
+        system.addParticle(1.0)
+    near = water_dimer().positions
+    near[3] = near[1] + [0.3, 0, 0]
+    with pytest.warns(So3kWarning, match=r"0\.30 Å apart"):
+        add_model(system, topology, so3lr_toy(), positions_nm=near * unit.angstrom)
+    with pytest.raises(So3kError, match=r"positions_nm has shape \(5, 3\): give those of all 6 atoms"):
+        add_model(system, topology, so3lr_toy(), positions_nm=near[:5])
+
+
+def test_a_part_of_a_box_must_know_its_images():
+    atoms = waters(3)
+    made = create_system(atoms, so3lr_toy(), atoms=range(len(atoms) - 3))
+    with pytest.raises(openmm.OpenMMException, match="span more than half of the box"):
+        energy_of(context_of(made.system, made.positions_nm))
