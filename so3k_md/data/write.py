@@ -65,7 +65,8 @@ def in_order(totals: GivenTotals) -> Any:
     """The charges of fragments in rising order of their numbers."""
     charges = totals.fragment_charges
     if isinstance(charges, Mapping):
-        return [by_number(charges)[number] for number in np.unique(totals.fragment).tolist()]
+        known = by_number(charges)
+        return [known[number] for number in np.unique(totals.fragment).tolist()]
     return charges
 
 

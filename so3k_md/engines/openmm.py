@@ -158,7 +158,7 @@ def add_model(
     linked = None
     if loaded.nonlocal_kind != "none":
         cell = box_angstrom(system, topology) if periodic else None
-        positions = None if positions_nm is None else np.asarray(positions_nm, dtype=float) * NM_IN_ANGSTROM
+        positions = None if positions_nm is None else positions_nm * NM_IN_ANGSTROM
         linked = linked_groups(loaded, topology, rows, groups, max_group, cell, positions)
     totals = totals_of(
         loaded, topology, rows, numbers, GivenTotals(charge, spin, fragments, fragment_charges)

@@ -90,7 +90,8 @@ class LatticeSum(nn.Module):
             sums: of all atoms of the cell.
         """
         lattice = self.lattice(cell)
-        potential = self.potential(lattice, sums, lattice.weight)
+        factors = self.structure_factors(sums)
+        potential = self.potential(factors, lattice.weight)
         # dφ/dθ_z turns (cos, sin)(n_z θ_z) into n_z (−sin, cos)
         n_z = torch.arange(lattice.reach[2] + 1, dtype=torch.float64, device=q.device)
         by_cos, by_sin = potential.chunk(2, dim=1)
@@ -113,7 +114,7 @@ class LatticeSum(nn.Module):
             energies=(q * (0.5 * phi - own)).to(torch.float64),
             charges=phi - 2.0 * own,
             positions=(by_fraction @ lattice.inverse.t()).to(q.dtype),
-            virial=self.virial(lattice, sums),
+            virial=self.virial(factors, lattice),
         )
 
     @torch.jit.export
@@ -126,13 +127,13 @@ class LatticeSum(nn.Module):
             q, r, cell, sums: as in `read`.
         """
         lattice = self.lattice(cell)
-        stretch = self.stretch(lattice)
+        stretch, factors = self.stretch(lattice), self.structure_factors(sums)
         parts: list[Tensor] = []
         for a in range(3):
             for b in range(3):
                 along_both = lattice.k[..., a] * lattice.k[..., b]
                 part = (1.0 if a == b else 0.0) - stretch * along_both
-                parts.append(self.potential(lattice, sums, lattice.weight * part))
+                parts.append(self.potential(factors, lattice.weight * part))
         potentials = torch.cat(parts).to(q.dtype)
         found = torch.empty([q.size(0), 9], dtype=q.dtype, device=q.device)
         step = max(1, tile_on(q, self.tile) // max(1, 2 * lattice.columns.size(0)))
@@ -200,17 +201,17 @@ class LatticeSum(nn.Module):
         plane = torch.cat([cos_x * cos_y - sin_x * sin_y, sin_x * cos_y + cos_x * sin_y])
         return plane, torch.cat([torch.cos(z), torch.sin(z)]).to(dtype)
 
-    def potential(self, lattice: Lattice, sums: Tensor, weight: Tensor) -> Tensor:
+    def potential(self, factors: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
         """∂/∂sums of Σ_k w_k |S(k)|², which read at an atom is its potential; w is (2, columns, n_z)."""
-        real, imaginary = self.structure_factors(sums)
+        real, imaginary = factors
         real, imaginary = 2.0 * weight * real, 2.0 * weight * imaginary
         by_cos = torch.cat([real[0] + real[1], imaginary[0] - imaginary[1]], dim=1)
         by_sin = torch.cat([imaginary[0] + imaginary[1], real[1] - real[0]], dim=1)
         return torch.cat([by_cos, by_sin])
 
-    def virial(self, lattice: Lattice, sums: Tensor) -> Tensor:
+    def virial(self, factors: tuple[Tensor, Tensor], lattice: Lattice) -> Tensor:
         """−∂E/∂strain at constant fractions, (3, 3), eV."""
-        real, imaginary = self.structure_factors(sums)
+        real, imaginary = factors
         energy = lattice.weight * (real * real + imaginary * imaginary)
         k = lattice.k.reshape(-1, 3)
         stretch = (energy * self.stretch(lattice)).reshape(-1, 1)

@@ -80,9 +80,11 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         epoch, best, rows = training["epoch"], training["best"], training["rows"]
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("last.ckpt", "best.ckpt", "log.csv", "learning_curve.png"):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        (folder / "last.ckpt").unlink(missing_ok=True)
+        if overwrite:  # nothing of the former training shall stand beside the new one
+            for name in ("best.ckpt", "log.csv", "learning_curve.png"):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         with atomic(folder / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(to_sections(config), sort_keys=False, allow_unicode=True))
     log = Log(folder, rows, config.train.tensorboard)
