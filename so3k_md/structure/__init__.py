@@ -1,0 +1,1 @@
+"""What is known of a structure before any model sees it: its cell, its bonds."""

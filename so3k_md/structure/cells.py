@@ -1,0 +1,118 @@
+"""Whether a periodic cell can be that of its atoms: one check for every engine, for data and for analysis."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from ase.data import atomic_masses
+from numpy.typing import ArrayLike, NDArray
+
+from so3k_md.errors import So3kError
+from so3k_md.structure.bonds import covalent_radii
+
+Floats = NDArray[np.float64]
+
+# Metallic hydrogen at 500 GPa has 1.3 Å³ per atom, osmium 22.6 g/cm³.
+SMALLEST_VOLUME = 1.0  # Å³ per atom
+HIGHEST_DENSITY = 30.0  # g/cm³
+AMU_PER_CUBIC_ANGSTROM = 1.66053907  # g/cm³
+OVERLAP = 0.5  # of the sum of two covalent radii: no two atoms of a structure are nearer
+DUMMY = np.eye(3)  # Å: what the PDB writes as CRYST1 where there is no crystal, as of NMR and EM entries
+
+
+class Overlap(NamedTuple):
+    """Two atoms that meet through the walls of a cell."""
+
+    first: int
+    second: int
+    distance: float  # Å
+
+
+def is_dummy(cell: ArrayLike | None) -> bool:
+    """Whether a cell is the cube of 1 Å that stands in PDB files for no cell at all.
+
+    Args:
+        cell: rows are the lattice vectors (3, 3), Å, or None.
+    """
+    return cell is not None and np.allclose(cell, DUMMY, atol=1e-3)
+
+
+def cell_fault(numbers: ArrayLike, cell: ArrayLike, pbc: ArrayLike) -> str | None:
+    """Why a cell cannot be that of the atoms, in words that follow "the cell", or None.
+
+    Args:
+        numbers: atomic numbers (atoms,), 0 for virtual sites.
+        cell: rows are the lattice vectors (3, 3), Å; those of open axes are not looked at.
+        pbc: which axes are periodic (3,), or one flag for all.
+    """
+    z, lattice = np.asarray(numbers, dtype=np.int64), np.asarray(cell, dtype=np.float64)
+    periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
+    real = z[z > 0]
+    if not len(real) or not periodic.any():
+        return None
+    if periodic.all() and is_dummy(lattice):
+        return "is the cube of 1 Å that stands in PDB files for no cell at all"
+    lengths = np.linalg.norm(lattice[periodic], axis=1)
+    widest = real[covalent_radii(real).argmax()]
+    if lengths.min() < 2 * OVERLAP * covalent_radii(widest):
+        return f"repeats after {lengths.min():.2f} Å, where an atom would lie within its own image"
+    if not periodic.all():
+        return None
+    volume = abs(float(np.linalg.det(lattice)))
+    if volume < SMALLEST_VOLUME * len(real):
+        return f"has {volume / len(real):.2g} Å³ for each of its {len(real)} atoms, less than any matter"
+    density = AMU_PER_CUBIC_ANGSTROM * float(atomic_masses[real].sum()) / volume
+    if density > HIGHEST_DENSITY:
+        return f"gives its {len(real)} atoms a density of {density:.3g} g/cm³, more than any matter has"
+    return None
+
+
+def check_cell(numbers: ArrayLike, cell: ArrayLike, pbc: ArrayLike, where: str, remedy: str) -> None:
+    """Refuse a cell that cannot be that of the atoms.
+
+    Args:
+        numbers: see `cell_fault`.
+        cell: see there.
+        pbc: see there.
+        where: whose cell it is, such as "frame 3 of water.xyz".
+        remedy: how the caller's user gives another cell, or none.
+
+    Raises:
+        So3kError: see `cell_fault`.
+    """
+    if fault := cell_fault(numbers, cell, pbc):
+        raise So3kError(f"the cell of {where} {fault}: {remedy}")
+
+
+def overlap_through_walls(
+    numbers: ArrayLike,
+    positions: ArrayLike,
+    cell: ArrayLike,
+    pbc: ArrayLike,
+    search: Callable[..., tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]],
+) -> Overlap | None:
+    """The nearest two atoms that lie within each other only because of the cell, or None.
+
+    A cell that a file merely carries along, such as the default box of 2 nm that OpenMM writes for systems
+    without one, shows itself by atoms that meet their images while as they stand no two are near.
+
+    Args:
+        numbers: atomic numbers (atoms,), 0 for virtual sites, which are not looked at.
+        positions: with molecules whole, (atoms, 3), Å.
+        cell: rows are the lattice vectors (3, 3), Å.
+        pbc: which axes are periodic (3,), or one flag for all.
+        search: `so3k_md.pairs.neighbor_pairs`, or another of its kind.
+    """
+    rows = np.flatnonzero(np.asarray(numbers) > 0)
+    radii = covalent_radii(np.asarray(numbers)[rows])
+    points, lattice = np.asarray(positions, dtype=np.float64)[rows], np.asarray(cell, dtype=np.float64)
+    if not len(rows) or not np.any(pbc):
+        return None
+    i, j, shifts = search(points, lattice, pbc, 2 * OVERLAP * radii.max(), True)
+    distance = np.linalg.norm(points[j] - points[i] + shifts @ lattice, axis=1)
+    share = distance / (radii[i] + radii[j])
+    through = (shifts != 0).any(axis=1)
+    if share[~through].min(initial=1.0) < OVERLAP or share[through].min(initial=1.0) >= OVERLAP:
+        return None
+    worst = np.where(through, share, np.inf).argmin()
+    return Overlap(int(rows[i[worst]]), int(rows[j[worst]]), float(distance[worst]))
