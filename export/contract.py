@@ -77,7 +77,8 @@ def check_elements(numbers: Iterable[int], elements: Iterable[int]) -> None:
     known = sorted(int(z) for z in elements)
     for atom, number in enumerate(numbers):
         if number not in known:
+            name = chemical_symbols[number] if 0 <= number < len(chemical_symbols) else number
             raise So3kError(
-                f"atom {atom} is {chemical_symbols[number]}, the model knows only "
+                f"atom {atom} is {name}, the model knows only "
                 f"{', '.join(chemical_symbols[z] for z in known)}: use a model trained with this element"
             )

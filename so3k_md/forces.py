@@ -46,6 +46,37 @@ def evaluate(model: Any, graph: Graph, n_frames: int, differentiable: bool = Fal
     return Evaluation(slopes.energies, energy, forces, virial, slopes.charges, slopes.ratios, slopes.parts)
 
 
+def check_finite(result: Evaluation, graph: Graph) -> None:
+    """Refuse energies, forces, virials and charges that are no numbers.
+
+    Args:
+        result: of `evaluate`.
+        graph: what was evaluated, one structure.
+
+    Raises:
+        So3kError: names the atom, and the two atoms that are closest to each other.
+    """
+    of_atoms = {"energy": result.energies, "force": result.forces.sum(1), "charge": result.charges}
+    wrong = [name for name, values in of_atoms.items() if not bool(torch.isfinite(values).all())]
+    if not wrong and bool(torch.isfinite(result.virial).all()):
+        return
+    what = "the virial"
+    if wrong:
+        atom = int(torch.nonzero(~torch.isfinite(of_atoms[wrong[0]]))[0, 0])
+        what = f"the {wrong[0]} of atom {atom}"
+    lengths = torch.linalg.vector_norm(graph.vectors, dim=1)
+    closest = ""
+    if len(lengths):
+        k = int(lengths.argmin())
+        closest = (
+            f", of all atoms {graph.idx_i[k]} and {graph.idx_j[k]} are closest, {lengths[k]:.3g} Å apart"
+        )
+    raise So3kError(
+        f"{what} is not a finite number{closest}: correct positions or cell, take a shorter time step, or "
+        "check the model"
+    )
+
+
 def differentiable_slopes(model: Any, graph: Graph) -> Slopes:
     """What `So3krates.gradient` gives, with the graph kept so that training can go through the forces.
 

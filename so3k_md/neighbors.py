@@ -48,7 +48,7 @@ def build_graph(
     points = np.array(positions, dtype=np.float64).reshape(-1, 3)
     lattice = lattice_rows(cell, pbc)
     vectors = points[idx_j] - points[idx_i] + shifts @ lattice
-    _refuse_overlap(vectors, idx_i, idx_j)
+    refuse_overlap(vectors, idx_i, idx_j)
     species = torch.from_numpy(np.array(numbers, dtype=np.int64))
     number = np.zeros(len(points), dtype=np.int64)
     if group is not None:
@@ -107,8 +107,17 @@ def lattice_rows(cell: ArrayLike | None, pbc: ArrayLike) -> Floats:
     return np.where(periodic[:, None], rows, 0.0)
 
 
-def _refuse_overlap(vectors: Floats, idx_i: Ints, idx_j: Ints) -> None:
-    """Stop where a pair has no direction."""
+def refuse_overlap(vectors: Floats, idx_i: Ints, idx_j: Ints) -> None:
+    """Stop where a pair has no direction.
+
+    Args:
+        vectors: (pairs, 3), Å.
+        idx_i: (pairs,).
+        idx_j: (pairs,).
+
+    Raises:
+        So3kError: names the two atoms.
+    """
     overlapping = np.flatnonzero((vectors * vectors).sum(axis=1) < CLOSEST**2)
     if len(overlapping):
         pair = overlapping[0]

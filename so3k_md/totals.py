@@ -12,6 +12,11 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 EXACT = 1e-6  # e; a total charge is whole to this
+MOST_ELECTRONS = 2  # for each proton: as many as the hydride ion has
+UNUSED = (
+    "the model knows nothing of charge and spin, and those that the structure names are not used: its energy "
+    "is that of structures as the model was trained on"
+)
 
 
 class GivenTotals(NamedTuple):
@@ -37,6 +42,49 @@ def neutral(n_atoms: int) -> Totals:
     return Totals(0.0, 0.0, np.zeros(n_atoms, dtype=np.int64), np.zeros(1))
 
 
+def says_something(given: GivenTotals) -> bool:
+    """Whether anything but a neutral singlet in one piece is asked for."""
+    return given.fragment is not None or any(
+        value is not None and bool(np.any(np.asarray(value) != 0)) for value in (given.charge, given.spin)
+    )
+
+
+def refuse_unknown(model: Any, given: GivenTotals, where: str) -> None:
+    """Refuse a charge, spin or fragments that were asked for of a model without them.
+
+    Args:
+        model: eager or exported.
+        given: what the user says.
+        where: for messages.
+
+    Raises:
+        So3kError: see above.
+    """
+    if not model.has_totals and says_something(given):
+        raise So3kError(f"{where}: charges are given, the model knows nothing of them: leave them out")
+
+
+def combined(options: GivenTotals, structure: GivenTotals, where: str) -> GivenTotals:
+    """What a structure says, and where it says nothing what was said for all structures.
+
+    Args:
+        options: of the engine, for all structures.
+        structure: of this one.
+        where: for messages.
+
+    Raises:
+        So3kError: the two contradict each other.
+    """
+    for name, wanted, own in zip(GivenTotals._fields, options, structure, strict=True):
+        if wanted is not None and own is not None and not _equal(wanted, own):
+            raise So3kError(
+                f"{where}: its {name} is {_short(own)}, the option {name} is {_short(wanted)}: correct one, "
+                "or leave one out"
+            )
+    pairs = zip(options, structure, strict=True)
+    return GivenTotals(*(wanted if own is None else own for wanted, own in pairs))
+
+
 def resolve_totals(model: Any, numbers: ArrayLike, given: GivenTotals, where: str) -> Totals:
     """The totals of a structure as a model takes them, or a refusal of what cannot be.
 
@@ -47,8 +95,8 @@ def resolve_totals(model: Any, numbers: ArrayLike, given: GivenTotals, where: st
         where: for messages.
 
     Raises:
-        So3kError: charges that are not whole, do not add up or leave an odd number of electrons to a singlet;
-            spins that the model was not trained for; fragments without charges.
+        So3kError: charges that are not whole, do not add up, leave an odd number of electrons to a singlet,
+            or fewer than none; spins that the model was not trained for; fragments without charges.
     """
     n_atoms = np.size(numbers)
     if not model.has_totals:
@@ -68,22 +116,44 @@ def resolve_totals(model: Any, numbers: ArrayLike, given: GivenTotals, where: st
             f"{where}: a charge of {charges[wrong[0]]:+g} e is not whole: give charges of ions and molecules"
         )
     unpaired = 2.0 * (0.0 if given.spin is None else _number(given.spin, "spin", where))
-    _check_electrons(model, int(np.sum(numbers)) - round(total), unpaired, where)
+    _check_electrons(model, int(np.sum(numbers)), round(total), unpaired, where)
+    _check_pieces(model, np.asarray(numbers), pieces, np.round(charges), where)
     return Totals(float(np.round(total)), unpaired, pieces, np.round(charges))
 
 
-def _check_electrons(model: Any, electrons: int, unpaired: float, where: str) -> None:
-    """Refuse spins that the number of electrons does not allow, or that the model does not know."""
+def _check_electrons(model: Any, protons: int, charge: int, unpaired: float, where: str) -> None:
+    """Refuse charges of no matter, and spins that the electrons do not allow or the model does not know."""
+    electrons = protons - charge
+    if not 0 <= electrons <= MOST_ELECTRONS * protons:
+        raise So3kError(
+            f"{where}: a charge of {charge:+g} e would leave {electrons:g} electrons to nuclei of "
+            f"{protons:+g} e: correct the charge"
+        )
     if unpaired < 0 or unpaired != round(unpaired):
         raise So3kError(f"{where}: spin = {unpaired / 2:g} is impossible: give 0, 0.5, 1, ...")
     if model.singlets_only and unpaired:
         raise So3kError(
             f"{where}: spin = {unpaired / 2:g}, but the model was trained on singlets only: set spin to 0"
         )
-    if (electrons - unpaired) % 2:
+    if (electrons - unpaired) % 2 or unpaired > electrons:
         raise So3kError(
             f"{where}: {electrons} electrons cannot have {unpaired:g} unpaired ones: correct charge or spin"
         )
+
+
+def _check_pieces(model: Any, numbers: Ints, pieces: Ints, charges: Floats, where: str) -> None:
+    """Refuse the same of a fragment, whose unpaired electrons are known only where a model has none."""
+    if len(charges) < 2:
+        return
+    protons = np.bincount(pieces, weights=numbers)
+    electrons = protons - charges
+    wrong = (electrons < 0) | (electrons > MOST_ELECTRONS * protons)
+    if model.singlets_only:
+        wrong |= electrons % 2 == 1
+    if wrong.any():
+        piece = int(wrong.argmax())
+        name = f"{where}: the fragment of atom {int((pieces == piece).argmax())}"
+        _check_electrons(model, int(protons[piece]), int(charges[piece]), 0.0, name)
 
 
 def _fragments(
@@ -133,9 +203,22 @@ def by_number(charges: Mapping[Any, float]) -> dict[Any, float]:
 def _number(value: Any, name: str, where: str) -> float:
     """A finite number, or a refusal."""
     try:
-        number = float(value)
+        number = float(np.asarray(value, dtype=np.float64).item())
     except (TypeError, ValueError):
         number = float("nan")
     if not np.isfinite(number):
-        raise So3kError(f"{where}: {name} = {value!r} is not a number: correct it")
+        raise So3kError(f"{where}: {name} = {_short(value)} is not a number: correct it")
     return number
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two values that a user gave are the same."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return by_number(one) == by_number(other)
+    return np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def _short(value: Any) -> str:
+    """A value in a message, in one line of which it does not take all."""
+    text = " ".join(str(value).split()) if isinstance(value, np.ndarray) else repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,5 +1,8 @@
 """The ASE calculator: every simulation and optimiser of ASE with a So3krates model."""
 
+import inspect
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +13,17 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.geometry import complete_cell
 from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from so3k_md.checkpoint import parse_device, parse_dtype
+from so3k_md.config import nearest
 from so3k_md.data.structures import given_totals
-from so3k_md.engines.close import warn_of_close_pair
+from so3k_md.engines.close import CloseWatch
 from so3k_md.engines.load import load_accelerated
-from so3k_md.errors import So3kError
+from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.export.contract import check_elements
-from so3k_md.forces import evaluate
+from so3k_md.forces import check_finite, evaluate
 from so3k_md.graph import PARTS, Graph, LongRange, no_long_range, to_device
 from so3k_md.groups import (
     MAX_GROUP,
@@ -33,15 +37,18 @@ from so3k_md.groups import (
 )
 from so3k_md.kernels.model import accelerated
 from so3k_md.model import set_dtype
-from so3k_md.neighbors import lattice_rows, with_totals
+from so3k_md.neighbors import lattice_rows, refuse_overlap, with_totals
 from so3k_md.pairs import neighbor_pairs
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR, check_periodicity, set_long_range
-from so3k_md.totals import resolve_totals
+from so3k_md.structure.cells import check_cell
+from so3k_md.totals import UNUSED, GivenTotals, combined, refuse_unknown, resolve_totals, says_something
 from so3k_md.verlet import LONG_SKIN, SKIN, VerletList
 from so3k_md.whole import Unwrapper
 
-ARRAYS = ("positions", "numbers", "group", "fragment")  # of `Atoms.arrays`
-TOTALS = ("charge", "spin", "fragment_charges")  # of `Atoms.info`
+ARRAYS = ("positions", "numbers", "group")  # of `Atoms.arrays`
+TOTALS = ("charge", "spin", "fragments", "fragment_charges")  # keywords, in the order of GivenTotals
+OF_ASE = ("restart", "ignore_bad_restart_file", "label", "atoms", "directory")
+WHERE = "the structure"
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -69,7 +76,17 @@ class So3kCalculator(Calculator):
             shifted+self: the same with the energy of each charge in its own potential.
         cutoff_lr: of dispersion and of the shifted forms, Å.
         kernels: auto, to use the compiled kernels for float32 on a CPU if they are built; on; or off.
+        charge: total charge, e, of every structure that does not name its own in `atoms.info["charge"]`.
+        spin: S, in the same way; 0 for a singlet.
+        fragments: whole numbers (atoms,), equal within a fragment, between which no charge flows; in the same
+            way, beside `atoms.arrays["fragment"]`.
+        fragment_charges: e, one for each fragment in rising order of its number, or by its number; in the
+            same way.
         **kwargs: of `ase.calculators.calculator.Calculator`.
+
+    Raises:
+        So3kError: an option that is unknown or impossible, no such model, or a charge given to a model that
+            knows nothing of it.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
@@ -86,8 +103,15 @@ class So3kCalculator(Calculator):
         coulomb: str = COULOMB[0],
         cutoff_lr: float = CUTOFF_LR,
         kernels: str = "auto",
+        charge: float | None = None,
+        spin: float | None = None,
+        fragments: ArrayLike | None = None,
+        fragment_charges: ArrayLike | Mapping[Any, float] | None = None,
         **kwargs: Any,
     ):
+        if unknown := sorted(set(kwargs) - set(OF_ASE)):
+            known = list(inspect.signature(So3kCalculator).parameters)[:-1] + list(OF_ASE)
+            raise So3kError(f"So3kCalculator has no option {unknown[0]!r}: {nearest(unknown[0], known)}")
         super().__init__(**kwargs)
         if not skin >= 0:
             raise So3kError(f"skin = {skin} Å is impossible: give 0 or a positive length")
@@ -108,7 +132,11 @@ class So3kCalculator(Calculator):
         self.coulomb, self.cutoff_lr = coulomb, cutoff_lr
         set_long_range(self.model, coulomb, cutoff_lr)
         self.frozen = frozen(self.model)
-        self.looked_for_close = False
+        given = GivenTotals(charge, spin, fragments, fragment_charges)
+        self.set(**{name: value for name, value in zip(TOTALS, given, strict=True) if value is not None})
+        self.watch = CloseWatch()
+        self.told: set[str] = set()  # warnings that are not repeated
+        self.checked: tuple[Any, ...] = ()  # numbers, cell and pbc of the last cell that was checked
         self.pairs = VerletList(search, self.model.cutoff, skin)
         self.long_pairs = VerletList(search_once, cutoff_lr, LONG_SKIN * skin, trim=False)
         self.whole = Unwrapper()
@@ -123,11 +151,8 @@ class So3kCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         set_long_range(self.model, self.coulomb, self.cutoff_lr)  # which another calculator may share
         graph = self.graph(self.atoms)
-        if self.model.has_long_range and not self.looked_for_close:
-            periodic = self.atoms.pbc
-            warn_of_close_pair(self.atoms.numbers, self.atoms.positions, self.atoms.cell.array, periodic)
-            self.looked_for_close = True
         result = evaluate(self.frozen, graph, 1)
+        check_finite(result, graph)
         self.results = {
             "energy": result.energy.item(),
             "free_energy": result.energy.item(),
@@ -147,6 +172,22 @@ class So3kCalculator(Calculator):
         if self.atoms.pbc.any() and self.atoms.cell.rank == 3:
             stress = -result.virial[0].numpy(force=True) / self.atoms.get_volume()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Change charge, spin or fragments of all structures, and forget the results.
+
+        Raises:
+            So3kError: something else is to be changed, or the model knows nothing of charges.
+        """
+        if fixed := sorted(name for name in kwargs if name not in TOTALS):
+            raise So3kError(
+                f"{fixed[0]} cannot be set, only {', '.join(TOTALS)}: make a new calculator for other options"
+            )
+        if kwargs:
+            refuse_unknown(self.model, given_options(self.parameters | kwargs), "So3kCalculator")
+            self.reset()
+        changed: dict[str, Any] = super().set(**kwargs)
+        return changed
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """As in ASE, which has no properties that are dictionaries: it would add those of two calculators."""
@@ -169,12 +210,15 @@ class So3kCalculator(Calculator):
     def graph(self, atoms: Atoms) -> Graph:
         """What the model sees of the atoms."""
         check_atoms(atoms, self.model.elements)
+        self.check_cell(atoms)
         # rows of open axes are not used: any that complete the basis will do
         periodic = atoms.pbc[:, None]
         cell = np.where(periodic, atoms.cell, complete_cell(np.where(periodic, atoms.cell, 0.0)))
         positions = torch.tensor(atoms.positions, dtype=torch.float64)
         geometry = positions, torch.tensor(cell), torch.tensor(atoms.pbc)
+        builds = self.pairs.builds
         vectors, idx_i, idx_j = self.pairs(*geometry)
+        self.check_pairs(atoms, (vectors, idx_i, idx_j), self.pairs.builds > builds)
         species = torch.tensor(atoms.numbers, dtype=torch.int64)
         group, unwrapped = self.grouped(atoms)
         graph = Graph(
@@ -188,29 +232,64 @@ class So3kCalculator(Calculator):
             cell=torch.from_numpy(lattice_rows(atoms.cell.array, atoms.pbc))[None],
             long=self.long_range(atoms, geometry),
         )
-        check_reach(self.model, graph, "the structure")
+        check_reach(self.model, graph, WHERE)
         return to_device(graph, self.device)
 
     def long_range(self, atoms: Atoms, geometry: tuple[Tensor, Tensor, Tensor]) -> LongRange:
         """Pairs within `cutoff_lr`, and the totals of the structure."""
+        given = combined(given_options(self.parameters), given_totals(atoms), WHERE)
+        self.warn_of_charge(atoms, given)
         if not self.model.has_totals:
             return no_long_range(torch.zeros(len(atoms), dtype=torch.int64), 1)
-        check_periodicity(self.model, atoms.pbc, "the structure")
-        totals = resolve_totals(self.model, atoms.numbers, given_totals(atoms), "the structure")
+        check_periodicity(self.model, atoms.pbc, WHERE)
+        totals = resolve_totals(self.model, atoms.numbers, given, WHERE)
         vectors, idx_i, idx_j = self.long_pairs(*geometry)
         return with_totals(vectors, idx_i, idx_j, totals)
+
+    def warn_of_charge(self, atoms: Atoms, given: GivenTotals) -> None:
+        """Say once what of a structure's charge is not used."""
+        if not self.model.has_totals and says_something(given):
+            self.tell(UNUSED)
+        initial = float(atoms.get_initial_charges().sum()) if atoms.has("initial_charges") else 0.0
+        silent = given.charge is None and given.fragment_charges is None
+        if self.model.has_totals and silent and abs(initial) > 0.5:
+            self.tell(
+                f"the initial charges of the atoms add up to {initial:+.3g} e and are not used: name the "
+                'total in atoms.info["charge"] or So3kCalculator(charge=…), 0 if it is neutral'
+            )
+
+    def tell(self, message: str) -> None:
+        """Warn of something that concerns this calculator, once."""
+        if message not in self.told:
+            self.told.add(message)
+            warnings.warn(message, So3kWarning, stacklevel=3)
+
+    def check_cell(self, atoms: Atoms) -> None:
+        """Refuse a cell that cannot be that of the atoms, where it is new."""
+        now = atoms.numbers, atoms.cell.array, atoms.pbc
+        if not all(map(np.array_equal, self.checked, now)) or not self.checked:
+            remedy = "give its lattice vectors in Å, or set atoms.pbc = False if there is none"
+            check_cell(*now, WHERE, remedy)
+            self.checked = tuple(array.copy() for array in now)
+
+    def check_pairs(self, atoms: Atoms, pairs: tuple[Tensor, Tensor, Tensor], new: bool) -> None:
+        """Refuse atoms on one spot, and warn of close ones where the list is new."""
+        vectors, idx_i, idx_j = (tensor.numpy() for tensor in pairs)
+        refuse_overlap(vectors, idx_i, idx_j)
+        if new:
+            self.watch.look(atoms.numbers, atoms.positions, vectors, idx_i, idx_j)
 
     def grouped(self, atoms: Atoms) -> tuple[Ints, Floats]:
         """The group of each atom (n,), and positions (n, 3), Å, in which groups are whole."""
         if self.model.nonlocal_kind == "none":
             return np.zeros(len(atoms), dtype=np.int64), atoms.positions
-        check_axes(self.model, atoms.pbc, "the structure")
+        check_axes(self.model, atoms.pbc, WHERE)
         if self.groups == "all" or lattice_waves(self.model):
             group = np.zeros(len(atoms), dtype=np.int64)
             check_group_sizes(group, self.model, self.max_group)
             return group, atoms.positions
         named = atoms.arrays.get("group")
-        group = resolve_groups(named, len(atoms), atoms.pbc.any(), "auto", "the structure")
+        group = resolve_groups(named, len(atoms), atoms.pbc.any(), "auto", WHERE)
         check_group_sizes(group if named is None else named, self.model, self.max_group)
         return group, self.whole(atoms.positions, atoms.cell.array, atoms.pbc, group, atoms.numbers)
 
@@ -218,9 +297,12 @@ class So3kCalculator(Calculator):
 def seen(atoms: Atoms) -> dict[str, Any]:
     """All of a structure that the energy may depend on."""
     known: dict[str, Any] = {name: atoms.arrays.get(name) for name in ARRAYS}
-    return (
-        known | {"cell": atoms.cell.array, "pbc": atoms.pbc} | {name: atoms.info.get(name) for name in TOTALS}
-    )
+    return known | {"cell": atoms.cell.array, "pbc": atoms.pbc} | given_totals(atoms)._asdict()
+
+
+def given_options(parameters: Mapping[str, Any]) -> GivenTotals:
+    """What the keywords of a calculator say of charge and spin."""
+    return GivenTotals(*(parameters.get(name) for name in TOTALS))
 
 
 def frozen(model: Any) -> Any:

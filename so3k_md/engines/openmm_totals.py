@@ -1,5 +1,6 @@
 """Charge, spin and fragments of an OpenMM system: as numbers, or by molecules and the names of residues."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +12,17 @@ from openmm import app
 
 from so3k_md.data.structures import given_totals
 from so3k_md.engines.openmm_groups import bonds_among, trees
-from so3k_md.errors import So3kError
-from so3k_md.totals import GivenTotals, Totals, by_number, resolve_totals
+from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.totals import (
+    UNUSED,
+    GivenTotals,
+    Totals,
+    by_number,
+    combined,
+    refuse_unknown,
+    resolve_totals,
+    says_something,
+)
 
 Ints = NDArray[np.int64]
 
@@ -38,10 +48,8 @@ def totals_of(
     Raises:
         So3kError: what cannot be, or what the model does not know.
     """
-    if not model.has_totals:
-        if given.charge or given.spin or given.fragment is not None:
-            raise So3kError(f"{WHERE}: charges are given, the model knows nothing of them: leave them out")
-    elif isinstance(given.fragment, str):
+    refuse_unknown(model, given, WHERE)
+    if model.has_totals and isinstance(given.fragment, str):
         given = by_molecules(topology, rows, numbers, given)
     return resolve_totals(model, numbers, given, WHERE)
 
@@ -116,18 +124,21 @@ def one_cluster(topology: app.Topology, rows: Sequence[int]) -> Ints:
 
 
 def named_totals(atoms: Atoms, model: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of `add_model`, with charge, spin and fragments of the structure where none are given.
+    """The options of `add_model`, with charge, spin and fragments of the structure where they are not given.
 
     Of a structure that is described in part, only its fragments tell anything.
     """
     said = ("charge", "spin", "fragments", "fragment_charges")
-    if not model.has_totals or any(options.get(name) is not None for name in said):
+    wanted, own = GivenTotals(*(options.get(name) for name in said)), given_totals(atoms)
+    if not model.has_totals:
+        if says_something(own):
+            warnings.warn(UNUSED, So3kWarning, stacklevel=3)
         return options
-    charge, spin, fragment, charges = given_totals(atoms)
     rows = options.get("atoms")
     if rows is None:
-        return options | dict(zip(said, (charge, spin, fragment, charges), strict=True))
-    if fragment is None or charges is None:
+        return options | dict(zip(said, combined(wanted, own, WHERE), strict=True))
+    _, _, fragment, charges = own
+    if any(value is not None for value in wanted) or fragment is None or charges is None:
         return options
     if not isinstance(charges, Mapping):
         charges = dict(zip(np.unique(fragment).tolist(), np.asarray(charges).tolist(), strict=False))

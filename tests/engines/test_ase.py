@@ -74,6 +74,7 @@ def test_open_structure_has_no_stress():
         atoms.get_stress()
 
 
+@pytest.mark.filterwarnings("ignore:atoms .* closer than models are trained on")  # of random motion
 def test_kept_list_equals_new_lists_when_atoms_and_cell_change():
     atoms, rng = structure("triclinic"), np.random.default_rng(0)
     kept, fresh = So3kCalculator(toy_model(), skin=0.6), So3kCalculator(toy_model(), skin=0)
@@ -91,6 +92,7 @@ def test_kept_list_equals_new_lists_when_atoms_and_cell_change():
     assert fresh.pairs.builds == 30
 
 
+@pytest.mark.filterwarnings("ignore:atoms .* closer than models are trained on")  # of random motion
 def test_energy_is_conserved():
     atoms = structure("periodic")
     atoms.calc = So3kCalculator(toy_model())

@@ -1,0 +1,92 @@
+"""Charge, spin and fragments of a structure: what can be is taken, what cannot be is refused in one line."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from so3k_md.errors import So3kError
+from so3k_md.totals import GivenTotals, combined, refuse_unknown, resolve_totals
+
+WATER, TWO = [8, 1, 1], [8, 1, 1, 11]
+PIECES = [0, 0, 0, 1]
+SINGLETS = SimpleNamespace(has_totals=True, singlets_only=True)
+ANY_SPIN = SimpleNamespace(has_totals=True, singlets_only=False)
+LOCAL = SimpleNamespace(has_totals=False, singlets_only=False)
+
+
+def refusal(call, *arguments) -> str:
+    with pytest.raises(So3kError) as refused:
+        call(*arguments)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "given", "charge"),
+    [
+        (WATER, GivenTotals(), 0),
+        (WATER, GivenTotals(charge=2), 2),
+        (WATER, GivenTotals(charge=np.array([-2])), -2),
+        (WATER, GivenTotals(charge="2"), 2),
+        ([1], GivenTotals(charge=1), 1),  # a proton has no electrons
+        ([1], GivenTotals(charge=-1), -1),
+        ([16, 8, 8, 8, 8], GivenTotals(charge=np.int64(-2)), -2),
+        (TWO, GivenTotals(fragment=PIECES, fragment_charges=[0, 1]), 1),
+    ],
+)
+def test_what_can_be_is_taken(numbers, given, charge):
+    assert resolve_totals(SINGLETS, numbers, given, "it").charge == charge
+
+
+@pytest.mark.parametrize(
+    ("numbers", "given", "says"),
+    [
+        (
+            WATER,
+            GivenTotals(charge=-100),
+            r"it: a charge of -100 e would leave 110 electrons to nuclei of \+10 e",
+        ),
+        (WATER, GivenTotals(charge=12), "would leave -2 electrons"),
+        (WATER, GivenTotals(charge=1), "9 electrons cannot have 0 unpaired"),
+        (WATER, GivenTotals(charge=[1, 2]), "is not a number"),
+        (WATER, GivenTotals(spin=1), "singlets only"),
+        (
+            TWO,
+            GivenTotals(charge=1, fragment=PIECES, fragment_charges=[1, 0]),
+            "fragment of atom 0: 9 electrons",
+        ),
+        (
+            TWO,
+            GivenTotals(charge=1, fragment=PIECES, fragment_charges=[-12, 13]),
+            "fragment of atom 0: a charge",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(numbers, given, says):
+    assert re.search(says, refusal(resolve_totals, SINGLETS, numbers, given, "it"))
+
+
+def test_radicals_are_for_models_that_know_spin():
+    one = resolve_totals(ANY_SPIN, WATER, GivenTotals(charge=1, spin=0.5), "it")
+    assert (one.charge, one.unpaired) == (1, 1)
+    two = GivenTotals(charge=0, fragment=PIECES, fragment_charges=[1, -1], spin=0.5)
+    assert resolve_totals(ANY_SPIN, TWO, two, "it").unpaired == 1
+    assert "2 electrons cannot have 4" in refusal(resolve_totals, ANY_SPIN, [1, 1], GivenTotals(spin=2), "it")
+
+
+def test_options_fill_in_what_a_structure_does_not_say():
+    options = GivenTotals(charge=-2, fragment=[0, 1], fragment_charges={"0": -1, "1": -1})
+    assert combined(options, GivenTotals(spin=0), "it") == options._replace(spin=0)
+    assert combined(options, GivenTotals(charge=-2.0, fragment=np.array([0, 1])), "it").charge == -2.0
+    assert combined(options, GivenTotals(fragment_charges={0: -1, 1: -1}), "it").charge == -2
+    for own in (GivenTotals(charge=-1), GivenTotals(fragment=[1, 0]), GivenTotals(fragment_charges=[-1, -1])):
+        assert "correct one, or leave one out" in refusal(combined, options, own, "it")
+
+
+def test_a_charge_is_refused_where_nothing_is_known_of_it():
+    for given in (GivenTotals(charge=1), GivenTotals(spin=0.5), GivenTotals(fragment=[0, 1])):
+        assert "knows nothing of them" in refusal(refuse_unknown, LOCAL, given, "it")
+    refuse_unknown(LOCAL, GivenTotals(charge=0, spin=0), "it")
+    refuse_unknown(SINGLETS, GivenTotals(charge=1), "it")
