@@ -17,13 +17,27 @@ UNUSED = (
     "the model knows nothing of charge and spin, and those that the structure names are not used: its energy "
     "is that of structures as the model was trained on"
 )
+CONVENTIONS = ("S", "unpaired", "multiplicity")  # what programs write as spin: S, 2 S, 2 S + 1
+
+
+class Spin(NamedTuple):
+    """A spin as a file has it, and what it counts."""
+
+    value: Any
+    convention: str = "auto"  # of CONVENTIONS; auto: decided by the number of electrons
+
+    def unpaired(self) -> dict[str, float]:
+        """Unpaired electrons 2 S under each convention that the value may follow."""
+        value = float(self.value)
+        counts = dict(zip(CONVENTIONS, (2 * value, value, value - 1), strict=True))
+        return counts if self.convention == "auto" else {self.convention: counts[self.convention]}
 
 
 class GivenTotals(NamedTuple):
     """What a user says of charge and spin, not yet checked; None where nothing is said."""
 
     charge: Any = None  # e; the sum of `fragment_charges`, or 0
-    spin: Any = None  # S of the structure; 0, a singlet
+    spin: Any = None  # S of the structure, or a `Spin`; 0, a singlet
     fragment: Any = None  # (n,) whole numbers, equal within a fragment; one fragment
     fragment_charges: Any = None  # e, one for each fragment in rising order of its number, or by number
 
@@ -44,8 +58,9 @@ def neutral(n_atoms: int) -> Totals:
 
 def says_something(given: GivenTotals) -> bool:
     """Whether anything but a neutral singlet in one piece is asked for."""
+    spin = 0.0 not in given.spin.unpaired().values() if isinstance(given.spin, Spin) else given.spin
     return given.fragment is not None or any(
-        value is not None and bool(np.any(np.asarray(value) != 0)) for value in (given.charge, given.spin)
+        value is not None and bool(np.any(np.asarray(value) != 0)) for value in (given.charge, spin)
     )
 
 
@@ -115,10 +130,53 @@ def resolve_totals(model: Any, numbers: ArrayLike, given: GivenTotals, where: st
         raise So3kError(
             f"{where}: a charge of {charges[wrong[0]]:+g} e is not whole: give charges of ions and molecules"
         )
-    unpaired = 2.0 * (0.0 if given.spin is None else _number(given.spin, "spin", where))
+    unpaired = unpaired_electrons(given.spin, int(np.sum(numbers)) - round(total), where)
     _check_electrons(model, int(np.sum(numbers)), round(total), unpaired, where)
     _check_pieces(model, np.asarray(numbers), pieces, np.round(charges), where)
     return Totals(float(np.round(total)), unpaired, pieces, np.round(charges))
+
+
+def spin_readings(spin: Spin, electrons: int) -> dict[str, float]:
+    """Unpaired electrons under each convention that the number of electrons allows.
+
+    The number of unpaired electrons 2 S has the parity of the number of electrons, the multiplicity 2 S + 1
+    the other one.
+
+    Args:
+        spin: a finite number.
+        electrons: of the structure.
+    """
+    counts = spin.unpaired()
+    allowed = {name: n for name, n in counts.items() if n >= 0 and (electrons - n) % 2 == 0}
+    return allowed if spin.convention == "auto" else counts
+
+
+def unpaired_electrons(spin: Any, electrons: int, where: str) -> float:
+    """Unpaired electrons 2 S of a structure.
+
+    Args:
+        spin: S, a `Spin`, or None for a singlet.
+        electrons: of the structure.
+        where: for messages.
+
+    Raises:
+        So3kError: not a number, or one that may mean two things.
+    """
+    if spin is None:
+        return 0.0
+    if not isinstance(spin, Spin):
+        return 2.0 * _number(spin, "spin", where)
+    _number(spin.value, "spin", where)
+    readings = spin_readings(spin, electrons)
+    if len(set(readings.values())) > 1:
+        meanings = {"S": "S", "unpaired": "the number of unpaired electrons", "multiplicity": "2 S + 1"}
+        raise So3kError(
+            f"{where}: spin = {spin.value} with {electrons} electrons may be "
+            f"{' or '.join(meanings[name] for name in readings)}: give it as multiplicity or "
+            "unpaired_electrons instead, or set spin_convention where a file is read"
+        )
+    # where nothing fits, the number is shown as the S it is documented to be
+    return next(iter(readings.values()), 2.0 * float(spin.value))
 
 
 def _check_electrons(model: Any, protons: int, charge: int, unpaired: float, where: str) -> None:
@@ -215,6 +273,8 @@ def _equal(one: Any, other: Any) -> bool:
     """Whether two values that a user gave are the same."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return by_number(one) == by_number(other)
+    if isinstance(other, Spin) and not isinstance(one, Spin):
+        return 2 * one in other.unpaired().values()
     return np.array_equal(np.asarray(one), np.asarray(other))
 
 

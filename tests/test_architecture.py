@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 # module, whose files may import each other.
 FLOORS = (
     "errors",
-    "totals files builds units graph verlet unwrap adjoint",
+    "totals files memory builds units graph verlet unwrap adjoint",
     "nn.activation nn.segment physics",
     "nn.linear nn.spherical nn.radial nn.waves",
     "nn.embedding nn.readout nn.attention nn.interaction nn.nonlocal_sphc nn.nonlocal_efa",

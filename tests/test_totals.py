@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from so3k_md.errors import So3kError
-from so3k_md.totals import GivenTotals, combined, refuse_unknown, resolve_totals
+from so3k_md.totals import GivenTotals, Spin, combined, refuse_unknown, resolve_totals, says_something
 
 WATER, TWO = [8, 1, 1], [8, 1, 1, 11]
 PIECES = [0, 0, 0, 1]
@@ -90,3 +90,13 @@ def test_a_charge_is_refused_where_nothing_is_known_of_it():
         assert "knows nothing of them" in refusal(refuse_unknown, LOCAL, given, "it")
     refuse_unknown(LOCAL, GivenTotals(charge=0, spin=0), "it")
     refuse_unknown(SINGLETS, GivenTotals(charge=1), "it")
+
+
+def test_a_spin_of_a_file_and_one_of_the_engine_are_compared_by_what_they_mean():
+    singlet = GivenTotals(spin=Spin(1, "multiplicity"))
+    assert not says_something(singlet)
+    assert not says_something(GivenTotals(spin=Spin(0)))
+    assert says_something(GivenTotals(spin=Spin(3, "multiplicity")))
+    assert combined(GivenTotals(spin=0), singlet, "here").spin == singlet.spin
+    with pytest.raises(So3kError, match="spin"):
+        combined(GivenTotals(spin=1), singlet, "here")

@@ -9,6 +9,18 @@ from typing import Any
 from so3k_md.errors import So3kError
 from so3k_md.files import check_output
 
+READING = (
+    "energy_key",
+    "forces_key",
+    "stress_key",
+    "energy_unit",
+    "length_unit",
+    "forces_unit",
+    "stress_unit",
+    "stress_sign",
+    "spin_convention",
+)  # options that `read_frames` takes
+
 HELP = "errors of a model on labelled structures, or its predictions for unlabelled ones"
 
 
@@ -31,12 +43,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--energy-key", help="key of the energy (default energy; E in npz)")
     parser.add_argument("--forces-key", help="key of the forces (default forces; F in npz)")
     parser.add_argument(
-        "--stress-key", help="key of the stress, or of a virial if its name says so (default stress)"
+        "--stress-key", help="key of the stress or virial, whichever its unit or name says (default stress)"
     )
     parser.add_argument(
         "--energy-unit", default="eV", help="of the file: eV (default), meV, kcal/mol, kJ/mol, Hartree"
     )
     parser.add_argument("--length-unit", default="Angstrom", help="of the file: Angstrom (default), nm, Bohr")
+    parser.add_argument("--forces-unit", help="such as Hartree/Bohr (default: energy unit / length unit)")
+    parser.add_argument(
+        "--stress-unit", help="such as GPa, kbar, eV/Angstrom^3, or an energy if the file holds virials"
+    )
+    parser.add_argument(
+        "--stress-sign", default="ase", help="ase (default): tension positive, virial −V stress; opposite"
+    )
+    parser.add_argument(
+        "--spin-convention",
+        default="auto",
+        help="what values named spin count: S, unpaired (2S), multiplicity (2S+1), auto (default)",
+    )
     parser.add_argument(
         "--groups",
         choices=("auto", "all"),
@@ -76,9 +100,7 @@ def run(args: argparse.Namespace) -> None:
     )
     from so3k_md.physical_stages import set_long_range
 
-    frames = read_frames(
-        args.data, args.energy_key, args.forces_key, args.stress_key, args.energy_unit, args.length_unit
-    )
+    frames = read_frames(args.data, **{name: getattr(args, name) for name in READING})
     model: Any = load(args.model, args.device, args.dtype)
     set_long_range(model, args.coulomb, args.cutoff_lr)
     hidden = not sys.stderr.isatty()

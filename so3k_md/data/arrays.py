@@ -2,15 +2,19 @@
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from so3k_md.data.frames import Record, list_keys
+from so3k_md.data.keys import TOTALS, totals_from
+from so3k_md.data.units import same_unit
 from so3k_md.errors import So3kError
+from so3k_md.memory import available_memory, describe_bytes
 from so3k_md.totals import GivenTotals
 
 NUMBERS = ("z", "Z", "nuclear_charges", "atomic_numbers", "numbers", "species")
@@ -23,48 +27,52 @@ DEFAULTS = {
 }
 CELL = ("cell", "lattice")
 STATED_UNITS = {"e_unit": "energy", "r_unit": "length"}  # written by sGDML beside the arrays
-ALIASES = {"ang": "angstrom", "å": "angstrom", "ha": "hartree", "au": "hartree", "a0": "bohr"}
+OF_ATOMS = ("group", "fragment")
+
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 Arrays = dict[str, NDArray[Any]]
+T = TypeVar("T")
+
+
+class Header(NamedTuple):
+    """What the head of an array says of it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
 
 def read_arrays(
-    path: Path, keys: dict[str, str], units: dict[str, str]
+    path: Path, keys: dict[str, str], units: dict[str, str], convention: str = "auto"
 ) -> Iterator[tuple[Record, list[str]]]:
     """The frames of an npz file, each with the keys of the file.
 
     Atomic numbers, and the numbers of groups and fragments under the keys `group` and `fragment`, may be
-    common to all frames (n,) or per frame (frames, n), padded with zeros; likewise `charge`, `spin` and
+    common to all frames (n,) or per frame (frames, n), padded with zeros; likewise charge, spin and
     `fragment_charges`.
 
     Args:
         path: the file.
         keys: the keys that were asked for; others have their usual names.
         units: the stated units of energy and length.
+        convention: what an array named spin counts; see `totals_from`.
 
     Raises:
         So3kError: names the array that is missing or has the wrong shape.
     """
-    arrays = load_npz(path)
-    present = sorted(arrays)
-    _check_stated_units(arrays, units, path)
-    numbers = _first(arrays, NUMBERS, "atomic numbers", path)
-    positions = _first(arrays, POSITIONS, "positions", path)
-    if positions.ndim == 2:
-        positions = positions[None]
-    if positions.ndim != 3 or positions.shape[2] != 3:
-        raise So3kError(f"{path}: positions have shape {positions.shape}, expected (frames, atoms, 3)")
-    n_frames, n_atoms = positions.shape[:2]
-    if numbers.shape not in ((n_atoms,), (n_frames, n_atoms)):
-        raise So3kError(f"{path}: {n_atoms} positions per frame, yet atomic numbers of shape {numbers.shape}")
+    headers = npz_headers(path)
+    present = sorted(headers)
+    n_frames, n_atoms = _check_shapes(headers, path)
     # who asks for a virial does not want the stress that stands beside it
     stresses = {"stress", "virial"} & keys.keys() or {"stress", "virial"}
     wanted = [label for label in DEFAULTS if label in stresses or label not in ("stress", "virial")]
-    labels = {
-        label: _per_frame(_choose(arrays, keys, label), n_frames, label, path)
-        for label in wanted
-        if _choose(arrays, keys, label) is not None
-    }
+    chosen_keys = {label: key for label in wanted if (key := _choose(headers, keys, label)) is not None}
+    others = [*NUMBERS, *POSITIONS, *CELL, *STATED_UNITS, *TOTALS, *OF_ATOMS, "pbc"]
+    arrays = load_npz(path, {*chosen_keys.values(), *others} & headers.keys())
+    _check_stated_units(arrays, units, path)
+    numbers = _first(arrays, NUMBERS, "atomic numbers", path)
+    positions = _first(arrays, POSITIONS, "positions", path).reshape(n_frames, n_atoms, 3)
+    labels = {label: _per_frame(arrays[key], n_frames, label, path) for label, key in chosen_keys.items()}
     cells = next((arrays[key] for key in CELL if key in arrays), None)
     pbc = _pbc(arrays.get("pbc", np.array(cells is not None)), n_frames, path)
     for index in range(n_frames):
@@ -76,22 +84,62 @@ def read_arrays(
         cell = None if cells is None else _cell(cells, index, n_frames, path)
         periodic = pbc[index]
         group = _of_atoms(arrays.get("group"), index, n_frames, real)
-        totals = _totals(arrays, index, n_frames, real)
-        yield Record(z[real], positions[index][real], cell, periodic, chosen, group, totals), present
+        totals = _totals(arrays, index, n_frames, real, convention, f"{path}, frame {index}")
+        yield (
+            Record(z[real], positions[index][real], cell, periodic, chosen, group, totals, chosen_keys),
+            present,
+        )
 
 
-def load_npz(path: Path) -> Arrays:
-    """All arrays of an npz file.
+def npz_headers(path: Path) -> dict[str, Header]:
+    """Shape and type of each array of an npz file, without its numbers.
 
     Raises:
         So3kError: not an npz file, or a damaged one.
     """
-    try:
+    with _readable(path):
         with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+            if file.read(6) == b"\x93NUMPY":
                 raise So3kError(f"{path}: holds one array; an npz file with named arrays is needed")
-            return {key: archive[key] for key in archive.files}
+        found = {}
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as member:
+                    version = np.lib.format.read_magic(member)
+                    read = HEADERS[version]
+                    shape, _, dtype = read(member)
+                    found[name.removesuffix(".npy")] = Header(shape, dtype)
+        return found
+
+
+def load_npz(path: Path, names: Collection[str]) -> Arrays:
+    """Arrays of an npz file.
+
+    Args:
+        path: the file.
+        names: of the arrays.
+
+    Raises:
+        So3kError: not an npz file, a damaged one, or more numbers than fit the memory.
+    """
+    headers = npz_headers(path)
+    needed = sum(
+        float(np.prod(headers[name].shape, dtype=float)) * headers[name].dtype.itemsize for name in names
+    )
+    if needed > 0.5 * available_memory():
+        raise So3kError(
+            f"{path}: its arrays take {describe_bytes(needed)}, more than half of the memory that is free "
+            f"({describe_bytes(available_memory())}): split the file, or correct it if that cannot be"
+        )
+    with _readable(path), np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in names}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what numpy and zipfile raise for damaged files into one line."""
+    try:
+        yield
     except (
         ValueError,
         EOFError,
@@ -100,14 +148,30 @@ def load_npz(path: Path) -> Arrays:
         zipfile.BadZipFile,
         zlib.error,
         NotImplementedError,
+        MemoryError,
+        SyntaxError,
     ) as error:
         raise So3kError(
             f"{path}: cannot be read as npz ({' '.join(str(error).split())[:80]}): fetch it again"
         ) from error
 
 
-def _first(arrays: Arrays, names: tuple[str, ...], what: str, path: Path) -> NDArray[Any]:
-    """The array under the first of the names that is there."""
+def _check_shapes(headers: dict[str, Header], path: Path) -> tuple[int, int]:
+    """Frames and atoms, from the shapes of positions and atomic numbers alone."""
+    numbers = _first(headers, NUMBERS, "atomic numbers", path).shape
+    shape = _first(headers, POSITIONS, "positions", path).shape
+    if len(shape) == 2:
+        shape = (1, *shape)
+    if len(shape) != 3 or shape[2] != 3:
+        raise So3kError(f"{path}: positions have shape {shape}, expected (frames, atoms, 3)")
+    n_frames, n_atoms = shape[:2]
+    if numbers not in ((n_atoms,), (n_frames, n_atoms)):
+        raise So3kError(f"{path}: {n_atoms} positions per frame, yet atomic numbers of shape {numbers}")
+    return n_frames, n_atoms
+
+
+def _first(arrays: Mapping[str, T], names: tuple[str, ...], what: str, path: Path) -> T:
+    """What stands under the first of the names that is there."""
     for name in names:
         if name in arrays:
             return arrays[name]
@@ -125,13 +189,13 @@ def _pbc(flags: NDArray[Any], n_frames: int, path: Path) -> NDArray[Any]:
     return np.broadcast_to(flags, (n_frames, 3))
 
 
-def _choose(arrays: Arrays, keys: dict[str, str], label: str) -> NDArray[Any] | None:
-    """The array of a label: under the key asked for, else under its usual names."""
+def _choose(headers: Collection[str], keys: dict[str, str], label: str) -> str | None:
+    """The key of a label: the one asked for, else the first of its usual names."""
     names = (keys[label],) if label in keys else DEFAULTS[label]
-    return next((arrays[name] for name in names if name in arrays), None)
+    return next((name for name in names if name in headers), None)
 
 
-def _per_frame(values: NDArray[Any] | None, n_frames: int, label: str, path: Path) -> NDArray[Any]:
+def _per_frame(values: NDArray[Any], n_frames: int, label: str, path: Path) -> NDArray[Any]:
     """One entry per frame, or a refusal."""
     values = np.atleast_1d(np.asarray(values))
     if n_frames == 1 and label == "forces" and values.ndim == 2:
@@ -162,16 +226,20 @@ def _of_atoms(numbers: NDArray[Any] | None, index: int, n_frames: int, real: NDA
     return chosen[real] if chosen.shape == real.shape else chosen
 
 
-def _totals(arrays: Arrays, index: int, n_frames: int, real: NDArray[Any]) -> GivenTotals:
+def _totals(
+    arrays: Arrays, index: int, n_frames: int, real: NDArray[Any], convention: str, where: str
+) -> GivenTotals:
     """Charge, spin and fragments of one frame, each common to all frames or one per frame."""
 
-    def of_frame(key: str, ndim: int) -> Any:
-        values = arrays.get(key)
-        per_frame = values is not None and values.ndim > ndim and len(values) == n_frames
-        return values[index] if per_frame else values  # type: ignore[index]
+    def of_frame(values: NDArray[Any], ndim: int) -> Any:
+        return values[index] if values.ndim > ndim and len(values) == n_frames else values
 
+    values = {
+        key: of_frame(arrays[key], 1 if key == "fragment_charges" else 0) for key in TOTALS if key in arrays
+    }
+    values |= {key: np.squeeze(values[key])[()] for key in values if key != "fragment_charges"}
     fragment = _of_atoms(arrays.get("fragment"), index, n_frames, real)
-    return GivenTotals(of_frame("charge", 0), of_frame("spin", 0), fragment, of_frame("fragment_charges", 1))
+    return totals_from(values, fragment, convention, where)
 
 
 def _check_stated_units(arrays: Arrays, units: dict[str, str], path: Path) -> None:
@@ -180,8 +248,8 @@ def _check_stated_units(arrays: Arrays, units: dict[str, str], path: Path) -> No
         if key not in arrays:
             continue
         said = arrays[key].item() if arrays[key].size == 1 else str(arrays[key])
-        name = (said.decode() if isinstance(said, bytes) else str(said)).lower()
-        if ALIASES.get(name, name) != units[quantity].lower():
+        name = (said.decode(errors="replace") if isinstance(said, bytes) else str(said)).lower()
+        if not same_unit(name, units[quantity]):
             raise So3kError(
                 f"{path}: states {quantity} in {name} ({key}), and {units[quantity]} was asked for; "
                 f"set {quantity}_unit to what it is"

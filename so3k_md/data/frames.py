@@ -1,30 +1,24 @@
 """One labelled structure, whatever file it came from, in eV and Å; every doubt about it is settled here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import ase.units
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from so3k_md.data.units import Units
 from so3k_md.errors import So3kError
+from so3k_md.structure.cells import check_cell
 from so3k_md.totals import GivenTotals
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-ENERGY_UNITS = {
-    "eV": 1.0,
-    "meV": 1e-3,
-    "kcal/mol": ase.units.kcal / ase.units.mol,
-    "kJ/mol": ase.units.kJ / ase.units.mol,
-    "Hartree": ase.units.Hartree,
-    "Rydberg": ase.units.Rydberg,
-}  # eV
-LENGTH_UNITS = {"Angstrom": 1.0, "nm": ase.units.nm, "Bohr": ase.units.Bohr}  # Å
+EV_ANGSTROM = Units()
 LABELS = ("energy", "forces", "stress")
 LARGEST = 1e10  # a label beyond this, in eV and Å, is a fill value
+NO_CELL = 'correct it, set length_unit, or, of a molecule in vacuum, set pbc to "F F F" or leave the cell out'
 
 
 class Frame(NamedTuple):
@@ -65,29 +59,17 @@ class Record(NamedTuple):
     labels: dict[str, Any]  # energy, forces, stress or virial; absent where the file has none
     group: Any = None
     totals: GivenTotals = GivenTotals()
+    keys: Mapping[str, str] = {}  # of the labels, in the file
 
 
-def unit_factor(unit: str, known: dict[str, float]) -> float:
-    """The value of a unit in eV or Å.
-
-    Raises:
-        So3kError: the unit is not known.
-    """
-    by_name = {name.lower(): value for name, value in known.items()}
-    if unit.lower() not in by_name:
-        raise So3kError(f"unknown unit '{unit}': choose from {', '.join(known)}")
-    return by_name[unit.lower()]
-
-
-def to_frame(record: Record, place: int, source: str, energy_unit: float, length_unit: float) -> Frame:
+def to_frame(record: Record, place: int, source: str, units: Units = EV_ANGSTROM) -> Frame:
     """Check a record and convert it, once, to eV and Å.
 
     Args:
         record: as read.
         place: in the file, from 0.
         source: the file.
-        energy_unit: one unit of the file in eV.
-        length_unit: one unit of the file in Å.
+        units: of the file.
 
     Raises:
         So3kError: names file, frame, key and remedy.
@@ -97,19 +79,23 @@ def to_frame(record: Record, place: int, source: str, energy_unit: float, length
     n = len(numbers)
     if n == 0:
         raise So3kError(f"{where}: holds no atoms; remove the frame")
-    positions = _array(record.positions, (n, 3), "positions", where) * length_unit
+    positions = _array(record.positions, (n, 3), "positions", where) * units.length
     cell, pbc = _cell(record.cell, record.pbc, where)
-    cell = None if cell is None else cell * length_unit
+    if cell is not None:
+        cell = cell * units.length
+        check_cell(numbers, cell, pbc, where, NO_CELL)
     labels = record.labels
     energy = forces = None
     if labels.get("energy") is not None:
-        energy = float(_array(labels["energy"], (1,), "energy", where)[0] * energy_unit)
+        energy = float(_array(labels["energy"], (1,), "energy", where)[0] * units.energy)
     if labels.get("forces") is not None:
-        forces = _array(labels["forces"], (n, 3), "forces", where) * (energy_unit / length_unit)
+        forces = _array(labels["forces"], (n, 3), "forces", where) * units.forces
+    elif n == 1 and not pbc.any():
+        forces = np.zeros((1, 3))  # by symmetry
     group = None if record.group is None else np.asarray(record.group)
     geometry = numbers, positions, cell, pbc
     frame = Frame(*geometry, energy, forces, None, place, source, group, record.totals)
-    return frame._replace(stress=_stress(labels, frame.volume, energy_unit, length_unit, where))
+    return frame._replace(stress=_stress(labels, frame.volume, units, where))
 
 
 def require_labels(frames: Iterable[Frame], labels: Iterable[str]) -> None:
@@ -213,9 +199,7 @@ def _cell(value: Any, pbc: Any, where: str) -> tuple[Floats | None, NDArray[np.b
     return cell, periodic
 
 
-def _stress(
-    labels: dict[str, Any], volume: float | None, energy_unit: float, length_unit: float, where: str
-) -> Floats | None:
+def _stress(labels: dict[str, Any], volume: float | None, units: Units, where: str) -> Floats | None:
     """The stress in eV/Å³ from six (xx yy zz yz xz xy) or nine numbers, or from −virial / volume."""
     name = next((name for name in ("stress", "virial") if labels.get(name) is not None), None)
     if name is None or volume is None:
@@ -225,6 +209,4 @@ def _stress(
         flat = flat[[0, 5, 4, 5, 1, 3, 4, 3, 2]]
     matrix = _array(flat, (9,), name, where).reshape(3, 3)
     matrix = 0.5 * (matrix + matrix.T)
-    if name == "virial":
-        return -matrix * energy_unit / volume
-    return matrix * (energy_unit / length_unit**3)
+    return matrix * units.stress if name == "stress" else -matrix * units.virial / volume

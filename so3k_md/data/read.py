@@ -1,21 +1,18 @@
 """From a file to frames, with its units stated once and converted once."""
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from so3k_md.data.arrays import read_arrays
-from so3k_md.data.frames import (
-    ENERGY_UNITS,
-    LABELS,
-    LENGTH_UNITS,
-    Frame,
-    list_keys,
-    require_labels,
-    to_frame,
-    unit_factor,
-)
+from so3k_md.data.frames import LABELS, Frame, list_keys, require_labels, to_frame
+from so3k_md.data.keys import holds_virial, is_number, settle_spins, unused_labels
 from so3k_md.data.structures import read_structures
-from so3k_md.errors import So3kError
+from so3k_md.data.units import units_of
+from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.totals import CONVENTIONS, Spin
 
 
 def read_frames(
@@ -26,50 +23,59 @@ def read_frames(
     energy_unit: str = "eV",
     length_unit: str = "Angstrom",
     required: Iterable[str] = (),
+    forces_unit: str | None = None,
+    stress_unit: str | None = None,
+    stress_sign: str = "ase",
+    spin_convention: str = "auto",
 ) -> list[Frame]:
     """Read all frames of an extended XYZ file, another format that ASE knows, or an npz file.
 
     A key that is not given has its usual name (energy, forces, stress; E and F in npz), and a frame without
-    it has no such label. A key that is given must be in the file. A stress key with "virial" in its name
-    holds a virial.
+    it has no such label. A key that is given must be in the file. Keys that look like labels and are not read
+    are named in a warning.
 
     Args:
         path: the file.
         energy_key: key of the energy.
         forces_key: key of the forces.
-        stress_key: key of the stress (xx yy zz yz xz xy, or 9 numbers; positive = tension) or of the virial.
-        energy_unit: eV, meV, kcal/mol, kJ/mol, Hartree or Rydberg; forces are in energy_unit / length_unit.
+        stress_key: key of the stress (xx yy zz yz xz xy, or 9 numbers) or of the virial, whichever its unit
+            or else its name says.
+        energy_unit: eV, meV, kcal/mol, kJ/mol, Hartree or Rydberg.
         length_unit: Angstrom, nm or Bohr.
         required: labels that every frame must have, of energy, forces, stress.
+        forces_unit: such as eV/Angstrom or Hartree/Bohr; None for energy_unit / length_unit.
+        stress_unit: a pressure such as GPa or eV/Angstrom^3, or an energy where the file holds virials; None
+            for energy_unit / length_unit³, and energy_unit of virials.
+        stress_sign: ase (stress: tension positive; virial: −V stress) or opposite.
+        spin_convention: what values named spin count: S, unpaired (2S), multiplicity (2S + 1), or auto.
 
     Raises:
         So3kError: names file, frame, key and remedy.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder, not a data file" if path.is_dir() else "there is no such data file"
-        raise So3kError(f"{path}: {what}; check the path")
-    if path.stat().st_size == 0:
-        raise So3kError(f"{path}: is empty; give a file with at least one frame")
-    factors = unit_factor(energy_unit, ENERGY_UNITS), unit_factor(length_unit, LENGTH_UNITS)
+    _check_file(path)
+    if spin_convention not in ("auto", *CONVENTIONS):
+        raise So3kError(f"unknown spin_convention '{spin_convention}': choose auto, {', '.join(CONVENTIONS)}")
+    units = units_of(energy_unit, length_unit, forces_unit, stress_unit, stress_sign)
     asked = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     keys = {label: key for label, key in asked.items() if key is not None}
-    if stress_key is not None and "virial" in stress_key.lower():
+    if stress_key is not None and holds_virial(stress_key, stress_unit):
         keys["virial"] = keys.pop("stress")
     if path.suffix.lower() == ".npz":
-        records = read_arrays(path, keys, {"energy": energy_unit, "length": length_unit})
+        stated = {"energy": energy_unit, "length": length_unit}
+        records = read_arrays(path, keys, stated, spin_convention)
     else:
         usual = {
             label: label
             for label in (*LABELS, "virial")
             if stress_key is None or label in ("energy", "forces")
         }
-        records = read_structures(path, usual | keys)
-    frames, present, labelled = [], set[str](), set[str]()
+        records = read_structures(path, usual | keys, spin_convention)
+    frames, present, labelled = [], set[str](), dict[str, str]()
     for index, (record, names) in enumerate(records):
-        frames.append(to_frame(record, index, str(path), *factors))
+        frames.append(to_frame(record, index, str(path), units))
         present.update(names)
-        labelled.update(record.labels)
+        labelled.update(record.keys)
     if not frames:
         raise So3kError(f"{path}: holds no frames; give a file with at least one")
     for label, key in keys.items():
@@ -83,4 +89,46 @@ def read_frames(
                 f"{path}: no frame has a label for {label}; set {label}_key to one of: {list_keys(present)}"
             )
     require_labels(frames, required)
-    return frames
+    named = [label for label, key in asked.items() if key is not None]
+    if unused := unused_labels(present, labelled.values(), named):
+        warnings.warn(
+            f"{path}: {', '.join(unused)} look like labels and "
+            f"are not read (read: {', '.join(labelled.values()) or 'none'}): "
+            "name what is meant by energy_key, forces_key and stress_key",
+            So3kWarning,
+            stacklevel=2,
+        )
+    return _with_spins_settled(frames)
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a path at which no data can be."""
+    if not path.is_file():
+        what = "is a folder, not a data file" if path.is_dir() else "there is no such data file"
+        raise So3kError(f"{path}: {what}; check the path")
+    if path.stat().st_size == 0:
+        raise So3kError(f"{path}: is empty; give a file with at least one frame")
+
+
+def _with_spins_settled(frames: list[Frame]) -> list[Frame]:
+    """Frames whose spins of unstated convention have the one that fits the whole file, if only one does."""
+    unsaid = [
+        (frame.totals.spin, int(frame.numbers.sum()) - round(float(frame.totals.charge or 0)))
+        for frame in frames
+        if isinstance(frame.totals.spin, Spin)
+        and frame.totals.spin.convention == "auto"
+        and is_number(frame.totals.spin.value)
+        and (frame.totals.charge is None or is_number(frame.totals.charge))
+        and np.isfinite([frame.totals.spin.value, frame.totals.charge or 0.0]).all()
+    ]
+    convention = settle_spins(unsaid) if unsaid else "auto"
+    if convention == "auto":
+        return frames
+
+    def settled(frame: Frame) -> Frame:
+        spin = frame.totals.spin
+        if not (isinstance(spin, Spin) and spin.convention == "auto"):
+            return frame
+        return frame._replace(totals=frame.totals._replace(spin=spin._replace(convention=convention)))
+
+    return [settled(frame) for frame in frames]

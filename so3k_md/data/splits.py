@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from so3k_md.data.arrays import load_npz
+from so3k_md.data.arrays import load_npz, npz_headers
 from so3k_md.errors import So3kError
 
 Ints = NDArray[np.int64]
@@ -69,7 +69,7 @@ def make_split(
     valid: Ints | None = None
     if valid_file is not None:
         valid = read_indices(valid_file, VALID, n_frames)
-    elif str(train_file).endswith(".npz") and any(name in load_npz(Path(train_file)) for name in VALID):
+    elif str(train_file).endswith(".npz") and not npz_headers(Path(train_file)).keys().isdisjoint(VALID):
         valid = read_indices(train_file, VALID, n_frames)
     if valid is None:
         return _draw(train, n_train, n_valid, seed, str(train_file))
@@ -130,11 +130,11 @@ def _draw(pool: Ints, n_train: int | None, n_valid: int | None, seed: int, where
 
 def _from_npz(path: Path, names: Sequence[str]) -> NDArray[np.generic]:
     """The array under the first of the names."""
-    arrays = load_npz(path)
+    headers = npz_headers(path)
     for name in names:
-        if name in arrays:
-            return arrays[name]
-    raise So3kError(f"{path}: none of the keys {', '.join(names)}; keys present: {', '.join(arrays)}")
+        if name in headers:
+            return load_npz(path, [name])[name]
+    raise So3kError(f"{path}: none of the keys {', '.join(names)}; keys present: {', '.join(headers)}")
 
 
 def _from_text(path: Path) -> NDArray[np.int64]:

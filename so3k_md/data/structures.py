@@ -1,5 +1,6 @@
 """Extended XYZ and whatever else ASE reads."""
 
+import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,48 +9,76 @@ from typing import Any
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.io.formats import UnknownFileTypeError, filetype
 
 from so3k_md.data.frames import Record
+from so3k_md.data.keys import totals_from
+from so3k_md.data.xyz import DAMAGED, is_compressed, read_blocks
 from so3k_md.errors import So3kError
 from so3k_md.totals import GivenTotals
 
+FOREIGN = "not a format that is read here; use extended XYZ (.xyz) or npz"
 
-def read_structures(path: Path, keys: dict[str, str]) -> Iterator[tuple[Record, list[str]]]:
+
+def read_structures(
+    path: Path, keys: dict[str, str], convention: str = "auto"
+) -> Iterator[tuple[Record, list[str]]]:
     """The frames of a file that ASE can read, each with the keys it holds.
 
     Args:
-        path: an extended XYZ file, or another format that ASE knows by its name.
+        path: an extended XYZ file, plain or compressed, or another format that ASE knows.
         keys: the key of energy, forces, stress and virial.
+        convention: what a value named spin counts; see `totals_from`.
 
     Raises:
         So3kError: names the frame that cannot be read.
     """
-    is_xyz = path.suffix.lower() in (".xyz", ".extxyz")
-    if is_xyz:
-        _check_blocks(path)
     index = 0
+    known = is_xyz(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for atoms in ase.io.iread(str(path), index=":", format="extxyz" if is_xyz else None):
-                yield _record(atoms, keys)
+            for atoms in _from_blocks(path) if known else ase.io.iread(str(path), index=":"):
+                yield _record(atoms, keys, convention, f"{path}, frame {index}")
                 index += 1
     except So3kError:
         raise
     except Exception as error:  # ASE's readers raise whatever their parsing met
-        if not is_xyz and isinstance(error, (ase.io.formats.UnknownFileTypeError, UnicodeDecodeError)):
-            raise So3kError(
-                f"{path}: not a format that is read here; use extended XYZ (.xyz) or npz"
-            ) from error
+        if not known and isinstance(error, (UnknownFileTypeError, UnicodeDecodeError)):
+            raise So3kError(f"{path}: {FOREIGN}") from error
         reason = (
             f"unknown element {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         )
         raise So3kError(
-            f"{path}, frame {index}: cannot be read ({reason}); correct or remove the frame"
+            f"{path}, frame {index}: cannot be read ({' '.join(reason.split())[:200]}); "
+            "correct or remove the frame"
         ) from error
 
 
-def _record(atoms: Atoms, keys: dict[str, str]) -> tuple[Record, list[str]]:
+def is_xyz(path: Path) -> bool:
+    """Whether a file is extended XYZ, by its name or, where that says nothing, by its content.
+
+    Raises:
+        So3kError: a compressed file that cannot be unpacked.
+    """
+    inner = path.with_suffix("") if is_compressed(path) else path
+    if inner.suffix.lower() in (".xyz", ".extxyz"):
+        return True
+    try:
+        return filetype(str(path)) in ("xyz", "extxyz")
+    except DAMAGED as error:
+        raise So3kError(f"{path}: cannot be unpacked ({error}); fetch it again") from error
+    except Exception:  # the reader says what is wrong
+        return False
+
+
+def _from_blocks(path: Path) -> Iterator[Atoms]:
+    """The structures of an extended XYZ file, each parsed by itself so that none can hide another."""
+    for block in read_blocks(path):
+        yield from ase.io.iread(io.StringIO("".join(block.lines)), index=":", format="extxyz")
+
+
+def _record(atoms: Atoms, keys: dict[str, str], convention: str, where: str) -> tuple[Record, list[str]]:
     """The record of one structure."""
     found: dict[str, Any] = dict(atoms.info)
     found |= {name: value for name, value in atoms.arrays.items() if name not in ("numbers", "positions")}
@@ -57,42 +86,12 @@ def _record(atoms: Atoms, keys: dict[str, str]) -> tuple[Record, list[str]]:
     labels = {label: found[key] for label, key in keys.items() if key in found}
     cell = np.asarray(atoms.cell) if np.any(atoms.cell) else None
     group = atoms.arrays.get("group")
-    totals = given_totals(atoms)
-    return Record(atoms.numbers, atoms.positions, cell, atoms.pbc, labels, group, totals), sorted(found)
+    totals = totals_from(atoms.info, atoms.arrays.get("fragment"), convention, where)
+    used = {label: keys[label] for label in labels}
+    record = Record(atoms.numbers, atoms.positions, cell, atoms.pbc, labels, group, totals, used)
+    return record, sorted(found)
 
 
 def given_totals(atoms: Atoms) -> GivenTotals:
     """Charge, spin and fragments as a structure of ASE carries them."""
-    info = atoms.info
-    return GivenTotals(
-        info.get("charge"), info.get("spin"), atoms.arrays.get("fragment"), info.get("fragment_charges")
-    )
-
-
-def _check_blocks(path: Path) -> None:
-    """Walk through the blocks of an XYZ file: ASE stops in silence at a blank line and pads nothing.
-
-    Raises:
-        So3kError: names the frame and the line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise So3kError(f"{path}: is not text; give an extended XYZ or an npz file") from None
-    while lines and not lines[-1].strip():
-        lines.pop()
-    row = frame = 0
-    while row < len(lines):
-        head = lines[row].strip()
-        if not head.isdigit():
-            raise So3kError(
-                f"{path}, frame {frame}: line {row + 1} must be the number of atoms, not {head[:40]!r}; "
-                "correct the count of the frame before or the file"
-            )
-        if row + 2 + int(head) > len(lines):
-            raise So3kError(
-                f"{path}, frame {frame}: {head} atoms are announced and the file ends after "
-                f"{max(0, len(lines) - row - 2)}; it is truncated: fetch it again or remove the frame"
-            )
-        row += 2 + int(head)
-        frame += 1
+    return totals_from(atoms.info, atoms.arrays.get("fragment"))

@@ -9,10 +9,12 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from so3k_md.data.frames import Frame
+from so3k_md.data.keys import is_number
 from so3k_md.files import atomic
-from so3k_md.totals import GivenTotals, by_number
+from so3k_md.totals import GivenTotals, Spin, by_number
 
 Floats = NDArray[np.float64]
+WRITTEN = {"unpaired": "unpaired_electrons", "multiplicity": "multiplicity"}
 Entry = tuple[Frame, Mapping[str, Any], Mapping[str, Floats]]
 
 
@@ -42,9 +44,7 @@ def _lines(frame: Frame, values: Mapping[str, Any], arrays: Mapping[str, Floats]
             layout = f"{layout}:{name}:I:1"
             members = [f"{before} {number}" for before, number in zip(members, whole.tolist(), strict=True)]
     head = [f"Properties=species:S:1:{layout}"]
-    for name in ("charge", "spin"):
-        if getattr(totals, name) is not None:
-            head.append(f"{name}={float(getattr(totals, name))!r}")
+    head += [f"{name}={float(value)!r}" for name, value in _charge_and_spin(totals).items()]
     if totals.fragment_charges is not None:
         head.append(f'fragment_charges="{_text(in_order(totals))}"')
     if frame.cell is not None:
@@ -59,6 +59,17 @@ def _lines(frame: Frame, values: Mapping[str, Any], arrays: Mapping[str, Floats]
         for z, row, member in zip(frame.numbers, rows, members, strict=True)
     )
     return [str(len(frame.numbers)), " ".join(head), *atoms]
+
+
+def _charge_and_spin(totals: GivenTotals) -> dict[str, Any]:
+    """Charge and spin under names that say what they count."""
+    found = {"charge": totals.charge} if is_number(totals.charge) else {}
+    spin = totals.spin if isinstance(totals.spin, Spin) else Spin(totals.spin, "S")
+    if not is_number(spin.value):
+        return found
+    if spin.convention == "S":
+        return found | {"unpaired_electrons": 2 * spin.value}
+    return found | {WRITTEN.get(spin.convention, "spin"): spin.value}
 
 
 def in_order(totals: GivenTotals) -> Any:

@@ -35,6 +35,25 @@ class DataConfig:
     stress_key: str | None = field(default=None, metadata={"doc": "key of the stress or virial"})
     energy_unit: str = field(default="eV", metadata={"doc": "unit of energies in the file"})
     length_unit: str = field(default="Angstrom", metadata={"doc": "unit of lengths in the file"})
+    forces_unit: str | None = field(
+        default=None,
+        metadata={"doc": "unit of forces, such as Hartree/Bohr; none for energy_unit/length_unit"},
+    )
+    stress_unit: str | None = field(
+        default=None,
+        metadata={
+            "doc": "unit of stress (eV/Angstrom^3, GPa, kbar), or of virials (eV), which it then reads"
+        },
+    )
+    stress_sign: str = field(
+        default="ase", metadata={"doc": "ase (stress: tension positive; virial: −V stress) or opposite"}
+    )
+    spin_convention: str = field(
+        default="auto", metadata={"doc": "what `spin` counts: S, unpaired (2S), multiplicity (2S+1), auto"}
+    )
+    accept_units: bool = field(
+        default=False, metadata={"doc": "train although values look as if they had other units"}
+    )
     reference: str = field(
         default="least_squares", metadata={"doc": "element energies: least_squares, mean, none"}
     )

@@ -31,6 +31,19 @@ PLACES = {("data", "train"), ("data", "valid"), ("data", "train_indices"), ("dat
 RATES = {("train", "learning_rate"), ("train", "final_learning_rate"), ("train", "clip_norm")}
 RESUMABLE = {("train", "epochs"), ("train", "device"), ("train", "tensorboard")} | RATES
 
+# Settings of the data that `read_frames` takes.
+READING = (
+    "energy_key",
+    "forces_key",
+    "stress_key",
+    "energy_unit",
+    "length_unit",
+    "forces_unit",
+    "stress_unit",
+    "stress_sign",
+    "spin_convention",
+)
+
 
 class Frames(NamedTuple):
     """Training and validation frames."""
@@ -130,14 +143,7 @@ def load_frames(data: DataConfig, loss: LossConfig) -> Frames:
         So3kError: from reading or splitting, or no validation frames.
     """
     labels = [label for label in ("energy", "forces", "stress") if getattr(loss, label) > 0]
-    reading: dict[str, Any] = {
-        "energy_key": data.energy_key,
-        "forces_key": data.forces_key,
-        "stress_key": data.stress_key,
-        "energy_unit": data.energy_unit,
-        "length_unit": data.length_unit,
-        "required": labels,
-    }
+    reading: dict[str, Any] = {name: getattr(data, name) for name in READING} | {"required": labels}
     frames = read_frames(data.train, **reading)
     drawn = data.n_valid if data.valid is None else None
     split = make_split(

@@ -11,7 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from so3k_md.data import read_frames, require_elements
 from so3k_md.data.write import write_extxyz
-from so3k_md.errors import So3kError
+from so3k_md.errors import So3kError, So3kWarning
 
 WATER = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
 LATTICE = 'Lattice="4 0 0 0 5 0 0 0 6"'
@@ -106,14 +106,16 @@ def test_extended_xyz_with_ase_names(tmp_path):
     assert full.energy == -3.0
     np.testing.assert_allclose(full.forces, WATER * 2)
     np.testing.assert_allclose(full.stress, np.array([[1, 6, 5], [6, 2, 4], [5, 4, 3]]) * 1e-3)
-    assert (bare.energy, bare.forces, bare.stress, bare.cell) == (None, None, None, None)
+    assert (bare.energy, bare.stress, bare.cell) == (None, None, None)
+    assert bare.forces.tolist() == [[0.0, 0.0, 0.0]], "the force on an isolated atom is zero by symmetry"
 
 
 def test_extended_xyz_with_other_names(tmp_path):
     stress = "1 6 5 6 2 4 5 4 3"
     comment = f'{LATTICE} Properties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=2 REF_stress="{stress}"'
     path = write_xyz(tmp_path, block(comment))
-    assert read_frames(path)[0].energy is None
+    with pytest.warns(So3kWarning, match="REF_energy, REF_forces, REF_stress look like labels"):
+        assert read_frames(path)[0].energy is None
     frame = read_frames(path, "REF_energy", "REF_forces", "REF_stress")[0]
     assert frame.energy == 2.0
     assert frame.forces[0].tolist() == [0.1, 0.2, 0.3]
@@ -258,7 +260,7 @@ GOOD = block()
         ),
         ([GOOD], {"required": ["stress"]}, "no frame has a label for stress"),
         (
-            [GOOD, block(rows=["O 0 0 0 1 2 3"], comment="energy=1")],
+            [GOOD, block(rows=["O 0 0 0 1 2 3", "H 1 0 0 1 2 3"], comment="energy=1")],
             {"required": ["forces"]},
             "frame 1: has no forces",
         ),

@@ -1,0 +1,119 @@
+"""What the keys of data files mean: labels under their usual and unusual names, charge and spin."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from so3k_md.data.units import is_energy
+from so3k_md.errors import So3kError
+from so3k_md.totals import CONVENTIONS, GivenTotals, Spin, spin_readings, unpaired_electrons
+
+# The total charge: charge of ASE and OMol25, total_charge of MACE and so3krates-torch, and others.
+CHARGE = ("charge", "total_charge", "net_charge", "tot_charge", "molecular_charge", "formal_charge")
+# Names that do not say what they count: OMol25's spin and MACE's total_spin are multiplicities, our spin and
+# so3krates-torch's total_spin are S, others count unpaired electrons.
+SPIN = ("spin", "total_spin")
+SPINS = {
+    "multiplicity": "multiplicity",
+    "spin_multiplicity": "multiplicity",
+    "mult": "multiplicity",
+    "num_unpaired_electrons": "unpaired",
+    "unpaired_electrons": "unpaired",
+    "n_unpaired": "unpaired",
+    "uhf": "unpaired",
+}
+# What looks like a label: of the energy, the forces, the stress, or of what no label is read for.
+LIKE_LABELS = {
+    "energy": re.compile(r"energ|(^|_)e($|_)", re.I),
+    "forces": re.compile(r"force|grad|(^|_)f($|_)", re.I),
+    "stress": re.compile(r"stress|virial|(^|_)vir($|_)", re.I),
+    "other": re.compile(r"dipole|(?<!nuclear_)charge|spin|multiplicity", re.I),
+}
+# What an engine reads of a structure beside its geometry.
+TOTALS = (*SPIN, "fragment_charges", *CHARGE, *SPINS)
+MODEL_KEYS = {"group", "fragment", *TOTALS}
+
+
+def holds_virial(key: str, unit: str | None) -> bool:
+    """Whether the values under a key are virials, by their unit or else by their name.
+
+    Raises:
+        So3kError: neither unit nor name tells stress from virial.
+    """
+    words = key.lower()
+    if unit is not None:
+        return is_energy(unit)
+    stress, virial = "stress" in words or "sigma" in words, bool(re.search(r"vir(ial|$|[_s])|^w$", words))
+    if stress == virial:
+        raise So3kError(
+            f"the key '{key}' does not say whether it is a stress or a virial: set stress_unit, to a "
+            "pressure (eV/Angstrom^3, GPa, kbar) for a stress or to an energy (eV) for a virial"
+        )
+    return virial
+
+
+def totals_from(
+    values: Mapping[str, Any], fragment: Any, convention: str = "auto", where: str = "the structure"
+) -> GivenTotals:
+    """Charge, spin and fragments under any of their names.
+
+    Args:
+        values: what a structure carries by name, such as `Atoms.info`.
+        fragment: of each atom, or None.
+        convention: what a value named `spin` or `total_spin` counts: S, unpaired (2 S), multiplicity
+            (2 S + 1), or auto.
+        where: for messages.
+
+    Raises:
+        So3kError: two names of the charge or of the spin contradict each other.
+    """
+    charges = {name: values[name] for name in CHARGE if is_number(values.get(name))}
+    spins = {name: Spin(values[name], kind) for name, kind in SPINS.items() if is_number(values.get(name))}
+    unpaired = {name: unpaired_electrons(spin, 0, where) for name, spin in spins.items()}
+    both: tuple[dict[str, Any], ...] = charges, unpaired
+    for counts in both:
+        first = next(iter(counts), "")
+        for name, count in counts.items():
+            if count != counts[first]:
+                raise So3kError(f"{where}: {first} and {name} contradict each other: remove one of them")
+    charge = next(iter(charges.values()), values.get("charge"))
+    spin = next(iter(spins.values()), None)
+    unsaid = next((values[name] for name in SPIN if values.get(name) is not None), None)
+    if spin is None and unsaid is not None:
+        spin = Spin(unsaid, convention)
+    return GivenTotals(charge, spin, fragment, values.get("fragment_charges"))
+
+
+def settle_spins(spins: Iterable[tuple[Spin, int]]) -> str:
+    """What the values named spin of one file count, as far as all of them together tell.
+
+    Args:
+        spins: with the number of electrons of each structure.
+
+    Returns:
+        The one convention that fits all, or auto.
+    """
+    fitting = set(CONVENTIONS)
+    for spin, electrons in spins:
+        fitting &= set(spin_readings(spin, electrons))
+    return fitting.pop() if len(fitting) == 1 else "auto"
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is one number."""
+    return value is not None and np.size(value) == 1 and np.asarray(value).dtype.kind in "fiu"
+
+
+def unused_labels(present: Iterable[str], used: Iterable[str], named: Iterable[str]) -> list[str]:
+    """Keys that look like labels, are not used, and may have been meant.
+
+    Args:
+        present: keys of the file.
+        used: keys that were read.
+        named: of energy, forces, stress: those whose key the user has named, which leaves no doubt.
+    """
+    doubtful = [pattern for label, pattern in LIKE_LABELS.items() if label not in set(named)]
+    names = set(present) - MODEL_KEYS - set(used)
+    return sorted(name for name in names if any(pattern.search(name) for pattern in doubtful))

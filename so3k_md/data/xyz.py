@@ -1,0 +1,116 @@
+"""The frames of an extended XYZ file as blocks of text, each checked before ASE parses it."""
+
+import bz2
+import gzip
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from so3k_md.errors import So3kError
+
+LONGEST_LINE = 10_000_000  # characters
+MOST_ATOMS = 10_000_000
+OPENERS: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error)
+COLUMNS = re.compile(r'\bProperties\s*=\s*"?([^\s"]+)', re.I)
+
+
+class Block(NamedTuple):
+    """One frame as it stands in the file."""
+
+    lines: list[str]
+    row: int  # of its first line, from 1
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a name ends in that of a compression that is understood here."""
+    return path.suffix.lower() in OPENERS
+
+
+def read_blocks(path: Path) -> Iterator[Block]:
+    """The frames of a plain or compressed file, one after the other.
+
+    ASE's own reader stops in silence at a blank line.
+
+    Raises:
+        So3kError: names the frame and the line that cannot be.
+    """
+    try:
+        with OPENERS.get(path.suffix.lower(), open)(path, mode="rt", encoding="utf-8") as file:
+            yield from _blocks(path, _lines(path, file))
+    except UnicodeDecodeError:
+        raise So3kError(f"{path}: is not text; give an extended XYZ or an npz file") from None
+    except DAMAGED as error:
+        raise So3kError(
+            f"{path}: cannot be read to its end ({' '.join(str(error).split())[:80]}); fetch it again"
+        ) from error
+
+
+def _lines(path: Path, file: IO[str]) -> Iterator[str]:
+    """Lines of bounded length."""
+    number = 0
+    while line := file.readline(LONGEST_LINE):
+        number += 1
+        if len(line) == LONGEST_LINE:
+            raise So3kError(
+                f"{path}: line {number} is longer than {LONGEST_LINE:,} characters; it is no line of a "
+                "structure: correct the file"
+            )
+        yield line
+
+
+def _blocks(path: Path, lines: Iterator[str]) -> Iterator[Block]:
+    """Groups of lines: a count, a comment, the atoms, and the cell vectors that some programs add."""
+    row, frame, head = 1, 0, next(lines, None)
+    while head is not None:
+        where = f"{path}, frame {frame}"
+        if not re.fullmatch(r"\s*[0-9]+\s*", head):
+            after = next((line for line in lines if line.strip()), None)
+            if not head.strip() and after is None:
+                return
+            raise So3kError(
+                f"{where}: line {row} must be the number of atoms, not {head.strip()[:40]!r}; "
+                "correct the count of the frame before or the file"
+            )
+        if len(head.strip()) > 12 or int(head) > MOST_ATOMS:
+            raise So3kError(
+                f"{where}: line {row} announces {head.strip()[:20]} atoms, more than {MOST_ATOMS:,}; "
+                "correct it"
+            )
+        count = int(head)
+        block = [head, *islice(lines, count + 1)]
+        if len(block) < count + 2:
+            raise So3kError(
+                f"{where}: {count} atoms are announced and the file ends after {max(0, len(block) - 2)}; "
+                "it is truncated: fetch it again or remove the frame"
+            )
+        _check_columns(block, where)
+        following = next(lines, None)
+        while following is not None and following.lstrip().startswith("VEC"):
+            block.append(following)
+            following = next(lines, None)
+        yield Block(block, row)
+        row, frame, head = row + len(block), frame + 1, following
+
+
+def _check_columns(block: list[str], where: str) -> None:
+    """Refuse more columns than the rows have, before a parser makes room for them."""
+    found = COLUMNS.search(block[1])
+    if found is None or len(block) < 3:
+        return
+    counts = found.group(1).split(":")[2::3]
+    if not all(re.fullmatch("[0-9]{1,18}", count) for count in counts):
+        raise So3kError(
+            f"{where}: cannot be read: Properties={found.group(1)[:60]} is no list of name:type:columns; "
+            "correct the comment line"
+        )
+    announced, present = sum(map(int, counts)), len(block[2].split())
+    if announced > present:
+        raise So3kError(
+            f"{where}: cannot be read: Properties announces {announced} columns and the first atom has "
+            f"{present}; correct the comment line or the rows"
+        )
