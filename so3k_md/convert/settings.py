@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from so3k_md.convert.bounds import PLAIN, brief
 from so3k_md.convert.names import N_SPECIES
 from so3k_md.errors import So3kError
 
@@ -45,6 +46,8 @@ PAIRS = (
     ("layer_normalization_1", "layer_normalization_2"),
     ("electrostatic_energy_bool", "dispersion_energy_bool"),
 )
+COUNTS = ("num_features", "num_heads", "num_layers", "num_radial_basis_fn")
+LENGTHS = ("r_max", "avg_num_neighbors")
 READ = {
     "r_max",
     "num_radial_basis_fn",
@@ -109,21 +112,37 @@ def check(settings: Mapping[str, Any]) -> None:
     for name in sorted(READ):
         if settings.get(name) is None:
             raise So3kError(f"does not say its {name}")
+    for name in COUNTS:
+        if type(settings[name]) is not int or settings[name] < 1:
+            raise So3kError(f"has {name} = {brief(settings[name])}, where a whole number is needed")
+    for name in LENGTHS:
+        value = settings[name]
+        if not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise So3kError(f"has {name} = {brief(value)}, where a positive number is needed")
+    degrees = settings["degrees"]
+    if not isinstance(degrees, list | tuple) or not all(type(degree) is int for degree in degrees):
+        raise So3kError(f"has degrees = {brief(degrees)}, where a list of whole numbers is needed")
+    for name in sorted(SWITCHES | dict.fromkeys(name for pair in PAIRS for name in pair)):
+        if not isinstance(settings.get(name), bool | None):
+            raise So3kError(f"has {name} = {brief(settings[name])}, where true or false is needed")
     for name, allowed in FIXED.items():
-        if (value := settings.get(name, allowed[0])) not in allowed:
-            raise So3kError(f"has {name} = {value}, where this program can do {allowed[-1]} only")
+        value = settings.get(name, allowed[0])
+        if not isinstance(value, PLAIN) or value not in allowed:
+            raise So3kError(f"has {name} = {brief(value)}, where this program can do {allowed[-1]} only")
     for first, second in PAIRS:
         if bool(settings.get(first)) != bool(settings.get(second)):
             raise So3kError(f"has one of {first} and {second}, where this program can do both or none")
     for name, known in (("cutoff_fn", CUTOFFS), ("message_normalization", SCALES)):
-        if settings[name] not in known:
+        if not isinstance(settings[name], str) or settings[name] not in known:
             choices = ", ".join(known)
-            raise So3kError(f"has {name} = {settings[name]}, where this program can do {choices} only")
+            raise So3kError(f"has {name} = {brief(settings[name])}, where this program can do {choices} only")
     for name, value in settings.items():
         # numbers and tensors are what a model remembers of the last structure that it saw
         in_use = isinstance(value, bool | str | float) and bool(value)
         if in_use and name not in READ | IDLE | set(FIXED) | set(SWITCHES):
-            raise So3kError(f"has the setting {name} = {value}, which this program does not know")
+            raise So3kError(
+                f"has the setting {brief(name)} = {brief(value)}, which this program does not know"
+            )
 
 
 def model_config(settings: Mapping[str, Any], radial_hidden: int, chi_hidden: int) -> dict[str, Any]:

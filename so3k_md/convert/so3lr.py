@@ -5,6 +5,7 @@ Kabylda et al., J. Am. Chem. Soc. 2025, 10.1021/jacs.5c09558.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from torch.nn import functional
 
 from so3k_md.config import from_mapping
 from so3k_md.convert import settings as foreign
+from so3k_md.convert.bounds import MAX_MODULES, check_name
 from so3k_md.convert.names import N_SPECIES, Entry, entries
 from so3k_md.convert.sources import Source, find
 from so3k_md.convert.unpickle import Record, read_pickle, read_torch
@@ -41,6 +43,8 @@ OFF = {
     "electrostatic_energy_bool": ("partial_charges_output_block.", "observables_0/electrostatic_energy/"),
     "dispersion_energy_bool": ("hirshfeld_output_block.", "observables_2/"),
 }
+# What Python raises where the parts of a damaged model do not fit each other.
+UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class Imported(NamedTuple):
@@ -85,6 +89,10 @@ def convert(source: str = "wheel", elements: Iterable[int] = ()) -> Imported:
         trained = _trained(weights["head.scale"], sorted(elements))
     except So3kError as error:
         raise So3kError(f"{found.name} {error}") from error
+    except UNFIT as error:
+        raise So3kError(
+            f"{found.name} has weights of other shapes or kinds ({error!r:.80}): get it anew"
+        ) from error
     hidden = (len(weights[f"layers.0.feature_filter.{kind}.hidden.bias"]) for kind in ("radial", "spherical"))
     published = digest.hexdigest() == PUBLISHED
     metadata = {
@@ -111,6 +119,7 @@ def build(imported: Imported, rounding: str = "exact", dtype: torch.dtype | None
         So3kError: the shapes of the weights do not follow from the settings.
     """
     config = from_mapping(ModelConfig, imported.config | {"rounding": rounding}, "model")
+    _check_widths(config, imported)
     model = So3krates(config, imported.elements)
     weights = dict(model.named_buffers()) | imported.weights
     for name, expected in model.state_dict().items():
@@ -128,6 +137,21 @@ def build(imported: Imported, rounding: str = "exact", dtype: torch.dtype | None
     return model.requires_grad_(False).eval()
 
 
+def _check_widths(config: ModelConfig, imported: Imported) -> None:
+    """Refuse settings that would make a larger model than the weights are of, before it is made."""
+    n = config.features + len(config.degrees)
+    numbers = {
+        "embedding.weight": N_SPECIES * config.features,
+        "layers.0.interaction.linear.weight": n * n,
+        "layers.0.feature_filter.radial.hidden.weight": config.n_rbf * config.radial_hidden,
+        "layers.0.feature_filter.spherical.hidden.weight": len(config.degrees) * config.chi_hidden,
+    }
+    for name, expected in numbers.items():
+        if (found := imported.weights[name].numel()) != expected:
+            source = imported.metadata["source"]
+            raise So3kError(f"{source} has {found} numbers instead of {expected} for {name}: get it anew")
+
+
 def _read_torch(found: Source) -> Foreign:
     module = read_torch(found.data, found.name)
     if not isinstance(module, Record) or module.name not in MODELS:
@@ -137,21 +161,31 @@ def _read_torch(found: Source) -> Foreign:
         )
     try:
         settings, weights = foreign.of_module(module.state), _state_dict(module)
-    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except So3kError as error:
+        raise So3kError(f"{found.name} {error}: get it anew") from error
+    except UNFIT as error:
         raise So3kError(
-            f"{found.name} holds a module that lacks its parts ({error!r}): get it anew"
+            f"{found.name} holds a module that lacks its parts ({error!r:.80}): get it anew"
         ) from error
     references = torch.zeros(N_SPECIES, dtype=torch.float64)
     return Foreign(settings, weights, references, lambda e: (e.torch, e.layout.torch))
 
 
-def _state_dict(module: Record, prefix: str = "") -> dict[str, Tensor]:
+def _state_dict(module: Record) -> dict[str, Tensor]:
     """All parameters and buffers of a module, by torch's names."""
-    own = {**module.state["_parameters"], **module.state["_buffers"]}
-    tensors = {f"{prefix}{name}": tensor for name, tensor in own.items() if tensor is not None}
-    for name, child in module.state["_modules"].items():
-        if child is not None:
-            tensors |= _state_dict(child, f"{prefix}{name}.")
+    tensors: dict[str, Tensor] = {}
+    modules, met = [("", module)], 0
+    while modules:
+        prefix, module = modules.pop()
+        met += 1
+        if met > MAX_MODULES:
+            raise So3kError(f"has more than {MAX_MODULES} modules")
+        own = {**module.state["_parameters"], **module.state["_buffers"]}
+        for name, tensor in own.items():
+            if tensor is not None:
+                tensors[check_name(f"{prefix}{name}")] = tensor
+        children = module.state["_modules"].items()
+        modules += [(check_name(f"{prefix}{name}."), child) for name, child in children if child is not None]
     return tensors
 
 
@@ -162,12 +196,18 @@ def _read_jax(found: Source) -> Foreign:
         shifts = document["data"].get("energy_shifts") or {}
         references = torch.zeros(N_SPECIES, dtype=torch.float64)
         for z, shift in shifts.items():
+            if not 0 <= int(z) < N_SPECIES or not math.isfinite(shift):
+                raise ValueError(f"energy_shifts of {z[:20]} is {shift}")
             references[int(z)] = shift
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except UNFIT as error:
         raise So3kError(
-            f"the hyperparameters.json beside {found.name} is not that of mlff: {error}"
+            f"the hyperparameters.json beside {found.name} is not that of mlff ({error!r:.80}): copy it anew"
         ) from error
-    weights = _flat(read_pickle(found.data, found.name))
+    tree = read_pickle(found.data, found.name)
+    try:
+        weights = _flat(tree)
+    except So3kError as error:
+        raise So3kError(f"{found.name} {error}: get it anew") from error
     return Foreign(settings, weights, references, lambda e: (f"params/{e.jax}", e.layout.jax))
 
 
@@ -175,7 +215,9 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Tensor]:
     """The leaves of nested dictionaries, by names joined with slashes."""
     if not isinstance(tree, Mapping):
         return {prefix: tree}
-    parts = (_flat(child, f"{prefix}/{name}" if prefix else str(name)) for name, child in tree.items())
+    parts = (
+        _flat(child, check_name(f"{prefix}/{name}" if prefix else str(name))) for name, child in tree.items()
+    )
     return {name: leaf for part in parts for name, leaf in part.items()}
 
 

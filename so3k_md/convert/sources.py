@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from so3k_md.convert.bounds import check_size
 from so3k_md.errors import So3kError
 
 PACKAGE = "so3krates-torch"
@@ -35,6 +36,7 @@ def find(source: str) -> Source:
             f"there is no file {path}: name a wheel of {PACKAGE}, its so3lr.model, or a params.pkl with "
             f"{SETTINGS} beside it"
         )
+    check_size(path.stat().st_size, str(path))
     data = path.read_bytes()
     if path.suffix == ".whl":
         return Source(f"{path.name}/{INSIDE}", _member(data, path), b"")
@@ -46,6 +48,7 @@ def find(source: str) -> Source:
             f"{path} is not a file of torch.save, and as a pickle of mlff it needs {SETTINGS} beside it: "
             "copy that there"
         )
+    check_size(beside.stat().st_size, str(beside))
     return Source(path.name, data, beside.read_bytes())
 
 
@@ -67,8 +70,11 @@ def _installed() -> Source:
 def _member(wheel: bytes, path: Path) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+            check_size(archive.getinfo(INSIDE).file_size, f"{INSIDE} in {path}")
             return archive.read(INSIDE)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+    except So3kError:
+        raise
+    except Exception as error:  # zipfile and the decompressors raise whatever damaged data lead them to
         raise So3kError(
             f"{path} is damaged or no wheel of {PACKAGE}: pip download {PACKAGE}==0.2.1"
         ) from error

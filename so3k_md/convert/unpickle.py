@@ -2,7 +2,9 @@
 
 A pickle is a program: it names functions and calls them. Here every name that it may use stands for a
 `Record`, which keeps what it was called with and does nothing; tensors are then made from the records whose
-meaning is known. A name outside the lists below ends the reading: what is not understood is refused.
+meaning is known. A name outside the lists below ends the reading: what is not understood is refused. A small
+pickle can stand for more values than fit into memory, by mentioning one of them again and again; size, depth
+and number of what is read have the limits of `bounds`.
 """
 
 import io
@@ -17,6 +19,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from so3k_md.convert.bounds import (
+    COPIES,
+    MAX_BYTES,
+    MAX_NAME,
+    MAX_OPERATIONS,
+    Count,
+    brief,
+    check_key,
+    check_size,
+)
 from so3k_md.errors import So3kError
 
 # Modules whose classes may appear, as records.
@@ -52,6 +64,15 @@ NAMES = {
     "numpy.ndarray",
     "numpy.dtype",
     "_codecs.encode",
+}
+
+# Operations that hash, and which of the values above the mark are the keys.
+HASHING = {
+    pickle.SETITEM[0]: slice(-2, -1),
+    pickle.SETITEMS[0]: slice(None, None, 2),
+    pickle.DICT[0]: slice(None, None, 2),
+    pickle.ADDITEMS[0]: slice(None),
+    pickle.FROZENSET[0]: slice(None),
 }
 
 
@@ -96,6 +117,7 @@ def read_torch(data: bytes, where: str) -> Any:
     Raises:
         So3kError: truncated, of another format, or in need of a name that is not read as data.
     """
+    check_size(len(data), where)
     with _explained(where), zipfile.ZipFile(io.BytesIO(data)) as archive:
         main = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
         if main is None:
@@ -103,9 +125,12 @@ def read_torch(data: bytes, where: str) -> Any:
         folder = main.removesuffix("data.pkl")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise So3kError("its parts are compressed, which torch.save never does")
+        if any(entry.file_size != entry.compress_size for entry in archive.infolist()):
+            raise So3kError("its parts claim another size than they have")
         if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
             raise So3kError("its numbers are not little-endian")
-        return _Plain(lambda key: archive.read(f"{folder}data/{key}"))(_records(archive.read(main)))
+        pickled = _records(archive.read(main))
+        return _Plain(lambda key: archive.read(f"{folder}data/{key}"), COPIES * len(data))(pickled)
 
 
 def read_pickle(data: bytes, where: str) -> Any:
@@ -122,8 +147,9 @@ def read_pickle(data: bytes, where: str) -> Any:
     def no_storage(key: str) -> bytes:
         raise So3kError("it refers to storages that a lone pickle does not have")
 
+    check_size(len(data), where)
     with _explained(where):
-        return _Plain(no_storage)(_records(data))
+        return _Plain(no_storage, COPIES * len(data))(_records(data))
 
 
 @contextmanager
@@ -143,23 +169,45 @@ def _explained(where: str) -> Iterator[None]:
 
 
 def _records(data: bytes) -> Any:
-    for opcode, argument, _ in pickletools.genops(data):
-        # the reader would make room for the number that a memo claims to have
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if number > MAX_OPERATIONS:
+            raise So3kError(f"it takes more than {MAX_OPERATIONS} operations")
+        # of numbers that values are kept by, many could have one hash
         if opcode.name.endswith("PUT") and argument is not None and int(argument) > len(data):
-            raise So3kError(f"it numbers its values up to {argument}, more than it has bytes")
-    return _Reader(data).load()
+            raise So3kError("it numbers its values up to more than it has bytes")
+    value = _Reader(data).load()
+    Count(Record, ("args", "state", "items"))(value)
+    return value
 
 
-class _Reader(pickle.Unpickler):
+def _looking_at_keys(code: int) -> Callable[[Any], None]:
+    """An operation of the reader that makes keys of values on its stack, after a look at these."""
+    operation: Callable[[Any], None] = pickle._Unpickler.dispatch[code]
+
+    def load(reader: Any) -> None:
+        for key in reader.stack[HASHING[code]]:
+            check_key(key)
+        operation(reader)
+
+    return load
+
+
+# The reader in Python, since that in C hashes keys before anyone has seen them, which for nested tuples takes
+# for ever. pickletools, above, has compared all lengths with what there is.
+class _Reader(pickle._Unpickler):
     """Reads a pickle without looking up any name in Python."""
 
     def __init__(self, data: bytes):
         super().__init__(io.BytesIO(data))
         self.classes: dict[str, type[Record]] = {}
 
+    dispatch = pickle._Unpickler.dispatch | {code: _looking_at_keys(code) for code in HASHING}
+
     def find_class(self, module: str, name: str) -> type[Record]:
         """The record class of an allowed name, made for this file alone."""
         full = f"{module}.{name}"
+        if len(full) > MAX_NAME or not full.isprintable():
+            raise So3kError(f"it calls {brief(full)}, which is no name")
         if full not in NAMES and not full.startswith(CLASSES):
             raise So3kError(f"it calls {full}, which is not among the names that are read as data")
         if full not in self.classes:
@@ -170,16 +218,21 @@ class _Reader(pickle.Unpickler):
         """The storage behind one of torch's persistent identifiers."""
         kind, storage, key, _, size = pid
         if kind != "storage" or storage.name not in STORAGES:
-            raise So3kError(f"it holds a storage of an unknown kind, {kind}")
-        return Storage(str(key), STORAGES[storage.name], int(size))
+            raise So3kError(f"it holds a storage of an unknown kind, {brief(kind)}")
+        if type(key) is not str or type(size) is not int or not 0 <= size < MAX_BYTES:
+            raise So3kError(f"it holds a storage {brief(key)} of the size {brief(size)}")
+        check_key(key)
+        return Storage(key, STORAGES[storage.name], size)
 
 
 class _Plain:
     """Turns what `_Reader` read into containers, tensors, and records of third-party classes."""
 
-    def __init__(self, storage: Callable[[str], bytes]):
+    def __init__(self, storage: Callable[[str], bytes], most_bytes: int):
         self.storage = storage
+        self.left = most_bytes  # that may still be made
         self.done: dict[int, Any] = {}
+        self.read: dict[Storage, Tensor] = {}
 
     def __call__(self, value: Any) -> Any:
         """A value with everything below it; a name that was not called becomes a string."""
@@ -209,33 +262,61 @@ class _Plain:
             raw, kind, shape, order = args
             return self.array(raw, kind, shape, order == "F")
         if name == "_codecs.encode":
-            return str(args[0]).encode({"latin1": "latin1"}[args[1]])
-        if name in CONTAINERS:
-            return CONTAINERS[name](*map(self, args))
-        if name == "collections.OrderedDict":
-            return dict(*map(self, args)) | self(record.items)
+            self.take(len(args[0]))
+            return str.encode(args[0], {"latin1": "latin1"}[args[1]])
+        if name in CONTAINERS or name == "collections.OrderedDict":
+            kind = CONTAINERS.get(name, dict)
+            members = [list(member) for member in map(self, args)]
+            for key in (key for member in members for key in member):
+                if kind is not list:
+                    check_key(key if kind is set else key[0])
+            made = kind(*members)
+            return made | self(record.items) if kind is dict else made
         self.done[id(record)] = record  # before its state, which may point back at it
         record.args, record.state = self(args), self(record.state)
         return record
 
     def tensor(self, storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
         """A view of a storage, as a tensor of its own."""
+        _check_shape(size)
+        _check_shape(stride)
         steps = list(zip(size, stride, strict=True))
         last = offset + sum((n - 1) * step for n, step in steps)
         if min([offset, *size, *stride]) < 0 or last >= storage.size or math.prod(size) > storage.size:
             raise So3kError(f"a tensor of shape {tuple(size)} reaches beyond its {storage.size} numbers")
-        values = _numbers(self.storage(storage.key), storage.dtype, storage.size)
+        self.take(math.prod(size) * storage.dtype.itemsize)
+        if storage not in self.read:
+            raw = self.storage(storage.key)
+            self.take(len(raw))
+            self.read[storage] = _numbers(raw, storage.dtype, storage.size)
+        values = self.read[storage]
         return torch.as_strided(values, size, stride, offset).clone(memory_format=torch.contiguous_format)
 
     def array(self, raw: Any, kind: Record, shape: tuple[int, ...], columns: bool) -> Tensor:
         """A numpy array of the given bytes and type, its columns stored one by one, or its rows."""
         code, order = kind.args[0], kind.state[1]
         if code not in ARRAY_TYPES or order not in "<|=":
-            raise So3kError(f"it holds an array of the type {order}{code}")
-        values = _numbers(self(raw), ARRAY_TYPES[code], math.prod(shape))
+            raise So3kError(f"it holds an array of the type {brief(order)}{brief(code)}")
+        _check_shape(shape)
+        content = self(raw)
+        self.take(len(content))
+        values = _numbers(content, ARRAY_TYPES[code], math.prod(shape))
         if columns:
             return values.reshape(shape[::-1]).permute(*reversed(range(len(shape)))).contiguous()
         return values.reshape(shape)
+
+    def take(self, size: int) -> None:
+        """Refuse to make more bytes than there are numbers in the file, a few times over."""
+        self.left -= size
+        if self.left < 0:
+            raise So3kError("its tensors have more numbers than the file")
+
+
+def _check_shape(shape: Any) -> None:
+    if not isinstance(shape, tuple) or len(shape) > 16 or not all(type(n) is int for n in shape):
+        raise So3kError("a tensor has a shape that is none")
+    if any(abs(n) >= MAX_BYTES for n in shape):
+        raise So3kError("a tensor has more numbers than the file")
 
 
 def _numbers(raw: bytes, dtype: torch.dtype, size: int) -> Tensor:
