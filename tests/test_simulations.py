@@ -36,6 +36,7 @@ LAMMPS = {
     "lammps/in.ethanol": ("ethanol-rmd17", 2),
     "lammps/in.ethanol_box": ("ethanol-rmd17", 2),
     "lammps/in.cumulene": ("cumulene-sphc", 3),
+    "lammps/in.ethanol_in_water": ("ethanol-rmd17", 2),
 }
 # system -> how it is run for a few steps
 SO3LR = {
@@ -55,6 +56,8 @@ SYSTEMS = ("ethanol", "ethanol_box", "cumulene", *WRITTEN)
 READ_BY_OTHERS = [
     "openmm/ethanol.xml",
     "openmm/so3lr_systems.py",
+    "lammps/data.ethanol_in_water",
+    "lammps/ethanol_in_water.pdb",
     *(f"lammps/{kind.format(name)}" for kind in ("data.{}", "{}.pdb") for name in SYSTEMS),
 ]
 

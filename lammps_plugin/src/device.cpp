@@ -2,11 +2,14 @@
 
 #include "device.h"
 
+#include "placement.h"
+
 #include <torch/cuda.h>
 
 #include "comm.h"
 #include "error.h"
 #include "lammps.h"
+#include "universe.h"
 
 using LAMMPS_NS::LAMMPS;
 
@@ -35,7 +38,12 @@ at::Device choose_device(LAMMPS *lmp, const std::string &wish)
   MPI_Comm_free(&node);
   if (comm->me == 0 && n_ranks > n_gpus)
     error->warning(FLERR, "so3k: {} ranks share {} GPUs on a node", n_ranks, n_gpus);
-  return {at::kCUDA, static_cast<at::DeviceIndex>(rank % n_gpus)};
+  const int by_launcher = place_by_launcher(lmp->universe->nprocs);
+  int all_know = 0;
+  MPI_Allreduce(&by_launcher, &all_know, 1, MPI_INT, MPI_MIN, world);
+  const int place =
+      all_know >= 0 ? by_launcher : place_by_partition(lmp->universe->iworld, rank, n_ranks);
+  return {at::kCUDA, static_cast<at::DeviceIndex>(place % n_gpus)};
 }
 
 }    // namespace So3k

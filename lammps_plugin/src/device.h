@@ -13,8 +13,8 @@ class LAMMPS;
 
 namespace So3k {
 
-/// Collective: one GPU per rank of a node, round robin, or the CPU on all ranks; `wish` is auto,
-/// cpu or cuda.
+/// Collective: one GPU per rank of a node, round robin over the ranks of all partitions, or the CPU
+/// on all ranks; `wish` is auto, cpu or cuda.
 at::Device choose_device(LAMMPS_NS::LAMMPS *lmp, const std::string &wish);
 
 }    // namespace So3k

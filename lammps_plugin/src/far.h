@@ -56,6 +56,7 @@ class Far : protected LAMMPS_NS::Pointers {
   virtual void connect(const System &system) = 0;
   virtual std::string
   burden(const System &system) const = 0;    // collective: what this costs, for the log
+  void warn_of_no_ids(const System &system) const;
   double row_bytes() const;
   int64_t most(int64_t here) const;
 

@@ -239,6 +239,25 @@ void Groups::check_whole(const System &system, const Tensor &r) const
       found[1], found[0]);
 }
 
+int64_t Groups::unnumbered(const System &system) const
+{
+  const auto n_rows = system.near.species.size(0);
+  auto radii = at::empty({static_cast<int64_t>(SYMBOLS.size())}, at::kDouble);
+  for (size_t z = 0; z < SYMBOLS.size(); ++z) radii[z] = bond_radius(z);
+  const auto radius = radii.to(device).index_select(0, system.near.species);
+  const auto &[vectors, idx_i, idx_j, atom_i, atom_j] = system.near.pairs;
+  const auto first = radius.index_select(0, idx_i), second = radius.index_select(0, idx_j);
+  const auto bonded = (first > 0) & (second > 0) & (vectors.norm(2, 1) < first + second);
+  const auto n_bonds =
+      at::zeros({n_rows}, at::kLong).to(device).index_add_(0, idx_i, bonded.to(at::kLong));
+  const auto has_bond = (n_bonds > 0).cpu();
+  int64_t count = 0;
+  for (int64_t row = 0; row < system.n_centres; ++row)
+    count += atom->molecule[system.centres.atoms[row]] == 0 && has_bond[row].item<bool>();
+  MPI_Allreduce(MPI_IN_PLACE, &count, 1, MPI_INT64_T, MPI_SUM, world);
+  return count;
+}
+
 std::string Groups::called(int64_t id) const
 {
   return by_molecule ? "molecule " + std::to_string(id) : "the group of all atoms";

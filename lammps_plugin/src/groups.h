@@ -52,6 +52,8 @@ class Groups : protected LAMMPS_NS::Pointers {
   void connect();
   /// Collective: refuse molecules that are not whole at the unwrapped positions r.
   void check_whole(const System &system, const at::Tensor &r) const;
+  /// How many atoms with the molecule id 0, which are groups by themselves, have bonds.
+  int64_t unnumbered(const System &system) const;
   /// What a user calls the group of this number.
   std::string name(int64_t number) const;
   /// The id of the molecule of this number.

@@ -6,13 +6,12 @@
 #include <torch/csrc/jit/serialization/import.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <map>
 #include <sstream>
 
 #include "far.h"
-#include "json.h"
 #include "kernels.h"
+#include "metadata.h"
 
 using at::Tensor;
 using torch::jit::Module;
@@ -91,7 +90,8 @@ void Model::describe(const LongRangeOptions &long_range)
   require(artefact, FAR_STAGES.at(nonlocal_kind));
   far_reach = artefact.attr("far_reach").toDouble();
   needs_lattice = nonlocal_kind == "efa" && far_reach == 0.0;
-  name = LAMMPS_NS::json::parse(artefact.attr("metadata").toStringRef()).value("name", "unnamed");
+  name = json_text(artefact.attr("metadata").toStringRef(), "name");
+  if (name.empty()) name = "unnamed";
   cutoff = artefact.attr("cutoff").toDouble();
   elements = artefact.attr("elements").toIntVector();
   n_layers = artefact.attr("n_layers").toInt();
@@ -130,6 +130,21 @@ void Model::prepare(std::optional<at::ScalarType> precision)
 bool Model::knows(int64_t atomic_number) const
 {
   return std::find(elements.begin(), elements.end(), atomic_number) != elements.end();
+}
+
+double Model::bytes() const
+{
+  double sum = 0.0;
+  for (const auto &parameter : artefact.parameters())
+    sum += static_cast<double>(parameter.nbytes());
+  for (const auto &buffer : artefact.buffers()) sum += static_cast<double>(buffer.nbytes());
+  return sum;
+}
+
+double Model::bytes_of_rows(int64_t n_rows) const
+{
+  return (static_cast<double>(n_layers) + 1.0) * static_cast<double>(n_rows) *
+      static_cast<double>(features + chi_width) * element_size();
 }
 
 Tensor Model::last_features(const PairList &near, const Tensor &shares, int64_t n_centres,
@@ -173,8 +188,9 @@ TorchScope::TorchScope(at::Device device) :
   torch::jit::FusionStrategy dynamic = {
       {torch::jit::FusionBehavior::DYNAMIC, device.is_cuda() ? 10 : 0}};
   fusion = torch::jit::setFusionStrategy(dynamic);
-  // Ranks share the cores, so that one thread each is the default, as in LAMMPS itself.
-  if (!std::getenv("OMP_NUM_THREADS") && n_threads != 1) at::set_num_threads(1);
+  // Ranks share the cores. Most operations are small: a second thread spends its time waiting for
+  // the next one, which takes the core from another rank.
+  if (n_threads != 1) at::set_num_threads(1);
 }
 
 TorchScope::~TorchScope()

@@ -55,6 +55,10 @@ class Model {
     return {rows.narrow(1, 0, features), rows.narrow(1, features, chi_width)};
   }
 
+  /// Of the weights and constants.
+  double bytes() const;
+  /// Of the features and SPHCs of rows after each layer.
+  double bytes_of_rows(int64_t n_rows) const;
   double element_size() const { return dtype == at::kDouble ? 8.0 : 4.0; }
 
   std::string name, nonlocal_kind;

@@ -2,16 +2,16 @@
 
 #include "pair_so3k.h"
 
+#include "cells.h"
 #include "device.h"
 #include "elements.h"
+#include "mixed.h"
+#include "shipped.h"
 
-#include <ATen/Parallel.h>
 #include <torch/version.h>
 
 #include <algorithm>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 
 #include "atom.h"
 #include "comm.h"
@@ -127,18 +127,18 @@ void PairSo3k::coeff(int narg, char **arg)
 /// Every rank the same bytes, or every rank the same refusal.
 std::string PairSo3k::read_file(const std::string &path) const
 {
-  std::string bytes;
+  std::string bytes, complaint = "see the message of the first rank";
   int64_t size = -1;
   if (comm->me == 0) {
-    std::ifstream stream(path, std::ios::binary);
-    if (stream) {
-      bytes.assign(std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>());
+    try {
+      bytes = So3k::read_model(path);
       size = static_cast<int64_t>(bytes.size());
+    } catch (const std::exception &problem) {
+      complaint = problem.what();
     }
   }
   MPI_Bcast(&size, 1, MPI_INT64_T, 0, world);
-  if (size < 0)
-    error->all(FLERR, "so3k cannot read the model file {}: check the path in pair_coeff", path);
+  if (size < 0) error->all(FLERR, "so3k: {}", complaint);
   bytes.resize(size);
   for (int64_t begin = 0; begin < size; begin += INT_MAX)
     MPI_Bcast(&bytes[begin], static_cast<int>(std::min<int64_t>(INT_MAX, size - begin)), MPI_BYTE,
@@ -183,12 +183,13 @@ void PairSo3k::init_style()
     error->all(FLERR, "pair_style so3k works in 'units metal' and 'units real', not '{}'",
                update->unit_style);
   }
-  check_special_bonds();
+  So3k::check_cell(lmp, species_of_type);
   if (far) check_groups();
   check_settings();
   // neighbor->exclude is not set before the list is built
   if ((neighbor->nex_type || neighbor->nex_group || neighbor->nex_mol) && comm->me == 0)
     error->warning(FLERR, "neigh_modify exclude takes pairs away from the so3k model");
+  So3k::warn_of_heat_flux(lmp, model->n_layers == 1 && !far && !long_range);
   request_lists();
   system->ready = false;
   report();
@@ -219,16 +220,20 @@ void PairSo3k::check_settings() const
   }
 }
 
-/// LAMMPS leaves bonded pairs of weight zero, its default, out of the list; the model needs every
-/// pair.
-void PairSo3k::check_special_bonds() const
+/// Of molecules by template LAMMPS does not tell which pairs of weight zero it leaves out of the
+/// list; those of others So3k::System puts back.
+void PairSo3k::check_neighbours() const
 {
-  if (atom->nbonds == 0) return;
-  for (int n = 1; n <= 3; ++n)
-    if (force->special_lj[n] == 0.0 && force->special_coul[n] == 0.0)
-      error->all(FLERR,
-                 "pair_style so3k needs bonded neighbours in its list: give 'special_bonds lj/coul "
-                 "1 1 1'");
+  const auto *flag = neighbor->special_flag;
+  if (atom->molecular == Atom::TEMPLATE && !(flag[1] && flag[2] && flag[3]))
+    error->all(FLERR,
+               "so3k: with atom_style template bonded pairs of weight 0 are hidden from the model: "
+               "give special_bonds a weight of 1e-50 in place of each 0, which is as good as 0 to "
+               "other styles");
+  if (comm->me == 0 && atom->nbonds > 0 && !(flag[1] && flag[2] && flag[3]))
+    utils::logmesg(lmp,
+                   "so3k: bonded pairs that special_bonds hides are put back for the model; what "
+                   "LAMMPS warns of such pairs does not concern it\n");
 }
 
 /// Attention beyond the cutoff needs to know which atoms belong together.
@@ -255,19 +260,29 @@ void PairSo3k::check_groups() const
 void PairSo3k::report() const
 {
   if (comm->me != 0) return;
-  So3k::TorchScope scope(model->device);
   utils::logmesg(
       lmp,
-      "so3k: model {}, {} layers, cutoff {:g} A, {}{} on {}, libtorch {}, {} thread(s) per rank\n",
+      "so3k: model {}, {} layers, cutoff {:g} A, {}{} on {}, libtorch {}, 1 thread per rank{}\n",
       model->name, model->n_layers, model->cutoff,
       model->dtype == at::kDouble ? "float64" : "float32",
       model->has_kernels ? " with compiled kernels" : "", model->device.str(), TORCH_VERSION,
-      at::get_num_threads());
+      comm->nthreads > 1 ? fmt::format(" whatever OMP_NUM_THREADS = {} says", comm->nthreads) : "");
   if (long_range)
     utils::logmesg(lmp,
                    "so3k: coulomb {}, cutoff_lr {:g} A, total charge {:+g} e; energies are without "
                    "the model's shift of {:.10g} eV per atom\n",
                    long_range->form(), model->cutoff_lr, totals->charge(), model->energy_shift);
+}
+
+/// What is kept between steps; tensors of one step come and go.
+double PairSo3k::memory_usage()
+{
+  auto bytes = Pair::memory_usage();
+  bytes +=
+      static_cast<double>(charge_of_atom.capacity() + ratio_of_atom.capacity()) * sizeof(double);
+  if (system) bytes += system->bytes();
+  if (model) bytes += model->bytes() + model->bytes_of_rows(system->near.n_rows());
+  return bytes;
 }
 
 double PairSo3k::init_one(int i, int j)

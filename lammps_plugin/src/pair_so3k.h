@@ -17,8 +17,9 @@ namespace LAMMPS_NS {
 /// pair_style so3k [precision float32|float64] [device auto|cpu|cuda] [groups molecule|all]
 ///                 [max_group N] [coulomb kspace|shifted|shifted+self] [cutoff_lr A]
 ///                 [charge Q] [spin S] [fragments all|molecule] [fragment_charge ID Q] ...
+///                 [cut_bonds refuse|allow]
 /// pair_coeff * * MODEL.pt ELEMENT|NULL ...
-class PairSo3k : public Pair {
+class __attribute__((visibility("default"))) PairSo3k : public Pair {
  public:
   PairSo3k(LAMMPS *lmp);
   ~PairSo3k() override;
@@ -33,13 +34,14 @@ class PairSo3k : public Pair {
   int pack_forward_comm(int n, int *list, double *buffer, int pbc_flag, int *pbc) override;
   void unpack_forward_comm(int n, int first, double *buffer) override;
   void *extract_peratom(const char *name, int &n_columns) override;
+  double memory_usage() override;
 
  private:
   void allocate();
   void forget_coefficients();
   std::string read_file(const std::string &path) const;
   void load(const std::string &path);
-  void check_special_bonds() const;
+  void check_neighbours() const;
   void check_groups() const;
   void check_settings() const;
   void request_lists();

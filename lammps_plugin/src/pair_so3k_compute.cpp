@@ -3,6 +3,7 @@
 #include "pair_so3k.h"
 
 #include "close.h"
+#include "mixed.h"
 
 #include <torch/csrc/autograd/autograd.h>
 
@@ -75,15 +76,18 @@ void PairSo3k::update_system(bool first)
 {
   const bool rebuild = neighbor->ago == 0 || first;
   auto &near = system->near, &distant = system->distant;
+  if (first) check_neighbours();
   if (rebuild) {
     system->find_centres(this, list, species_of_type);
-    system->rebuild(near, list, model->cutoff);
-    if (long_range) system->rebuild(distant, distant_list, model->cutoff_lr);
+    if (!wishes.cut_bonds) So3k::check_cut_bonds(lmp, system->centres);
+    if (first) So3k::warn_of_double_terms(lmp, system->centres);
+    system->rebuild(near, list, model->cutoff, false);
+    if (long_range) system->rebuild(distant, distant_list, model->cutoff_lr, true);
     totals->rebuild(*system, species_of_type, first);
   }
   system->update();
   system->update(near, model->cutoff, species_of_type);
-  if (first && long_range) So3k::warn_of_close_pair(lmp, near);
+  if (first) So3k::warn_of_close_pair(lmp, near);
   near.pairs.vectors.requires_grad_();
   if (long_range) system->update(distant, model->cutoff_lr, species_of_type);
   if (far && rebuild) far->rebuild(*system, first);

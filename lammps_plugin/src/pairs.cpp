@@ -63,20 +63,23 @@ std::pair<Tensor, Tensor> tally(const Pairs &pairs, const Tensor &slopes, int n_
 }
 
 /// The list may reach further than asked for (hybrid, comm_modify).
-void PairList::rebuild(const NeighList *list, const Centres &centres, const double *const *x,
-                       double reach, int me)
+void PairList::rebuild(const NeighList *list, const std::vector<std::vector<int>> &hidden,
+                       const Centres &centres, const double *const *x, double reach, int me)
 {
   candidates_i.clear();
   candidates_j.clear();
-  for (const int i : centres.atoms) {
-    for (int jj = 0; jj < list->numneigh[i]; ++jj) {
-      const int j = list->firstneigh[i][jj] & NEIGHMASK;
-      if (centres.homes[j].rank < 0) continue;
-      const double dx = x[j][0] - x[i][0], dy = x[j][1] - x[i][1], dz = x[j][2] - x[i][2];
-      if (dx * dx + dy * dy + dz * dz > reach * reach) continue;
-      candidates_i.push_back(i);
-      candidates_j.push_back(j);
-    }
+  const auto add = [&](int i, int j) {
+    if (centres.homes[j].rank < 0) return;
+    const double dx = x[j][0] - x[i][0], dy = x[j][1] - x[i][1], dz = x[j][2] - x[i][2];
+    if (dx * dx + dy * dy + dz * dz > reach * reach) return;
+    candidates_i.push_back(i);
+    candidates_j.push_back(j);
+  };
+  for (size_t row = 0; row < centres.atoms.size(); ++row) {
+    const int i = centres.atoms[row];
+    for (int jj = 0; jj < list->numneigh[i]; ++jj) add(i, list->firstneigh[i][jj] & NEIGHMASK);
+    if (!hidden.empty())
+      for (const int j : hidden[row]) add(i, j);
   }
   const auto remote = add_remote_rows(centres, me);
   exchange.plan(static_cast<int64_t>(centres.atoms.size()), remote, device);
@@ -114,6 +117,19 @@ std::vector<Home> PairList::add_remote_rows(const Centres &centres, int me)
   candidates = {Tensor(), to_device(rows_i, device), to_device(rows_j, device),
                 to_device(candidates_i, device), to_device(candidates_j, device)};
   return remote;
+}
+
+double PairList::bytes() const
+{
+  auto sum =
+      static_cast<double>(candidates_i.capacity() + candidates_j.capacity()) * sizeof(int64_t);
+  sum += static_cast<double>(within.capacity()) * sizeof(size_t);
+  sum += static_cast<double>(row_atoms.capacity()) * (sizeof(int) + sizeof(int64_t));
+  for (const auto *list : {&candidates, &pairs})
+    for (const auto *tensor :
+         {&list->vectors, &list->idx_i, &list->idx_j, &list->atom_i, &list->atom_j})
+      if (tensor->defined()) sum += static_cast<double>(tensor->nbytes());
+  return sum;
 }
 
 void PairList::refresh(const int *type, const std::vector<int64_t> &species_of_type)

@@ -37,13 +37,17 @@ class PairList {
  public:
   PairList(MPI_Comm world, at::Device device) : exchange(world), device(device) {}
 
-  /// Collective: take over a new list, of which pairs beyond `reach` are left out.
-  void rebuild(const LAMMPS_NS::NeighList *list, const Centres &centres, const double *const *x,
-               double reach, int me);
+  /// Collective: take over a new list and the neighbours of centres that it hides, of which pairs
+  /// beyond `reach` are left out.
+  void rebuild(const LAMMPS_NS::NeighList *list, const std::vector<std::vector<int>> &hidden,
+               const Centres &centres, const double *const *x, double reach, int me);
   /// The species of the rows; types may change without a new list (fix atom/swap).
   void refresh(const int *type, const std::vector<int64_t> &species_of_type);
   /// The pairs within the cutoff now.
   void update(const at::Tensor &x, double cutoff);
+
+  int64_t n_rows() const { return static_cast<int64_t>(row_atoms.size()); }
+  double bytes() const;
 
   Pairs pairs;           // at this step
   at::Tensor species;    // (rows,) atomic numbers

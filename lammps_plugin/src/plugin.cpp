@@ -2,6 +2,12 @@
 
 #include "pair_so3k.h"
 
+#include "abi.h"
+
+#include <dlfcn.h>
+
+#include "error.h"
+
 using namespace LAMMPS_NS;
 
 namespace {
@@ -21,8 +27,14 @@ struct LammpsPlugin {
 };
 using Register = void (*)(LammpsPlugin *, void *);
 
+void *own = nullptr;    // this library
+
+/// Where the running LAMMPS is another one than that of the headers, nothing of it may be used but
+/// its way to stop.
 void *create(void *lmp)
 {
+  const auto foreign = So3k::foreign_lammps(lmp, dlsym(own, "_ZTVN9LAMMPS_NS8PairSo3kE"));
+  if (!foreign.empty()) static_cast<LAMMPS *>(lmp)->error->all(FLERR, foreign);
   return new PairSo3k(static_cast<LAMMPS *>(lmp));
 }
 
@@ -32,7 +44,8 @@ extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void *l
                                                                          void *register_plugin)
 {
   LammpsPlugin plugin{};
-  plugin.version = nullptr;    // built against the headers of the LAMMPS that loads it
+  own = handle;
+  plugin.version = nullptr;    // see create
   plugin.style = "pair";
   plugin.name = "so3k";
   plugin.info = "So3krates machine-learned force field (pair_style so3k)";

@@ -39,6 +39,8 @@ namespace {
         settings.groups.by_molecule = value == "molecule";
       } else if (keyword == "max_group" && utils::is_integer(value) && value[0] != '-') {
         settings.groups.max_group = utils::bnumeric(FLERR, value, true, lmp);
+      } else if (keyword == "cut_bonds" && (value == "refuse" || value == "allow")) {
+        settings.cut_bonds = value == "allow";
       } else {
         return false;
       }
@@ -105,7 +107,8 @@ Settings Settings::parse(int narg, char **arg, LAMMPS *lmp)
           "pair_style so3k does not know '{}': use precision float32|float64, device "
           "auto|cpu|cuda, "
           "groups molecule|all, max_group N, coulomb kspace|shifted|shifted+self, cutoff_lr A "
-          "(above {:g}), charge Q, spin S, fragments all|molecule, fragment_charge ID Q",
+          "(above {:g}), charge Q, spin S, fragments all|molecule, fragment_charge ID Q, cut_bonds "
+          "refuse|allow",
           utils::trim(keyword + " " + value + " " + second), SHORTEST);
   }
   return settings;

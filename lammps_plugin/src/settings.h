@@ -15,6 +15,7 @@ struct Settings {
   GroupOptions groups;
   TotalOptions totals;
   LongRangeOptions long_range;
+  bool cut_bonds = false;    // to atoms that the model does not see may be
 
   /// Stops LAMMPS at a word that it does not know.
   static Settings parse(int narg, char **arg, LAMMPS_NS::LAMMPS *lmp);

@@ -50,9 +50,31 @@ void System::unpack_homes(int n, int first, const double *buffer)
                                 static_cast<int>(buffer[2 * k + 1])};
 }
 
-void System::rebuild(PairList &pairs, const NeighList *list, double cutoff)
+void System::rebuild(PairList &pairs, const NeighList *list, double cutoff, bool once)
 {
-  pairs.rebuild(list, centres, atom->x, cutoff + neighbor->skin, comm->me);
+  pairs.rebuild(list, hidden_neighbours(once), centres, atom->x, cutoff + neighbor->skin, comm->me);
+}
+
+/// LAMMPS hides a bonded neighbour of weight zero from all styles, where it is the nearest image.
+/// The model knows no bonds and needs it; the other styles go on without.
+std::vector<std::vector<int>> System::hidden_neighbours(bool once) const
+{
+  const auto *flag = neighbor->special_flag;
+  if (atom->molecular != LAMMPS_NS::Atom::MOLECULAR || (flag[1] && flag[2] && flag[3])) return {};
+  std::vector<std::vector<int>> found(centres.atoms.size());
+  auto *const *x = atom->x;
+  for (size_t row = 0; row < centres.atoms.size(); ++row) {
+    const int i = centres.atoms[row];
+    for (int distance = 1, k = 0; distance <= 3; ++distance)
+      for (; k < atom->nspecial[i][distance - 1]; ++k) {
+        const auto partner = atom->special[i][k];
+        if (flag[distance] || (once && partner < atom->tag[i])) continue;
+        for (int j = atom->map(partner); j >= 0; j = atom->sametag[j])
+          if (!domain->minimum_image_check(x[i][0] - x[j][0], x[i][1] - x[j][1], x[i][2] - x[j][2]))
+            found[row].push_back(j);
+      }
+  }
+  return found;
 }
 
 void System::update()
@@ -69,6 +91,13 @@ void System::update(PairList &pairs, double cutoff,
 {
   pairs.refresh(atom->type, species_of_type);
   pairs.update(x, cutoff);
+}
+
+double System::bytes() const
+{
+  const auto homes = static_cast<double>(centres.homes.capacity()) * sizeof(Home);
+  return near.bytes() + distant.bytes() + homes +
+      (x.defined() ? static_cast<double>(x.nbytes()) : 0);
 }
 
 Tensor System::positions() const

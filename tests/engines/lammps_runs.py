@@ -1,6 +1,7 @@
 """Inputs and outputs of LAMMPS for its tests."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +76,24 @@ def write_data(path: Path, atoms: Atoms, symbols=SYMBOLS, molecules=None, wrap=T
         words = [*map(str, numbers), *(f"{x:.17g}" for x in position)]
         lines.append(" ".join([*words, *map(str, images[k])] if wrap else words))
     path.write_text("\n".join(lines) + "\n")
+
+
+def bonded_data(text: str, bonds: Sequence[tuple[int, int]], angles=()) -> str:
+    """A data file of `write_data` with molecules, to which bonds and angles are added.
+
+    Args:
+        text: of the file.
+        bonds: atoms of each, from 0.
+        angles: the same.
+    """
+    counts = [(bonds, "bond"), (angles, "angle")]
+    header = "".join(f"{len(rows)} {name}s\n1 {name} types\n" for rows, name in counts if len(rows))
+    text = text.replace("atom types\n", f"atom types\n{header}12 extra special per atom\n", 1)
+    for rows, name in counts:
+        lines = (" ".join(str(k + 1) for k in row) for row in rows)
+        body = "\n".join(f"{n} 1 {line}" for n, line in enumerate(lines, 1))
+        text += f"\n{name.title()}s\n\n{body}\n" if len(rows) else ""
+    return text
 
 
 def setup(

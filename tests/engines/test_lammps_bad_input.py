@@ -15,8 +15,13 @@ fix push all addforce v_infinity 0 0
 fix nve all nve
 neigh_modify check no delay 9 every 9
 """
-ABSENT = "so3k cannot read the model file absent.pt: check the path in pair_coeff"
-BONDED = "pair_style so3k needs bonded neighbours in its list: give 'special_bonds lj/coul 1 1 1'"
+ABSENT = (
+    "so3k: there is no model file absent.pt: check the path in pair_coeff; models that come with so3k-md: "
+    "cumulene-efa, cumulene-local, cumulene-sphc, ethanol-rmd17"
+)
+FOLDER = "so3k: . is a folder: name the model file in it"
+BOX = "so3k: the box {}: correct it in the data file or by change_box, .+"
+SQUEEZED = "change_box all x scale {0} y scale {0} z scale {0} remap\nrun"
 NEWTON = "pair_style so3k needs 'newton on': forces on ghost atoms return to their owners"
 STARS = r"Pair_coeff must start with \* \* for pair style so3k"
 
@@ -36,12 +41,20 @@ UNKNOWN = "so3k model toy.pt does not know element {} of atom type 3: it knows H
 KEYWORD = (
     r"pair_style so3k does not know '{}': use precision float32\|float64, device auto\|cpu\|cuda, "
     r"groups molecule\|all, max_group N, coulomb kspace\|shifted\|shifted\+self, cutoff_lr A \(above 2\), "
-    r"charge Q, spin S, fragments all\|molecule, fragment_charge ID Q"
+    r"charge Q, spin S, fragments all\|molecule, fragment_charge ID Q, "
+    r"cut_bonds refuse\|allow"
 )
 FORMER = f"its format is 1, this plugin reads {FORMAT_VERSION}"
 # what is done to a good input: the word, what stands in its place, and the answer
 CASES = {
     "missing file": ("toy.pt", "absent.pt", ABSENT),
+    "folder": ("toy.pt", ".", FOLDER),
+    "squeezed box": (
+        "run",
+        SQUEEZED.format(0.4),
+        BOX.format(r"has 0\.\d\d A\^3 for each of its 72 atoms, .+"),
+    ),
+    "tiny box": ("run", SQUEEZED.format(0.05), BOX.format(r"repeats after 0\.\d\d A, .+")),
     "truncated file": ("toy.pt", "truncated.pt", damaged("truncated.pt")),
     "empty file": ("toy.pt", "empty.pt", damaged("empty.pt")),
     "a text": ("toy.pt", "data.nan", damaged("data.nan")),
@@ -62,7 +75,6 @@ CASES = {
     "no value": ("device cpu", "device", KEYWORD.format("device")),
     "NaN in the data": ("data.box", "data.nan", "Expected floating point parameter instead of 'nan'.*"),
     "infinite positions": ("run", PUSH + "run", "so3k failed at step 1: positions are not finite"),
-    "bonded pairs left out": ("read_data data.box", "atom_style bond\nread_data data.bonded", BONDED),
 }
 
 
@@ -84,12 +96,6 @@ def folder(tmp_path_factory):
     text = (folder / "data.box").read_text()
     first = re.search(r"^1 .*$", text.split("# atomic")[1], re.M)[0]
     (folder / "data.nan").write_text(text.replace(first, "1 2 nan 0.0 0.0"))
-    (folder / "data.bonded").write_text(
-        re.sub(r"^(\d+) (\d \S+ \S+ \S+)$", r"\1 1 \2", text, flags=re.M)
-        .replace("atom types", "atom types\n1 bonds\n1 bond types\n4 extra bond per atom")
-        .replace("# atomic", "# bond")
-        + "\nBonds\n\n1 1 1 2\n"
-    )
     return folder
 
 

@@ -30,6 +30,11 @@ ALONE = (
 )
 WITHOUT = "so3k: fragment_charge is given without fragments: add 'fragments molecule'"
 PARITY = "so3k: 63 electrons cannot have 0 unpaired ones: correct charge or spin"
+PIECE = (
+    r"so3k: molecule 2: 23 electrons cannot have 0 unpaired ones: correct its charge or which atoms it has"
+)
+ABSURD = r"so3k: {}a charge of {} e would leave {} electrons to nuclei of \+{} e: correct the charge"
+CHARGES = "fragment_charge 2 -1 fragment_charge 7 1"
 SPIN = "so3k: spin {} is impossible: give 0, 0.5, 1, ..."
 SINGLETS = "so3k: spin {}, but model unnamed was trained on singlets only: leave it out"
 UNKNOWN = ".*does not know '{}': use precision .*"
@@ -44,6 +49,18 @@ CASES = {
     "absent molecule": ("fragment_charge 7", "fragment_charge 9", ABSENT),
     "no fragments": ("fragments molecule", "", WITHOUT),
     "parity": ("fragment_charge 7 1", "fragment_charge 7 2", PARITY),
+    "parity of fragments": (CHARGES, "", PIECE),
+    "fewer electrons than none": (FRAGMENTS, " charge 200", ABSURD.format("", r"\+200", -136, 64)),
+    "more than anions have": (
+        FRAGMENTS,
+        " charge -66",
+        ABSURD.format("", "-66", 130, 64),
+    ),
+    "of a fragment": (
+        CHARGES,
+        "fragment_charge 2 -13 fragment_charge 7 13",
+        ABSURD.format("molecule 7: ", r"\+13", -2, 11),
+    ),
     "doublet": (FORMS, f"{FORMS} spin 0.5", SINGLETS.format(0.5)),
     "spin": (FORMS, f"{FORMS} spin 0.3", SPIN.format(0.3)),
     "negative spin": (FORMS, f"{FORMS} spin -1", SPIN.format(-1)),

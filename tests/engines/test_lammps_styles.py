@@ -78,26 +78,6 @@ def test_hybrid_overlay_adds(folder, ranks):
     np.testing.assert_allclose((both.virials - lj.virials).sum(0)[:3], np.diag(model.virial[0]), atol=1e-8)
 
 
-def test_molecules(folder):
-    """Molecule numbers alone need nothing; bonds need special_bonds, or LAMMPS hides their pairs."""
-    text = (folder / "data.box").read_text()
-    molecular = re.sub(r"^(\d+) (\d \S+ \S+ \S+)$", r"\1 1 \2", text, flags=re.M).replace(
-        "atomic", "molecular"
-    )
-    (folder / "data.molecular").write_text(molecular)
-    header = "atom types\n1 bonds\n1 bond types\n4 extra bond per atom"
-    bonded = molecular.replace("atom types", header) + "\nBonds\n\n1 1 1 2\n"
-    (folder / "data.bonded").write_text(bonded)
-    script = ""
-    for name, special in (("molecular", ""), ("bonded", "special_bonds lj/coul 1 1 1\n")):
-        before = f"atom_style molecular\n{special}"
-        script += "\nclear\n" + setup(box(), f"data.{name}", "toy.pt", before=before)
-        script += SINGLE_POINT.format(name=name)
-    run(folder, script, 2)
-    for name in ("molecular", "bonded"):
-        np.testing.assert_allclose(read_single_point(folder, name).forces, pytorch(box()).forces, atol=1e-8)
-
-
 def test_two_models_at_once(folder):
     """Settings of torch and of each model stay apart."""
     script = setup(

@@ -1,0 +1,16 @@
+/* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
+
+#ifndef SO3K_METADATA_H
+#define SO3K_METADATA_H
+
+#include <string>
+
+namespace So3k {
+
+/// The text of a key of a JSON object, "" where it has none. LAMMPS brings its own reader of JSON
+/// only since 22 Jul 2025, and of the metadata little is needed here.
+std::string json_text(const std::string &json, const std::string &key);
+
+}    // namespace So3k
+
+#endif

@@ -1,0 +1,62 @@
+/* so3k-md: pair_style so3k, model files and the models that come along. GPL-2, see ../LICENSE. */
+
+#include "shipped.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <stdexcept>
+#include <vector>
+
+namespace fs = std::filesystem;
+
+namespace So3k {
+
+namespace {
+
+  /// Where the models lie: by so3k_md.engines.lammps, else beside the sources of this plugin.
+  fs::path shipped_folder()
+  {
+    const auto *told = std::getenv("SO3K_PRETRAINED");
+    return told ? told : SO3K_PRETRAINED;
+  }
+
+  std::string shipped_names()
+  {
+    std::vector<std::string> names;
+    std::error_code ignored;
+    for (const auto &entry : fs::directory_iterator(shipped_folder(), ignored))
+      if (entry.path().extension() == ".pt") names.push_back(entry.path().stem().string());
+    std::sort(names.begin(), names.end());
+    std::string text;
+    for (const auto &name : names) text += (text.empty() ? "" : ", ") + name;
+    return text.empty() ? "none found" : text;
+  }
+
+  fs::path resolve(const std::string &path)
+  {
+    std::error_code ignored;
+    const auto shipped = shipped_folder() / (path + ".pt");
+    if (fs::is_directory(path, ignored))
+      throw std::runtime_error(path + " is a folder: name the model file in it");
+    if (fs::exists(path, ignored)) return path;
+    if (fs::path(path).filename() == path && fs::exists(shipped, ignored)) return shipped;
+    throw std::runtime_error(
+        "there is no model file " + path +
+        ": check the path in pair_coeff; models that come with so3k-md: " + shipped_names());
+  }
+
+}    // namespace
+
+std::string read_model(const std::string &path)
+{
+  const auto file = resolve(path);
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream)
+    throw std::runtime_error("the model file " + path + " cannot be read: check its permissions");
+  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+}
+
+}    // namespace So3k
