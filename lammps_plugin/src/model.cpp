@@ -175,8 +175,7 @@ Tensor Model::last_features(const PairList &near, const Tensor &shares, int64_t 
   return x;
 }
 
-TorchScope::TorchScope(at::Device device) :
-    autograd(c10::AutogradState::get_tls_state()), n_threads(at::get_num_threads())
+TorchScope::TorchScope(at::Device device) : autograd(c10::AutogradState::get_tls_state())
 {
   if (device.is_cuda()) device_guard.reset_device(device);
   // Backward on the calling thread: MPI was initialised for that one only.
@@ -188,15 +187,19 @@ TorchScope::TorchScope(at::Device device) :
   torch::jit::FusionStrategy dynamic = {
       {torch::jit::FusionBehavior::DYNAMIC, device.is_cuda() ? 10 : 0}};
   fusion = torch::jit::setFusionStrategy(dynamic);
-  // Ranks share the cores. Most operations are small: a second thread spends its time waiting for
-  // the next one, which takes the core from another rank.
-  if (n_threads != 1) at::set_num_threads(1);
+  if (at::get_num_threads() != 1) at::set_num_threads(1);
 }
 
 TorchScope::~TorchScope()
 {
   c10::AutogradState::set_tls_state(autograd);
   torch::jit::setFusionStrategy(fusion);
+}
+
+OuterThreads::OuterThreads() : n_threads(at::get_num_threads()) {}
+
+OuterThreads::~OuterThreads()
+{
   if (at::get_num_threads() != n_threads) at::set_num_threads(n_threads);
 }
 

@@ -82,7 +82,24 @@ class Model {
   mutable torch::jit::Module module;
 };
 
-/// Settings of torch that belong to the process, ours while this lives and restored afterwards.
+/// The number of threads that others gave torch, restored when a pair style is deleted.
+///
+/// Ranks share the cores, and most operations are small: a second thread spends its time waiting
+/// for the next one, which takes the core from another rank. So a TorchScope sets one thread, and
+/// lets it be, for setting the number costs as much as a step of a small system.
+class OuterThreads {
+ public:
+  OuterThreads();
+  ~OuterThreads();
+  OuterThreads(const OuterThreads &) = delete;
+  OuterThreads &operator=(const OuterThreads &) = delete;
+
+ private:
+  int n_threads;
+};
+
+/// Settings of torch that belong to the process, ours while this lives and restored afterwards, but
+/// for the number of threads: see OuterThreads.
 class TorchScope {
  public:
   explicit TorchScope(at::Device device);
@@ -94,7 +111,6 @@ class TorchScope {
   c10::OptionalDeviceGuard device_guard;
   c10::AutogradState autograd;
   torch::jit::FusionStrategy fusion;
-  int n_threads;
 };
 
 /// The line of a torch exception that says what happened.

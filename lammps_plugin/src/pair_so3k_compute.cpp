@@ -12,6 +12,7 @@
 
 #include "atom.h"
 #include "error.h"
+#include "exceptions.h"
 #include "neighbor.h"
 #include "update.h"
 
