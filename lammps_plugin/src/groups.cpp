@@ -250,10 +250,11 @@ int64_t Groups::unnumbered(const System &system) const
   const auto bonded = (first > 0) & (second > 0) & (vectors.norm(2, 1) < first + second);
   const auto n_bonds =
       at::zeros({n_rows}, at::kLong).to(device).index_add_(0, idx_i, bonded.to(at::kLong));
-  const auto has_bond = (n_bonds > 0).cpu();
+  const auto on_host = n_bonds.cpu();
+  const auto bonds = on_host.accessor<int64_t, 1>();
   int64_t count = 0;
   for (int64_t row = 0; row < system.n_centres; ++row)
-    count += atom->molecule[system.centres.atoms[row]] == 0 && has_bond[row].item<bool>();
+    count += atom->molecule[system.centres.atoms[row]] == 0 && bonds[row] > 0;
   MPI_Allreduce(MPI_IN_PLACE, &count, 1, MPI_INT64_T, MPI_SUM, world);
   return count;
 }

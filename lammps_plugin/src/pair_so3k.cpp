@@ -5,6 +5,7 @@
 #include "cells.h"
 #include "device.h"
 #include "elements.h"
+#include "kernels.h"
 #include "mixed.h"
 #include "shipped.h"
 
@@ -260,6 +261,7 @@ void PairSo3k::check_groups() const
 void PairSo3k::report() const
 {
   if (comm->me != 0) return;
+  const bool could = model->device.is_cpu() && model->dtype == at::kFloat && !model->has_kernels;
   utils::logmesg(
       lmp,
       "so3k: model {}, {} layers, cutoff {:g} A, {}{} on {}, libtorch {}, 1 thread per rank{}\n",
@@ -267,6 +269,10 @@ void PairSo3k::report() const
       model->dtype == at::kDouble ? "float64" : "float32",
       model->has_kernels ? " with compiled kernels" : "", model->device.str(), TORCH_VERSION,
       comm->nthreads > 1 ? fmt::format(" whatever OMP_NUM_THREADS = {} says", comm->nthreads) : "");
+  if (could)
+    utils::logmesg(lmp, "so3k: plain layers, slower than compiled kernels: {}\n",
+                   So3k::load_kernels() ? "the model file has no form for these"
+                                        : "so3k_kernels.so is not beside the plugin");
   if (long_range)
     utils::logmesg(lmp,
                    "so3k: coulomb {}, cutoff_lr {:g} A, total charge {:+g} e; energies are without "

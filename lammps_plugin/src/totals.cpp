@@ -138,11 +138,12 @@ void Totals::check_charge(bigint protons, bigint charge, const std::string &whos
 /// has none. The first rank that has atoms of a fragment speaks of it, the lowest molecule first.
 void Totals::check_pieces(const System &system, const std::vector<int64_t> &species_of_type) const
 {
-  auto sums = at::zeros({fragments.n_groups, 1}, at::kDouble);
-  const auto group = fragments.group.cpu();
-  for (size_t row = 0; row < system.centres.atoms.size(); ++row)
-    sums[group[row].item<int64_t>()] += species_of_type[atom->type[system.centres.atoms[row]]];
-  sums = sums.to(model.device);
+  std::vector<double> numbers;
+  for (const int i : system.centres.atoms)
+    numbers.push_back(static_cast<double>(species_of_type[atom->type[i]]));
+  auto sums = at::zeros({fragments.n_groups, 1}, charges.options())
+                  .index_add_(0, fragments.group,
+                              at::tensor(numbers, at::kDouble).to(model.device).unsqueeze(1));
   if (fragments.total.busy()) sums = fragments.total.forward(sums);
   const auto protons = sums.squeeze(1).cpu(), charge = charges.cpu();
   const auto electrons = protons - charge;

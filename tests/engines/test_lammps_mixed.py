@@ -82,6 +82,28 @@ def test_bonds_hide_no_pairs(folder, name, ranks):
         np.testing.assert_allclose(found.virial[:3], np.diag(expected.virial[0]), atol=1e-7)
 
 
+def test_molecules_by_template_need_weights(folder):
+    """Whose bonded neighbours the plugin cannot read: the weight that the message names is right."""
+    atoms = molecule("H2O")
+    rows = {"Types": [1 if s == "H" else 3 for s in atoms.symbols], "Coords": atoms.positions}
+    text = "water\n\n3 atoms\n2 bonds\n"
+    for name, values in rows.items():
+        lines = (f"{k + 1} " + " ".join(map(str, np.atleast_1d(row))) for k, row in enumerate(values))
+        text += f"\n{name}\n\n" + "\n".join(lines) + "\n"
+    text += "\nBonds\n\n1 1 1 2\n2 1 1 3\n\nSpecial Bond Counts\n\n1 2 0 0\n2 1 1 0\n3 1 1 0\n"
+    (folder / "water").write_text(text + "\nSpecial Bonds\n\n1 2 3\n2 1 3\n3 1 2\n")
+    commands = (
+        "units metal\nmolecule w water\natom_style template w\nregion box block 0 12 0 12 0 12\n"
+        "create_box 3 box bond/types 1\ncreate_atoms 0 single 6 6 6 mol w 1\nmass * 1\nbond_style zero\n"
+        "bond_coeff *\npair_style so3k precision float64 device cpu\npair_coeff * * toy.pt H C O\n"
+    )
+    weight = re.search(r"a weight of (\S+) in place", refused(folder, commands + "run 0\n"))[1]
+    weights = f"special_bonds lj/coul {weight} {weight} {weight}\nrun 0\nprint 'pe $(pe:%.15g)'\n"
+    assert words(run(folder, commands + weights, 2), "pe") == pytest.approx(
+        [pytorch(atoms).energy.item()], rel=1e-9
+    )
+
+
 @pytest.mark.parametrize("ranks", RANKS)
 def test_bonds_hide_no_pairs_of_charges(folder, ranks):
     """Those are listed once over all ranks."""
