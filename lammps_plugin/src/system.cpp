@@ -105,12 +105,21 @@ Tensor System::positions() const
   return x.index_select(0, at::tensor(centres.atoms, at::kInt).to(device));
 }
 
+/// As Domain::unmap does, whose symbol depends on the sizes of integers: a plugin without it is
+/// loaded by a LAMMPS of other sizes and can say what is wrong.
 Tensor System::unwrapped() const
 {
   auto r = at::empty({n_centres, 3}, at::kDouble);
   auto *row = r.data_ptr<double>();
+  const auto *h = domain->h;
   for (const int i : centres.atoms) {
-    domain->unmap(atom->x[i], atom->image[i], row);
+    const auto image = atom->image[i];
+    const int a = static_cast<int>(image & IMGMASK) - IMGMAX;
+    const int b = static_cast<int>((image >> IMGBITS) & IMGMASK) - IMGMAX;
+    const int c = static_cast<int>(image >> IMG2BITS) - IMGMAX;
+    row[0] = atom->x[i][0] + h[0] * a + h[5] * b + h[4] * c;
+    row[1] = atom->x[i][1] + h[1] * b + h[3] * c;
+    row[2] = atom->x[i][2] + h[2] * c;
     row += 3;
   }
   return r.to(device);
