@@ -18,7 +18,6 @@ from so3k_md.totals import (
     GivenTotals,
     Totals,
     by_number,
-    combined,
     refuse_unknown,
     resolve_totals,
     says_something,
@@ -124,21 +123,21 @@ def one_cluster(topology: app.Topology, rows: Sequence[int]) -> Ints:
 
 
 def named_totals(atoms: Atoms, model: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of `add_model`, with charge, spin and fragments of the structure where they are not given.
+    """The options of `add_model`, with charge, spin and fragments of the structure where none are given.
 
     Of a structure that is described in part, only its fragments tell anything.
     """
     said = ("charge", "spin", "fragments", "fragment_charges")
-    wanted, own = GivenTotals(*(options.get(name) for name in said)), given_totals(atoms)
-    if not model.has_totals:
-        if says_something(own):
-            warnings.warn(UNUSED, So3kWarning, stacklevel=3)
+    own = given_totals(atoms)
+    if not model.has_totals and says_something(own):
+        warnings.warn(UNUSED, So3kWarning, stacklevel=3)
+    if not model.has_totals or any(options.get(name) is not None for name in said):
         return options
+    _, _, fragment, charges = own
     rows = options.get("atoms")
     if rows is None:
-        return options | dict(zip(said, combined(wanted, own, WHERE), strict=True))
-    _, _, fragment, charges = own
-    if any(value is not None for value in wanted) or fragment is None or charges is None:
+        return options | dict(zip(said, own, strict=True))
+    if fragment is None or charges is None:
         return options
     if not isinstance(charges, Mapping):
         charges = dict(zip(np.unique(fragment).tolist(), np.asarray(charges).tolist(), strict=False))

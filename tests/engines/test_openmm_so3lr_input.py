@@ -5,7 +5,7 @@ import openmm
 import pytest
 from openmm import app, unit
 from openmm_doors import context_of, energy_of
-from so3lr_toys import ammonium, so3lr_toy, water_dimer, waters
+from so3lr_toys import so3lr_toy, water_dimer, waters
 from toys import toy_model
 
 from so3k_md.engines.openmm import add_model, create_system
@@ -20,13 +20,6 @@ def test_local_models_know_no_charges():
     charged.info["charge"] = 1  # which may stand in a structure for other models
     with pytest.warns(So3kWarning, match="knows nothing of charge and spin"):
         create_system(charged, toy_model())
-
-
-def test_options_must_not_contradict_the_structure():
-    charged = ammonium()
-    create_system(charged, so3lr_toy(), charge=1)
-    with pytest.raises(So3kError, match="its charge is 1, the option charge is -1"):
-        create_system(charged, so3lr_toy(), charge=-1)
 
 
 def test_atoms_too_close_are_warned_of():
