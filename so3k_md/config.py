@@ -2,14 +2,21 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import yaml
+
 from so3k_md.errors import So3kError
 
 T = TypeVar("T")
+
+LARGEST_TEXT = 200_000  # characters of a file of settings
+MOST_NODES = 10_000  # values in it, each alias counted in full
+DEEPEST = 20  # levels
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str, base: T | None = None) -> T:
@@ -31,7 +38,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str, base: T | 
     parsed = {}
     for key, value in values.items():
         if key not in fields:
-            raise So3kError(f"unknown key {where}.{key}: {nearest(str(key), list(fields))}")
+            raise So3kError(f"unknown key {where}.{str(key)[:60]}: {nearest(str(key), list(fields))}")
         name = fields[key].name
         parsed[name] = _coerce(value, hints[name], f"{where}.{key}")
     if base is not None:
@@ -63,6 +70,53 @@ def nearest(word: str, known: list[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}"
 
 
+def read_yaml(text: str, where: str) -> Any:
+    """Plain values from YAML of bounded size, depth and number of values.
+
+    Args:
+        text: of the file.
+        where: its name, for messages.
+
+    Raises:
+        So3kError: no YAML, or none that a file of settings can be.
+    """
+    if len(text) > LARGEST_TEXT:
+        raise So3kError(
+            f"{where} has {len(text):,} characters, more than {LARGEST_TEXT:,}: give a file of settings"
+        )
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            return None
+        if _count(node, {}, 1) > MOST_NODES:
+            raise So3kError(
+                f"{where} holds more than {MOST_NODES:,} values, aliases counted in full: shorten it"
+            )
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise So3kError(f"{where} is not valid YAML: {reason}; mend that place") from error
+
+
+def _count(node: yaml.Node, known: dict[int, float], level: int) -> float:
+    """Values in a node; infinite where it is too deep or holds itself."""
+    if id(node) in known:
+        return known[id(node)]
+    if level > DEEPEST:
+        return float("inf")
+    known[id(node)] = float("inf")
+    children = [child for item in node.value for child in (item if isinstance(item, tuple) else (item,))]
+    inside = children if isinstance(node, yaml.CollectionNode) else []
+    known[id(node)] = 1 + sum(_count(child, known, level + 1) for child in inside)
+    return known[id(node)]
+
+
+def shorten(value: Any) -> str:
+    """A value as it is written, cut short for a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "…"
+
+
 def _coerce(value: Any, hint: Any, where: str) -> Any:
     """`value` as the annotated type; YAML's own types, and numbers written like 1e-3, are understood."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -72,14 +126,23 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         return _coerce(value, next(a for a in arguments if a is not type(None)), where)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_coerce(item, arguments[0], where) for item in value)
+    if origin is dict and isinstance(value, Mapping):
+        return {
+            _coerce(key, arguments[0], where): _coerce(item, arguments[1], f"{where}.{key}")
+            for key, item in value.items()
+        }
     if hint is float and not isinstance(value, bool):
         try:
-            return float(value)
-        except (TypeError, ValueError):
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
             pass
+        else:
+            if math.isfinite(number):
+                return number
+            raise So3kError(f"{where} = {number} is impossible: a finite number is needed")
     elif hint in (int, bool, str) and type(value) is hint:
         return value
     expected = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}.get(
-        hint, "a list"
+        hint, "keys and values" if origin is dict else "a list"
     )
-    raise So3kError(f"{where} = {value!r} has the wrong type: {expected} is needed")
+    raise So3kError(f"{where} = {shorten(value)} has the wrong type: {expected} is needed")

@@ -9,19 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from so3k_md.data.batches import to_graph
+from so3k_md.data.batches import LARGEST_BATCH, in_chunks, pairs_of, to_graph
 from so3k_md.data.frames import Frame, require_elements
+from so3k_md.data.keys import warn_unused_totals
+from so3k_md.data.references import warn_incomparable
 from so3k_md.data.statistics import fit_statistics
 from so3k_md.data.write import write_extxyz
 from so3k_md.errors import So3kError
 from so3k_md.files import atomic
 from so3k_md.forces import Evaluation, evaluate
-from so3k_md.graph import PARTS, Graph, collate, to_device
+from so3k_md.graph import PARTS, collate, to_device
 from so3k_md.groups import check_mode
 
 Floats = NDArray[np.float64]
 
-LARGEST_BATCH = 30_000  # pairs; more do not run faster on a CPU and fill the memory
 UNITS = {"energy": "eV", "energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
 PICTURES = {
     "energy": "energy − fitted atomic energies",
@@ -80,12 +81,17 @@ def predict(
     """
     check_mode(groups)
     require_elements(frames, model.elements)  # type: ignore[arg-type]
+    facts = json.loads(str(model.metadata))
+    for composition in {tuple(np.sort(frame.numbers).tolist()) for frame in frames}:
+        warn_incomparable(composition, facts)
+    warn_unused_totals(frames, model.has_totals)  # type: ignore[arg-type]
     device = next(model.parameters()).device
     predictions: list[Prediction] = []
-    for chunk, graphs in _chunks(progress(frames), model, batch_size, groups):
-        graph = to_device(collate(graphs), device)
-        found = evaluate(model, graph, len(chunk))
-        predictions += _split(chunk, Evaluation(*(tensor.detach().cpu() for tensor in found)))
+    items = ((frame, to_graph(frame, model.cutoff, model, groups)) for frame in progress(frames))  # type: ignore[arg-type]
+    for chunk in in_chunks(items, lambda item: pairs_of(item[1]), batch_size, LARGEST_BATCH):
+        graph = to_device(collate([graph for _, graph in chunk]), device)
+        found = Evaluation(*(tensor.detach().cpu() for tensor in evaluate(model, graph, len(chunk))))
+        predictions += _split([frame for frame, _ in chunk], found)
     return predictions
 
 
@@ -226,25 +232,6 @@ def write_parity_plots(
             _draw_parity(path, reference, predicted, PICTURES[name], UNITS[name])
             written.append(path)
     return written
-
-
-def _chunks(
-    frames: Iterable[Frame], model: Any, batch_size: int, groups: str
-) -> Iterator[tuple[list[Frame], list[Graph]]]:
-    """Frames and their graphs in batches of bounded size."""
-    chunk: list[Frame] = []
-    graphs: list[Graph] = []
-    pairs = 0
-    for frame in frames:
-        graph = to_graph(frame, model.cutoff, model, groups)
-        if chunk and (len(chunk) == batch_size or pairs + len(graph.idx_i) > LARGEST_BATCH):
-            yield chunk, graphs
-            chunk, graphs, pairs = [], [], 0
-        chunk.append(frame)
-        graphs.append(graph)
-        pairs += len(graph.idx_i)
-    if chunk:
-        yield chunk, graphs
 
 
 def _split(frames: Sequence[Frame], found: Evaluation) -> Iterator[Prediction]:

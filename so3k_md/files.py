@@ -1,6 +1,9 @@
 """Output files: checked before the work, written whole or not at all."""
 
+import fcntl
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +29,7 @@ def check_output(path: str | Path, overwrite: bool) -> Path:
         raise So3kError(f"the folder {folder} for {path.name} does not exist: create it first")
     if not os.access(folder, os.W_OK):
         raise So3kError(f"the folder {folder} cannot be written: choose another one or change its rights")
+    remove_leftovers(folder, path.name)
     return path
 
 
@@ -48,11 +52,14 @@ def check_folder(path: str | Path) -> Path:
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place on success and vanishes on failure.
 
+    What killed processes have left of the same file is removed first.
+
     Raises:
         So3kError: the operating system refuses the write (full disk, missing rights).
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    remove_leftovers(path.parent, path.name)
+    temporary = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -62,3 +69,74 @@ def atomic(path: str | Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | Path, name: str | None = None) -> None:
+    """Remove temporary files of `atomic` whose process no longer runs on this machine.
+
+    Args:
+        folder: where they lie; it need not exist.
+        name: of the file that they were to become; None for any.
+    """
+    target = r".+" if name is None else re.escape(name)
+    pattern = re.compile(rf"\.{target}\.{re.escape(_host())}\.(\d+)\.part.*")
+    try:
+        found = [(entry, pattern.fullmatch(entry)) for entry in os.listdir(folder)]
+    except OSError:
+        return
+    for entry, match in found:
+        if match and not _runs(int(match.group(1))):
+            Path(folder, entry).unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep other processes from a folder while this one writes to it.
+
+    The lock is that of the operating system on the file `.lock`, which ends with the process.
+
+    Raises:
+        So3kError: another process has the folder.
+    """
+    path = Path(folder, ".lock")
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read(200).strip() or "another process"
+            file.close()
+            raise So3kError(
+                f"{folder} is in use by {owner}: wait until it ends, stop it, or name another folder"
+            ) from None
+        except OSError:  # a file system without locks: the folder is used as before there were any
+            break
+        # whoever had the lock before has removed its file: then this is a lock on nothing
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            break
+        file.close()
+    try:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _host() -> str:
+    """The name of this machine, fit for a file name."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40] or "localhost"
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

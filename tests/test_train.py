@@ -107,7 +107,7 @@ def test_killed_and_resumed_equals_uninterrupted(config_file, tmp_path):
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     limit = time.monotonic() + 120
     while time.monotonic() < limit and process.poll() is None:
-        if (run / "last.ckpt").exists() and len(rows(run)) >= 3:
+        if (run / "log.csv").exists() and len(rows(run)) >= 3:
             break
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NoReturn
 
-from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.errors import So3kError, So3kWarning, Stopped
 
 VERBS = ("train", "eval", "export", "import", "info", "kernels", "lammps", "analyze", "doctor")
 
@@ -75,7 +75,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
         near = difflib.get_close_matches(chosen, VERBS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(VERBS)}"
         raise So3kError(f"unknown verb '{chosen}': {hint}")
-    return build_parser((chosen,) if chosen else VERBS).parse_args(argv)
+    parser = build_parser((chosen,) if chosen else VERBS)
+    args, rest = parser.parse_known_args(argv)
+    # argparse fills a list of words from the first place where words stand, and no other
+    if late := [word for word in rest if not word.startswith("-")]:
+        if not hasattr(args, "overrides"):
+            parser.error(f"unrecognized arguments: {' '.join(late)}")
+        args.overrides += late
+    if unknown := [word for word in rest if word.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
 
 
 def describe(error: BaseException) -> tuple[str, int]:
@@ -87,6 +96,8 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{where}: free space, change the rights or choose another path", 2
+    if isinstance(error, Stopped):
+        return str(error), error.code
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C", 130
     return f"{type(error).__name__}: {error}; run again with --debug for the traceback", 1

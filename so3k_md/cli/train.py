@@ -22,7 +22,11 @@ def run(args: argparse.Namespace) -> None:
     from so3k_md.train.config import read_config
     from so3k_md.train.trainer import train
 
-    config = read_config(args.config, args.overrides)
-    folder = Path(args.output) if args.output else Path(Path(args.config).stem)
+    words = [args.config, *args.overrides]
+    # the file is the word that sets no value, wherever it stands
+    file = next((word for word in words if "=" not in word or Path(word).is_file()), args.config)
+    words.remove(file)
+    config = read_config(file, words)
+    folder = Path(args.output) if args.output else Path(Path(file).stem)
     best = train(config, folder, resume=args.resume, overwrite=args.overwrite)
     print(f"best checkpoint: {best}; export it with: so3k-md export {best} -o {folder.name}.pt")

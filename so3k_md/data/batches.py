@@ -1,7 +1,8 @@
 """Frames as graphs and targets, in batches that mix structures of any size."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,10 @@ from so3k_md.groups import check_axes, check_reach, lattice_waves, resolve_group
 from so3k_md.neighbors import build_graph, build_long_range
 from so3k_md.physical_stages import check_periodicity
 from so3k_md.totals import resolve_totals
+
+T = TypeVar("T")
+
+LARGEST_BATCH = 30_000  # pairs; more do not run faster on a CPU and fill the memory
 
 
 class Targets(NamedTuple):
@@ -60,7 +65,10 @@ class Dataset:
 
 
 def batches(
-    dataset: Dataset, batch_size: int, order: Sequence[int] | NDArray[np.int64] | None = None
+    dataset: Dataset,
+    batch_size: int,
+    order: Sequence[int] | NDArray[np.int64] | None = None,
+    most_pairs: float = math.inf,
 ) -> Iterator[Batch]:
     """The data set in batches.
 
@@ -68,10 +76,40 @@ def batches(
         dataset: the frames.
         batch_size: frames per batch; the last one may be smaller.
         order: indices in the order of use, such as a permutation; None for the order of the file.
+        most_pairs: pairs in a batch, unless one frame alone has more.
     """
     order = np.arange(len(dataset)) if order is None else order
-    for start in range(0, len(order), batch_size):
-        yield dataset.batch(order[start : start + batch_size])
+    for chunk in in_chunks(order, lambda index: pairs_of(dataset.graphs[index]), batch_size, most_pairs):
+        yield dataset.batch(chunk)
+
+
+def pairs_of(graph: Graph) -> int:
+    """Pairs of a graph within the cutoff and beyond, which decide the memory that it takes."""
+    return len(graph.idx_i) + len(graph.long.idx_i)
+
+
+def in_chunks(
+    items: Iterable[T], pairs: Callable[[T], int], most_items: int, most_pairs: float
+) -> Iterator[list[T]]:
+    """Items one after the other in lists of bounded length and bounded sum of pairs.
+
+    Args:
+        items: frames, graphs or their indices.
+        pairs: of an item.
+        most_items: in a list.
+        most_pairs: in a list of more than one item.
+    """
+    chunk: list[T] = []
+    total = 0
+    for item in items:
+        count = pairs(item)
+        if chunk and (len(chunk) == most_items or total + count > most_pairs):
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(item)
+        total += count
+    if chunk:
+        yield chunk
 
 
 def to_graph(frame: Frame, cutoff: float, model: Any = None, groups: str = "auto") -> Graph:

@@ -1,13 +1,14 @@
 """What the keys of data files mean: labels under their usual and unusual names, charge and spin."""
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from so3k_md.data.units import is_energy
-from so3k_md.errors import So3kError
+from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.totals import CONVENTIONS, GivenTotals, Spin, spin_readings, unpaired_electrons
 
 # The total charge: charge of ASE and OMol25, total_charge of MACE and so3krates-torch, and others.
@@ -34,6 +35,8 @@ LIKE_LABELS = {
 # What an engine reads of a structure beside its geometry.
 TOTALS = (*SPIN, "fragment_charges", *CHARGE, *SPINS)
 MODEL_KEYS = {"group", "fragment", *TOTALS}
+# What ASE writes beside the energy and the stress.
+DERIVED = {"energies", "free_energy", "stresses"}
 
 
 def holds_virial(key: str, unit: str | None) -> bool:
@@ -115,5 +118,33 @@ def unused_labels(present: Iterable[str], used: Iterable[str], named: Iterable[s
         named: of energy, forces, stress: those whose key the user has named, which leaves no doubt.
     """
     doubtful = [pattern for label, pattern in LIKE_LABELS.items() if label not in set(named)]
-    names = set(present) - MODEL_KEYS - set(used)
+    names = set(present) - MODEL_KEYS - DERIVED - set(used)
     return sorted(name for name in names if any(pattern.search(name) for pattern in doubtful))
+
+
+def warn_unused_totals(frames: Iterable[Any], used: bool) -> None:
+    """Warn of frames with charges or unpaired electrons of which a model knows nothing.
+
+    Args:
+        frames: with `totals` and `where`.
+        used: whether the model has a total charge and spin.
+    """
+    for frame in () if used else frames:
+        charge, spin = frame.totals.charge, frame.totals.spin
+        if is_number(charge) and float(charge) != 0:
+            warnings.warn(
+                f"{frame.where}: has the charge {float(charge):+g}, and the model knows nothing of charges "
+                "(they are used where it has model.charge_embedding): to it all charges are one",
+                So3kWarning,
+                stacklevel=3,
+            )
+            return
+        stated = isinstance(spin, Spin) and spin.convention != "auto" and is_number(spin.value)
+        if stated and unpaired_electrons(spin, 0, frame.where) > 1:
+            warnings.warn(
+                f"{frame.where}: has {unpaired_electrons(spin, 0, frame.where):g} unpaired electrons, and "
+                "the model knows nothing of spins (they are used where it has model.spin_embedding)",
+                So3kWarning,
+                stacklevel=3,
+            )
+            return

@@ -1,6 +1,6 @@
 """What a model knows of its labels before it learns: the energy of each element and the size of forces."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,41 +14,57 @@ class Statistics(NamedTuple):
 
     shift: dict[int, float]  # atomic number -> eV
     scale: float  # eV/Å, standard deviation of the force components; 1 where there are no forces
+    source: str = "fit"  # isolated atoms, given, fit, mean or none
+    rest: float = 0.0  # eV, mean energy of an atom that given energies leave; 0 for fitted ones
 
 
-def fit_statistics(frames: Sequence[Frame], reference: str = "least_squares") -> Statistics:
+REFERENCES = ("auto", "least_squares", "mean", "none")
+SOURCES = {"least_squares": "fit", "mean": "mean", "none": "none"}
+
+
+def fit_statistics(
+    frames: Sequence[Frame], reference: str = "least_squares", known: Mapping[int, float] | None = None
+) -> Statistics:
     """Reference energies and force scale of the training frames, in float64.
 
     least_squares: e minimises Σ (E − Σ_Z n_Z e_Z)²; where compositions do not decide (one molecule only), the
-    solution of smallest norm. mean: e = Σ E / Σ n for every element. none: zeros.
+    solution of smallest norm. mean: e = Σ E / Σ n for every element. none: zeros. auto: the energies that are
+    known, if they are for every element, else least_squares.
 
     Args:
         frames: training frames; those without energy or forces do not count.
-        reference: least_squares, mean or none.
+        reference: auto, least_squares, mean or none.
+        known: energies of isolated atoms by atomic number, eV.
 
     Raises:
         So3kError: unknown reference, or no energies to fit.
     """
-    if reference not in ("least_squares", "mean", "none"):
-        raise So3kError(f"unknown energy reference '{reference}': choose from least_squares, mean, none")
+    if reference not in REFERENCES:
+        raise So3kError(f"unknown energy reference '{reference}': choose from {', '.join(REFERENCES)}")
     elements = np.unique(np.concatenate([frame.numbers for frame in frames]))
+    scale = force_scale(frames)
     labelled = [(frame.numbers, frame.energy) for frame in frames if frame.energy is not None]
-    shift = np.zeros(len(elements))
-    if reference != "none" and not labelled:
+    if reference == "none":
+        return Statistics(dict.fromkeys(elements.tolist(), 0.0), scale, "none")
+    if not labelled:
         raise So3kError(
             "no training frame has an energy to fit references to: set energy_key, or reference to none"
         )
-    if reference != "none":
-        counts = np.array(
-            [[(numbers == z).sum() for z in elements] for numbers, _ in labelled], dtype=np.float64
+    counts = np.array([[(numbers == z).sum() for z in elements] for numbers, _ in labelled], dtype=np.float64)
+    energies = np.array([energy for _, energy in labelled])
+    if reference == "auto" and known and set(elements.tolist()) <= set(known):
+        shift = np.array([known[z] for z in elements.tolist()])
+        several = counts.sum(axis=1) > 1
+        rest = float((energies - counts @ shift)[several].sum() / max(1.0, counts[several].sum()))
+        return Statistics(
+            dict(zip(elements.tolist(), shift.tolist(), strict=True)), scale, "isolated atoms", rest
         )
-        energies = np.array([energy for _, energy in labelled])
-        shift = (
-            _solve(counts, energies)
-            if reference == "least_squares"
-            else shift + energies.sum() / counts.sum()
-        )
-    return Statistics({int(z): float(e) for z, e in zip(elements, shift, strict=True)}, force_scale(frames))
+    if reference == "mean":
+        shift = np.full(len(elements), energies.sum() / counts.sum())
+    else:
+        shift = _solve(counts, energies)
+    source = SOURCES.get(reference, "fit")
+    return Statistics(dict(zip(elements.tolist(), shift.tolist(), strict=True)), scale, source)
 
 
 def force_scale(frames: Sequence[Frame]) -> float:

@@ -5,14 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from so3k_md.config import from_mapping, nearest, to_mapping
+from so3k_md.config import from_mapping, nearest, read_yaml, shorten, to_mapping
 from so3k_md.errors import So3kError
 from so3k_md.groups import MODES
 from so3k_md.model import ModelConfig
 
-PATH_KEYS = ("train", "valid", "train_indices", "valid_indices")
+PATH_KEYS = ("train", "valid", "train_indices", "valid_indices", "isolated_atoms")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,16 @@ class DataConfig:
         default=False, metadata={"doc": "train although values look as if they had other units"}
     )
     reference: str = field(
-        default="least_squares", metadata={"doc": "element energies: least_squares, mean, none"}
+        default="auto",
+        metadata={
+            "doc": "element energies: auto (isolated atoms or least_squares), least_squares, mean, none"
+        },
+    )
+    isolated_atoms: str | None = field(
+        default=None, metadata={"doc": "file of isolated atoms, beside those among the frames"}
+    )
+    element_energies: dict[str, float] | None = field(
+        default=None, metadata={"doc": "energies of isolated atoms by symbol, eV, such as {H: -13.6}"}
     )
     groups: str = field(
         default="auto",
@@ -157,20 +164,18 @@ def to_sections(config: RunConfig) -> dict[str, dict[str, Any]]:
 def _read_sections(path: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
     names = list(RunConfig._fields)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        document = read_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
     except OSError as error:
         raise So3kError(f"cannot read {path}: {error.strerror}; name an existing YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise So3kError(
-            f"{path} is not valid YAML: {' '.join(str(error).split())}; mend that place"
-        ) from error
+    except UnicodeDecodeError as error:
+        raise So3kError(f"{path} is not valid YAML: {error}; mend that place") from error
     if not isinstance(document, dict):
         raise So3kError(f"{path} holds no sections: it needs {', '.join(names)}, each with its keys")
     for section, values in document.items():
         if section not in names:
-            raise So3kError(f"unknown section {section!r} in {path}: {nearest(str(section), names)}")
+            raise So3kError(f"unknown section {shorten(section)} in {path}: {nearest(str(section), names)}")
         if not isinstance(values, dict | None):
-            raise So3kError(f"section {section} of {path} is {values!r}: it needs keys and values")
+            raise So3kError(f"section {section} of {path} is {shorten(values)}: it needs keys and values")
     merged = {section: dict(document.get(section) or {}) for section in names}
     for key in PATH_KEYS:
         if isinstance(merged["data"].get(key), str):
@@ -188,9 +193,4 @@ def _parse_override(override: str, sections: list[str]) -> tuple[str, str, Any]:
         raise So3kError(f"cannot read the argument {override!r}: write section.key=value")
     if section not in sections:
         raise So3kError(f"unknown section in {override!r}: {nearest(section, sections)}")
-    try:
-        return section, key, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise So3kError(
-            f"cannot read the value in {override!r}: write a number, true, false or text"
-        ) from error
+    return section, key, read_yaml(text, f"the value in {shorten(override)}")

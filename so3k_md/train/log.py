@@ -72,7 +72,10 @@ class Log:
         with atomic(self.folder / "learning_curve.png") as temporary:
             figure.savefig(temporary, dpi=150)
 
-    def close(self) -> None:
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Release the TensorBoard file."""
         if self.writer is not None:
             self.writer.close()

@@ -1,10 +1,10 @@
-"""The training loop: after each validation all is on disk, and a resumed run repeats it to the last bit."""
+"""The training loop: around each validation all is on disk, and a resumed run repeats it bit by bit."""
 
-import hashlib
-import json
 import math
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,42 +14,54 @@ import yaml
 from torch import Tensor
 from tqdm import tqdm
 
-from so3k_md.checkpoint import parse_device, parse_dtype, read_checkpoint, save_checkpoint
-from so3k_md.config import defaults
-from so3k_md.data import Dataset, Frame, batches, fit_statistics, make_split, read_frames
-from so3k_md.errors import So3kError
-from so3k_md.files import atomic, check_folder
+from so3k_md.checkpoint import parse_device, parse_dtype, save_checkpoint
+from so3k_md.data import Dataset, batches
+from so3k_md.data.batches import LARGEST_BATCH
+from so3k_md.errors import So3kError, Stopped
+from so3k_md.files import atomic, check_folder, locked, remove_leftovers
 from so3k_md.forces import evaluate
 from so3k_md.model import So3krates, set_dtype
-from so3k_md.train.config import DataConfig, LossConfig, RunConfig, to_sections
+from so3k_md.train.config import LossConfig, RunConfig, to_sections
 from so3k_md.train.log import Log, Row
 from so3k_md.train.loss import errors, weighted_loss
 from so3k_md.train.optimizer import learning_rate, make_optimizer, update_average
-
-# What may change when a run goes on: where it runs, where its data lie, how long it is, how fast it learns.
-PLACES = {("data", "train"), ("data", "valid"), ("data", "train_indices"), ("data", "valid_indices")}
-RATES = {("train", "learning_rate"), ("train", "final_learning_rate"), ("train", "clip_norm")}
-RESUMABLE = {("train", "epochs"), ("train", "device"), ("train", "tensorboard")} | RATES
-
-# Settings of the data that `read_frames` takes.
-READING = (
-    "energy_key",
-    "forces_key",
-    "stress_key",
-    "energy_unit",
-    "length_unit",
-    "forces_unit",
-    "stress_unit",
-    "stress_sign",
-    "spin_convention",
-)
+from so3k_md.train.prepare import build_model, check_memory, load_frames
+from so3k_md.train.resume import check_frames, fingerprint, read_state
+from so3k_md.train.stopping import Request, refuse_several_processes, stop_on_signal
 
 
-class Frames(NamedTuple):
-    """Training and validation frames."""
+class Progress(NamedTuple):
+    """How far a training has come."""
 
-    train: list[Frame]
-    valid: list[Frame]
+    epoch: int = 0  # whole epochs behind it
+    step: int = 0  # steps of the epoch that has begun
+    total: float = 0.0  # sum of the losses of these steps
+    loss: float = math.nan  # mean loss of the last whole epoch
+    best: float = math.inf  # validation loss of best.ckpt
+
+
+class Run(NamedTuple):
+    """All that one training works with."""
+
+    config: RunConfig
+    folder: Path
+    device: torch.device
+    model: So3krates
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor]
+    train_set: Dataset
+    valid_set: Dataset
+    frames: dict[str, Tensor]  # their fingerprint
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the training frames."""
+        return math.ceil(len(self.train_set) / self.config.train.batch_size)
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether a validation follows an epoch."""
+        settings = self.config.train
+        return epoch > 0 and (epoch % settings.valid_every == 0 or epoch == settings.epochs)
 
 
 class Validation(NamedTuple):
@@ -71,132 +83,145 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         overwrite: start anew in a folder that holds a training.
 
     Raises:
-        So3kError: bad input, a folder in use, or a loss that is no longer finite.
+        So3kError: bad input, a folder in use, no memory, or a loss that is no longer finite.
+        Stopped: by a signal; all that was learned is in last.ckpt.
     """
+    refuse_several_processes()
     device, dtype = parse_device(config.train.device), parse_dtype(config.train.dtype)
     if config.train.tensorboard:
         import tensorboard  # noqa: F401 - a missing package is known before anything is written
-    state = _resume_state(folder, config) if resume else None
-    if state is None:
-        _check_folder(folder, overwrite)
-    frames = load_frames(config.data, config.loss)
-    model = build_model(config, frames, folder.resolve().name)
-    train_set, valid_set = (Dataset(part, model.cutoff, model, config.data.groups) for part in frames)
-    optimizer = make_optimizer(set_dtype(model, dtype).to(device), config.train)
-    average = {name: value.clone() for name, value in model.state_dict().items()}
-    epoch, best, rows = 0, math.inf, []
-    if state is not None:
-        model.load_state_dict(state["weights"])
-        training = state["training"]
-        average = {name: value.to(device) for name, value in training["average"].items()}
-        optimizer.load_state_dict(training["optimizer"])
-        epoch, best, rows = training["epoch"], training["best"], training["rows"]
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "last.ckpt").unlink(missing_ok=True)
-        if overwrite:  # nothing of the former training shall stand beside the new one
-            for name in ("best.ckpt", "log.csv", "learning_curve.png"):
-                (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        with atomic(folder / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(to_sections(config), sort_keys=False, allow_unicode=True))
-    log = Log(folder, rows, config.train.tensorboard)
-    seconds_before = log.rows[-1].seconds if log.rows else 0.0
-    steps_per_epoch = math.ceil(len(train_set) / config.train.batch_size)
-    started = time.monotonic()
-    bar = tqdm(total=config.train.epochs, initial=epoch, unit="epoch", desc="training", dynamic_ncols=True)
-    while epoch < config.train.epochs:
-        loss = _train_epoch(model, average, optimizer, train_set, config, epoch, device)
-        epoch += 1
-        bar.update()
-        if epoch % config.train.valid_every and epoch != config.train.epochs:
-            continue
-        validation = _validate_average(model, average, valid_set, config, device)
-        step = epoch * steps_per_epoch
-        energy_mae, forces_mae, stress_mae = (1e3 * mae for mae in validation[1:])
-        elapsed = seconds_before + time.monotonic() - started
-        rate = optimizer.param_groups[0]["lr"]
-        log.add(Row(epoch, step, rate, loss, validation.loss, energy_mae, forces_mae, stress_mae, elapsed))
-        bar.set_postfix_str(f"loss {loss:.2e}, valid E {energy_mae:.1f} meV, F {forces_mae:.1f} meV/Å")
-        if validation.loss < best:
-            best = validation.loss
-            save_checkpoint(folder / "best.ckpt", model, average, {})
-        training = {
-            "average": average,
-            "optimizer": optimizer.state_dict(),
-            "epoch": epoch,
-            "best": best,
-            "rows": [list(row) for row in log.rows],
-            "config": to_sections(config),
-        }
-        save_checkpoint(folder / "last.ckpt", model, model.state_dict(), training)
-    bar.close()
-    log.draw()
-    log.close()
+    with ExitStack() as stack:
+        if not resume:
+            _check_folder(folder, overwrite)
+        there = folder.is_dir()
+        if there:
+            stack.enter_context(locked(folder))
+        state = read_state(folder, config) if resume else None
+        frames = load_frames(config.data, config.loss)
+        if state is not None:
+            check_frames(state["training"].get("frames"), frames, folder)
+        model = build_model(config, frames, folder.resolve().name)
+        train_set, valid_set = (
+            Dataset(part, model.cutoff, model, config.data.groups) for part in (frames.train, frames.valid)
+        )
+        check_memory(train_set, config)
+        optimizer = make_optimizer(set_dtype(model, dtype).to(device), config.train)
+        average = {name: value.clone() for name, value in model.state_dict().items()}
+        run = Run(
+            config, folder, device, model, optimizer, average, train_set, valid_set, fingerprint(frames)
+        )
+        if not there:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder))
+            _check_folder(folder, overwrite)  # another process may have been faster
+        remove_leftovers(folder)
+        progress, rows = Progress(), list[list[float]]()
+        if state is not None:
+            progress, rows = _restore(run, state)
+        else:
+            _begin(run, overwrite)
+        log = stack.enter_context(Log(folder, rows, config.train.tensorboard))
+        _loop(run, progress, log, stack.enter_context(stop_on_signal()))
     return folder / "best.ckpt"
 
 
-def load_frames(data: DataConfig, loss: LossConfig) -> Frames:
-    """Read and split the frames; each must have the labels that the loss weighs.
+def _begin(run: Run, overwrite: bool) -> None:
+    """The configuration alone in a folder, without what a former training left."""
+    (run.folder / "last.ckpt").unlink(missing_ok=True)
+    if overwrite:
+        for name in ("best.ckpt", "log.csv", "learning_curve.png"):
+            (run.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(run.folder / "tensorboard", ignore_errors=True)
+    with atomic(run.folder / "config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(to_sections(run.config), sort_keys=False, allow_unicode=True))
 
-    Raises:
-        So3kError: from reading or splitting, or no validation frames.
-    """
-    labels = [label for label in ("energy", "forces", "stress") if getattr(loss, label) > 0]
-    reading: dict[str, Any] = {name: getattr(data, name) for name in READING} | {"required": labels}
-    frames = read_frames(data.train, **reading)
-    drawn = data.n_valid if data.valid is None else None
-    split = make_split(
-        len(frames), data.n_train, drawn, data.split_seed, data.train_indices, data.valid_indices
+
+def _restore(run: Run, state: dict[str, Any]) -> tuple[Progress, list[list[float]]]:
+    """Put back what `_save` stored; returns the progress and the rows of the log."""
+    training = state["training"]
+    run.model.load_state_dict(state["weights"])
+    for name, value in training["average"].items():
+        run.average[name] = value.to(run.device)
+    run.optimizer.load_state_dict(training["optimizer"])
+    known = {name: training[name] for name in Progress._fields if name in training}
+    return Progress(**known), training["rows"]
+
+
+def _save(run: Run, progress: Progress, log: Log) -> None:
+    """Everything that going on needs."""
+    training = {
+        "average": run.average,
+        "optimizer": run.optimizer.state_dict(),
+        "rows": [list(row) for row in log.rows],
+        "config": to_sections(run.config),
+        "frames": run.frames,
+    }
+    save_checkpoint(
+        run.folder / "last.ckpt", run.model, run.model.state_dict(), training | progress._asdict()
     )
-    train = [frames[i] for i in split.train]
-    valid = [frames[i] for i in split.valid] if data.valid is None else read_frames(data.valid, **reading)
-    if not valid:
-        raise So3kError("there are no validation frames: set data.n_valid, or name a file in data.valid")
-    return Frames(train, valid)
 
 
-def build_model(config: RunConfig, frames: Frames, name: str) -> So3krates:
-    """A fresh model whose energy head knows the statistics of the training frames."""
-    elements = sorted({int(z) for part in frames for frame in part for z in frame.numbers})
-    if elements[-1] >= config.model.n_species:
-        raise So3kError(
-            f"element {elements[-1]} does not fit model.n_species = {config.model.n_species}: raise it"
+def _loop(run: Run, progress: Progress, log: Log, request: Request) -> None:
+    """Epochs and validations until the end, or until a signal comes."""
+    epochs = run.config.train.epochs
+    seconds_before = log.rows[-1].seconds if log.rows else 0.0
+    started = time.monotonic()
+    bar = tqdm(total=epochs, initial=progress.epoch, unit="epoch", desc="training", dynamic_ncols=True)
+    with bar, _memory_errors(run.folder):
+        while True:
+            validated = bool(log.rows) and log.rows[-1].epoch == progress.epoch
+            if run.is_due(progress.epoch) and progress.step == 0 and not validated:
+                validation = _validate_average(run, request)
+                if validation is None:
+                    break
+                elapsed = seconds_before + time.monotonic() - started
+                row = _row(run, progress, validation, elapsed)
+                log.add(row)
+                bar.set_postfix_str(
+                    f"loss {progress.loss:.2e}, valid E {row.valid_energy_mae_mev:.1f} meV, "
+                    f"F {row.valid_forces_mae_mev_per_angstrom:.1f} meV/Å"
+                )
+                if validation.loss < progress.best:
+                    progress = progress._replace(best=validation.loss)
+                    save_checkpoint(run.folder / "best.ckpt", run.model, run.average, {})
+                _save(run, progress, log)
+            if progress.epoch >= epochs or request.made:
+                break
+            progress = _train_epoch(run, progress, request)
+            if progress.step or run.is_due(progress.epoch) or request.made:
+                _save(run, progress, log)  # a validation may fail for want of memory
+            bar.update(0 if progress.step else 1)
+    if progress.epoch < epochs or not log.rows or log.rows[-1].epoch < progress.epoch:
+        where = f"in epoch {progress.epoch + 1}" if progress.step else f"after epoch {progress.epoch}"
+        raise Stopped(
+            f"stopped by {request.name} {where}; go on from {run.folder / 'last.ckpt'} with --resume",
+            request.code,
         )
-    if config.model.electrostatics or config.model.dispersion:
-        raise So3kError(
-            "model.electrostatics and model.dispersion are of imported models, which are not trained here: "
-            "leave them out"
-        )
-    model = So3krates(config.model, elements, config.train.seed)
-    statistics = fit_statistics(frames.train, config.data.reference if config.loss.energy > 0 else "none")
-    for z, shift in statistics.shift.items():
-        model.head.shift[z] = shift
-    model.head.scale.fill_(statistics.scale)
-    sources = {Path(file) for file in (config.data.train, config.data.valid) if file}
-    model.metadata = json.dumps(
-        {
-            "name": name,
-            "training": {
-                "files": {
-                    file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(sources)
-                },
-                "n_train": len(frames.train),
-                "n_valid": len(frames.valid),
-                "loss": to_sections(config)["loss"],
-                "train": to_sections(config)["train"],
-            },
-        }
-    )
-    return model
+    log.draw()
+
+
+def _row(run: Run, progress: Progress, validation: Validation, seconds: float) -> Row:
+    """What the log says of a validation."""
+    energy_mae, forces_mae, stress_mae = (1e3 * mae for mae in validation[1:])
+    step = progress.epoch * run.steps_per_epoch
+    rate = run.optimizer.param_groups[0]["lr"]
+    losses = progress.loss, validation.loss
+    return Row(progress.epoch, step, rate, *losses, energy_mae, forces_mae, stress_mae, seconds)
 
 
 def validate(
-    model: So3krates, dataset: Dataset, loss: LossConfig, batch_size: int, device: torch.device
-) -> Validation:
-    """Loss and mean absolute errors over a data set."""
+    model: So3krates,
+    dataset: Dataset,
+    loss: LossConfig,
+    batch_size: int,
+    device: torch.device,
+    request: Request | None = None,
+) -> Validation | None:
+    """Loss and mean absolute errors over a data set; None if a signal asks to stop."""
     collected = []
-    for batch in batches(dataset, batch_size):
+    for batch in batches(dataset, batch_size, most_pairs=LARGEST_BATCH):
+        if request is not None and request.made:
+            return None
         graph, targets = batch.to(device)
         evaluation = evaluate(model, graph, len(targets.energy))
         collected.append([error.detach() for error in errors(evaluation, targets)])
@@ -205,51 +230,60 @@ def validate(
     return Validation(float(weighted_loss(type(errors(evaluation, targets))(*whole), loss)), *maes)
 
 
-def _train_epoch(
-    model: So3krates,
-    average: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    dataset: Dataset,
-    config: RunConfig,
-    epoch: int,
-    device: torch.device,
-) -> float:
-    """One pass in an order that seed and epoch decide; returns the mean loss."""
-    settings = config.train
-    order = np.random.default_rng([settings.seed, epoch]).permutation(len(dataset))
-    steps_per_epoch = math.ceil(len(dataset) / settings.batch_size)
-    total = 0.0
-    for k, batch in enumerate(batches(dataset, settings.batch_size, order)):
-        step = epoch * steps_per_epoch + k
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings.epochs * steps_per_epoch, settings)
-        graph, targets = batch.to(device)
-        evaluation = evaluate(model, graph, len(targets.energy), differentiable=True)
-        loss = weighted_loss(errors(evaluation, targets), config.loss)
-        optimizer.zero_grad()
+def _train_epoch(run: Run, progress: Progress, request: Request) -> Progress:
+    """The rest of an epoch in an order that seed and epoch decide, up to its end or a signal."""
+    settings, n_steps = run.config.train, run.steps_per_epoch
+    epoch, total = progress.epoch, progress.total
+    order = np.random.default_rng([settings.seed, epoch]).permutation(len(run.train_set))
+    rest = order[progress.step * settings.batch_size :]
+    for k, batch in enumerate(batches(run.train_set, settings.batch_size, rest), start=progress.step):
+        step = epoch * n_steps + k
+        for group in run.optimizer.param_groups:
+            group["lr"] = learning_rate(step, settings.epochs * n_steps, settings)
+        graph, targets = batch.to(run.device)
+        evaluation = evaluate(run.model, graph, len(targets.energy), differentiable=True)
+        loss = weighted_loss(errors(evaluation, targets), run.config.loss)
+        run.optimizer.zero_grad()
         loss.backward()
         value = float(loss.detach())
-        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm))
+        norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip_norm))
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise So3kError(
                 f"the loss is {value} in epoch {epoch + 1}: lower train.learning_rate and --resume from the "
                 "last checkpoint, or look for a broken frame"
             )
-        optimizer.step()
-        update_average(average, model, step, settings.ema)
+        run.optimizer.step()
+        update_average(run.average, run.model, step, settings.ema)
         total += value
-    return total / steps_per_epoch
+        if request.made and k + 1 < n_steps:
+            return progress._replace(step=k + 1, total=total)
+    return progress._replace(epoch=epoch + 1, step=0, total=0.0, loss=total / n_steps)
 
 
-def _validate_average(
-    model: So3krates, average: dict[str, Tensor], dataset: Dataset, config: RunConfig, device: torch.device
-) -> Validation:
+def _validate_average(run: Run, request: Request) -> Validation | None:
     """Validation errors of the averaged weights; the model gets its own weights back."""
-    own = {name: value.clone() for name, value in model.state_dict().items()}
-    model.load_state_dict(average)
-    result = validate(model, dataset, config.loss, config.train.valid_batch_size, device)
-    model.load_state_dict(own)
+    own = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.model.load_state_dict(run.average)
+    config = run.config
+    result = validate(
+        run.model, run.valid_set, config.loss, config.train.valid_batch_size, run.device, request
+    )
+    run.model.load_state_dict(own)
     return result
+
+
+@contextmanager
+def _memory_errors(folder: Path) -> Iterator[None]:
+    """Say in one line that memory ran out, and that nothing is lost."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        raise So3kError(
+            f"memory ran out ({' '.join(str(error).split())[:100]}): lower train.batch_size or, in a "
+            f"validation, train.valid_batch_size, with which --resume goes on from {folder / 'last.ckpt'}"
+        ) from error
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
@@ -258,24 +292,3 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
             f"{folder} holds a training already: --resume it, name another folder, or pass --overwrite"
         )
     check_folder(folder)
-
-
-def _resume_state(folder: Path, config: RunConfig) -> dict[str, Any]:
-    path = folder / "last.ckpt"
-    if not path.exists():
-        raise So3kError(
-            f"there is nothing to resume in {folder}: it has no last.ckpt; start without --resume, and with "
-            "--overwrite if that is refused"
-        )
-    state = read_checkpoint(path)
-    stored, now = state["training"].get("config"), to_sections(config)
-    for section in now:
-        for key, value in now[section].items():
-            before = stored[section].get(key, defaults(type(getattr(config, section))).get(key))
-            moved = (section, key) in PLACES and None not in (before, value)
-            if before != value and not moved and (section, key) not in RESUMABLE:
-                raise So3kError(
-                    f"{section}.{key} was {before!r} when {path} was written, now {value!r}: restore it, "
-                    "or start anew with --overwrite"
-                )
-    return state

@@ -1,0 +1,192 @@
+"""Values that look as if they had other units than stated, questioned before a model is trained on them."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from so3k_md.data.frames import EV_ANGSTROM, Frame
+from so3k_md.data.units import ENERGY_UNITS, LENGTH_UNITS, Units
+from so3k_md.data.work import work_over_rise
+from so3k_md.structure.bonds import covalent_radii
+
+Floats = NDArray[np.float64]
+
+MOST_FRAMES = 200  # looked at, evenly over the file
+MOST_ATOMS = 50  # of each, whose distances are looked at
+# Stretch of a bond to hydrogen: (heavy atom, shortest, longest, Å) and its force constant, eV/Å².
+STRETCHES = ((6, 1.02, 1.18), (7, 0.94, 1.11), (8, 0.90, 1.05))
+STIFFNESS = {6: 33.0, 7: 42.0, 8: 42.0}
+SURE = 0.92  # correlation of force and length from which a force constant is believed
+LARGE_FORCE = 20.0  # eV/Å, the median of no usual data
+LARGE_STRESS = 0.7  # eV/Å³ = 112 GPa
+COMMON_FORCES = (
+    "eV/Angstrom",
+    "Hartree/Bohr",
+    "Rydberg/Bohr",
+    "Hartree/Angstrom",
+    "kcal/mol/Angstrom",
+    "kJ/mol/nm",
+    "kJ/mol/Angstrom",
+    "meV/Angstrom",
+    "eV/nm",
+)
+NOBLE = (2, 10, 18, 36, 54, 86)
+
+
+def unit_doubts(frames: Sequence[Frame], units: Units = EV_ANGSTROM) -> list[str]:
+    """What does not look like eV and Å, each with the unit that would explain it; empty where all is usual.
+
+    Args:
+        frames: as read, in what are meant to be eV and Å.
+        units: that were stated.
+    """
+    chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, MOST_FRAMES).astype(int))]
+    return [
+        *_lengths(chosen),
+        *_forces(chosen, units.forces),
+        *_energies(chosen, units.energy),
+        *_work(frames),
+        *_stresses(chosen),
+    ]
+
+
+def _lengths(frames: Sequence[Frame]) -> Iterator[str]:
+    """The distance to the nearest atom in units of two covalent radii: 0.9 to 1.2 in molecules and solids."""
+    shares = []
+    for frame in frames:
+        rows = _some(np.flatnonzero(~np.isin(frame.numbers, NOBLE)))
+        if len(frame.numbers) > 2 and len(rows):  # two atoms are taken apart on purpose
+            distance = np.linalg.norm(_vectors(frame, rows, np.arange(len(frame.numbers))), axis=2)
+            distance[np.arange(len(rows)), rows] = np.inf
+            near = distance.argmin(axis=1)
+            radii = covalent_radii(frame.numbers)
+            shares.append(distance.min(axis=1) / (radii[rows] + radii[near]))
+    share = float(np.median(np.concatenate(shares))) if shares else 1.0
+    if not 0.65 < share < 1.7:
+        guess = "nm" if share < 0.3 else "Bohr" if 1.7 < share < 2.2 else "Angstrom"
+        yield (
+            f"nearest atoms are {share:.2f} times two covalent radii apart where 0.9 to 1.2 is usual "
+            f"(length_unit: {guess}?)"
+        )
+
+
+def _forces(frames: Sequence[Frame], stated: float) -> Iterator[str]:
+    """The stiffness of bonds to hydrogen, which every method agrees on, or else the size of the forces."""
+    for heavy, shortest, longest in STRETCHES:
+        lengths, pulls = _stretch(frames, heavy, shortest, longest)
+        if len(lengths) < 20 or lengths.std() < 0.01 or pulls.std() == 0:
+            continue
+        if abs(np.corrcoef(lengths, pulls)[0, 1]) < SURE:
+            continue
+        ratio = -float(np.polyfit(lengths, pulls, 1)[0]) / STIFFNESS[heavy]
+        if ratio < -0.3:
+            yield "forces stretch long bonds to hydrogen (gradients? change their sign in the file)"
+        elif not 0.62 < ratio < 1.6:
+            yield (
+                f"the force constant of {chemical_symbols[heavy]}-H bonds is {ratio * STIFFNESS[heavy]:.3g} "
+                f"eV/Å² where {STIFFNESS[heavy]:.0f} is usual (forces_unit{_name_force(stated / abs(ratio))})"
+            )
+        return
+    sizes = [np.linalg.norm(f.forces, axis=1) for f in frames if f.forces is not None and len(f.numbers) > 1]
+    median = float(np.median(np.concatenate(sizes))) if sizes else 0.0
+    if median > LARGE_FORCE:
+        yield f"the median force on an atom is {median:.3g} eV/Å (forces_unit?)"
+
+
+def _stretch(frames: Sequence[Frame], heavy: int, shortest: float, longest: float) -> tuple[Floats, Floats]:
+    """Lengths of bonds to hydrogen and the forces on hydrogen along them."""
+    lengths, pulls = [], []
+    for frame in frames:
+        if frame.forces is None:
+            continue
+        hydrogens = _some(np.flatnonzero(frame.numbers == 1))
+        others = np.flatnonzero(frame.numbers != 1)
+        if not len(hydrogens) or not len(others):
+            continue
+        vectors = _vectors(frame, hydrogens, others)
+        distance = np.linalg.norm(vectors, axis=2)
+        near = distance.argmin(axis=1)
+        rows = np.arange(len(hydrogens))
+        length = distance[rows, near]
+        bonded = (frame.numbers[others[near]] == heavy) & (length > shortest) & (length < longest)
+        along = (frame.forces[hydrogens] * vectors[rows, near]).sum(axis=1) / np.maximum(length, 1e-9)
+        lengths.append(length[bonded])
+        pulls.append(along[bonded])
+    if not lengths:
+        return np.zeros(0), np.zeros(0)
+    return np.concatenate(lengths), np.concatenate(pulls)
+
+
+def _energies(frames: Sequence[Frame], stated: float) -> Iterator[str]:
+    """Total energies against those of free atoms with all electrons, where the ratio is that of two units."""
+    ratios = [
+        frame.energy / _free_atoms(frame.numbers)
+        for frame in frames
+        if frame.energy is not None and frame.numbers.max() <= 36
+    ]
+    ratio = float(np.median(ratios)) if ratios else 1.0
+    for name in ("eV", "Hartree", "kcal/mol", "kJ/mol", "meV"):
+        # read in the stated unit and meant in another
+        if ENERGY_UNITS[name] != stated and 0.98 < ratio * ENERGY_UNITS[name] / stated < 1.05:
+            yield f"energies are {ratio:.4g} times those of the free atoms (energy_unit: {name}?)"
+
+
+def _free_atoms(numbers: NDArray[np.int64]) -> float:
+    """−0.7687 Z^7/3 + Z²/2 − 0.2699 Z^5/3 Hartree for each atom, within 1 % from C on: Thomas-Fermi-Scott."""
+    z = numbers.astype(np.float64)
+    hartree = -0.768745 * z ** (7 / 3) + 0.5 * z * z - 0.269900 * z ** (5 / 3)
+    return float(hartree.sum()) * ENERGY_UNITS["Hartree"]
+
+
+def _work(frames: Sequence[Frame]) -> Iterator[str]:
+    """Whether the work of the forces is the rise of the energies; a factor near 1 needs surer data."""
+    found = work_over_rise(frames)
+    if found is None or found.error > 0.25 * abs(found.value):
+        return
+    far = not 0.25 < found.value < 4.0 and abs(found.correlation) > 0.6
+    surely = not 0.7 < found.value < 1.4 and abs(found.correlation) > 0.97 and found.error < 0.05
+    if found.value < 0 and abs(found.correlation) > 0.6:
+        yield "energies rise along the forces (gradients? change their sign in the file)"
+    elif far or surely:
+        yield (
+            f"the work of the forces is {found.value:.3g} ± {found.error:.1g} times the rise of the energies "
+            "(forces_unit or energy_unit?)"
+        )
+
+
+def _stresses(frames: Sequence[Frame]) -> Iterator[str]:
+    """The size of the stress."""
+    stresses = [(np.abs(f.stress).max(), f.volume or 1.0) for f in frames if f.stress is not None]
+    if not stresses:
+        return
+    size, volume = np.median(np.array(stresses), axis=0)
+    if size > LARGE_STRESS:
+        guess = "a virial, stress_unit: eV" if size / volume < LARGE_STRESS / 10 else "kbar or GPa"
+        yield f"stresses are {size:.3g} eV/Å³ = {size / 0.00624150907:.3g} GPa (stress_unit: {guess}?)"
+
+
+def _name_force(value: float) -> str:
+    """The unit of force that is nearest to a value in eV/Å, if one is near."""
+    known = {
+        f"{energy}/{length}": e / r
+        for energy, e in ENERGY_UNITS.items()
+        for length, r in LENGTH_UNITS.items()
+    }
+    name = min(COMMON_FORCES, key=lambda unit: abs(np.log(known[unit] / value)))
+    return f": {name}?" if abs(np.log(known[name] / value)) < 0.3 else "?"
+
+
+def _some(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A bounded number of atoms, evenly taken."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, MOST_ATOMS).astype(int))] if len(rows) else rows
+
+
+def _vectors(frame: Frame, rows: NDArray[np.int64], others: NDArray[np.int64]) -> Floats:
+    """Vectors to the rows from the others (rows, others, 3), Å, of nearest images in wide cells."""
+    vectors = frame.positions[rows][:, None] - frame.positions[others]
+    if frame.cell is not None and frame.pbc.any():
+        cell = np.where(frame.pbc[:, None], frame.cell, 0.0)
+        vectors = vectors - np.round(vectors @ np.linalg.pinv(cell)) @ cell
+    return np.asarray(vectors)

@@ -1,0 +1,98 @@
+"""Whether forces are the slopes of the energies: the work along the way from a frame to one that is near."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from so3k_md.data.frames import Frame
+
+Floats = NDArray[np.float64]
+
+MOST_GROUPS = 40  # of frames with the same atoms
+MOST_FRAMES = 64  # of each group
+FEWEST_PAIRS = 8
+FLOOR = 0.03  # of the median square of the bends: no pair weighs more than thirty usual ones
+
+
+class Ratio(NamedTuple):
+    """Work of the forces over the rise of the energy, from many pairs of frames."""
+
+    value: float  # 1 where forces and energies have the same units and sign
+    error: float  # standard error
+    correlation: float  # from −1 to 1
+    pairs: int
+
+
+def work_over_rise(frames: Sequence[Frame]) -> Ratio | None:
+    """Regression W = ratio ΔE through the origin, or None where no two frames have the same atoms.
+
+    W = −½ (F_a + F_b) · (r_b − r_a) departs from ΔE by terms of third order, hence the regression of W, and a
+    weight 1 / ((F_b − F_a) · (r_b − r_a))² for each pair: the term of second order tells how far it reaches.
+    Frames without periodic axes are laid over each other first, periodic ones must share their cell.
+
+    Args:
+        frames: with energies and forces; others do not count.
+    """
+    groups = defaultdict(list)
+    for frame in frames:
+        if frame.energy is not None and frame.forces is not None and len(frame.numbers) > 1:
+            groups[frame.numbers.tobytes(), frame.pbc.tobytes(), _shape(frame)].append(frame)
+    most = sorted((group for group in groups.values() if len(group) > 1), key=len, reverse=True)
+    found = [pair for group in most[:MOST_GROUPS] for pair in _near_pairs(group)]
+    if len(found) < FEWEST_PAIRS:
+        return None
+    work, rise, bend = np.array(found).T
+    weight = 1.0 / (bend**2 + FLOOR * np.median(bend**2) + 1e-300)
+    norm = float((weight * rise * rise).sum())
+    if norm == 0:
+        return None
+    value = float((weight * work * rise).sum()) / norm
+    rest = work - value * rise
+    error = float(np.sqrt((weight**2 * rise**2 * rest**2).sum())) / norm
+    sizes = norm * float((weight * work * work).sum())
+    return Ratio(value, error, float((weight * work * rise).sum()) / max(sizes, 1e-300) ** 0.5, len(work))
+
+
+def _shape(frame: Frame) -> bytes:
+    return b"" if frame.cell is None or not frame.pbc.any() else np.round(frame.cell, 6).tobytes()
+
+
+def _near_pairs(group: Sequence[Frame]) -> Iterator[tuple[float, float, float]]:
+    """Work, energy difference and bend between each of some frames and the one that is nearest to it."""
+    chosen = [group[i] for i in np.unique(np.linspace(0, len(group) - 1, MOST_FRAMES).astype(int))]
+    points = np.array([frame.positions - frame.positions.mean(axis=0) for frame in chosen])
+    forces = np.array([frame.forces for frame in chosen])
+    energies = np.array([frame.energy for frame in chosen])
+    inverse = (
+        np.linalg.pinv(np.where(chosen[0].pbc[:, None], chosen[0].cell, 0.0)) if _shape(chosen[0]) else None
+    )
+    seen = set()
+    for a in range(len(chosen)):
+        if inverse is None:
+            turns = _turns(points[a], points)
+            there, pull = points @ turns, forces @ turns
+            way = there - points[a]
+        else:
+            pull = forces
+            way = points - points[a]
+            way = way - np.round(way @ inverse) @ chosen[0].cell
+            way = way - way.mean(axis=1, keepdims=True)
+        distance = (way * way).sum(axis=(1, 2))
+        distance[a] = np.inf
+        b = int(distance.argmin())
+        if np.isfinite(distance[b]) and distance[b] > 0 and (min(a, b), max(a, b)) not in seen:
+            seen.add((min(a, b), max(a, b)))
+            work = -0.5 * float(((forces[a] + pull[b]) * way[b]).sum())
+            bend = float(((pull[b] - forces[a]) * way[b]).sum())
+            yield work, float(energies[b] - energies[a]), bend
+
+
+def _turns(target: Floats, points: Floats) -> Floats:
+    """Rotations that lay point sets (m, n, 3) over the target (n, 3), to multiply from the right."""
+    u, _, v = np.linalg.svd(np.swapaxes(points, 1, 2) @ target)
+    sign = np.sign(np.linalg.det(u @ v))
+    u[:, :, 2] *= sign[:, None]
+    return np.asarray(u @ v)

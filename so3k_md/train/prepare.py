@@ -1,0 +1,186 @@
+"""From a configuration to frames, the fresh model, and what may stand against training it."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from ase.data import chemical_symbols
+
+from so3k_md.data import Dataset, Frame, fit_statistics, make_split, read_frames
+from so3k_md.data.batches import pairs_of
+from so3k_md.data.doubts import unit_doubts
+from so3k_md.data.keys import warn_unused_totals
+from so3k_md.data.references import by_symbol, describe_references, isolated_energies
+from so3k_md.data.units import units_of
+from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.memory import available_memory, describe_bytes
+from so3k_md.model import So3krates
+from so3k_md.train.config import DataConfig, LossConfig, RunConfig, to_sections
+
+# Settings of the data that `read_frames` takes.
+READING = (
+    "energy_key",
+    "forces_key",
+    "stress_key",
+    "energy_unit",
+    "length_unit",
+    "forces_unit",
+    "stress_unit",
+    "stress_sign",
+    "spin_convention",
+)
+# Numbers that a training step holds for each pair, layer and feature: 30 to 35, measured on three models.
+NUMBERS_PER_PAIR = 33
+
+
+class Frames(NamedTuple):
+    """Training and validation frames, and the energies of isolated atoms that were found or given."""
+
+    train: list[Frame]
+    valid: list[Frame]
+    atoms: dict[int, float]  # atomic number -> eV
+
+
+def load_frames(data: DataConfig, loss: LossConfig) -> Frames:
+    """Read and split the frames; each must have the labels that the loss weighs.
+
+    Raises:
+        So3kError: from reading or splitting, no validation frames, or values that look like other units.
+    """
+    labels = [label for label in ("energy", "forces", "stress") if getattr(loss, label) > 0]
+    reading: dict[str, Any] = {name: getattr(data, name) for name in READING}
+    frames = read_frames(data.train, required=labels, **reading)
+    drawn = data.n_valid if data.valid is None else None
+    split = make_split(
+        len(frames), data.n_train, drawn, data.split_seed, data.train_indices, data.valid_indices
+    )
+    train = [frames[i] for i in split.train]
+    apart = [] if data.valid is None else read_frames(data.valid, required=labels, **reading)
+    valid = [frames[i] for i in split.valid] if data.valid is None else apart
+    if not valid:
+        raise So3kError("there are no validation frames: set data.n_valid, or name a file in data.valid")
+    check_units(train, data)
+    check_validation_elements(train, valid)
+    lone = [] if data.isolated_atoms is None else read_frames(data.isolated_atoms, **reading)
+    if strange := [frame for frame in lone if len(frame.numbers) != 1 or frame.energy is None]:
+        raise So3kError(f"{strange[0].where}: is no single atom with an energy: correct data.isolated_atoms")
+    atoms = isolated_energies([*frames, *apart, *lone]) | by_symbol(data.element_energies or {})
+    return Frames(train, valid, atoms)
+
+
+def check_units(frames: Sequence[Frame], data: DataConfig) -> None:
+    """Question values that no usual data have.
+
+    Raises:
+        So3kError: unless `accept_units`.
+    """
+    units = units_of(data.energy_unit, data.length_unit, data.forces_unit, data.stress_unit, data.stress_sign)
+    doubts = unit_doubts(frames, units)
+    if not doubts:
+        return
+    said = f"{data.train}: {'; '.join(doubts)}"
+    if not data.accept_units:
+        raise So3kError(f"{said}: set the units and keys in data, or data.accept_units=true if all is right")
+    warnings.warn(f"{said}: accepted, as data.accept_units says", So3kWarning, stacklevel=2)
+
+
+def check_validation_elements(train: Sequence[Frame], valid: Sequence[Frame]) -> None:
+    """Refuse validation frames with an element of which the model will learn nothing.
+
+    Raises:
+        So3kError: names the first such frame.
+    """
+    known = {int(z) for frame in train for z in frame.numbers}
+    for frame in valid:
+        if unknown := {int(z) for z in frame.numbers} - known:
+            raise So3kError(
+                f"{frame.where}: validates on {chemical_symbols[min(unknown)]}, which no training frame has: "
+                "add training frames with it, or choose another split (data.split_seed, data.n_train, "
+                "data.train_indices)"
+            )
+
+
+def build_model(config: RunConfig, frames: Frames, name: str) -> So3krates:
+    """A fresh model whose energy head knows the statistics of the training frames."""
+    elements = sorted({int(z) for frame in frames.train for z in frame.numbers})
+    if elements[-1] >= config.model.n_species:
+        raise So3kError(
+            f"element {elements[-1]} does not fit model.n_species = {config.model.n_species}: raise it"
+        )
+    if config.model.electrostatics or config.model.dispersion:
+        raise So3kError(
+            "model.electrostatics and model.dispersion are of imported models, which are not trained here: "
+            "leave them out"
+        )
+    model = So3krates(config.model, elements, config.train.seed)
+    warn_unused_totals([*frames.train, *frames.valid], model.has_totals)
+    _set_head(model, config, frames, name)
+    return model
+
+
+def _set_head(model: So3krates, config: RunConfig, frames: Frames, name: str) -> None:
+    """Element energies, the scale of the energies, and the metadata that tell where they come from."""
+    reference = config.data.reference if config.loss.energy > 0 else "none"
+    statistics = fit_statistics(frames.train, reference, frames.atoms)
+    for z, shift in statistics.shift.items():
+        model.head.shift[z] = shift
+    model.head.scale.fill_(statistics.scale)
+    if statistics.rest:  # what bonds give is learned, and begins at its mean
+        bias = model.head.mlp.out.bias
+        assert bias is not None
+        with torch.no_grad():
+            bias.fill_(statistics.rest / statistics.scale)
+    files = (config.data.train, config.data.valid, config.data.isolated_atoms)
+    sources = {Path(file) for file in files if file}
+    model.metadata = json.dumps(
+        {
+            "name": name,
+            "references": describe_references(frames.train, statistics.source),
+            "training": {
+                "files": {
+                    file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(sources)
+                },
+                "n_train": len(frames.train),
+                "n_valid": len(frames.valid),
+                "loss": to_sections(config)["loss"],
+                "train": to_sections(config)["train"],
+            },
+        }
+    )
+
+
+def check_memory(dataset: Dataset, config: RunConfig) -> None:
+    """Compare what the largest training batch will take with the memory that is free.
+
+    Raises:
+        So3kError: it is more than there is.
+    """
+    if config.train.device != "cpu":
+        return
+    pairs = sorted((pairs_of(graph) for graph in dataset.graphs), reverse=True)
+    largest = sum(pairs[: config.train.batch_size])
+    needed = largest * bytes_per_pair(config)
+    free = available_memory()
+    if needed < 0.7 * free:
+        return
+    said = (
+        f"a training batch of {min(config.train.batch_size, len(pairs))} frames with {largest:,} pairs takes "
+        f"about {describe_bytes(needed)}, and {describe_bytes(free)} are free"
+    )
+    remedy = (
+        "lower train.batch_size, model.features, model.layers or model.cutoff, or train on smaller frames"
+    )
+    if needed > 1.5 * free:
+        raise So3kError(f"{said}: {remedy}")
+    warnings.warn(f"{said}: if memory runs out, {remedy}", So3kWarning, stacklevel=2)
+
+
+def bytes_per_pair(config: RunConfig) -> float:
+    """Memory of a training step for each pair within the cutoff."""
+    model = config.model
+    width = model.features + model.radial_hidden
+    return NUMBERS_PER_PAIR * width * model.layers * (8 if config.train.dtype == "float64" else 4)

@@ -1,0 +1,112 @@
+"""Whether a training may go on: the settings and the frames must be those it began with."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from so3k_md.checkpoint import read_checkpoint
+from so3k_md.config import defaults
+from so3k_md.data import Frame
+from so3k_md.errors import So3kError
+from so3k_md.train.config import PATH_KEYS, RunConfig, to_sections
+from so3k_md.train.prepare import Frames
+
+# What may change when a run goes on: where it runs, where its data lie, how long it is, how fast it learns.
+PLACES = {("data", key) for key in PATH_KEYS}
+RATES = {("train", "learning_rate"), ("train", "final_learning_rate"), ("train", "clip_norm")}
+WORK = {("train", "valid_batch_size"), ("data", "accept_units")}  # without effect on what is learned
+RESUMABLE = {("train", "epochs"), ("train", "device"), ("train", "tensorboard")} | RATES | WORK
+
+
+def fingerprint(frames: Frames) -> dict[str, Tensor]:
+    """A number for the content of each training and validation frame, in order."""
+    return {
+        name: torch.tensor([_digest(frame) for frame in part], dtype=torch.int64)
+        for name, part in (("train", frames.train), ("valid", frames.valid))
+    }
+
+
+def read_state(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """The last checkpoint of a training with the same settings.
+
+    Raises:
+        So3kError: there is none, or a setting differs.
+    """
+    path = folder / "last.ckpt"
+    if not path.exists():
+        raise So3kError(
+            f"there is nothing to resume in {folder}: it has no last.ckpt; start without --resume, and with "
+            "--overwrite if that is refused"
+        )
+    state = read_checkpoint(path)
+    if "config" not in state["training"]:
+        raise So3kError(f"{path} holds a model and no training: start without --resume in another folder")
+    stored, now = state["training"]["config"], to_sections(config)
+    for section in now:
+        for key, value in now[section].items():
+            before = stored[section].get(key, defaults(type(getattr(config, section))).get(key))
+            moved = (section, key) in PLACES and None not in (before, value)
+            if before != value and not moved and (section, key) not in RESUMABLE:
+                raise So3kError(
+                    f"{section}.{key} was {before!r} when {path} was written, now {value!r}: restore it, "
+                    "or start anew with --overwrite"
+                )
+    return state
+
+
+def check_frames(before: dict[str, Tensor] | None, frames: Frames, where: Path) -> None:
+    """Refuse to go on with other frames than a training began with.
+
+    Args:
+        before: its `fingerprint`; None in checkpoints of older versions, which are believed.
+        frames: of now.
+        where: the folder of the training.
+
+    Raises:
+        So3kError: says what differs.
+    """
+    if before is None:
+        return
+    now = fingerprint(frames)
+    if all(torch.equal(before[part], now[part]) for part in now):
+        return
+    old = {part: set(before[part].tolist()) for part in before}
+    new = {part: set(now[part].tolist()) for part in now}
+    moved = len(old["valid"] & new["train"])
+    counts = [
+        f"{len(now['train'])} training frames, {len(new['train'] - old['train'])} of them others, "
+        f"where there were {len(before['train'])}",
+        f"{moved} frames of the former validation would be trained on" if moved else "",
+        "the same frames in another order" if old == new else "",
+    ]
+    raise So3kError(
+        f"the data are not those that the training in {where} began with: "
+        f"{'; '.join(text for text in counts if text)}. Restore them, or start anew in another folder or "
+        "with --overwrite (a file in data.valid keeps the validation the same when frames are added)"
+    )
+
+
+def _digest(frame: Frame) -> int:
+    """63 bits of a hash of all that training uses of a frame."""
+    parts: Sequence[Any] = (
+        frame.numbers,
+        frame.positions,
+        frame.cell,
+        frame.pbc,
+        frame.energy,
+        frame.forces,
+        frame.stress,
+        frame.group,
+    )
+    content = hashlib.sha256()
+    for part in parts:
+        content.update(b"-" if part is None else np.ascontiguousarray(part).tobytes())
+        content.update(b"|")
+    content.update(repr([frame.totals.charge, frame.totals.spin, frame.totals.fragment_charges]).encode())
+    content.update(b"-" if frame.totals.fragment is None else np.asarray(frame.totals.fragment).tobytes())
+    return int.from_bytes(content.digest()[:8], "little") >> 1

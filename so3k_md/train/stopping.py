@@ -1,0 +1,71 @@
+"""Signals that end a training in order, and starts of several processes that would train the same thing."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NamedTuple
+
+from so3k_md.errors import So3kError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# What torchrun, mpirun and their kin tell each process of how many there are.
+WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+class Request(NamedTuple):
+    """A wish to stop, empty until a signal comes."""
+
+    signals: list[int]
+
+    @property
+    def made(self) -> bool:
+        """Whether a signal has come."""
+        return bool(self.signals)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return "Ctrl-C" if self.signals[0] == signal.SIGINT else signal.Signals(self.signals[0]).name
+
+    @property
+    def code(self) -> int:
+        """The exit code of a process that it ends."""
+        return 128 + self.signals[0]
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Request]:
+    """Take note of the first SIGINT or SIGTERM instead of dying; the second ends the process at once."""
+    request = Request([])
+    if threading.current_thread() is not threading.main_thread():
+        yield request  # only the main thread may set handlers
+        return
+
+    def note(number: int, _: FrameType | None) -> None:
+        request.signals.append(number)
+        for each in SIGNALS:
+            signal.signal(each, before[each])
+
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        yield request
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, before[number])
+
+
+def refuse_several_processes() -> None:
+    """Refuse to be one of several processes, each of which would train the same model.
+
+    Raises:
+        So3kError: started by torchrun, mpirun or the like.
+    """
+    for name in WORLD_SIZES:
+        if os.environ.get(name, "1").strip() not in ("", "0", "1"):
+            raise So3kError(
+                f"training runs in one process, and this is one of {os.environ[name]} ({name}): start it "
+                f"without torchrun or mpirun, or unset {name}"
+            )
