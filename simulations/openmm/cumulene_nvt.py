@@ -76,6 +76,9 @@ def main() -> None:
         simulation.context.setPositions(made.positions_nm)
         if args.restart:
             simulation.loadState(str(args.restart))
+            # the noise of the first run once more would be correlated with the path it has taken
+            integrator.setRandomNumberSeed((args.seed + simulation.currentStep) % 2**31)
+            simulation.context.reinitialize(preserveState=True)
         else:  # not minimised: that would turn the ends
             simulation.context.setVelocitiesToTemperature(args.kelvin, args.seed)
     args.output.mkdir(parents=True, exist_ok=True)

@@ -154,11 +154,18 @@ def _set_head(model: So3krates, config: RunConfig, frames: Frames, name: str) ->
 
 
 def check_memory(dataset: Dataset, config: RunConfig) -> None:
-    """Compare what the largest training batch will take with the memory that is free.
+    """Refuse frames without pairs, and batches that take more memory than is free.
 
     Raises:
-        So3kError: it is more than there is.
+        So3kError: there are no pairs, or more than fit.
     """
+    if not any(len(graph.idx_i) for graph in dataset.graphs) and any(
+        len(frame.numbers) > 1 for frame in dataset.frames
+    ):
+        raise So3kError(
+            f"no two atoms of any training frame are within model.cutoff = {config.model.cutoff:g} Å: "
+            "raise it, or correct data.length_unit"
+        )
     if config.train.device != "cpu":
         return
     pairs = sorted((pairs_of(graph) for graph in dataset.graphs), reverse=True)
