@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 from ase.data import chemical_symbols
 
+from so3k_md.checkpoint import EXTRA_FILE
 from so3k_md.errors import So3kError
+from so3k_md.facts import Facts
 from so3k_md.model import FORMAT_VERSION
 
 __all__ = ["ATTRIBUTES", "EXTRA_FILE", "FORMAT_VERSION", "KERNEL_FILE", "STAGES", "check_elements"]
@@ -41,8 +43,8 @@ STAGES = [
     "diameter",
 ]
 ATTRIBUTES = [
+    *Facts._fields,
     "cutoff",
-    "elements",
     "n_layers",
     "features",
     "chi_width",
@@ -52,14 +54,8 @@ ATTRIBUTES = [
     "has_totals",
     "has_zbl",
     "has_long_range",
-    "coulomb",
-    "cutoff_lr",
-    "singlets_only",
-    "energy_shift",
     "format_version",
-    "metadata",
 ]
-EXTRA_FILE = "so3k.json"
 # the same model, calling the compiled kernels; another name whenever what they are called with changes
 KERNEL_FILE = "so3k_kernels.3.pt"
 

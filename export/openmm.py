@@ -4,7 +4,6 @@ One scripted module serves TorchForce and PythonForce. It contains vesin-torch: 
 loading a file or an XML that holds it, and with compiled kernels call `so3k_md.kernels.build.load_kernels`.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from so3k_md.errors import So3kError
+from so3k_md.export.checksum import define_checksum
 from so3k_md.export.contract import check_elements
 from so3k_md.export.openmm_graph import GraphOfParticles
 from so3k_md.export.openmm_parts import (
@@ -24,6 +24,7 @@ from so3k_md.export.openmm_parts import (
     checked_tree,
     needs_links,
 )
+from so3k_md.model import still_copy
 from so3k_md.nn.segment import pair_forces
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR, set_long_range
 from so3k_md.totals import GivenTotals, Totals, resolve_totals
@@ -77,6 +78,18 @@ class OpenMMModule(nn.Module):
         self.force_unit = EV_IN_KJ_MOL * NM_IN_ANGSTROM
         self.model = model
         self.seen = seen
+        self.checksum = int(model.checksum())
+        self.unchecked = True
+
+    def check(self) -> None:
+        """Compare the numbers of the model with those of its making, once, before they are first used."""
+        if self.unchecked:
+            if self.model.checksum() != self.checksum:
+                raise RuntimeError(
+                    "[so3k] the model in this System is damaged, its numbers are not those that were stored: "
+                    "create the System again from the model file"
+                )
+            self.unchecked = False
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy (), float64, kJ/mol, and forces (particles, 3), kJ/mol/nm, in the type of the positions.
@@ -86,6 +99,7 @@ class OpenMMModule(nn.Module):
             box: periodic box vectors as rows, (3, 3), nm.
         """
         with torch.no_grad():
+            self.check()
             # errors refer to the functions they come from, of which freezing spares those called from here
             mine, cell = self.seen.lengths(positions, box)
             check_finite(mine, self.seen.rows)
@@ -113,6 +127,7 @@ class OpenMMModule(nn.Module):
             box: periodic box vectors as rows, (3, 3), nm.
         """
         with torch.no_grad():
+            self.check()
             mine, cell = self.seen.lengths(positions, box)
             graph = self.seen(mine, cell, self.seen.whole(mine, cell))
         slopes = self.model.gradient(graph)
@@ -174,12 +189,11 @@ def script_for_openmm(
     alone = cluster is not None
     if alone:
         links = checked_tree(cluster, [0] * len(numbers))
-    with torch.no_grad():  # else the copies of scripted parameters are not leaves
-        still = copy.deepcopy(model).eval()
-    for parameter in still.parameters():
-        parameter.requires_grad = False
+    still = still_copy(model)
     set_long_range(still, coulomb, cutoff_lr)
     if totals is None:
         totals = resolve_totals(model, numbers, GivenTotals(), "the system")
+    scripted = still if isinstance(still, torch.jit.ScriptModule) else torch.jit.script(still)
+    define_checksum(scripted)
     seen = GraphOfParticles(still, numbers, rows, periodic, skin, numbered, links, bonds, totals, alone)
-    return torch.jit.script(OpenMMModule(still, seen).eval())
+    return torch.jit.script(OpenMMModule(scripted, seen).eval())

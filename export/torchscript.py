@@ -18,7 +18,8 @@ from so3k_md.export.contract import EXTRA_FILE, FORMAT_VERSION, KERNEL_FILE
 from so3k_md.export.verify import verify
 from so3k_md.files import atomic
 from so3k_md.kernels.model import accelerated
-from so3k_md.model import So3krates
+from so3k_md.model import So3krates, still_copy
+from so3k_md.seals import seal_archive
 
 
 def script(model: So3krates) -> torch.jit.ScriptModule:
@@ -67,7 +68,7 @@ def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -
     LAMMPS, ASE and OpenMM take on CPUs.
 
     Args:
-        model: the eager model in the precision in which it shall be stored; its metadata is completed.
+        model: the eager model in the precision in which it shall be stored.
         path: the `.pt` file.
         name: what the model calls itself.
         kernels: auto or off, whether the file shall hold that second one where it can.
@@ -78,6 +79,7 @@ def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -
     Raises:
         So3kError: a check failed, or the file cannot be written.
     """
+    model = still_copy(model)
     model.metadata = json.dumps(describe(model, name))
     scripted = script(model)
     extra: dict[str, str | bytes] = {EXTRA_FILE: model.metadata}
@@ -90,11 +92,11 @@ def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -
 
 
 def archive(scripted: torch.jit.ScriptModule, extra: Mapping[str, str | bytes] | None = None) -> bytes:
-    """A TorchScript file as bytes, without the places of its sources on the machine that wrote it."""
+    """A TorchScript file as bytes, sealed, without the places of its sources on the machine that wrote it."""
     # by way of memory: given a name, libtorch ends the process when the disk is full
     buffer = io.BytesIO()
     torch.jit.save(scripted, buffer, _extra_files=dict(extra or {}))
-    return without_debug_records(buffer.getvalue())
+    return seal_archive(without_debug_records(buffer.getvalue()))
 
 
 def without_debug_records(archive: bytes) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from so3k_md.checkpoint import load_torchscript
 from so3k_md.errors import So3kError
 from so3k_md.export.contract import ATTRIBUTES, STAGES
 from so3k_md.forces import Evaluation, evaluate
@@ -67,7 +68,7 @@ def verify(
         So3kError: a check fails; the message names it.
     """
     dtype = next(model.parameters()).dtype
-    loaded = torch.jit.load(str(path), map_location="cpu")
+    loaded = load_torchscript(Path(path), torch.device("cpu"))
     missing = [name for name in ATTRIBUTES + STAGES if not hasattr(loaded, name)]
     if missing:
         raise So3kError(

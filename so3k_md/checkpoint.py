@@ -13,10 +13,16 @@ from torch import Tensor, nn
 
 from so3k_md.config import from_mapping, to_mapping
 from so3k_md.errors import So3kError
+from so3k_md.facts import Facts, facts_of, set_facts
 from so3k_md.files import atomic
 from so3k_md.model import FORMAT_VERSION, ModelConfig, So3krates, set_dtype
+from so3k_md.seals import ZIP_ERRORS, State, members_are_intact, seal_archive, seal_of
 
-CHECKPOINT_FORMAT = "so3k-md checkpoint 1"
+EXTRA_FILE = "so3k.json"  # within an exported file: its metadata
+LARGEST_METADATA = 1 << 20  # bytes
+CHECKPOINT_FORMAT = "so3k-md checkpoint 2"
+UNSEALED_FORMAT = "so3k-md checkpoint 1"  # written before checkpoints had a seal and named all facts
+DAMAGED = "is damaged: its bytes are not those that were written, whose SHA-256 stands at its end"
 
 
 def save_checkpoint(
@@ -26,15 +32,14 @@ def save_checkpoint(
 
     Args:
         path: file to write.
-        model: its configuration, elements and metadata are stored.
+        model: its configuration and facts are stored.
         weights: the state dictionary to store, such as the averaged weights.
         training: optimizer and progress, for resuming; empty in a file meant for use alone.
     """
     document = {
         "format": CHECKPOINT_FORMAT,
         "config": to_mapping(model.config),
-        "elements": model.elements,
-        "metadata": model.metadata,
+        "facts": facts_of(model)._asdict(),
         "weights": dict(weights),
         "training": training,
     }
@@ -42,26 +47,42 @@ def save_checkpoint(
     buffer = io.BytesIO()
     torch.save(document, buffer)
     with atomic(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+        temporary.write_bytes(seal_archive(buffer.getvalue()))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The document of `save_checkpoint`; only tensors and plain values are read, never code.
 
+    A file from before checkpoints had a seal is read if every part of it has the CRC-32 that it should have.
+
     Raises:
-        So3kError: missing, truncated or foreign file.
+        So3kError: missing, damaged or foreign file.
     """
     path = Path(path)
     if not path.is_file():
         raise So3kError(f"there is no model file {path}: check the name, or train one with so3k-md train")
+    state = checked_seal(path)
+    if state == "absent" and not members_are_intact(path):
+        raise So3kError(
+            f"{path} is not a readable checkpoint or exported model (truncated, damaged, or of another "
+            "program): copy it again, or make one with so3k-md train or so3k-md export"
+        )
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for damaged files
+    except Exception as error:  # torch raises half a dozen types, and advice that nobody should follow
         raise So3kError(
-            f"{path} is not a readable checkpoint (truncated or of another program): {_first_line(error)}"
+            f"{path} is not a readable checkpoint, it holds other things than those of so3k-md: "
+            "make one with so3k-md train"
         ) from error
-    if not isinstance(document, dict) or document.get("format") != CHECKPOINT_FORMAT:
+    form = document.get("format") if isinstance(document, dict) else None
+    if not isinstance(form, str) or not form.startswith("so3k-md checkpoint"):
         raise So3kError(f"{path} is not a checkpoint of so3k-md: make one with so3k-md train")
+    if form == UNSEALED_FORMAT:
+        document["facts"] = {name: document[name] for name in ("elements", "metadata") if name in document}
+    elif form != CHECKPOINT_FORMAT:
+        raise So3kError(f"{path} is a {form}, this so3k-md reads {CHECKPOINT_FORMAT}: update so3k-md")
+    elif state == "absent":
+        raise So3kError(f"{path} {DAMAGED}: copy it again, or train again")
     return document
 
 
@@ -76,21 +97,11 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None 
         dtype: precision of the parameters; None keeps the file's.
 
     Raises:
-        So3kError: missing, truncated or foreign file, or an unusable device or dtype.
+        So3kError: missing, damaged or foreign file, or an unusable device or dtype.
     """
     path = resolve_model(path)
     place = parse_device(device)
-    if is_torchscript(path):
-        model: nn.Module = load_torchscript(path, place)
-    else:
-        document = read_checkpoint(path)
-        config = from_mapping(ModelConfig, document["config"], "model")
-        eager = So3krates(config, document["elements"])
-        set_dtype(eager, document["weights"]["embedding.weight"].dtype)
-        # constants that a later version added are not in the file
-        eager.load_state_dict(dict(eager.named_buffers()) | document["weights"])
-        eager.metadata = document["metadata"]
-        model = eager
+    model = load_torchscript(path, place) if is_torchscript(path) else eager_model(path)
     if dtype is not None:
         model = set_dtype(model, parse_dtype(dtype))
     for parameter in model.parameters():
@@ -98,8 +109,29 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None 
     return model.to(place).eval()
 
 
+def eager_model(path: Path) -> So3krates:
+    """The model of a checkpoint.
+
+    Raises:
+        So3kError: see read_checkpoint; or its parts do not fit together.
+    """
+    document = read_checkpoint(path)
+    try:
+        facts = Facts(**document["facts"])
+        model = So3krates(from_mapping(ModelConfig, document["config"], "model"), facts.elements)
+        set_dtype(model, document["weights"]["embedding.weight"].dtype)
+        # constants that a later version added are not in the file
+        model.load_state_dict(dict(model.named_buffers()) | document["weights"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise So3kError(
+            f"{path} is a checkpoint whose parts do not fit together ({first_line(error)}): train again"
+        ) from error
+    set_facts(model, facts)
+    return model
+
+
 def load_torchscript(path: Path, place: torch.device, record: BinaryIO | None = None) -> nn.Module:
-    """An exported model, still on the CPU.
+    """An exported model, still on the CPU; its code is not run before its seal was compared.
 
     Args:
         path: the file.
@@ -107,13 +139,16 @@ def load_torchscript(path: Path, place: torch.device, record: BinaryIO | None = 
         record: within it, if another model than the file's own is wanted.
 
     Raises:
-        So3kError: a truncated or foreign file, or one of another version.
+        So3kError: a damaged or foreign file, or one of another version.
     """
+    if checked_seal(path) == "absent":
+        raise So3kError(_why_unsealed(path))
     try:
         model = torch.jit.load(record or str(path), map_location="cpu")
-    except Exception as error:  # a damaged archive raises RuntimeError, ValueError or worse
+    except Exception as error:  # of another torch, or a file that was sealed by others
         raise So3kError(
-            f"{path} is not a readable TorchScript file (truncated?): {_first_line(error)}"
+            f"{path} is whole, but torch {torch.__version__} cannot read it ({first_line(error)}): "
+            "export it again"
         ) from error
     version = getattr(model, "format_version", None)
     if version is None or not hasattr(model, "attend"):
@@ -128,16 +163,60 @@ def load_torchscript(path: Path, place: torch.device, record: BinaryIO | None = 
     return model
 
 
+def checked_seal(path: Path) -> State:
+    """What `seal_of` says of a model file, unless that is damage.
+
+    Raises:
+        So3kError: the file is damaged or cannot be read.
+    """
+    state = seal_of(path)
+    if state == "damaged":
+        raise So3kError(f"{path} {DAMAGED}: copy it again, or export or train it again")
+    return state
+
+
+def _why_unsealed(path: Path) -> str:
+    """Why a TorchScript file without a seal is not loaded."""
+    version = format_of(path)
+    if version is None:
+        return f"{path} is a TorchScript file of another program, or damaged: export one with so3k-md export"
+    if version < FORMAT_VERSION:
+        return (
+            f"{path} has format {version}, this so3k-md reads format {FORMAT_VERSION}: "
+            f"so3k-md export {path} -o NEW.pt writes it anew"
+        )
+    return f"{path} {DAMAGED}: copy it again, or export it again"
+
+
+def format_of(path: Path) -> int | None:
+    """The format that an exported file states, read without running its code; None if it states none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [entry for entry in archive.infolist() if entry.filename.endswith(f"/extra/{EXTRA_FILE}")]
+            if len(found) != 1 or found[0].file_size > LARGEST_METADATA:
+                return None
+            stated = json.loads(archive.read(found[0])).get("format_version")
+    except Exception:  # zipfile and json raise a dozen types for damaged files
+        return None
+    return stated if isinstance(stated, int) else None
+
+
 def resolve_model(path: str | Path) -> Path:
     """The file of a path, or of the name of a shipped model.
 
     Raises:
-        So3kError: neither exists.
+        So3kError: neither exists, or the path is that of a folder, a pipe or a device.
     """
-    if Path(path).is_file():
-        return Path(path)
+    path = Path(path)
+    try:
+        if path.is_file():
+            return path
+        if path.exists():
+            raise So3kError(f"{path} is a folder, a pipe or a device: name a checkpoint or an exported file")
+    except OSError as error:  # a folder on the way may not be looked into, or the name is too long
+        raise So3kError(f"{path} cannot be read: {error.strerror}; check path and rights") from error
     shipped = Path(str(files("so3k_md.pretrained"))) / f"{path}.pt"
-    if Path(path).name == str(path) and shipped.is_file():
+    if path.name == str(path) and shipped.is_file():
         return shipped
     names = ", ".join(sorted(file.stem for file in shipped.parent.glob("*.pt"))) or "none"
     raise So3kError(f"there is no model file {path}: check the name; models that come with so3k-md: {names}")
@@ -145,10 +224,11 @@ def resolve_model(path: str | Path) -> Path:
 
 def is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive, by its content."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except ZIP_ERRORS:
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
 
 
 def metadata(model: nn.Module) -> dict[str, Any]:
@@ -179,9 +259,10 @@ def parse_device(device: str) -> torch.device:
         parsed = torch.device(device)
         torch.empty(0, device=parsed)
     except (RuntimeError, AssertionError) as error:
-        raise So3kError(f"device {device!r} cannot be used here ({_first_line(error)}): try cpu") from error
+        raise So3kError(f"device {device!r} cannot be used here ({first_line(error)}): try cpu") from error
     return parsed
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an exception says, as one line of bounded length."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -4,10 +4,14 @@ Frank, Unke & Müller, NeurIPS 2022 (arXiv:2205.14276); Frank, Unke, Müller & C
 (2024), the Euclidean transformer.
 """
 
+import copy
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
 from so3k_md.adjoint import added, gradients, leaf
+from so3k_md.facts import Facts
 from so3k_md.graph import Edges, Graph, Slopes
 from so3k_md.model_config import PRESETS, ModelConfig
 from so3k_md.nn.embedding import AtomEmbedding, TotalEmbedding, neighbour_chi
@@ -17,14 +21,16 @@ from so3k_md.nn.readout import ChargeHead, EnergyHead, RatioHead
 from so3k_md.nn.spherical import DegreeSum, SphericalHarmonics, SquaredNorm
 from so3k_md.nn.waves import WAVES
 from so3k_md.nonlocal_stages import FarStages
-from so3k_md.physical_stages import COULOMB, CUTOFF_LR, Assessment, PhysicalStages
+from so3k_md.physical_stages import Assessment, PhysicalStages
 from so3k_md.physics.kspace import LatticeSum
 from so3k_md.physics.long_range import LongPairs
 from so3k_md.physics.zbl import ZBL
 
-__all__ = ["FORMAT_VERSION", "PRESETS", "ModelConfig", "So3krates", "set_dtype"]
+__all__ = ["FORMAT_VERSION", "PRESETS", "ModelConfig", "So3krates", "set_dtype", "still_copy"]
 
-FORMAT_VERSION = 4  # of the exported file: its stages and attributes
+FORMAT_VERSION = 5  # of the exported file: its stages and attributes
+
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 TILE = 32768  # far pairs evaluated at once: enough to be fast, few enough to fit a cache
 
@@ -55,7 +61,9 @@ class So3krates(FarStages, PhysicalStages):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.config = config
-        self.elements = sorted(elements) if elements else list(range(1, config.n_species))
+        facts = Facts(sorted(elements) if elements else list(range(1, config.n_species)))
+        self.elements, self.metadata, self.singlets_only, self.energy_shift = facts[:4]
+        self.coulomb, self.cutoff_lr = facts[4:]
         self.cutoff = config.cutoff
         self.n_layers = config.layers
         self.features = config.features
@@ -68,17 +76,12 @@ class So3krates(FarStages, PhysicalStages):
         self.has_zbl = config.zbl
         self.has_long_range = config.electrostatics
         self.far_reach = 0.0
-        self.coulomb = COULOMB[0]
-        self.cutoff_lr = CUTOFF_LR
-        self.singlets_only = False
-        self.energy_shift = 0.0
         self.share_eps = PEER_SHARE_EPS if config.rounding == "peer" else 0.0
         self.knows_charge, self.knows_spin = config.charge_embedding, config.spin_embedding
         self.embedding_scale = (1 + int(self.knows_charge) + int(self.knows_spin)) ** -0.5
         self.tile = TILE
         self.tiled = self.has_sphc
         self.format_version = FORMAT_VERSION
-        self.metadata = "{}"
         self.direction = -1.0 if config.direction == "to_centre" else 1.0
         self.damp_rbf = config.damp_rbf
         self.norm_eps = config.norm_eps
@@ -289,6 +292,15 @@ def slopes_of(found: Assessment, vectors: Tensor, positions: Tensor, cell: Tenso
             found.ratios,
             found.parts.clone(),
         )
+
+
+def still_copy(model: AnyModel) -> AnyModel:
+    """A copy for evaluation, to be set, cast and moved while the model itself stays as it is."""
+    with torch.no_grad():  # else the copies of scripted parameters are not leaves
+        still = copy.deepcopy(model).eval()
+    for parameter in still.parameters():  # of scripted models as well, which have no `requires_grad_`
+        parameter.requires_grad_(False)
+    return still
 
 
 def set_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -20,12 +20,14 @@ ROOT = Path(__file__).parents[1]
 # module, whose files may import each other.
 FLOORS = (
     "errors",
+    "seals",
     "totals files memory builds units graph verlet unwrap adjoint",
     "nn.activation nn.segment physics",
     "nn.linear nn.spherical nn.radial nn.waves",
     "nn.embedding nn.readout nn.attention nn.interaction nn.nonlocal_sphc nn.nonlocal_efa",
     "nn.layer",
     "model_config nonlocal_stages physical_stages",
+    "facts",
     "model forces pairs config",
     "groups structure",
     "checkpoint whole kernels",

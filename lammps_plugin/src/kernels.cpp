@@ -2,10 +2,15 @@
 
 #include "kernels.h"
 
+#include "seal.h"
+
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <dlfcn.h>
 
+#include <fstream>
+#include <iterator>
+#include <stdexcept>
 #include <string>
 
 namespace So3k {
@@ -20,6 +25,15 @@ bool load_kernels()
   if (!dladdr(reinterpret_cast<void *>(&load_kernels), &here)) return false;
   const std::string plugin = here.dli_fname;
   const auto library = plugin.substr(0, plugin.rfind('/') + 1) + "so3k_kernels.so";
+  std::ifstream stream(library, std::ios::binary);
+  if (!stream) return false;
+  try {
+    // the loader ends the process where a library is cut off
+    require_seal({std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()});
+  } catch (const std::runtime_error &error) {
+    throw std::runtime_error(library + " cannot be used, " + error.what() +
+                             "; build it again with 'so3k-md lammps build --force'");
+  }
   // never closed: torch keeps what it registers
   return dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE) && known();
 }

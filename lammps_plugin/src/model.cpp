@@ -12,6 +12,7 @@
 #include "far.h"
 #include "kernels.h"
 #include "metadata.h"
+#include "seal.h"
 
 using at::Tensor;
 using torch::jit::Module;
@@ -20,7 +21,7 @@ namespace So3k {
 
 namespace {
 
-  constexpr int64_t FORMAT_VERSION = 4;
+  constexpr int64_t FORMAT_VERSION = 5;
   const std::string KERNEL_FILE = "so3k_kernels.3.pt";    // of a model in float32, see export/
 
   /// The methods that this plugin calls, of every model and of each kind of non-local attention.
@@ -35,11 +36,12 @@ namespace {
 
   Module read(const std::string &file, torch::jit::ExtraFilesMap &inside)
   {
+    require_seal(file);    // before torch runs code of the file
     std::istringstream stream(file);
     try {
       return torch::jit::load(stream, at::kCPU, inside);
     } catch (const std::exception &error) {
-      throw std::runtime_error("no TorchScript file, or a damaged one: " + brief(error));
+      throw std::runtime_error("this torch cannot read it: " + brief(error));
     }
   }
 

@@ -41,7 +41,9 @@ namespace {
     const auto shipped = shipped_folder() / (path + ".pt");
     if (fs::is_directory(path, ignored))
       throw std::runtime_error(path + " is a folder: name the model file in it");
-    if (fs::exists(path, ignored)) return path;
+    if (fs::is_regular_file(path, ignored)) return path;
+    if (fs::exists(path, ignored))    // a pipe or a device may have no end
+      throw std::runtime_error(path + " is not a file: name a model file");
     if (fs::path(path).filename() == path && fs::exists(shipped, ignored)) return shipped;
     throw std::runtime_error(
         "there is no model file " + path +

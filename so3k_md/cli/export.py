@@ -26,16 +26,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export, verify and say what was verified."""
-    from so3k_md.checkpoint import load
+    from so3k_md.checkpoint import load, parse_dtype, resolve_model
+    from so3k_md.convert.former import is_former, read_former
     from so3k_md.errors import So3kError
     from so3k_md.export.torchscript import save
     from so3k_md.files import check_output
     from so3k_md.kernels.model import eager
+    from so3k_md.model import set_dtype
 
     output = check_output(args.output, args.overwrite)
     if output.suffix != ".pt":
         raise So3kError(f"{output} does not end in .pt: the engines expect that")
-    model = eager(load(args.model, dtype=args.dtype))
+    path = resolve_model(args.model)
+    model = read_former(path) if is_former(path) else eager(load(path))
+    if args.dtype:
+        set_dtype(model, parse_dtype(args.dtype))
     checks = save(model, output, args.name or Path(output).stem, args.kernels)
     for check, deviation in checks.items():
         print(f"verified against eager evaluation: {check:<20} largest relative deviation {deviation:.1e}")

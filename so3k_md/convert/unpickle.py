@@ -32,7 +32,13 @@ from so3k_md.convert.bounds import (
 from so3k_md.errors import So3kError
 
 # Modules whose classes may appear, as records.
-CLASSES = ("so3krates_torch.", "torch.nn.modules.", "torch.nn.parameter.")
+CLASSES = (
+    "so3krates_torch.",
+    "torch.nn.modules.",
+    "torch.nn.parameter.",
+    "__torch__.so3k_md.",
+    "__torch__.torch.nn.",
+)
 
 DTYPES = {
     "Half": torch.float16,
@@ -48,6 +54,7 @@ STORAGES = {f"torch.{kind}Storage": dtype for kind, dtype in DTYPES.items()}
 ARRAY_TYPES = {"f4": torch.float32, "f8": torch.float64, "i4": torch.int32, "i8": torch.int64}
 ARRAYS = {f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")}
 BUFFERS = {f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")}
+LISTS = {f"torch.jit._pickle.build_{kind}list" for kind in ("int", "double", "bool", "tensor")}
 CONTAINERS = {
     f"{module}.{kind.__name__}": kind for module in ("builtins", "__builtin__") for kind in (set, list, dict)
 }
@@ -57,6 +64,7 @@ NAMES = {
     *ARRAYS,
     *BUFFERS,
     *CONTAINERS,
+    *LISTS,
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_parameter",
     "torch.device",
@@ -264,6 +272,8 @@ class _Plain:
         if name == "_codecs.encode":
             self.take(len(args[0]))
             return str.encode(args[0], {"latin1": "latin1"}[args[1]])
+        if name in LISTS:
+            return list(self(args[0]))
         if name in CONTAINERS or name == "collections.OrderedDict":
             kind = CONTAINERS.get(name, dict)
             members = [list(member) for member in map(self, args)]

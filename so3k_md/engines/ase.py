@@ -16,11 +16,11 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from so3k_md.checkpoint import parse_device, parse_dtype
+from so3k_md.checkpoint import parse_device
 from so3k_md.config import nearest
 from so3k_md.data.structures import given_totals
 from so3k_md.engines.close import CloseWatch
-from so3k_md.engines.load import load_accelerated
+from so3k_md.engines.load import own_model
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.export.contract import check_elements
 from so3k_md.forces import check_finite, evaluate
@@ -35,8 +35,6 @@ from so3k_md.groups import (
     resolve_groups,
     warn_of_all,
 )
-from so3k_md.kernels.model import accelerated
-from so3k_md.model import set_dtype
 from so3k_md.neighbors import lattice_rows, refuse_overlap, with_totals
 from so3k_md.pairs import neighbor_pairs
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR, check_periodicity, set_long_range
@@ -62,10 +60,9 @@ class So3kCalculator(Calculator):
     boundary.
 
     Args:
-        model: a checkpoint, an exported file, the name of a shipped model, or a model.
+        model: a checkpoint, an exported file, the name of a shipped model, or a model, which is copied.
         device: where the model is evaluated.
-        dtype: precision of the parameters, float32 or float64; None keeps the model's. A model that is given
-            as an object is converted in place.
+        dtype: precision of the parameters, float32 or float64; None keeps the model's.
         skin: of the neighbour list, Å, twice as much for pairs beyond the layers; 0 makes new lists for every
             step.
         groups: for non-local models. auto: the array `group`, without which an open structure is one group;
@@ -116,14 +113,7 @@ class So3kCalculator(Calculator):
         if not skin >= 0:
             raise So3kError(f"skin = {skin} Å is impossible: give 0 or a positive length")
         self.device = parse_device(device)
-        self.model: Any
-        if isinstance(model, nn.Module):
-            self.model = model.to(self.device).eval()
-            if dtype is not None:
-                set_dtype(self.model, parse_dtype(dtype))
-            self.model = accelerated(self.model, kernels)
-        else:
-            self.model = load_accelerated(model, device, dtype, kernels)
+        self.model = own_model(model, device, dtype, kernels)
         check_mode(groups)
         if groups == "all" and self.model.nonlocal_kind != "none":
             warn_of_all()
@@ -149,7 +139,6 @@ class So3kCalculator(Calculator):
     ) -> None:
         """Everything at once: forces and stress come from the same gradient."""
         super().calculate(atoms, properties, system_changes)
-        set_long_range(self.model, self.coulomb, self.cutoff_lr)  # which another calculator may share
         graph = self.graph(self.atoms)
         result = evaluate(self.frozen, graph, 1)
         check_finite(result, graph)

@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from openmm import app, unit
 from torch import nn
 
-from so3k_md.checkpoint import parse_dtype
-from so3k_md.engines.load import load_accelerated
+from so3k_md.engines.load import fitting_model
 from so3k_md.engines.openmm_backend import Backend, choose_backend, make_force
 from so3k_md.engines.openmm_groups import describe, linked_groups
 from so3k_md.engines.openmm_topology import nm_positions, topology_of, warn_of_close
@@ -23,8 +22,6 @@ from so3k_md.engines.openmm_totals import describe_physics, named_totals, one_cl
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import script_for_openmm
 from so3k_md.groups import MAX_GROUP
-from so3k_md.kernels.model import accelerated
-from so3k_md.model import set_dtype
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR
 from so3k_md.totals import GivenTotals
 from so3k_md.units import NM_IN_ANGSTROM
@@ -79,7 +76,7 @@ def create_system(
         system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
     positions_nm = nm_positions(structure) if isinstance(structure, Atoms) else None
     kernels = wanted_kernels(options.get("kernels", "auto"), options.get("device", "cpu"))
-    loaded = model_for(model, options.pop("dtype", None), kernels)
+    loaded = fitting_model(model, "cpu", options.pop("dtype", None), kernels)
     if isinstance(structure, Atoms):
         options = {"positions_nm": positions_nm} | named_groups(structure, options)
         options = named_totals(structure, loaded, options)
@@ -151,7 +148,7 @@ def add_model(
     positions_nm = None if positions_nm is None else positions_in_nm(positions_nm, topology.getNumAtoms())
     rows = list(range(topology.getNumAtoms())) if atoms is None else [int(atom) for atom in atoms]
     numbers = atomic_numbers(topology, rows)
-    loaded = model_for(model, dtype, wanted_kernels(kernels, device))
+    loaded = fitting_model(model, "cpu", dtype, wanted_kernels(kernels, device))
     periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
     # openmm-ml hands over an empty System when it interpolates
     n_particles = max(system.getNumParticles(), topology.getNumAtoms())
@@ -268,12 +265,3 @@ def wanted_kernels(kernels: str, device: str) -> str:
         raise So3kError(f"kernels = on is impossible with device = {device!r}: the kernels are for CPUs")
     hidden = kernels == "auto" and (device != "cpu" or torch.cuda.is_available())
     return "off" if hidden else kernels
-
-
-def model_for(model: str | Path | nn.Module, dtype: torch.dtype | str | None, kernels: str) -> nn.Module:
-    """The model on the CPU, in the precision asked for; a model given as an object is left as it is."""
-    if not isinstance(model, nn.Module):
-        return load_accelerated(model, "cpu", dtype, kernels)
-    if dtype is not None:
-        model = set_dtype(copy.deepcopy(model), parse_dtype(dtype))
-    return accelerated(model, kernels)

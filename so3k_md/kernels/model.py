@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from so3k_md.config import from_mapping
 from so3k_md.errors import So3kError
+from so3k_md.facts import facts_of, set_facts
 from so3k_md.graph import Edges
 from so3k_md.kernels.build import load_kernels
 from so3k_md.kernels.far import FarKernel, steps_of
@@ -204,11 +205,10 @@ def eager(model: Any) -> So3krates:
 
 
 def take_over(model: So3krates, source: Any) -> So3krates:
-    """Weights, their precision and what a file says beside them, from a model of the same shape, in place."""
+    """Weights, their precision and all facts, from a model of the same shape, in place."""
     set_dtype(model, next(source.parameters()).dtype)  # first: weights take the precision of where they go
     model.load_state_dict(source.state_dict())
-    for name in ("metadata", "coulomb", "cutoff_lr", "singlets_only", "energy_shift"):
-        setattr(model, name, getattr(source, name))
+    set_facts(model, facts_of(source))
     return model.requires_grad_(False)
 
 

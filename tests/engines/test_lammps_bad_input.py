@@ -1,5 +1,6 @@
 """What users get wrong with pair_style so3k: one clear line, and no rank is left waiting."""
 
+import os
 import re
 
 import pytest
@@ -8,6 +9,7 @@ from lammps_runs import lammps_frame, refused, setup, write_data
 from toys import save_toy, structure
 
 from so3k_md.export.contract import FORMAT_VERSION
+from so3k_md.export.torchscript import archive
 
 GOOD = "pair_coeff * * toy.pt H C O"
 PUSH = """variable infinity equal 1e308*10
@@ -31,9 +33,9 @@ def unusable(file: str, reason: str) -> str:
     return rf"so3k cannot use {file} \({reason}\): write a model with 'so3k-md export CHECKPOINT -o {file}'"
 
 
-def damaged(file: str) -> str:
-    """The answer to a file that torch cannot read."""
-    return unusable(file, "no TorchScript file, or a damaged one: .+")
+def unsealed(file: str) -> str:
+    """The answer to a file that so3k-md did not write, or that lost its end."""
+    return unusable(file, "it does not end with the seal of so3k-md: .+ older version, .+ reads")
 
 
 COUNT = r"pair_coeff of so3k names {} elements for 3 atom types: give one symbol \(or NULL\) per type"
@@ -55,11 +57,14 @@ CASES = {
         BOX.format(r"has 0\.\d\d A\^3 for each of its 72 atoms, .+"),
     ),
     "tiny box": ("run", SQUEEZED.format(0.05), BOX.format(r"repeats after 0\.\d\d A, .+")),
-    "truncated file": ("toy.pt", "truncated.pt", damaged("truncated.pt")),
-    "empty file": ("toy.pt", "empty.pt", damaged("empty.pt")),
-    "a text": ("toy.pt", "data.nan", damaged("data.nan")),
-    "weights without a model": ("toy.pt", "weights.pt", damaged("weights.pt")),
-    "foreign model": ("toy.pt", "foreign.pt", unusable("foreign.pt", "it has no stage 'geometry'")),
+    "truncated file": ("toy.pt", "truncated.pt", unsealed("truncated.pt")),
+    "empty file": ("toy.pt", "empty.pt", unsealed("empty.pt")),
+    "a text": ("toy.pt", "data.nan", unsealed("data.nan")),
+    "weights without a model": ("toy.pt", "weights.pt", unsealed("weights.pt")),
+    "flipped bit": ("toy.pt", "flipped.pt", unusable("flipped.pt", "it is damaged: .+ SHA-256 .+")),
+    "foreign model": ("toy.pt", "foreign.pt", unsealed("foreign.pt")),
+    "sealed foreign model": ("toy.pt", "sealed.pt", unusable("sealed.pt", "it has no stage 'geometry'")),
+    "a pipe": ("toy.pt", "pipe.pt", "so3k: pipe.pt is not a file: name a model file"),
     "other format": ("toy.pt", "former.pt", unusable("former.pt", FORMER)),
     "unknown element": ("H C O", "H C N", UNKNOWN.format("N")),
     "no element": ("H C O", "H C oxygen", UNKNOWN.format("oxygen")),
@@ -86,11 +91,16 @@ def folder(tmp_path_factory):
     good = (folder / "toy.pt").read_bytes()
     (folder / "truncated.pt").write_bytes(good[: len(good) // 2])
     (folder / "empty.pt").write_bytes(b"")
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(folder / "foreign.pt"))
+    middle = len(good) // 2
+    (folder / "flipped.pt").write_bytes(good[:middle] + bytes([good[middle] ^ 4]) + good[middle + 1 :])
+    os.mkfifo(folder / "pipe.pt")
+    linear = torch.jit.script(torch.nn.Linear(2, 2))
+    torch.jit.save(linear, str(folder / "foreign.pt"))
+    (folder / "sealed.pt").write_bytes(archive(linear))
     torch.save({"weight": torch.zeros(2)}, folder / "weights.pt")
     former = torch.jit.load(str(folder / "toy.pt"))
     former.format_version = 1
-    torch.jit.save(former, str(folder / "former.pt"))
+    (folder / "former.pt").write_bytes(archive(former))
     atoms = lammps_frame(structure("triclinic"))
     write_data(folder / "data.box", atoms)
     text = (folder / "data.box").read_text()
