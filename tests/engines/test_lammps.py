@@ -11,7 +11,7 @@ from ase import Atoms
 from lammps_runs import SINGLE_POINT, lammps_frame, read_single_point, run, setup, write_data
 from toys import STRUCTURES, pytorch, save_toy, structure
 
-from so3k_md.export.torchscript import script
+from so3k_md.export.torchscript import archive, script
 from so3k_md.model import ModelConfig, So3krates, set_dtype
 
 RANKS = (1, 2, 3, 4)
@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
     """Models and data files."""
     folder = tmp_path_factory.mktemp("lammps")
     save_toy(folder / "toy.pt")
-    torch.jit.save(script(euclidean()), str(folder / "euclidean.pt"))
+    (folder / "euclidean.pt").write_bytes(archive(script(euclidean())))
     for name in LAMMPS_STRUCTURES:
         write_data(folder / f"data.{name}", lammps_structure(name))
     return folder

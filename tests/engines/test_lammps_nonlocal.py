@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from lammps_runs import SINGLE_POINT, lammps_frame, read_single_point, run, setup, write_data
 from toys import far_toy, loud, mixture, pytorch, rattled
 
-from so3k_md.export.torchscript import script
+from so3k_md.export.torchscript import archive, script
 from so3k_md.model import So3krates
 
 RANKS = (1, 2, 3, 4)
@@ -88,7 +87,7 @@ def far_folder(tmp_path_factory):
     """Models and data files."""
     folder = tmp_path_factory.mktemp("lammps-nonlocal")
     for name in MODELS:
-        torch.jit.save(script(far_model(name)), str(folder / f"{name}.pt"))
+        (folder / f"{name}.pt").write_bytes(archive(script(far_model(name))))
     for name in {name for _, name in CASES}:
         atoms, molecules = far_structure(name)
         write_data(folder / f"data.{name}", atoms, molecules=molecules)

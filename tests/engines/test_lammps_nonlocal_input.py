@@ -9,7 +9,7 @@ from lammps_runs import SINGLE_POINT, read_single_point, refused, run, setup, wr
 from test_lammps_nonlocal import expected, far_structure
 from toys import far_toy
 
-from so3k_md.export.torchscript import script
+from so3k_md.export.torchscript import archive, script
 
 NO_MOLECULES = (
     "so3k model unnamed attends within molecules, and atom_style atomic has no molecule ids: use "
@@ -58,10 +58,10 @@ def folder(tmp_path_factory):
     """Good models and data files, and bad ones."""
     folder = tmp_path_factory.mktemp("bad-nonlocal")
     for kind in ("sphc", "efa", "reciprocal"):
-        torch.jit.save(script(far_toy(kind)), str(folder / f"{kind}.pt"))
+        (folder / f"{kind}.pt").write_bytes(archive(script(far_toy(kind))))
     other = torch.jit.load(str(folder / "sphc.pt"))
     other.nonlocal_kind = "other"
-    torch.jit.save(other, str(folder / "other.pt"))
+    (folder / "other.pt").write_bytes(archive(other))
     for name in ("ions", "open", "chain"):
         atoms, molecules = far_structure(name)
         write_data(folder / f"data.{name}", atoms, molecules=molecules)

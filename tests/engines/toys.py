@@ -2,13 +2,14 @@
 
 import functools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.build import molecule
 
-from so3k_md.export.torchscript import script
+from so3k_md.export.torchscript import archive, script
 from so3k_md.forces import evaluate
 from so3k_md.model import ModelConfig, So3krates, set_dtype
 from so3k_md.neighbors import build_graph
@@ -48,7 +49,7 @@ def loud(model: So3krates) -> So3krates:
 
 def save_toy(path, model=None) -> str:
     """The toy model or another one as an exported file."""
-    torch.jit.save(script(toy_model() if model is None else model), str(path))
+    Path(path).write_bytes(archive(script(toy_model() if model is None else model)))
     return str(path)
 
 
