@@ -45,10 +45,10 @@ namespace {
           (turned(w[t - 2], 17) ^ turned(w[t - 2], 19) ^ (w[t - 2] >> 10));
     auto [a, b, c, d, e, f, g, h] = state;
     for (int t = 0; t < 64; ++t) {
-      const auto first = h + (turned(e, 6) ^ turned(e, 11) ^ turned(e, 25)) +
-          ((e & f) ^ (~e & g)) + CONSTANTS[t] + w[t];
-      const auto second = (turned(a, 2) ^ turned(a, 13) ^ turned(a, 22)) +
-          ((a & b) ^ (a & c) ^ (b & c));
+      const auto first = h + (turned(e, 6) ^ turned(e, 11) ^ turned(e, 25)) + ((e & f) ^ (~e & g)) +
+          CONSTANTS[t] + w[t];
+      const auto second =
+          (turned(a, 2) ^ turned(a, 13) ^ turned(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
       h = g;
       g = f;
       f = e;
@@ -77,7 +77,8 @@ namespace {
     for (size_t begin = 0; begin < end.size(); begin += BLOCK) add_block(state, data + begin);
     std::string digits;
     for (const auto word : state)
-      for (int shift = 28; shift >= 0; shift -= 4) digits += "0123456789abcdef"[word >> shift & 0xf];
+      for (int shift = 28; shift >= 0; shift -= 4)
+        digits += "0123456789abcdef"[word >> shift & 0xf];
     return digits;
   }
 
