@@ -56,8 +56,8 @@ ATTRIBUTES = [
     "has_long_range",
     "format_version",
 ]
-# the same model, calling the compiled kernels; another name whenever what they are called with changes
-KERNEL_FILE = "so3k_kernels.3.pt"
+# the same model without weights, calling the compiled kernels; another name whenever their calls change
+KERNEL_FILE = "so3k_kernels.4.pt"
 
 
 def check_elements(numbers: Iterable[int], elements: Iterable[int]) -> None:

@@ -4,6 +4,7 @@ One scripted module serves TorchForce and PythonForce. It contains vesin-torch: 
 loading a file or an XML that holds it, and with compiled kernels call `so3k_md.kernels.build.load_kernels`.
 """
 
+import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -196,4 +197,7 @@ def script_for_openmm(
     scripted = still if isinstance(still, torch.jit.ScriptModule) else torch.jit.script(still)
     define_checksum(scripted)
     seen = GraphOfParticles(still, numbers, rows, periodic, skin, numbered, links, bonds, totals, alone)
-    return torch.jit.script(OpenMMModule(scripted, seen).eval())
+    module = torch.jit.script(OpenMMModule(scripted, seen).eval())
+    # what is scripted stays in the process for ever, and all copies and frozen forms of it, one for each
+    # Context; what is loaded goes with its last user
+    return torch.jit.load(io.BytesIO(module.save_to_buffer()))

@@ -1,6 +1,6 @@
 """Write a model as one TorchScript file that says what it is."""
 
-import hashlib
+import copy
 import io
 import json
 import sys
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from so3k_md.config import to_mapping
 from so3k_md.export.contract import EXTRA_FILE, FORMAT_VERSION, KERNEL_FILE
 from so3k_md.export.verify import verify
 from so3k_md.files import atomic
-from so3k_md.kernels.model import accelerated
-from so3k_md.model import So3krates, still_copy
+from so3k_md.kernels.build import load_kernels
+from so3k_md.kernels.model import emptied, kernel_code, with_weights
+from so3k_md.model import So3krates, set_dtype, still_copy, weights_hash
 from so3k_md.seals import seal_archive
 
 
@@ -28,15 +28,6 @@ def script(model: So3krates) -> torch.jit.ScriptModule:
         # deprecated upstream, yet the only form that openmm-torch and libtorch in LAMMPS load today
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.jit.script(model.eval())
-
-
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def describe(model: So3krates, name: str) -> dict[str, Any]:
@@ -64,14 +55,14 @@ def describe(model: So3krates, name: str) -> dict[str, Any]:
 def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -> dict[str, float]:
     """Script a model, verify what was written, and only then give the file its name.
 
-    Where the kernels are built, the file of a model in float32 holds a second one that calls them, which
-    LAMMPS, ASE and OpenMM take on CPUs.
+    Within the file lies the form that calls the compiled kernels, as code without weights. LAMMPS, ASE and
+    OpenMM give it the weights of the file, in float32, where the kernels are built.
 
     Args:
         model: the eager model in the precision in which it shall be stored.
         path: the `.pt` file.
         name: what the model calls itself.
-        kernels: auto or off, whether the file shall hold that second one where it can.
+        kernels: auto or off, whether the file shall hold that form.
 
     Returns:
         The largest relative deviation of each check.
@@ -83,15 +74,18 @@ def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -
     model.metadata = json.dumps(describe(model, name))
     scripted = script(model)
     extra: dict[str, str | bytes] = {EXTRA_FILE: model.metadata}
-    fast = accelerated(model, kernels)
-    if fast is not model:
-        extra[KERNEL_FILE] = archive(fast)
+    fast = None
+    if kernels != "off":
+        code = kernel_code(model.config, tuple(model.elements))
+        extra[KERNEL_FILE] = record = archive(emptied(with_weights(code, model)))
+        if load_kernels():
+            fast = with_weights(record, set_dtype(copy.deepcopy(model), torch.float32))
     with atomic(path) as temporary:
         temporary.write_bytes(archive(scripted, extra))
-        return verify(model, scripted, temporary, None if fast is model else fast)
+        return verify(model, scripted, temporary, fast)
 
 
-def archive(scripted: torch.jit.ScriptModule, extra: Mapping[str, str | bytes] | None = None) -> bytes:
+def archive(scripted: Any, extra: Mapping[str, str | bytes] | None = None) -> bytes:
     """A TorchScript file as bytes, sealed, without the places of its sources on the machine that wrote it."""
     # by way of memory: given a name, libtorch ends the process when the disk is full
     buffer = io.BytesIO()

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,13 +130,12 @@ def eager_model(path: Path) -> So3krates:
     return model
 
 
-def load_torchscript(path: Path, place: torch.device, record: BinaryIO | None = None) -> nn.Module:
+def load_torchscript(path: Path, place: torch.device) -> nn.Module:
     """An exported model, still on the CPU; its code is not run before its seal was compared.
 
     Args:
         path: the file.
         place: where the model will be evaluated.
-        record: within it, if another model than the file's own is wanted.
 
     Raises:
         So3kError: a damaged or foreign file, or one of another version.
@@ -144,7 +143,7 @@ def load_torchscript(path: Path, place: torch.device, record: BinaryIO | None = 
     if checked_seal(path) == "absent":
         raise So3kError(_why_unsealed(path))
     try:
-        model = torch.jit.load(record or str(path), map_location="cpu")
+        model = torch.jit.load(str(path), map_location="cpu")
     except Exception as error:  # of another torch, or a file that was sealed by others
         raise So3kError(
             f"{path} is whole, but torch {torch.__version__} cannot read it ({first_line(error)}): "

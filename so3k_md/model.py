@@ -5,6 +5,7 @@ Frank, Unke & Müller, NeurIPS 2022 (arXiv:2205.14276); Frank, Unke, Müller & C
 """
 
 import copy
+import hashlib
 from typing import TypeVar
 
 import torch
@@ -26,7 +27,7 @@ from so3k_md.physics.kspace import LatticeSum
 from so3k_md.physics.long_range import LongPairs
 from so3k_md.physics.zbl import ZBL
 
-__all__ = ["FORMAT_VERSION", "PRESETS", "ModelConfig", "So3krates", "set_dtype", "still_copy"]
+__all__ = ["FORMAT_VERSION", "PRESETS", "ModelConfig", "So3krates", "set_dtype", "still_copy", "weights_hash"]
 
 FORMAT_VERSION = 5  # of the exported file: its stages and attributes
 
@@ -308,3 +309,12 @@ def set_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -22,7 +22,7 @@ namespace So3k {
 namespace {
 
   constexpr int64_t FORMAT_VERSION = 5;
-  const std::string KERNEL_FILE = "so3k_kernels.3.pt";    // of a model in float32, see export/
+  const std::string KERNEL_FILE = "so3k_kernels.4.pt";    // the model without weights, see export/
 
   /// The methods that this plugin calls, of every model and of each kind of non-local attention.
   const std::vector<std::string> STAGES = {
@@ -45,15 +45,27 @@ namespace {
     }
   }
 
-  /// The model, in the form that calls the compiled kernels where the file has it and it fits.
+  at::ScalarType precision_of(const Module &artefact)
+  {
+    for (const auto &parameter : artefact.parameters()) return parameter.scalar_type();
+    return at::kDouble;
+  }
+
+  /// The model, in the form that calls the compiled kernels where these serve it.
   Module read(const std::string &file, std::optional<at::ScalarType> precision, at::Device device)
   {
-    torch::jit::ExtraFilesMap inside = {{KERNEL_FILE, ""}};
+    torch::jit::ExtraFilesMap inside = {{KERNEL_FILE, ""}}, nothing;
     const auto model = read(file, inside);
-    const auto fits = device.is_cpu() && precision.value_or(at::kFloat) == at::kFloat;
-    if (inside[KERNEL_FILE].empty() || !fits || !load_kernels()) return model;
-    torch::jit::ExtraFilesMap nothing;
-    return read(inside[KERNEL_FILE], nothing);
+    const auto &code = inside[KERNEL_FILE];
+    const auto fits = device.is_cpu() && precision.value_or(precision_of(model)) == at::kFloat;
+    if (code.empty() || !fits || !load_kernels()) return model;
+    const auto form = read(code, nothing);
+    std::map<std::string, Tensor> weights;
+    for (const auto &each : model.named_parameters()) weights[each.name] = each.value;
+    for (const auto &each : model.named_buffers()) weights[each.name] = each.value;
+    for (auto each : form.named_parameters()) each.value.set_data(weights.at(each.name));
+    for (auto each : form.named_buffers()) each.value.set_data(weights.at(each.name));
+    return form;
   }
 
   void require(const Module &artefact, const std::vector<std::string> &stages)
@@ -116,9 +128,8 @@ void Model::prepare(std::optional<at::ScalarType> precision)
 {
   artefact.eval();
   // Only the parameters carry the precision: buffers are float64 constants that the stages cast.
-  dtype = at::kDouble;
+  dtype = precision.value_or(precision_of(artefact));
   for (auto parameter : artefact.parameters()) {
-    dtype = precision.value_or(parameter.scalar_type());
     parameter.set_requires_grad(false);
     parameter.set_data(parameter.to(dtype));
   }

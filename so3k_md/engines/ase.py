@@ -1,6 +1,8 @@
 """The ASE calculator: every simulation and optimiser of ASE with a So3krates model."""
 
+import copy
 import inspect
+import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +22,7 @@ from so3k_md.checkpoint import parse_device
 from so3k_md.config import nearest
 from so3k_md.data.structures import given_totals
 from so3k_md.engines.close import CloseWatch
-from so3k_md.engines.load import own_model
+from so3k_md.engines.load import frozen, load_frozen, own_model
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.export.contract import check_elements
 from so3k_md.forces import check_finite, evaluate
@@ -35,6 +37,7 @@ from so3k_md.groups import (
     resolve_groups,
     warn_of_all,
 )
+from so3k_md.kernels.model import accelerated, eager
 from so3k_md.neighbors import lattice_rows, refuse_overlap, with_totals
 from so3k_md.pairs import neighbor_pairs
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR, check_periodicity, set_long_range
@@ -113,15 +116,19 @@ class So3kCalculator(Calculator):
         if not skin >= 0:
             raise So3kError(f"skin = {skin} Å is impossible: give 0 or a positive length")
         self.device = parse_device(device)
-        self.model = own_model(model, device, dtype, kernels)
+        if isinstance(model, nn.Module):
+            self.model = own_model(model, device, dtype, kernels)
+            set_long_range(self.model, coulomb, cutoff_lr)
+            self.frozen = frozen(self.model)
+        else:
+            self.model, self.frozen = load_frozen(model, device, dtype, kernels, coulomb, cutoff_lr)
         check_mode(groups)
         if groups == "all" and self.model.nonlocal_kind != "none":
             warn_of_all()
         self.groups = groups
         self.max_group = max_group
         self.coulomb, self.cutoff_lr = coulomb, cutoff_lr
-        set_long_range(self.model, coulomb, cutoff_lr)
-        self.frozen = frozen(self.model)
+        self.kernels = kernels
         given = GivenTotals(charge, spin, fragments, fragment_charges)
         self.set(**{name: value for name, value in zip(TOTALS, given, strict=True) if value is not None})
         self.watch = CloseWatch()
@@ -177,6 +184,32 @@ class So3kCalculator(Calculator):
             self.reset()
         changed: dict[str, Any] = super().set(**kwargs)
         return changed
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the compiled form, which `__setstate__` makes again where it arrives."""
+        state = self.__dict__ | {"frozen": None}
+        if hasattr(self.model, "kernels"):
+            state["model"] = eager(self.model)
+        elif isinstance(self.model, torch.jit.ScriptModule):
+            state["model"] = bytes(self.model.save_to_buffer())
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self.model, bytes):
+            self.model = torch.jit.load(io.BytesIO(self.model), map_location=self.device)
+        self.model = accelerated(self.model.to(self.device), self.kernels)
+        set_long_range(self.model, self.coulomb, self.cutoff_lr)
+        self.frozen = frozen(self.model)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "So3kCalculator":
+        """Another calculator of the same model."""
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        shared = {"model": self.model, "frozen": self.frozen}
+        rest = {name: value for name, value in self.__dict__.items() if name not in shared}
+        twin.__dict__.update(copy.deepcopy(rest, memo) | shared)
+        return twin
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """As in ASE, which has no properties that are dictionaries: it would add those of two calculators."""
@@ -292,13 +325,6 @@ def seen(atoms: Atoms) -> dict[str, Any]:
 def given_options(parameters: Mapping[str, Any]) -> GivenTotals:
     """What the keywords of a calculator say of charge and spin."""
     return GivenTotals(*(parameters.get(name) for name in TOTALS))
-
-
-def frozen(model: Any) -> Any:
-    """A scripted model with settings and weights as constants, which saves calls; others as they are."""
-    if not isinstance(model, torch.jit.ScriptModule):
-        return model
-    return torch.jit.freeze(model.eval(), preserved_attrs=["gradient"])
 
 
 def search(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:

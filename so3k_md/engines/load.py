@@ -1,32 +1,27 @@
 """A model file as engines want it: with compiled kernels where these serve it."""
 
-import io
+import hashlib
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from so3k_md.checkpoint import (
-    checked_seal,
-    is_torchscript,
-    load,
-    load_torchscript,
-    parse_device,
-    parse_dtype,
-    resolve_model,
-)
+from so3k_md.checkpoint import checked_seal, is_torchscript, load, parse_device, parse_dtype, resolve_model
 from so3k_md.export.contract import KERNEL_FILE
-from so3k_md.kernels.build import load_kernels
 from so3k_md.kernels.model import accelerated, eager
 from so3k_md.model import set_dtype, still_copy
+from so3k_md.physical_stages import set_long_range
 
 
 def load_accelerated(
     path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None = None, kernels: str = "auto"
 ) -> Any:
-    """`accelerated` of a model file, which need not be made where an exported file holds that form.
+    """`accelerated` of a model file, by the code that an exported file holds for this.
+
+    The same file gives the same object again, not to be changed.
 
     Args:
         path: see `so3k_md.checkpoint.load`.
@@ -37,24 +32,20 @@ def load_accelerated(
     Raises:
         So3kError: see both.
     """
-    place = parse_device(device)
-    fits = place.type == "cpu" and (dtype is None or parse_dtype(dtype) == torch.float32)
-    if fits and kernels in ("auto", "on") and load_kernels():
-        made = kernel_form(resolve_model(path), place)
-        if made is not None:
-            return made
-    return accelerated(load(path, device, dtype), kernels)
+    file = resolve_model(path)
+    # loaded once: what TorchScript compiles around a model is compiled again, and stays, for each new one
+    return _loaded(file, hashlib.sha256(file.read_bytes()).digest(), device, dtype, kernels)
 
 
 def own_model(
-    model: str | Path | nn.Module,
+    model: nn.Module,
     device: str = "cpu",
     dtype: torch.dtype | str | None = None,
     kernels: str = "auto",
 ) -> Any:
     """`fitting_model`, and never the object that was given: the caller may set, cast and move it."""
     made = fitting_model(model, device, dtype, kernels)
-    return still_copy(made) if isinstance(model, nn.Module) and made is model else made
+    return still_copy(made) if made is model else made
 
 
 def fitting_model(
@@ -86,15 +77,63 @@ def fitting_model(
     return accelerated(model if fits else set_dtype(still_copy(model).to(place), precision), kernels)
 
 
-def kernel_form(path: Path, place: torch.device) -> Any:
-    """The model in float32 that calls the compiled kernels, or None if the file holds none.
+@lru_cache(maxsize=8)
+def _loaded(file: Path, content: bytes, device: str, dtype: torch.dtype | str | None, kernels: str) -> Any:
+    return accelerated(load(file, device, dtype), kernels, kernel_record(file))
+
+
+def load_frozen(
+    path: str | Path,
+    device: str,
+    dtype: torch.dtype | str | None,
+    kernels: str,
+    coulomb: str,
+    cutoff_lr: float,
+) -> tuple[Any, Any]:
+    """The same with settings, and its `frozen` form; the same file and settings give the same objects again.
+
+    Args:
+        path, device, dtype, kernels: of `load_accelerated`.
+        coulomb, cutoff_lr: of `so3k_md.physical_stages.set_long_range`.
 
     Raises:
-        So3kError: a damaged file, or one of another version.
+        So3kError: see both.
+    """
+    file = resolve_model(path)
+    content = hashlib.sha256(file.read_bytes()).digest()
+    return _frozen(file, content, device, dtype, kernels, coulomb, cutoff_lr)
+
+
+@lru_cache(maxsize=8)
+def _frozen(
+    file: Path,
+    content: bytes,
+    device: str,
+    dtype: torch.dtype | str | None,
+    kernels: str,
+    coulomb: str,
+    cutoff_lr: float,
+) -> tuple[Any, Any]:
+    model = accelerated(load(file, device, dtype), kernels, kernel_record(file))
+    set_long_range(model, coulomb, cutoff_lr)
+    return model, frozen(model)
+
+
+def frozen(model: Any) -> Any:
+    """A scripted model with settings and weights as constants, which saves calls; others as they are."""
+    if not isinstance(model, torch.jit.ScriptModule):
+        return model
+    return torch.jit.freeze(model.eval(), preserved_attrs=["gradient"])
+
+
+def kernel_record(path: Path) -> bytes | None:
+    """The form with compiled kernels as code without weights, or None if the file holds none.
+
+    Raises:
+        So3kError: a damaged file.
     """
     if not is_torchscript(path) or checked_seal(path) == "absent":
         return None
     with zipfile.ZipFile(path) as archive:
         found = [name for name in archive.namelist() if name.endswith(f"/extra/{KERNEL_FILE}")]
-        record = archive.read(found[0]) if found else b""
-    return load_torchscript(path, place, io.BytesIO(record)).eval() if record else None
+        return archive.read(found[0]) if found else None

@@ -25,6 +25,11 @@ INTERRUPTED = f"{ERROR_TAG} stopped by Ctrl-C"
 
 log = logging.getLogger(__name__)
 
+try:
+    load_kernels()  # which the XML of a System may call, of another process too
+except OSError as broken:  # so3k-md doctor says what to do
+    log.warning("the compiled kernels do not load: %s", broken)
+
 
 class Backend(NamedTuple):
     """How OpenMM reaches the model."""
@@ -163,6 +168,13 @@ class ModelCall:
         return self.module.save_to_buffer()
 
     def __setstate__(self, state: bytes) -> None:
-        load_kernels()  # which the module may call
         place = None if torch.cuda.is_available() else "cpu"
-        self.__init__(torch.jit.load(io.BytesIO(state), map_location=place))  # type: ignore[misc]
+        try:
+            module = torch.jit.load(io.BytesIO(state), map_location=place)
+        except RuntimeError as error:
+            if "so3k::" not in str(error):
+                raise
+            raise So3kError(
+                "this System calls compiled kernels, which are not built here: so3k-md kernels build"
+            ) from error
+        self.__init__(module)  # type: ignore[misc]

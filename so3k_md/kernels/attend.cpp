@@ -11,6 +11,7 @@
 #include "device.h"
 #include "heads.h"
 #include "near.h"
+#include "operators.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -275,8 +276,5 @@ namespace {
 
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
-  library.def("attend(Tensor x, Tensor chi, Tensor x_src, Tensor chi_src, Tensor r, Tensor cut, "
-              "Tensor ylm, Tensor[] tensors, float[] numbers, int[] degrees, bool squared) "
-              "-> (Tensor, Tensor)",
-              So3k::attend);
+  library.def(So3k::operators::ATTEND, So3k::attend);
 }

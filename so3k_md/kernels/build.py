@@ -2,7 +2,10 @@
 
 import hashlib
 import platform
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -40,6 +43,30 @@ def load_kernels() -> bool:
     if library is not None:
         torch.ops.load_library(str(library))
     return library is not None
+
+
+@contextmanager
+def known_operators() -> Iterator[None]:
+    """Within it TorchScript that calls the kernels can be compiled, if need be by their names alone."""
+    if load_kernels():
+        yield
+        return
+    library = torch.library.Library("so3k", "FRAGMENT")
+    try:
+        for schema in schemas():
+            library.define(schema)
+        yield
+    finally:
+        library._destroy()
+        for schema in schemas():  # torch remembers those that it was asked for
+            vars(torch.ops.so3k).pop(schema.split("(")[0], None)
+
+
+def schemas() -> list[str]:
+    """Of the operators, from the file of which C++ has them too."""
+    text = (Path(__file__).parent / "operators.h").read_text()
+    found = re.findall(r'constexpr auto \w+ =((?:\s*"[^"]*")+);', text)
+    return ["".join(re.findall(r'"([^"]*)"', words)) for words in found]
 
 
 def build_kernels(force: bool = False) -> Path:

@@ -11,6 +11,7 @@
 
 #include "device.h"
 #include "far_tile.h"
+#include "operators.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -224,10 +225,5 @@ namespace {
 
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
-  library.def("far_attend(Tensor query, Tensor key, Tensor chi, Tensor "
-              "chi_src, Tensor r, Tensor "
-              "r_src, Tensor[] tensors, float[] numbers, int[] degrees, int p, "
-              "bool squared) "
-              "-> Tensor",
-              So3k::far_attend);
+  library.def(So3k::operators::FAR_ATTEND, So3k::far_attend);
 }

@@ -10,6 +10,7 @@
 #include "device.h"
 #include "directions.h"
 #include "harmonics.h"
+#include "operators.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -190,7 +191,5 @@ namespace {
 
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
-  library.def("geometry(Tensor vectors, Tensor idx_i, Tensor idx_j, Tensor[] steps, int[] degrees, "
-              "float direction) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-              So3k::geometry);
+  library.def(So3k::operators::GEOMETRY, So3k::geometry);
 }

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "device.h"
+#include "operators.h"
 
 using at::Tensor;
 
@@ -192,8 +193,5 @@ namespace {
 
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
-  library.def("long_pairs(Tensor vectors, Tensor idx_i, Tensor idx_j, Tensor alpha, Tensor v, "
-              "Tensor q, bool coulomb, float cutoff, float taper, float ke, float bohr, "
-              "float hartree) -> (Tensor, Tensor)",
-              So3k::long_pairs);
+  library.def(So3k::operators::LONG_PAIRS, So3k::long_pairs);
 }

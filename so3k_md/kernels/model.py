@@ -1,121 +1,98 @@
-"""So3krates with the messages of its layers computed by the compiled kernel."""
+"""So3krates with its messages computed by the compiled kernels, and how any model takes this form."""
 
+import hashlib
+import io
 import json
+import uuid
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from so3k_md.config import from_mapping
+from so3k_md.config import from_mapping, to_mapping
 from so3k_md.errors import So3kError
 from so3k_md.facts import facts_of, set_facts
 from so3k_md.graph import Edges
-from so3k_md.kernels.build import load_kernels
-from so3k_md.kernels.far import FarKernel, steps_of
+from so3k_md.kernels.build import known_operators, load_kernels
+from so3k_md.kernels.layer import KernelLayer
 from so3k_md.kernels.long_range import KernelLongPairs
-from so3k_md.kernels.table import double, quintic_table
-from so3k_md.model import So3krates, set_dtype
+from so3k_md.kernels.table import TOLERANCES, Tabulated
+from so3k_md.model import So3krates, set_dtype, weights_hash
 from so3k_md.model_config import ModelConfig
 from so3k_md.nn.nonlocal_sphc import Groups
 
 
-class LayerKernel(nn.Module):
-    """What the kernel needs of one layer: `Layer.attend` for pairs that are given once.
+class KernelSo3krates(So3krates, Tabulated):
+    """The same energies as So3krates from every pair given once, by the compiled kernels.
 
-    The filter of a pair is the same in both directions, as it depends on r and ‖χ_i − χ_j‖ only. Its radial
-    part is a table, its spherical part and all products of features are made in the kernel, some pairs at a
-    time, so that no array of (pairs, F) exists.
-    """
-
-    def __init__(self, model: So3krates, k: int):
-        super().__init__()
-        layer = model.layers[k]
-        nets = [layer.feature_filter, layer.geometric_filter]
-        dtype = model.embedding.weight.dtype
-        zero = torch.zeros([1, len(model.config.degrees)], dtype=torch.float64)
-        is_first = k == 0 and not model.chi_from_neighbours
-
-        def filters(r: Tensor) -> Tensor:
-            rbf = model.radial_basis(r)
-            rbf = rbf * model.cutoff_function(r)[:, None] if model.damp_rbf else rbf
-            # where all χ are zero the spherical part is a constant, which the table takes along
-            parts = [
-                double(net.radial, rbf)
-                + (double(net.spherical, zero) if is_first else net.spherical.out.bias)
-                for net in nets
-            ]
-            return torch.cat(parts, dim=1)
-
-        table, width = quintic_table(filters, model.cutoff, dtype)
-        of_x, of_chi = layer.feature_attention.attention, layer.geometric_attention.attention
-        parts = [of_x.query, of_chi.query, of_x.key, of_chi.key, layer.feature_attention.value]
-        scales = [of_x.scale, of_chi.scale, 1.0, 1.0, 1.0]
-        none = torch.zeros([model.features], dtype=dtype)
-        maps = [part.weight * scale for part, scale in zip(parts, scales, strict=True)]
-        biases = [
-            none if part.bias is None else part.bias * scale
-            for part, scale in zip(parts, scales, strict=True)
-        ]
-        out = torch.stack([net.spherical.out.weight for net in nets])
-        out = out[:, :0] if is_first else out
-        # in the order of `constants_of` in attend.cpp
-        tensors = [
-            *maps,
-            *(weight.transpose(1, 2) for weight in maps),
-            torch.cat(biases[:2]),
-            torch.cat(biases[2:4]),
-            biases[4],
-            torch.cat([net.spherical.hidden.weight for net in nets], dim=1),
-            torch.cat([net.spherical.hidden.bias for net in nets]),
-            out,
-            out.transpose(1, 2),
-            table,
-        ]
-        # copies: a frozen module must not hold a tensor in two places
-        self.tensors = [tensor.detach().clone().contiguous() for tensor in tensors]
-        self.numbers = [width, float(model.norm_eps)]
-        self.degrees = list(model.config.degrees)
-        self.squared = model.config.chi_invariant == "squared"
-
-    def forward(
-        self, x: Tensor, chi: Tensor, x_src: Tensor, chi_src: Tensor, edges: Edges
-    ) -> tuple[Tensor, Tensor]:
-        """Messages (Δx, Δχ) to the centres."""
-        tensors = [edges.idx_i, edges.idx_j, edges.back] + self.tensors
-        return torch.ops.so3k.attend(
-            x,
-            chi,
-            x_src,
-            chi_src,
-            edges.r,
-            edges.cut,
-            edges.ylm,
-            tensors,
-            self.numbers,
-            self.degrees,
-            self.squared,
-        )
-
-
-class KernelSo3krates(So3krates):
-    """The same energies as So3krates from every pair given once, by the compiled kernel.
+    The module does not hold what the kernels make of the weights, tables above all. The library keeps it,
+    once in a process for all models with the same `key`, and it is made at the first call.
 
     Args:
-        model: an eager model on the CPU.
+        config: shape of the model.
+        elements: atomic numbers that the model knows.
     """
 
-    def __init__(self, model: So3krates):
-        super().__init__(model.config, model.elements)
+    def __init__(self, config: ModelConfig, elements: list[int]):
+        super().__init__(config, elements)
+        self.kernels = True  # by which others tell this form
+        self.shape = json.dumps(to_mapping(config))
+        self.key = uuid.uuid4().hex  # that of nobody else; `with_weights` has one of the content
+        self.layers = nn.ModuleList(
+            [KernelLayer(config, k == 0 and not self.chi_from_neighbours) for k in range(config.layers)]
+        )
         if self.has_long_range:
-            self.long_pairs = KernelLongPairs(model.config.rounding)
-        take_over(self, model)
-        self.kernels = nn.ModuleList([LayerKernel(self, k) for k in range(self.n_layers)])
-        self.degrees = list(model.config.degrees)
-        self.steps = steps_of(model)
-        n_far = self.n_layers if self.has_sphc else 0
-        self.far_kernels = nn.ModuleList([FarKernel(self, k) for k in range(n_far)])
+            self.long_pairs = KernelLongPairs(config.rounding)
+        self.degrees = list(config.degrees)
+        self.n_rbf = config.n_rbf
+        self.tolerances = [TOLERANCES[torch.float32], TOLERANCES[torch.float64]]
         self.tiled = False  # the kernel makes far pairs again in the reverse pass by itself
-        self.odd = [degree % 2 == 1 for degree in model.config.degrees for _ in range(2 * degree + 1)]
+        self.odd = [degree % 2 == 1 for degree in config.degrees for _ in range(2 * degree + 1)]
+
+    def function(self, n: int, r: Tensor) -> Tensor:
+        """Radial filters: of local pairs in layer n, from n_layers on of far pairs in layer n − n_layers."""
+        rbf = self.radial_basis(r)
+        # beyond the cutoff the basis is damped also where local pairs do without; see `far_neighbours`
+        damped = rbf * self.cutoff_function(r)[:, None]
+        found = rbf
+        for i, layer in enumerate(self.layers):
+            if i == n:
+                found = layer.near_radial(damped if self.damp_rbf else rbf)
+            if self.n_layers + i == n:
+                found = layer.far_radial(damped)
+        return found
+
+    def constants(self, n: int, x: Tensor) -> list[Tensor]:
+        """What the kernels make of the weights of a layer, for local or far pairs as in `function`.
+
+        Args:
+            n: number of the function in `function`.
+            x: any features.
+        """
+        weight = self.embedding.weight
+        key = self.key + " " + str(n)
+        made = torch.ops.so3k.recall(x, weight, key)
+        if len(made) == 0:
+            tolerance = self.tolerances[0 if weight.dtype == torch.float32 else 1]
+            table = self.table(n, self.cutoff, tolerance)
+            with torch.no_grad():
+                for i, layer in enumerate(self.layers):
+                    if i == n:
+                        made = layer.near_constants(table)
+                    if self.n_layers + i == n:
+                        made = layer.far_constants(table, self.n_rbf)
+            made = torch.ops.so3k.keep(weight, key, made)
+        return made
+
+    def steps(self) -> list[Tensor]:
+        """Of what harmonics are made of those one degree lower, (2l + 3, 3 (2l + 1)) for each degree l."""
+        dtype = self.embedding.weight.dtype
+        found: list[Tensor] = []
+        for step in self.harmonics.steps:
+            found.append(step.weight.t().to(dtype).contiguous())
+        # at least one, which carries the precision
+        return found if len(found) > 0 else [torch.zeros([3, 3], dtype=dtype)]
 
     @torch.jit.export
     def geometry(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor) -> Edges:
@@ -124,7 +101,7 @@ class KernelSo3krates(So3krates):
         A source is a centre if it has pairs of its own.
         """
         r, ylm, idx_i, idx_j, back = torch.ops.so3k.geometry(
-            vectors, idx_i, idx_j, self.steps, self.degrees, self.direction
+            vectors, idx_i, idx_j, self.steps(), self.degrees, self.direction
         )
         return Edges(idx_i, idx_j, r[:, None], ylm, self.cutoff_function(r), r, back)
 
@@ -155,9 +132,10 @@ class KernelSo3krates(So3krates):
     ) -> tuple[Tensor, Tensor]:
         """Messages (Δx, Δχ) of layer k to the centres (x, χ) from the sources (x_src, χ_src)."""
         dx, dchi = x, chi
-        for i, kernel in enumerate(self.kernels):
+        constants = self.constants(k, x)
+        for i, layer in enumerate(self.layers):
             if i == k:
-                dx, dchi = kernel(x, chi, x_src, chi_src, edges)
+                dx, dchi = layer.near(x, chi, x_src, chi_src, edges, self.cutoff, constants)
         return dx, dchi
 
     @torch.jit.export
@@ -185,9 +163,22 @@ class KernelSo3krates(So3krates):
         mine = Groups(
             groups.members, groups.first[first:last], groups.size[first:last], groups.own[first:last]
         )
-        for i, kernel in enumerate(self.far_kernels):
+        constants = self.constants(self.n_layers + k, x)
+        for i, layer in enumerate(self.layers):
             if i == k:
-                dchi = kernel(query, key, chi[first:last], r[first:last], chi_src, r_src, mine)
+                dchi = layer.far(
+                    query,
+                    key,
+                    chi[first:last],
+                    r[first:last],
+                    chi_src,
+                    r_src,
+                    mine,
+                    self.cutoff,
+                    self.direction,
+                    constants,
+                    self.steps(),
+                )
         return dchi
 
     def far_messages(self, k: int, x: Tensor, chi: Tensor, r: Tensor, groups: Groups) -> Tensor:
@@ -199,8 +190,8 @@ def eager(model: Any) -> So3krates:
     """The model of an exported file as an object of this package, from what the file says of itself."""
     if isinstance(model, So3krates):
         return model
-    said = json.loads(model.metadata)
-    copy = So3krates(from_mapping(ModelConfig, said["config"], "model"), model.elements)
+    shape = json.loads(model.shape) if hasattr(model, "shape") else json.loads(model.metadata)["config"]
+    copy = So3krates(from_mapping(ModelConfig, shape, "model"), model.elements)
     return take_over(copy, model).eval()
 
 
@@ -212,13 +203,54 @@ def take_over(model: So3krates, source: Any) -> So3krates:
     return model.requires_grad_(False)
 
 
-def accelerated(model: Any, kernels: str = "auto") -> Any:
+@lru_cache(maxsize=16)
+def kernel_code(config: ModelConfig, elements: tuple[int, ...]) -> bytes:
+    """The form with kernels of all models of one shape as a TorchScript file without weights.
+
+    Args:
+        config: their shape.
+        elements: atomic numbers that they know.
+    """
+    form = KernelSo3krates(config, list(elements)).eval().requires_grad_(False)
+    form.key = ""
+    with known_operators():
+        return bytes(torch.jit.script(emptied(form)).save_to_buffer())
+
+
+def emptied(form: nn.Module) -> nn.Module:
+    """A module without its weights and constants, in place."""
+    for tensor in [*form.parameters(), *form.buffers()]:
+        tensor.data = torch.empty([0], dtype=tensor.dtype)
+    return form
+
+
+def with_weights(code: bytes, model: Any) -> Any:
+    """The form with kernels of a model, whose weights and constants it shares.
+
+    Loaded instead of scripted, for what belongs to the unit of compilation of a file ends with it, and what
+    is scripted never does, nor its copies.
+
+    Args:
+        code: of `kernel_code`.
+        model: eager or exported.
+    """
+    form = torch.jit.load(io.BytesIO(code))
+    given = dict(model.named_parameters()) | dict(model.named_buffers())
+    for name, tensor in [*form.named_parameters(), *form.named_buffers()]:
+        tensor.data = given[name].data
+    set_facts(form, facts_of(model))
+    form.key = hashlib.sha256(code + weights_hash(model).encode()).hexdigest()
+    return form.eval()
+
+
+def accelerated(model: Any, kernels: str = "auto", code: bytes | None = None) -> Any:
     """The model with compiled kernels where these serve it, else the model itself.
 
     Args:
         model: eager or exported, ready for evaluation.
         kernels: auto, for models in float32 on a CPU if the kernels are built; on, for any model on a CPU,
             or else an error; off.
+        code: of `kernel_code`, if it is known already.
 
     Raises:
         So3kError: another word, or `on` where it cannot be.
@@ -238,4 +270,9 @@ def accelerated(model: Any, kernels: str = "auto") -> Any:
         obstacle = "the kernels are not built: so3k-md kernels build"
     if obstacle and kernels == "on":
         raise So3kError(f"kernels = on is impossible: {obstacle}")
-    return model if obstacle else torch.jit.script(KernelSo3krates(eager(model)).eval())
+    if obstacle:
+        return model
+    if code is None:
+        shape = eager(model)
+        code = kernel_code(shape.config, tuple(shape.elements))
+    return with_weights(code, model)

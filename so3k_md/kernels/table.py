@@ -1,7 +1,5 @@
 """Radial filters as tables: functions of the distance alone, read off instead of computed for each pair."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -10,74 +8,93 @@ CLOSEST = 0.3  # Å; where two atoms are nearer, nothing was ever trained
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-11}  # of the largest value, and of the largest slope
 
 
-def quintic_table(
-    function: Callable[[Tensor], Tensor], end: float, dtype: torch.dtype
-) -> tuple[Tensor, float]:
-    """Polynomials of fifth degree between equal distances, as exact as the dtype asks for.
+class Tabulated(nn.Module):
+    """Functions of the distance that a subclass defines, and their tables.
 
-    Σ_k c_k t^k, t from 0 to 1 in an interval, with value, slope and curvature of the function at both ends.
-    Coefficients of powers, unlike values at knots, do not lose the digits of the slope to cancellation. The
-    number of intervals is doubled until the largest errors of value and slope at a quarter of them, both of
-    sixth or fifth order, are below the tolerance from 0.3 Å on.
-
-    Args:
-        function: distances (points,) in float64, Å, to (points, columns).
-        end: of the interval that begins at 0, Å.
-        dtype: of the table.
-
-    Returns:
-        c, (intervals, 6, columns), and the width of an interval in Å.
+    A method that a subclass overrides is the function, as TorchScript takes no function as an argument.
     """
 
-    intervals = FEWEST
-    while True:
-        width = end / intervals
-        r = (torch.arange(intervals + 1, dtype=torch.float64) * width).requires_grad_()
-        with torch.enable_grad():
-            f = function(r)
+    def function(self, n: int, r: Tensor) -> Tensor:
+        """The function number n of distances (points,), float64, Å, as (points, columns)."""
+        raise NotImplementedError
+
+    def table(
+        self,
+        n: int,
+        end: float,
+        tolerance: float,
+        fewest: int = FEWEST,
+        most: int = MOST,
+        closest: float = CLOSEST,
+    ) -> Tensor:
+        """Quintic polynomials between equal distances from 0 to `end`, (intervals, 6, columns), float64.
+
+        Σ_k c_k t^k, t from 0 to 1 in an interval, with value, slope and curvature of the function at both
+        ends. Coefficients of powers, unlike values at knots, do not lose the digits of the slope to
+        cancellation. The number of intervals is doubled until the largest errors of value and slope at a
+        quarter of them, both of sixth or fifth order, are below the tolerance from `closest` on.
+
+        Args:
+            n: number of the function.
+            end: Å.
+            tolerance: of the largest value, and of the largest slope.
+            fewest: intervals to begin with.
+            most: intervals with which the table is taken as it is.
+            closest: Å.
+        """
+        had_grad = torch.is_grad_enabled()
+        torch.set_grad_enabled(True)
+        intervals = fewest
+        table = torch.empty([0, 6, 0], dtype=torch.float64)
+        while table.size(0) == 0:
+            width = end / intervals
+            r = (torch.arange(intervals + 1, dtype=torch.float64) * width).requires_grad_()
+            f = self.function(n, r)
             df = derivative(f, r)
             ddf = derivative(df, r)
-        f, df, ddf = f.detach(), df.detach(), ddf.detach()
-        # a curvature may be without bounds where distances end, which no pair of atoms sees
-        df, ddf = df * width, ddf.nan_to_num(0.0, 0.0, 0.0) * width**2
-        table = quintics((f[:-1], df[:-1], ddf[:-1]), (f[1:], df[1:], ddf[1:]))
-        middle = (r.detach()[:-1] + 0.25 * width).requires_grad_()
-        with torch.enable_grad():
-            value = function(middle)
+            middle = (torch.arange(intervals, dtype=torch.float64) * width + 0.25 * width).requires_grad_()
+            value = self.function(n, middle)
             slope = derivative(value, middle)
-        powers = torch.tensor([0.25**k for k in range(6)], dtype=torch.float64)
-        rises = torch.tensor([0.0] + [k * 0.25 ** (k - 1) for k in range(1, 6)], dtype=torch.float64) / width
-        trained = middle > CLOSEST
-        errors = [
-            float(((weights @ table - wanted)[trained]).abs().max() / wanted[trained].abs().max())
-            for weights, wanted in ((powers, value.detach()), (rises, slope.detach()))
-        ]
-        if intervals >= MOST or max(errors) <= TOLERANCES[dtype]:
-            return table.to(dtype), width
-        intervals *= 2
+            with torch.no_grad():
+                # a curvature may be without bounds where distances end, which no pair of atoms sees
+                found = quintics(f, df * width, torch.nan_to_num(ddf, 0.0, 0.0, 0.0) * (width * width))
+                off_value, off_slope = quarter_errors(found, value, slope * width, middle > closest)
+                if intervals >= most or max(off_value, off_slope) <= tolerance:
+                    table = found
+            intervals *= 2
+        torch.set_grad_enabled(had_grad)
+        return table
 
 
 def derivative(values: Tensor, r: Tensor) -> Tensor:
     """∂values/∂r of rows that depend on a number each, (points, columns), differentiable again.
 
-    By reverse mode twice: Σ u · ∂values/∂r is linear in u. Forward mode would do it in one step, but where an
-    operation has no rule for it torch imports its compiler, a hundred megabytes; and for a gradient of more
-    than one number it imports sympy, fifty, so that the sum is taken here.
+    By reverse mode twice: Σ u · ∂values/∂r is linear in u. TorchScript has no forward mode, and without it
+    torch would import its compiler for some operations; for a gradient of more than one number it would
+    import sympy, so that the sums are taken here.
 
     Args:
         values: (points, columns).
         r: (points,), from which they were made.
     """
-    u = torch.zeros_like(values, requires_grad=True)
-    (along,) = torch.autograd.grad((u * values).sum(), r, create_graph=True)
-    (found,) = torch.autograd.grad(along.sum(), u, create_graph=True)
+    u = torch.zeros_like(values).requires_grad_()
+    along = torch.autograd.grad([(u * values).sum()], [r], create_graph=True)[0]
+    assert along is not None
+    found = torch.autograd.grad([along.sum()], [u], create_graph=True)[0]
+    assert found is not None
     return found
 
 
-def quintics(start: tuple[Tensor, Tensor, Tensor], end: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """c of Σ c_k t^k, (rows, 6, columns), from value, slope and curvature (rows, columns) at both ends."""
-    (f0, m0, a0), (f1, m1, a1) = start, end
-    rise = f1 - f0
+def quintics(f: Tensor, m: Tensor, a: Tensor) -> Tensor:
+    """c of Σ c_k t^k between rows, (rows − 1, 6, columns).
+
+    Args:
+        f: values at the knots, (rows, columns).
+        m: slopes by t.
+        a: curvatures by t.
+    """
+    f0, m0, a0, m1, a1 = f[:-1], m[:-1], a[:-1], m[1:], a[1:]
+    rise = f[1:] - f0
     return torch.stack(
         [
             f0,
@@ -91,7 +108,10 @@ def quintics(start: tuple[Tensor, Tensor, Tensor], end: tuple[Tensor, Tensor, Te
     )
 
 
-def double(mlp: nn.Module, x: Tensor) -> Tensor:
-    """An MLP evaluated in float64, whatever its parameters are in."""
-    parameters = {name: parameter.double() for name, parameter in mlp.named_parameters()}
-    return torch.func.functional_call(mlp, parameters, (x,))
+def quarter_errors(table: Tensor, value: Tensor, slope: Tensor, counts: Tensor) -> tuple[float, float]:
+    """Largest errors of value and slope by t at t = 1/4, of the largest of each, where `counts` (rows,)."""
+    powers = torch.tensor([0.25**k for k in range(6)], dtype=torch.float64)
+    rises = torch.tensor([k * 0.25 ** max(k - 1, 0) for k in range(6)], dtype=torch.float64)
+    off_value = ((powers @ table) - value)[counts].abs().max() / value[counts].abs().max()
+    off_slope = ((rises @ table) - slope)[counts].abs().max() / slope[counts].abs().max()
+    return float(off_value), float(off_slope)

@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include "device.h"
+#include "operators.h"
 
 using at::Tensor;
 
@@ -58,7 +59,5 @@ namespace {
 
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
-  library.def("tally(Tensor vectors, Tensor slopes, Tensor idx_i, Tensor idx_j, Tensor frame, "
-              "int n_frames) -> (Tensor, Tensor)",
-              So3k::tally);
+  library.def(So3k::operators::TALLY, So3k::tally);
 }

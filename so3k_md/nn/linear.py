@@ -26,6 +26,12 @@ class Linear(nn.Module):
         bias = self.bias
         return x @ self.weight if bias is None else torch.addmm(bias, x, self.weight)
 
+    def exact(self, x: Tensor) -> Tensor:
+        """The same in float64, whatever the parameters are in."""
+        bias = self.bias
+        y = x @ self.weight.to(torch.float64)
+        return y if bias is None else y + bias
+
 
 class ResidualMLP(nn.Module):
     """x + Lin(σ(Lin(σ(x))))."""
@@ -51,6 +57,10 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(rows, n_in) to (rows, n_out)."""
         return self.out(silu(self.hidden(x)))
+
+    def exact(self, x: Tensor) -> Tensor:
+        """The same in float64, whatever the parameters are in."""
+        return self.out.exact(silu(self.hidden.exact(x)))
 
     def shifted(self, x: Tensor, shift: Tensor) -> Tensor:
         """The same plus one row (n_out,), which the bias takes along."""

@@ -10,7 +10,7 @@ from small_models import lively
 from so3k_md import ModelConfig, So3krates
 from so3k_md.forces import evaluate
 from so3k_md.kernels.build import load_kernels
-from so3k_md.kernels.model import KernelSo3krates, accelerated
+from so3k_md.kernels.model import KernelSo3krates, accelerated, take_over
 from so3k_md.model import set_dtype
 
 CONFIGS = {
@@ -47,7 +47,7 @@ def both(request) -> tuple[So3krates, KernelSo3krates]:
     """A model as it is and with kernels, in float64."""
     assert load_kernels()
     model = model_of(CONFIGS[request.param])
-    return model, KernelSo3krates(model)
+    return model, take_over(KernelSo3krates(model.config, model.elements), model)
 
 
 def atoms_of(model: So3krates, n: int) -> list[torch.Tensor]:

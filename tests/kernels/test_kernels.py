@@ -15,8 +15,8 @@ from so3k_md.export import torchscript
 from so3k_md.export.contract import KERNEL_FILE
 from so3k_md.forces import evaluate
 from so3k_md.kernels.build import load_kernels
-from so3k_md.kernels.model import KernelSo3krates, LayerKernel, accelerated, eager
-from so3k_md.kernels.table import CLOSEST, quintic_table
+from so3k_md.kernels.model import KernelSo3krates, accelerated, eager
+from so3k_md.kernels.table import CLOSEST, TOLERANCES, Tabulated
 from so3k_md.model import set_dtype
 
 CELL = np.array([[4.1, 0.0, 0.0], [0.9, 4.6, 0.0], [-0.7, 0.5, 5.3]])  # smaller than two cutoffs
@@ -118,21 +118,31 @@ def test_float32_is_as_near_to_float64_as_the_layers_are(cluster):
     assert errors[1] < 3 * errors[0] + 1e-6 * float(reference.abs().max())
 
 
+class Curves(Tabulated):
+    def function(self, n: int, r: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.sin(n * r), torch.exp(-r) * r], dim=1)
+
+    def forward(self, tolerance: float) -> torch.Tensor:
+        return self.table(3, 4.0, tolerance)
+
+
+@pytest.mark.parametrize("door", ["eager", "scripted"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-7), (torch.float64, 1e-10)])
-def test_table_follows_its_function(dtype, tolerance):
-    """In values and in slopes, also where intervals meet."""
-
-    def function(r: torch.Tensor) -> torch.Tensor:
-        return torch.stack([torch.sin(3 * r), torch.exp(-r) * r], dim=1)
-
-    table, width = quintic_table(function, 4.0, dtype)
+def test_table_follows_its_function(dtype, tolerance, door):
+    """In values and in slopes, also where intervals meet, and again when TorchScript has optimised it."""
+    curves = Curves() if door == "eager" else torch.jit.script(Curves())
+    with torch.no_grad():
+        tables = [curves(TOLERANCES[dtype]) for _ in range(3)]
+        assert not torch.is_grad_enabled()
+    assert all(torch.equal(table, tables[0]) for table in tables)
+    table, width = tables[0].to(dtype), 4.0 / len(tables[0])
     r = torch.linspace(CLOSEST, 4.0 - 1e-9, 1001, dtype=torch.float64)
     interval = (r / width).to(torch.int64)
     t = (r / width - interval)[:, None]
     c = table[interval].double().unbind(1)
     value = sum(c[k] * t**k for k in range(6))
     slope = sum(k * c[k] * t ** (k - 1) for k in range(1, 6)) / width
-    wanted, wanted_slope = torch.func.jvp(function, (r,), (torch.ones_like(r),))
+    wanted, wanted_slope = torch.func.jvp(lambda r: Curves().function(3, r), (r,), (torch.ones_like(r),))
     assert (value - wanted).abs().max() < tolerance
     assert (slope - wanted_slope).abs().max() < 10 * tolerance
     assert (table[:-1].sum(1) - table[1:, 0]).abs().max() < tolerance
@@ -190,5 +200,6 @@ def test_kernels_refuse_what_is_not_on_a_cpu():
 
 
 def test_first_layer_of_a_model_that_starts_from_zeros_has_no_spherical_part():
-    shapes = [LayerKernel(KernelSo3krates(model_of(SO3LR)), k).tensors[15].shape for k in (0, 1)]
+    fast = KernelSo3krates(SO3LR, [1, 6, 8])
+    shapes = [fast.constants(k, fast.embedding.weight)[15].shape for k in (0, 1)]
     assert shapes == [(2, 0, 32), (2, 8, 32)]

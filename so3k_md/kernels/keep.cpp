@@ -1,0 +1,111 @@
+/* so3k-md: what the kernels make of the weights of a layer, once for all copies of a model in a
+ * process. MIT. */
+
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "operators.h"
+
+using at::Tensor;
+
+namespace So3k {
+namespace {
+
+  constexpr int64_t SPARE = 64 << 20;    // bytes that stay although no model uses them
+
+  using Key = std::pair<std::string, at::ScalarType>;
+  using Weak = c10::weak_intrusive_ptr<at::TensorImpl>;
+
+  /// Tensors made of weights, and the weights, which models may have in several places.
+  struct Entry {
+    std::vector<Tensor> made;
+    // a weak pointer keeps the address of its object from being used again
+    std::unordered_map<const at::TensorImpl *, Weak> owners;
+    int64_t last_use = 0;
+
+    int64_t bytes() const
+    {
+      int64_t sum = 0;
+      for (const auto &tensor : made) sum += static_cast<int64_t>(tensor.nbytes());
+      return sum;
+    }
+
+    bool in_use() const
+    {
+      return std::any_of(owners.begin(), owners.end(),
+                         [](const auto &owner) { return !owner.second.expired(); });
+    }
+
+    void add(const Tensor &weight)
+    {
+      auto *address = weight.unsafeGetTensorImpl();
+      if (owners.count(address)) return;
+      for (auto owner = owners.begin(); owner != owners.end();)
+        owner = owner->second.expired() ? owners.erase(owner) : std::next(owner);
+      owners.emplace(address, Weak(weight.getIntrusivePtr()));
+    }
+  };
+
+  std::mutex mutex;
+  std::map<Key, Entry> entries;
+  int64_t uses = 0;
+
+  /// Forgets what no model uses, that not used for longest first, until little of it is left.
+  void tidy()
+  {
+    std::vector<std::map<Key, Entry>::iterator> idle;
+    int64_t bytes = 0;
+    for (auto entry = entries.begin(); entry != entries.end(); ++entry) {
+      if (entry->second.in_use()) continue;
+      idle.push_back(entry);
+      bytes += entry->second.bytes();
+    }
+    std::sort(idle.begin(), idle.end(),
+              [](auto a, auto b) { return a->second.last_use < b->second.last_use; });
+    for (const auto &entry : idle) {
+      if (bytes <= SPARE) return;
+      bytes -= entry->second.bytes();
+      entries.erase(entry);
+    }
+  }
+
+  /// What was kept under this key, or nothing. `x`, which is no constant, keeps the compiler of
+  /// TorchScript from calling this once and for all.
+  std::vector<Tensor> recall(const Tensor &, const Tensor &weight, std::string key)
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto found = entries.find({std::move(key), weight.scalar_type()});
+    if (found == entries.end()) return {};
+    found->second.add(weight);
+    found->second.last_use = ++uses;
+    return found->second.made;
+  }
+
+  /// Keeps tensors for all who come with the same key, as long as a weight lives that came with it.
+  std::vector<Tensor> keep(const Tensor &weight, std::string key, std::vector<Tensor> made)
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    auto &entry = entries[{std::move(key), weight.scalar_type()}];
+    entry.made = made;
+    entry.add(weight);
+    entry.last_use = ++uses;
+    tidy();
+    return made;
+  }
+
+}    // namespace
+}    // namespace So3k
+
+TORCH_LIBRARY_FRAGMENT(so3k, library)
+{
+  library.def(So3k::operators::RECALL, So3k::recall);
+  library.def(So3k::operators::KEEP, So3k::keep);
+}

@@ -1,0 +1,29 @@
+/* so3k-md: the operators as TorchScript knows them; kernels/build.py reads these schemas too. MIT.
+ */
+
+#ifndef SO3K_OPERATORS_H
+#define SO3K_OPERATORS_H
+
+namespace So3k::operators {
+
+constexpr auto GEOMETRY =
+    "geometry(Tensor vectors, Tensor idx_i, Tensor idx_j, Tensor[] steps, int[] degrees, "
+    "float direction) -> (Tensor, Tensor, Tensor, Tensor, Tensor)";
+constexpr auto ATTEND =
+    "attend(Tensor x, Tensor chi, Tensor x_src, Tensor chi_src, Tensor r, Tensor cut, Tensor ylm, "
+    "Tensor[] tensors, float[] numbers, int[] degrees, bool squared) -> (Tensor, Tensor)";
+constexpr auto FAR_ATTEND =
+    "far_attend(Tensor query, Tensor key, Tensor chi, Tensor chi_src, Tensor r, Tensor r_src, "
+    "Tensor[] tensors, float[] numbers, int[] degrees, int p, bool squared) -> Tensor";
+constexpr auto LONG_PAIRS =
+    "long_pairs(Tensor vectors, Tensor idx_i, Tensor idx_j, Tensor alpha, Tensor v, Tensor q, "
+    "bool coulomb, float cutoff, float taper, float ke, float bohr, float hartree) "
+    "-> (Tensor, Tensor)";
+constexpr auto TALLY = "tally(Tensor vectors, Tensor slopes, Tensor idx_i, Tensor idx_j, "
+                       "Tensor frame, int n_frames) -> (Tensor, Tensor)";
+constexpr auto RECALL = "recall(Tensor x, Tensor weight, str key) -> Tensor[]";
+constexpr auto KEEP = "keep(Tensor weight, str key, Tensor[] made) -> Tensor[]";
+
+}    // namespace So3k::operators
+
+#endif
