@@ -17,8 +17,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--kernels",
         choices=["auto", "off"],
         default="auto",
-        help="auto (default): with the form that calls compiled kernels on CPUs, if these are "
-        "built and the precision is float32; off: without it, which is a smaller file",
+        help="auto (default): with the code that calls compiled kernels on CPUs, wherever these are "
+        "built; off: without it, so that LAMMPS runs plain layers in float32 too",
     )
     parser.add_argument("--name", help="what the model calls itself; default: the name of the file")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")

@@ -25,11 +25,6 @@ INTERRUPTED = f"{ERROR_TAG} stopped by Ctrl-C"
 
 log = logging.getLogger(__name__)
 
-try:
-    load_kernels()  # which the XML of a System may call, of another process too
-except OSError as broken:  # so3k-md doctor says what to do
-    log.warning("the compiled kernels do not load: %s", broken)
-
 
 class Backend(NamedTuple):
     """How OpenMM reaches the model."""
@@ -178,3 +173,16 @@ class ModelCall:
                 "this System calls compiled kernels, which are not built here: so3k-md kernels build"
             ) from error
         self.__init__(module)  # type: ignore[misc]
+
+
+def know_the_parts() -> None:
+    """Load what a System in XML or a pickle may call, so that any process that imports this can read it."""
+    try:
+        load_kernels()
+    except OSError as broken:  # so3k-md doctor says what to do
+        log.warning("the compiled kernels do not load: %s", broken)
+    if problem := torchforce_problem():
+        log.debug("%s", problem)
+
+
+know_the_parts()
