@@ -1,6 +1,5 @@
 """OpenMM Systems whose forces come from a So3krates model, by TorchForce or PythonForce."""
 
-import copy
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,13 +10,15 @@ import openmm
 import torch
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
-from openmm import app, unit
+from openmm import app
 from torch import nn
 
 from so3k_md.engines.load import fitting_model
 from so3k_md.engines.openmm_backend import Backend, choose_backend, make_force
+from so3k_md.engines.openmm_boundary import boundary_of, with_links
 from so3k_md.engines.openmm_groups import describe, linked_groups
-from so3k_md.engines.openmm_topology import nm_positions, topology_of, warn_of_close
+from so3k_md.engines.openmm_input import cell_of, plain_nm, refuse_bare, structure_of, warn_of_bare
+from so3k_md.engines.openmm_topology import warn_of_close
 from so3k_md.engines.openmm_totals import describe_physics, named_totals, one_cluster, totals_of
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import script_for_openmm
@@ -40,7 +41,7 @@ class ModelSystem(NamedTuple):
 
 
 def create_system(
-    structure: app.Topology | Atoms | Sequence[int | str],
+    structure: Any,
     model: str | Path | nn.Module,
     *,
     backend: str = "auto",
@@ -52,9 +53,10 @@ def create_system(
     """A System in which all forces come from the model.
 
     Args:
-        structure: a topology; or ASE atoms, whose bonds are guessed from covalent radii, and whose array
-            `group`, if they have it, names the groups of a non-local model, and whose charge, spin and
-            fragments are read as by the ASE calculator; or elements.
+        structure: a topology; anything with a topology and positions, such as `app.PDBFile` or
+            `app.Modeller`; ASE atoms, whose array `group`, if they have it, names the groups of a non-local
+            model, and whose charge, spin and fragments are read as by the ASE calculator; or elements. Where
+            positions are known, bonds that residues lack are guessed, see `structure.bonds`.
         model: a checkpoint, an exported file, the name of a shipped model, or a model.
         backend: torchforce, pythonforce, or auto for the first that works here.
         box_nm: periodic box vectors in OpenMM's reduced form (3, 3), nm; by default those of the structure.
@@ -65,22 +67,25 @@ def create_system(
     Raises:
         So3kError: an unusable structure, model or backend.
     """
-    topology = structure if isinstance(structure, app.Topology) else topology_of(structure)
-    if box_nm is not None:
-        topology = copy.deepcopy(topology)
-        topology.setPeriodicBoxVectors(np.asarray(box_nm, dtype=float) * unit.nanometer)
+    topology, positions_nm = structure_of(structure, options.pop("positions_nm", None), box_nm)
     system = openmm.System()
     for mass in particle_masses(topology, masses_amu):
         system.addParticle(mass)
     if topology.getPeriodicBoxVectors() is not None:
         system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
-    positions_nm = nm_positions(structure) if isinstance(structure, Atoms) else None
     kernels = wanted_kernels(options.get("kernels", "auto"), options.get("device", "cpu"))
     loaded = fitting_model(model, "cpu", options.pop("dtype", None), kernels)
     if isinstance(structure, Atoms):
-        options = {"positions_nm": positions_nm} | named_groups(structure, options)
-        options = named_totals(structure, loaded, options)
-    used = add_model(system, topology, loaded, backend=backend, keep_molecules=keep_molecules, **options)
+        options = named_totals(structure, loaded, named_groups(structure, options))
+    used = add_model(
+        system,
+        topology,
+        loaded,
+        backend=backend,
+        keep_molecules=keep_molecules,
+        positions_nm=positions_nm,
+        **options,
+    )
     return ModelSystem(topology, system, positions_nm, used)
 
 
@@ -106,6 +111,7 @@ def add_model(
     fragments: str | ArrayLike | None = None,
     fragment_charges: ArrayLike | Mapping[Any, float] | None = None,
     kernels: str = "auto",
+    allow_cut_bonds: bool = False,
 ) -> Backend:
     """Add a model's forces on all atoms or some of them to a System; logs how.
 
@@ -140,27 +146,36 @@ def add_model(
             molecules also by the names of residues, of which those not named are neutral.
         kernels: compiled, for CPUs. auto: for a model in float32 where they are built and no GPU is in sight,
             to which a TorchForce might be sent; on; or off.
+        allow_cut_bonds: describe one end only of a bond, which the caller has capped.
 
     Raises:
-        So3kError: an unusable topology, model, backend or group; charges that cannot be.
+        So3kError: an unusable topology, box, model, backend or group; a part that cuts bonds; charges that
+            cannot be.
     """
     used = choose_backend(backend)
-    positions_nm = None if positions_nm is None else positions_in_nm(positions_nm, topology.getNumAtoms())
     rows = list(range(topology.getNumAtoms())) if atoms is None else [int(atom) for atom in atoms]
+    boundary = boundary_of(topology, rows, allow_cut_bonds)
+    if positions_nm is not None:
+        positions_nm = with_links(plain_nm(positions_nm), boundary)
+    topology, positions_nm = structure_of(boundary.topology, positions_nm, None)
     numbers = atomic_numbers(topology, rows)
     loaded = fitting_model(model, "cpu", dtype, wanted_kernels(kernels, device))
-    periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
+    cell = cell_of(system, topology)
+    periodic = cell is not None
+    molecular = bool(loaded.nonlocal_kind != "none" and isinstance(groups, str) and groups == "auto")
+    refuse_bare(topology, rows, molecular, isinstance(fragments, str))
     # openmm-ml hands over an empty System when it interpolates
     n_particles = max(system.getNumParticles(), topology.getNumAtoms())
     linked = None
     if loaded.nonlocal_kind != "none":
-        cell = box_angstrom(system, topology) if periodic else None
         positions = None if positions_nm is None else positions_nm * NM_IN_ANGSTROM
         linked = linked_groups(loaded, topology, rows, groups, max_group, cell, positions)
     totals = totals_of(
         loaded, topology, rows, numbers, GivenTotals(charge, spin, fragments, fragment_charges)
     )
     part = periodic and len(rows) < n_particles and coulomb == "kspace" and bool(loaded.has_long_range)
+    if periodic and keep_molecules:
+        warn_of_bare(topology, rows)
     if positions_nm is not None:
         warn_of_close(topology, positions_nm, rows)
     module = script_for_openmm(
@@ -193,18 +208,6 @@ def add_model(
     return used
 
 
-def positions_in_nm(positions: Any, n_atoms: int) -> NDArray[np.float64]:
-    """Positions (n_atoms, 3), nm, as numbers or with OpenMM's units; or a refusal."""
-    if unit.is_quantity(positions):
-        positions = positions.value_in_unit(unit.nanometer)
-    points = np.array(positions, dtype=float)
-    if points.shape != (n_atoms, 3):
-        raise So3kError(
-            f"positions_nm has shape {points.shape}: give those of all {n_atoms} atoms, (n, 3), nm"
-        )
-    return points
-
-
 def named_groups(atoms: Atoms, options: dict[str, Any]) -> dict[str, Any]:
     """The options of `add_model`, with the array `group` of the atoms instead of groups="auto"."""
     named, wanted = atoms.arrays.get("group"), options.get("groups", "auto")
@@ -213,14 +216,6 @@ def named_groups(atoms: Atoms, options: dict[str, Any]) -> dict[str, Any]:
     rows = options.get("atoms")
     # add_model refuses rows that do not exist
     return options | {"groups": named if rows is None else np.take(named, rows, mode="clip")}
-
-
-def box_angstrom(system: openmm.System, topology: app.Topology) -> NDArray[np.float64]:
-    """Lattice vectors as rows (3, 3), Å: those of the topology, else of the System."""
-    box = topology.getPeriodicBoxVectors()
-    if box is None:
-        box = system.getDefaultPeriodicBoxVectors()
-    return np.array(box.value_in_unit(unit.angstrom), dtype=float)
 
 
 def zero_bonds(topology: app.Topology, atoms: set[int]) -> openmm.HarmonicBondForce:

@@ -1,11 +1,11 @@
-"""OpenMM topologies of plain structures: bonds from covalent radii, boxes in OpenMM's form."""
+"""OpenMM topologies of plain structures: guessed bonds, boxes in OpenMM's form."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import atomic_numbers
 from numpy.typing import ArrayLike, NDArray
 from openmm import app, unit
 from openmm.app.internal.unitcell import reducePeriodicBoxVectors
@@ -13,9 +13,9 @@ from openmm.app.internal.unitcell import reducePeriodicBoxVectors
 from so3k_md.engines.close import warn_of_close_pair
 from so3k_md.errors import So3kError
 from so3k_md.pairs import neighbor_pairs
+from so3k_md.structure.bonds import bond_radii, bonded
+from so3k_md.structure.cells import check_cell, is_dummy
 from so3k_md.units import NM_IN_ANGSTROM
-
-BOND_STRETCH = 1.2  # a pair closer than this times the sum of its covalent radii is bonded
 
 
 def topology_of(structure: Atoms | Sequence[int | str]) -> app.Topology:
@@ -31,7 +31,15 @@ def topology_of(structure: Atoms | Sequence[int | str]) -> app.Topology:
     """
     if not isinstance(structure, Atoms):
         return _assemble(_numbers(structure), [], np.zeros(len(structure), dtype=int))
-    bonds, molecules = guess_bonds(structure)
+    if structure.pbc.all() and is_dummy(structure.cell.array):
+        # not a box of these atoms: their bonds are those of an open structure, and the caller sees the box
+        bonds, molecules = guess_bonds(Atoms(structure.numbers, structure.positions))
+    else:
+        if structure.pbc.all():
+            check_cell(
+                structure.numbers, structure.cell.array, True, "the structure", "correct it, or set pbc"
+            )
+        bonds, molecules = guess_bonds(structure)
     topology = _assemble(structure.numbers.tolist(), bonds, molecules)
     if structure.pbc.any():
         box_nm = _turned_cell(structure)[0] / NM_IN_ANGSTROM
@@ -46,18 +54,22 @@ def nm_positions(atoms: Atoms) -> NDArray[np.float64]:
 
 
 def guess_bonds(atoms: Atoms) -> tuple[list[tuple[int, int]], NDArray[np.int64]]:
-    """Bonds (i < j) from covalent radii, and the number of each atom's molecule.
+    """Bonds (i < j) by the rule of `structure.bonds`, and the number of each atom's molecule.
 
     Networks that go on through the walls of the cell, such as crystals, are not molecules: their bonds are
     left out, so that a barostat scales their atoms one by one.
+
+    Args:
+        atoms: virtual sites are among them as atoms of number 0.
     """
-    radii = covalent_radii[atoms.numbers] * BOND_STRETCH
-    idx_i, idx_j, shifts = neighbor_pairs(atoms.positions, atoms.cell.array, atoms.pbc, 2 * radii.max())
+    radii = bond_radii(atoms.numbers)
+    reach = 2 * radii.max(initial=0.1)
+    idx_i, idx_j, shifts = neighbor_pairs(atoms.positions, atoms.cell.array, atoms.pbc, reach)
     vectors = atoms.positions[idx_j] - atoms.positions[idx_i] + shifts @ atoms.cell.array
-    bonded = np.linalg.norm(vectors, axis=1) < radii[idx_i] + radii[idx_j]
+    linked = bonded(radii[idx_i], radii[idx_j], np.linalg.norm(vectors, axis=1))
     neighbours = defaultdict(list)
     for i, j, shift in zip(
-        idx_i[bonded].tolist(), idx_j[bonded].tolist(), shifts[bonded].tolist(), strict=True
+        idx_i[linked].tolist(), idx_j[linked].tolist(), shifts[linked].tolist(), strict=True
     ):
         neighbours[i].append((j, tuple(shift)))
     molecules = np.full(len(atoms), -1)

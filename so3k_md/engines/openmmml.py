@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import openmm
     from openmm import app
 
+OF_EMBEDDINGS = ("linkAtomDistances",)  # which openmm-ml hands on to potentials
+
 
 class So3kPotentialFactory:
     """Makes the potential named `so3k`."""
@@ -44,6 +46,10 @@ class So3kPotential:
         """Whether atoms interact with far images: no, a part of a box leaves them to classical forces."""
         return False
 
+    def getSupportedEmbeddings(self) -> list[str]:
+        """Embeddings of this potential only: none, those of openmm-ml 1.8 do."""
+        return []
+
     def addForces(
         self,
         topology: "app.Topology",
@@ -57,7 +63,7 @@ class So3kPotential:
         Args:
             topology: its atoms and box.
             system: changed in place.
-            atoms: whom the model describes.
+            atoms: whom the model describes, link atoms among them.
             forceGroup: of the new forces.
             **options: of `so3k_md.engines.openmm.add_model`, before those of the constructor.
 
@@ -67,7 +73,7 @@ class So3kPotential:
         from so3k_md.engines.openmm import add_model
         from so3k_md.errors import So3kError
 
-        chosen = self.options | options
+        chosen = self.options | {name: value for name, value in options.items() if name not in OF_EMBEDDINGS}
         ours = {"system", "topology", "model", "atoms", "force_group"}
         known = set(inspect.signature(add_model).parameters) - ours
         if unknown := sorted(set(chosen) - known):
