@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from so3k_md.analysis.attention import Attention, LayerAttention
 from so3k_md.analysis.bonds import bond_tree
-from so3k_md.analysis.headers import is_dump
-from so3k_md.analysis.trajectory import HDF5, load_trajectory
+from so3k_md.analysis.formats.dump import is_dump
+from so3k_md.analysis.topology import HDF5
+from so3k_md.analysis.trajectory import load_trajectory
 from so3k_md.checkpoint import load, metadata
 from so3k_md.data import Frame, read_frames, require_elements, to_graph
 from so3k_md.errors import So3kError

@@ -6,45 +6,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from so3k_md.analysis.contacts import close_pairs
-from so3k_md.analysis.geometry import NOT_PERIODIC, Array, Integers
-
-# Single-bond covalent radii, Å, of H (1) to Cm (96): Cordero et al. 2008, doi:10.1039/b801115j
-# (C sp3; low-spin Mn, Fe and Co).
-COVALENT_RADII = np.array(
-    [0.0, 0.31, 0.28, 1.28, 0.96, 0.84, 0.76, 0.71, 0.66, 0.57, 0.58, 1.66, 1.41, 1.21, 1.11, 1.07, 1.05]
-    + [
-        1.02,
-        1.06,
-        2.03,
-        1.76,
-        1.70,
-        1.60,
-        1.53,
-        1.39,
-        1.39,
-        1.32,
-        1.26,
-        1.24,
-        1.32,
-        1.22,
-        1.22,
-        1.20,
-        1.19,
-        1.20,
-    ]
-    + [1.20, 1.16, 2.20, 1.95, 1.90, 1.75, 1.64, 1.54, 1.47, 1.46, 1.42, 1.39, 1.45, 1.44, 1.42, 1.39, 1.39]
-    + [1.38, 1.39, 1.40, 2.44, 2.15, 2.07, 2.04, 2.03, 2.01, 1.99, 1.98, 1.98, 1.96, 1.94, 1.92, 1.92, 1.89]
-    + [1.90, 1.87, 1.87, 1.75, 1.70, 1.62, 1.51, 1.44, 1.41, 1.36, 1.36, 1.32, 1.45, 1.46, 1.48, 1.40, 1.50]
-    + [1.50, 2.60, 2.21, 2.15, 2.06, 2.00, 1.96, 1.90, 1.87, 1.80, 1.69]
-)
-# Between these, bonds last: H B C N O F Si P S Cl Ge As Se Br Te I. Contacts of metals and ions come and go.
-COVALENT = frozenset({1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 52, 53})
-GUESS_TOLERANCE = 1.25
-
-
-def covalent_radii(numbers: Integers) -> Array:
-    """Covalent radius of each atom (atoms,), Å; zero for virtual sites, which have no atomic number."""
-    return COVALENT_RADII[np.where(numbers < len(COVALENT_RADII), numbers, 0)]
+from so3k_md.analysis.geometry import NOT_PERIODIC, Array, Flags, Integers, minimum_image
+from so3k_md.structure.bonds import bond_radii, bonded
 
 
 def guess_bonds(
@@ -52,23 +15,43 @@ def guess_bonds(
     numbers: Integers,
     cell: Array | None = None,
     pbc: tuple[bool, bool, bool] = NOT_PERIODIC,
+    lacking: Flags | None = None,
 ) -> Integers:
-    """Bonds of one structure: r_ij < 1.25 (R_i + R_j) between non-metals, (bonds, 2) with i < j.
+    """Bonds of one structure by `so3k_md.structure.bonds`, (bonds, 2) with i < j.
 
     Args:
         positions: (atoms, 3), Å.
         numbers: atomic numbers (atoms,).
         cell: rows are the cell vectors (3, 3), Å, or None.
         pbc: which of the three cell vectors are periodic.
+        lacking: atoms whose bonds are wanted (atoms,); None for all.
     """
-    radii = np.where(np.isin(numbers, list(COVALENT)), covalent_radii(numbers), 0.0)
-    if not radii.any():
+    radii = bond_radii(numbers)
+    wanted = np.ones(len(radii), dtype=bool) if lacking is None else lacking
+    if not radii[wanted].any():
         return np.zeros((0, 2), dtype=np.int64)
     cells = None if cell is None else cell[None]
-    close = close_pairs(positions[None], cells, pbc, cutoff=2 * GUESS_TOLERANCE * radii.max())
-    both = (radii[close.i] > 0) & (radii[close.j] > 0)
-    bonded = both & (close.distance < GUESS_TOLERANCE * (radii[close.i] + radii[close.j]))
-    return np.stack([close.i[bonded], close.j[bonded]], axis=1)
+    close = close_pairs(positions[None], cells, pbc, cutoff=2 * float(radii.max()))
+    found = bonded(radii[close.i], radii[close.j], close.distance) & (wanted[close.i] | wanted[close.j])
+    return np.stack([close.i[found], close.j[found]], axis=1)
+
+
+def lacks_bonds(bonds: Integers, residues: Integers) -> Flags:
+    """Which atoms have no bond although they are not alone in their residue, (atoms,).
+
+    A topology without any bond lacks those of all atoms: its residues may be one atom each.
+
+    Args:
+        bonds: of the topology, (bonds, 2).
+        residues: residue of each atom (atoms,).
+    """
+    if not len(bonds):
+        return np.ones(len(residues), dtype=bool)
+    alone = np.ones(len(residues), dtype=bool)
+    alone[bonds.ravel()] = False
+    _, place, sizes = np.unique(residues, return_inverse=True, return_counts=True)
+    several: Flags = sizes[place] > 1
+    return alone & several
 
 
 def adjacency(bonds: Integers) -> dict[int, list[int]]:
@@ -107,32 +90,47 @@ def bond_tree(bonds: Integers, n_atoms: int) -> tuple[Integers, Integers]:
     return np.array(visits, dtype=np.int64).reshape(-1, 2), molecules
 
 
-def torsions(bonds: Integers) -> Integers:
-    """Every chain i-j-k-l of three bonds, once per direction-less chain, (torsions, 4)."""
-    neighbours = adjacency(bonds)
-    quads = [
-        (i, j, k, end)
-        for j, k in bonds.tolist()
-        for i in neighbours[j]
-        for end in neighbours[k]
-        if i != k and end != j and i != end
-    ]
-    return np.array(quads, dtype=np.int64).reshape(-1, 4)
-
-
-def by_type(chains: Integers, symbols: Sequence[str]) -> dict[str, Integers]:
-    """The chains of atoms grouped by their elements, named from the heavier end, the largest group first.
+def make_whole(positions: Array, cells: Array | None, pbc: tuple[bool, bool, bool], tree: Integers) -> Array:
+    """Positions with every molecule in one piece: each atom at the image nearest to its parent.
 
     Args:
-        chains: bonds (n, 2) or torsions (n, 4).
+        positions: (frames, atoms, 3), Å.
+        cells: (frames, 3, 3), Å, or None.
+        pbc: which of the three cell vectors are periodic.
+        tree: of `bond_tree`.
+    """
+    if cells is None:
+        return positions
+    whole = positions.copy()
+    for atom, parent in tree.tolist():
+        if parent >= 0:
+            step = (whole[:, atom] - whole[:, parent])[:, None]
+            whole[:, atom] = whole[:, parent] + minimum_image(step, cells, pbc)[:, 0]
+    return whole
+
+
+def by_type(bonds: Integers, symbols: Sequence[str]) -> dict[str, Integers]:
+    """The bonds grouped by their elements, hydrogen last, the largest group first.
+
+    Args:
+        bonds: (n, 2).
         symbols: element symbol of each atom.
     """
     groups: dict[str, list[list[int]]] = defaultdict(list)
-    for chain in chains.tolist():
-        names = [symbols[atom] for atom in chain]
-        groups["–".join(min(names, names[::-1], key=hydrogen_last))].append(chain)
-    ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
-    return {name: np.array(group, dtype=np.int64) for name, group in ordered}
+    for bond in bonds.tolist():
+        groups[chain_name([symbols[atom] for atom in bond])].append(bond)
+    return ordered(groups)
+
+
+def chain_name(names: Sequence[str]) -> str:
+    """The names of the atoms of a chain, from the end that comes first."""
+    return "–".join(min(list(names), list(names)[::-1], key=hydrogen_last))
+
+
+def ordered(groups: dict[str, list[list[int]]]) -> dict[str, Integers]:
+    """Groups of chains of atoms as arrays, the largest first."""
+    rows = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    return {name: np.array(group, dtype=np.int64) for name, group in rows}
 
 
 def hydrogen_last(symbols: Iterable[str]) -> list[tuple[bool, str]]:

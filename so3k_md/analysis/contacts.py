@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from so3k_md.analysis.geometry import Array, Integers, minimum_image, widths
 
@@ -103,3 +104,23 @@ def bin_offsets(n_bins: int, wraps: bool) -> range:
     if n_bins == 1:
         return range(1)
     return range(2) if wraps and n_bins == 2 else range(-1, 2)
+
+
+def images(
+    positions: Array, cell: Array, pbc: tuple[bool, bool, bool], cutoff: float, once: bool = True
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs of `close_pairs` in one frame with the shift of their nearest image.
+
+    The form is that of `so3k_md.pairs.neighbor_pairs`: |r_j + shift @ cell − r_i| < cutoff.
+
+    Args:
+        positions: (atoms, 3), Å; finite.
+        cell: rows are the cell vectors (3, 3), Å.
+        pbc: which of the three cell vectors are periodic.
+        cutoff: Å.
+        once: each pair in one direction, as always here.
+    """
+    found = close_pairs(positions[None], cell[None], pbc, cutoff)
+    vectors = positions[found.j] - positions[found.i]
+    shifts = -np.round(vectors @ np.linalg.inv(cell)) * np.asarray(pbc)
+    return found.i.astype(np.int64), found.j.astype(np.int64), shifts.astype(np.int64)

@@ -10,6 +10,16 @@ Integers = NDArray[np.integer[Any]]
 Flags = NDArray[np.bool_]
 
 NOT_PERIODIC = (False, False, False)
+FARTHEST = 1e7  # Å; beyond, a run has broken down or the file is damaged
+
+
+def sound_frames(positions: Array) -> Flags:
+    """Which frames hold numbers that can be positions, (frames,).
+
+    Args:
+        positions: (frames, atoms, 3), Å.
+    """
+    return np.asarray((np.abs(positions) < FARTHEST).all(axis=(1, 2)))
 
 
 def widths(cells: Array) -> Array:

@@ -41,7 +41,8 @@ def verdict(k: int, analysis: Analysis) -> str:
     stability = analysis.stability
     state = "good" if stability.stable else "bad"
     events = "".join(f"<li>frame {event.frame}: {escape(event.text)}</li>" for event in stability.events[1:6])
-    more = f"<ul>{events}</ul>" if events else ""
+    notes = "".join(f"<li>{escape(note)}</li>" for note in analysis.source.notes)
+    more = f"<ul>{events}{notes}</ul>" if events or notes else ""
     swatch = f"<span class='swatch' style='background:{colour(k)}'></span>"
     return (
         f"<section class='verdict {state}'><b>{swatch}{escape(analysis.label)}</b>"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from so3k_md.analysis.bonds import bond_tree, by_type, composition, formula, torsions
+from so3k_md.analysis.bonds import bond_tree, by_type, composition, formula, make_whole
 from so3k_md.analysis.distributions import (
     Distribution,
     Rdf,
@@ -14,10 +14,11 @@ from so3k_md.analysis.distributions import (
     radial_distribution,
 )
 from so3k_md.analysis.dynamics import linear_drift, statistical_inefficiency, summarise_temperature
-from so3k_md.analysis.geometry import Array, Integers, minimum_image, pair_distances, rmsd, rmsf
+from so3k_md.analysis.geometry import Array, Integers, pair_distances, rmsd, rmsf
 from so3k_md.analysis.results import Analysis, Deviation, Energy, Source, Temperature
 from so3k_md.analysis.stability import Stability, finite_frames, judge
 from so3k_md.analysis.thermo import Thermo, read_log
+from so3k_md.analysis.torsions import torsion_kinds, torsions
 from so3k_md.analysis.trajectory import Trajectory, load_trajectory
 from so3k_md.errors import So3kError
 
@@ -77,6 +78,7 @@ def analyze(
         periodic_from=data.pbc_reason,
         bonds=len(data.bonds),
         bonds_from=data.bonds_from,
+        notes=data.notes,
     )
     lengths = pair_distances(data.positions, data.bonds, data.cells, data.pbc)
     stability = judge(data, lengths)
@@ -98,7 +100,7 @@ def analyze(
 
 def finite_part(data: Trajectory) -> Trajectory:
     """The frames before the first whose positions are no numbers."""
-    n = finite_frames(data.positions)
+    n = finite_frames(data.positions, data.cells)
     cells = None if data.cells is None else data.cells[:n]
     return data._replace(positions=data.positions[:n], cells=cells, time=data.time[:n])
 
@@ -128,7 +130,7 @@ def deviations(data: Trajectory, molecules: Integers, absent: dict[str, str]) ->
     kind = [data.symbols[atom] for atom in largest]
     equal = [atoms for atoms in groups if [data.symbols[atom] for atom in atoms] == kind]
     tree, _ = bond_tree(data.bonds, len(data.numbers))
-    whole = make_whole(data, tree)
+    whole = make_whole(data.positions, data.cells, data.pbc, tree)
     square_rmsd = np.mean([rmsd(whole[:, atoms], whole[0, atoms]) ** 2 for atoms in equal], axis=0)
     square_rmsf = np.mean([rmsf(whole[:, atoms]) ** 2 for atoms in equal], axis=0)
     values = np.sqrt(square_rmsd)
@@ -142,18 +144,6 @@ def deviations(data: Trajectory, molecules: Integers, absent: dict[str, str]) ->
         rmsf=np.sqrt(square_rmsf),
         atoms=tuple(f"{symbol}{k}" for k, symbol in enumerate(kind)),
     )
-
-
-def make_whole(data: Trajectory, tree: Integers) -> Array:
-    """Positions with every molecule in one piece: each atom at the image nearest to its parent."""
-    if data.cells is None:
-        return data.positions
-    whole = data.positions.copy()
-    for atom, parent in tree.tolist():
-        if parent >= 0:
-            step = (whole[:, atom] - whole[:, parent])[:, None]
-            whole[:, atom] = whole[:, parent] + minimum_image(step, data.cells, data.pbc)[:, 0]
-    return whole
 
 
 def bond_distributions(
@@ -179,7 +169,7 @@ def dihedral_distributions(data: Trajectory, absent: dict[str, str]) -> tuple[Di
         return None
     return tuple(
         dihedral_distribution(kind, data.positions, group, data.cells, data.pbc)
-        for kind, group in by_type(quads, data.symbols).items()
+        for kind, group in torsion_kinds(quads, data.bonds, data.symbols, data.names, data.residues).items()
     )
 
 

@@ -41,6 +41,7 @@ class Source(NamedTuple):
     periodic_from: str
     bonds: int
     bonds_from: str
+    notes: tuple[str, ...] = ()  # what a reader of the numbers must know, each a sentence
 
 
 class Deviation(NamedTuple):

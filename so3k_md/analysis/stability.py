@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from so3k_md.analysis.bonds import covalent_radii
 from so3k_md.analysis.contacts import ClosePairs, close_pairs
-from so3k_md.analysis.geometry import Array, Flags, Integers
+from so3k_md.analysis.geometry import FARTHEST, Array, Flags, Integers, sound_frames
+from so3k_md.analysis.periodicity import is_cell
 from so3k_md.analysis.trajectory import Trajectory
+from so3k_md.structure.bonds import covalent_radii
 
 STRETCH = 1.5  # a bond is broken beyond this multiple of its first length
 LONGEST_START = 1.3  # … where the first length counts up to this multiple of R_i + R_j
@@ -74,9 +75,10 @@ def overlaps(
     return ClosePairs(found.frame[near], found.i[near], found.j[near], found.distance[near])
 
 
-def finite_frames(positions: Array) -> int:
-    """How many frames come before the first that holds a number which is none."""
-    bad = np.flatnonzero(~np.isfinite(positions).all(axis=(1, 2)))
+def finite_frames(positions: Array, cells: Array | None = None) -> int:
+    """How many frames come before the first that holds a number which is none, or a cell which is none."""
+    sound = sound_frames(positions)
+    bad = np.flatnonzero(~sound if cells is None else ~(sound & is_cell(cells)))
     return int(bad[0]) if len(bad) else len(positions)
 
 
@@ -87,7 +89,7 @@ def judge(data: Trajectory, lengths: Array) -> Stability:
         data: the trajectory.
         lengths: of its bonds (frames, bonds), Å.
     """
-    n_frames, n_finite = len(data.positions), finite_frames(data.positions)
+    n_frames, n_finite = len(data.positions), finite_frames(data.positions, data.cells)
     bad = np.zeros(n_frames, dtype=bool)
     bad[n_finite:] = True
     events: list[Event] = []
@@ -135,8 +137,10 @@ CRITERIA = (
 
 def no_number_event(data: Trajectory, frame: int) -> Event:
     """The first frame whose positions are no numbers."""
-    atoms = tuple(np.flatnonzero(~np.isfinite(data.positions[frame]).all(axis=-1)).tolist())
-    text = f"positions that are no numbers, {name_atoms(atoms, data.symbols)}"
+    atoms = tuple(np.flatnonzero(~(np.abs(data.positions[frame]) < FARTHEST).all(axis=-1)).tolist())
+    text = (
+        f"positions that are no numbers, {name_atoms(atoms, data.labels)}" if atoms else "a cell that is none"
+    )
     return Event("not a number", frame, float(data.time[frame]), atoms, text)
 
 
@@ -145,7 +149,7 @@ def overlap_events(near: ClosePairs, data: Trajectory) -> list[Event]:
     events: dict[tuple[int, int], Event] = {}
     for frame, i, j, distance in zip(*(column.tolist() for column in near), strict=True):
         if (i, j) not in events:
-            text = f"{name_atoms((i, j), data.symbols)} overlap at {distance:.2f} Å"
+            text = f"{name_atoms((i, j), data.labels)} overlap at {distance:.2f} Å"
             events[i, j] = Event("overlap", frame, float(data.time[frame]), (i, j), text)
     return list(events.values())
 
@@ -156,14 +160,14 @@ def broken_events(broken: Flags, lengths: Array, data: Trajectory) -> list[Event
     for bond in np.flatnonzero(broken.any(axis=0)).tolist():
         frame = int(broken[:, bond].argmax())
         i, j = data.bonds[bond].tolist()
-        name = f"{data.symbols[i]}{i}–{data.symbols[j]}{j}"
+        name = f"{data.labels[i]}–{data.labels[j]}"
         text = f"bond {name} is broken, {lengths[frame, bond]:.2f} Å (first frame {lengths[0, bond]:.2f} Å)"
         events.append(Event("broken bond", frame, float(data.time[frame]), (i, j), text))
     return events
 
 
-def name_atoms(atoms: tuple[int, ...], symbols: Sequence[str]) -> str:
-    """Atoms as element and number, at most four of them."""
-    shown = ", ".join(f"{symbols[atom]}{atom}" for atom in atoms[:4])
+def name_atoms(atoms: tuple[int, ...], labels: Sequence[str]) -> str:
+    """Atoms by their labels, at most four of them."""
+    shown = ", ".join(labels[atom] for atom in atoms[:4])
     more = f" and {len(atoms) - 4} more" if len(atoms) > 4 else ""
     return f"{'atom' if len(atoms) == 1 else 'atoms'} {shown}{more}"

@@ -1,25 +1,32 @@
-"""Reading a trajectory through mdtraj, with the time axis and the periodicity that the engine meant."""
+"""Reading a trajectory: its whole frames, with the time axis, the periodicity and the bonds that it has."""
 
-import contextlib
-import importlib.util
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import mdtraj as md
 import numpy as np
 
-from so3k_md.analysis.bonds import guess_bonds
-from so3k_md.analysis.geometry import NOT_PERIODIC, Array, Integers
-from so3k_md.analysis.headers import Header, is_dump, read_dcd_header, read_dump_header
+from so3k_md.analysis.bonds import guess_bonds, lacks_bonds
+from so3k_md.analysis.formats.dcd import read_dcd
+from so3k_md.analysis.formats.dump import is_dump, read_dump
+from so3k_md.analysis.formats.frames import Frames, kind_of
+from so3k_md.analysis.formats.isolated import read_isolated
+from so3k_md.analysis.formats.plain import read_pdb, read_xyz
+from so3k_md.analysis.geometry import Array, Flags, Integers, sound_frames
+from so3k_md.analysis.periodicity import Periodicity, judged, stated
+from so3k_md.analysis.times import rising_axis, superseded
+from so3k_md.analysis.topology import HDF5, Topology, existing, load_topology, real_atoms, select
 from so3k_md.errors import So3kError
-from so3k_md.units import NM_IN_ANGSTROM
 
-TRAJECTORIES = ".dcd, .xtc, .h5, .hdf5 or a LAMMPS `dump custom`"
-HDF5 = (".h5", ".hdf5")
-OPENMM_DEFAULT_BOX_NM = 2.0
+TRAJECTORIES = ".dcd, .xtc, .h5, .hdf5, .pdb, .xyz, .extxyz or a LAMMPS `dump custom`"
+READERS: dict[str, Callable[[Path, int], Frames]] = {
+    ".dcd": read_dcd,
+    ".xtc": lambda path, stride: read_isolated(path, "xtc", stride),
+    ".pdb": read_pdb,
+    ".xyz": read_xyz,
+    ".extxyz": read_xyz,
+} | {suffix: lambda path, stride: read_isolated(path, "hdf5", stride) for suffix in HDF5}
+PACKED_TOO = (".pdb", ".xyz", ".extxyz")  # that are read compressed
 
 
 class Trajectory(NamedTuple):
@@ -33,10 +40,14 @@ class Trajectory(NamedTuple):
     time_unit: str  # "ps", or "frame" where no time is known
     time_reason: str
     steps: Integers | None  # (frames,) of the engine, or None
-    numbers: Integers  # (atoms,) atomic numbers, 0 for virtual sites
+    numbers: Integers  # (atoms,) atomic numbers
     symbols: tuple[str, ...]
     bonds: Integers  # (bonds, 2)
     bonds_from: str
+    labels: tuple[str, ...]  # (atoms,): element and number in the topology, from 0
+    names: tuple[str, ...]  # (atoms,): as in the topology
+    residues: Integers  # (atoms,)
+    notes: tuple[str, ...] = ()  # what a reader of the numbers must know, each a sentence
 
 
 def load_trajectory(
@@ -49,11 +60,13 @@ def load_trajectory(
     periodic: bool | None = None,
     logged_pbc: tuple[bool, bool, bool] | None = None,
 ) -> Trajectory:
-    """Read every stride-th frame of a trajectory of OpenMM or LAMMPS.
+    """Read every stride-th whole frame of a trajectory; `notes` of the result say what is missing.
+
+    Virtual sites and Drude particles are left out: they are no atoms.
 
     Args:
-        path: DCD, XTC, HDF5 or LAMMPS dump (xu yu zu, or x y z).
-        topology: PDB, mmCIF, HDF5 or any other topology that mdtraj reads; an HDF5 trajectory has its own.
+        path: DCD, XTC, HDF5, PDB, XYZ or LAMMPS dump (xu yu zu, or x y z).
+        topology: PDB, mmCIF, HDF5 or any other topology that mdtraj reads; HDF5, PDB and XYZ have their own.
         timestep_fs: time of one step of the engine, fs: it turns the steps in DCD and dump files into time.
         frame_interval_ps: time between two frames of the file, ps; it wins over all other sources.
         stride: use every stride-th frame.
@@ -61,201 +74,140 @@ def load_trajectory(
         logged_pbc: periodic directions according to the log, where the trajectory does not say.
 
     Raises:
-        So3kError: a file is missing, empty, truncated, foreign, or does not fit the topology.
+        So3kError: a file is missing, empty, without a whole frame, foreign, or does not fit the topology.
     """
     path = existing(path)
     if stride < 1:
         raise So3kError(f"stride is {stride}: it must be 1 or more")
-    top = load_topology(path, topology)
-    header, raw = read_frames(path, top, stride)
-    numbers = np.array(
-        [atom.element.atomic_number if atom.element else 0 for atom in top.atoms], dtype=np.int64
-    )
-    symbols = tuple(atom.element.symbol if atom.element else atom.name for atom in top.atoms)
-    check_elements(path, symbols, header)
-    cells = None if raw.unitcell_vectors is None else raw.unitcell_vectors.astype(np.float64) * NM_IN_ANGSTROM
-    if header.pbc is None:
-        header = header._replace(pbc=logged_pbc)
-    pbc, pbc_reason = periodicity(path, raw, topology, header, periodic)
-    steps = np.array(header.steps[::stride], dtype=np.int64) if header.steps else None
-    time, unit, time_reason = time_axis(raw, path, header, steps, timestep_fs, frame_interval_ps, stride)
-    positions = raw.xyz.astype(np.float64) * NM_IN_ANGSTROM
-    bonds: Integers = np.array([(a.index, b.index) for a, b in top.bonds], dtype=np.int64).reshape(-1, 2)
-    bonds_from = "the topology"
-    cells = cells if any(pbc) else None
-    if not len(bonds) and np.isfinite(positions[0]).all():
-        bonds = guess_bonds(positions[0], numbers, None if cells is None else cells[0], pbc)
-        bonds_from = "covalent radii in the first frame (the topology has none)"
+    top_path = None if topology is None else existing(topology)
+    read = reader(path)
+    if top_path is None and not has_atoms(path):
+        raise So3kError(f"{path} holds no topology: pass --top with a PDB or mmCIF file of the same atoms")
+    frames = read(path, stride)
+    top = load_topology(path, top_path, frames)
+    check_atoms(path, frames, top)
+    notes = [f"{path.name} is incomplete: {'; '.join(frames.lost)}."] if frames.lost else []
+    frames = without(frames, again := superseded(restart_axis(frames)))
+    if again.any():
+        notes.append(
+            f"{int(again.sum())} frames of {path.name} were written again by a continued run: the later ones "
+            "are used."
+        )
+    particles = len(top.numbers)
+    frames, top, labels = atoms_only(frames, top)
+    if len(labels) < particles:
+        n_sites = particles - len(labels)
+        notes.append(f"{n_sites} virtual sites or Drude particles are left out: they are no atoms.")
+    said = stated(path, frames, top.numbers, periodic, logged_pbc)
+    bonds, bonds_from = all_bonds(frames, top, said)
+    found = judged(said, frames, top_path, top.numbers, bonds)
+    if found.pbc != said.pbc:
+        bonds, bonds_from = all_bonds(frames, top, found)
+    if found.doubted:
+        notes.append(f"The system is treated as open: {found.reason}; --periodic yes overrules it.")
+    time, unit, time_reason = rising_axis(frames, timestep_fs, frame_interval_ps)
     return Trajectory(
-        positions=positions,
-        cells=cells,
-        pbc=pbc,
-        pbc_reason=pbc_reason,
+        positions=frames.positions,
+        cells=frames.cells if any(found.pbc) else None,
+        pbc=found.pbc,
+        pbc_reason=found.reason,
         time=time,
         time_unit=unit,
         time_reason=time_reason,
-        steps=steps,
-        numbers=numbers,
-        symbols=symbols,
-        bonds=np.sort(bonds, axis=1),
+        steps=frames.steps,
+        numbers=top.numbers,
+        symbols=top.symbols,
+        bonds=bonds,
         bonds_from=bonds_from,
+        labels=labels,
+        names=top.names,
+        residues=top.residues,
+        notes=tuple(notes),
     )
 
 
-def existing(path: str | Path) -> Path:
-    """The path of a file that is there and not empty."""
-    path = Path(path)
-    if not path.is_file():
-        raise So3kError(
-            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: give the path of a file"
-        )
-    if path.stat().st_size == 0:
-        raise So3kError(f"{path} is empty: the run wrote nothing; run it again")
-    return path
+def reader(path: Path) -> Callable[[Path, int], Frames]:
+    """What reads a file, by its first words and its suffix.
 
-
-def load_topology(path: Path, topology: str | Path | None) -> Any:
-    """The mdtraj topology, from its own file or from inside an HDF5 trajectory."""
-    if topology is None:
-        if path.suffix.lower() not in HDF5:
-            raise So3kError(
-                f"{path} holds no topology: pass --top with a PDB or mmCIF file of the same atoms"
-            )
-        topology = path
-    source = existing(topology)
-    if source.suffix.lower() in HDF5:
-        require_tables()
-    return guarded(
-        lambda: md.load_topology(str(source)), source, "a topology that mdtraj reads (PDB, mmCIF, HDF5)"
-    )
-
-
-def read_frames(path: Path, top: Any, stride: int) -> tuple[Header, Any]:
-    """The frames through mdtraj, after the header has been read for what mdtraj leaves out."""
-    suffix = path.suffix.lower()
-    header = Header(frames=0, steps=())
-    load: Callable[..., Any] = md.load
+    Raises:
+        So3kError: it is of no known kind, or compressed.
+    """
     if is_dump(path):
-        header, load = read_dump_header(path), md.load_lammpstrj
-    elif suffix == ".dcd":
-        header = read_dcd_header(path)
-    elif suffix in HDF5:
-        require_tables()
-        load = md.load_hdf5
-    elif suffix != ".xtc":
+        return read_dump
+    kind = kind_of(path)
+    if kind not in READERS:
         raise So3kError(f"{path} is not a trajectory of a known kind: give {TRAJECTORIES}")
-    keywords = {"stride": stride} if load is md.load_hdf5 else {"stride": stride, "top": top}
-    raw = guarded(
-        lambda: load(str(path), **keywords), path, "a whole trajectory of this topology", top.n_atoms
-    )
-    if raw.n_atoms != top.n_atoms:
-        refuse_atom_count(path, raw.n_atoms, top.n_atoms)
-    expected = -(-header.frames // stride)
-    if header.frames and raw.n_frames != expected:
+    if path.suffix.lower() != kind and kind not in PACKED_TOO:
+        raise So3kError(f"{path} is compressed, which is not read of this kind: decompress it first")
+    return READERS[kind]
+
+
+def has_atoms(path: Path) -> bool:
+    """Whether a trajectory names its atoms itself."""
+    return not is_dump(path) and kind_of(path) in (*HDF5, *PACKED_TOO)
+
+
+def check_atoms(path: Path, frames: Frames, top: Topology) -> None:
+    """A trajectory has the atoms of its topology, and a file that names elements those, in this order.
+
+    Raises:
+        So3kError: other atoms.
+    """
+    found, n_atoms = frames.positions.shape[1], len(top.numbers)
+    if found != n_atoms:
         raise So3kError(
-            f"{path} is truncated: {raw.n_frames} of {expected} frames are there; copy or write it again"
+            f"{path} has {found} atoms, the topology has {n_atoms}: give the topology of this run"
         )
-    if raw.n_frames == 0:
-        raise So3kError(f"{path} holds no frame: run it again")
-    return header, raw
-
-
-def refuse_atom_count(path: Path, n_found: int | str, n_atoms: int) -> None:
-    """Trajectory and topology of different systems."""
-    raise So3kError(f"{path} has {n_found} atoms, the topology has {n_atoms}: give the topology of this run")
-
-
-def guarded(read: Callable[[], Any], path: Path, what: str, n_atoms: int | None = None) -> Any:
-    """Call mdtraj with its chatter off, and turn its many exceptions into one line."""
-    try:
-        with quiet_stdout():
-            return read()
-    except Exception as error:
-        text = str(error)
-        if n_atoms is not None and ("same atoms" in text or "must be shape" in text):
-            refuse_atom_count(path, "another number of", n_atoms)
-        first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)[:120]
-        raise So3kError(f"{path} cannot be read as {what}: it is cut or of another kind ({first})") from error
-
-
-@contextlib.contextmanager
-def quiet_stdout() -> Iterator[None]:
-    """Silence file descriptor 1: mdtraj's DCD reader prints from C."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        with open(os.devnull, "w") as null:
-            os.dup2(null.fileno(), 1)
-            yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def require_tables() -> None:
-    """HDF5 files need PyTables, which mdtraj does not install."""
-    if importlib.util.find_spec("tables") is None:
-        raise So3kError("HDF5 trajectories need the package tables: pip install 'so3k-md[analysis]'")
-
-
-def check_elements(path: Path, symbols: Sequence[str], header: Header) -> None:
-    """A dump that names elements must name those of the topology, in the order of the ids."""
-    if set(header.elements) == {"C"}:  # what LAMMPS writes for every atom without `dump_modify element`
+    if set(frames.elements) == {"C"}:  # what LAMMPS writes for every atom without `dump_modify element`
         return
-    for k, (ours, theirs) in enumerate(zip(symbols, header.elements, strict=bool(header.elements))):
-        if ours.lower() != theirs.lower():
+    for k, (ours, theirs) in enumerate(zip(top.symbols, frames.elements, strict=bool(frames.elements))):
+        if theirs.lower() not in (ours.lower(), top.names[k].lower()) and top.numbers[k]:
             raise So3kError(
                 f"{path}: atom id {k + 1} is {theirs}, the topology has {ours}: give the topology of this run"
             )
 
 
-def periodicity(
-    path: Path, raw: Any, topology: str | Path | None, header: Header, periodic: bool | None
-) -> tuple[tuple[bool, bool, bool], str]:
-    """Which directions repeat, and how that is known: a cell in the file alone does not prove it."""
-    if raw.unitcell_vectors is None or not np.all(np.abs(np.linalg.det(raw.unitcell_vectors)) > 0):
-        if periodic:
-            raise So3kError(f"{path} holds no cell: it cannot be analysed as periodic; drop --periodic yes")
-        return NOT_PERIODIC, "the file holds no cell"
-    if periodic is not None:
-        return (periodic, periodic, periodic), "as asked"
-    if header.pbc is not None:
-        return header.pbc, "boundary flags of LAMMPS"
-    default_box = np.allclose(raw.unitcell_lengths, OPENMM_DEFAULT_BOX_NM) and np.allclose(
-        raw.unitcell_angles, 90
+def restart_axis(frames: Frames) -> Array | Integers:
+    """What rises from frame to frame unless a run was continued from an earlier moment."""
+    return next((axis for axis in (frames.steps, frames.time) if axis is not None), frames.number)
+
+
+def without(frames: Frames, dropped: Flags) -> Frames:
+    """The frames but some."""
+    kept = {
+        name: values[~dropped]
+        for name in ("positions", "cells", "number", "time", "steps")
+        if (values := getattr(frames, name)) is not None
+    }
+    return frames._replace(**kept) if dropped.any() else frames
+
+
+def atoms_only(frames: Frames, top: Topology) -> tuple[Frames, Topology, tuple[str, ...]]:
+    """Frames, topology and labels of the atoms, without virtual sites."""
+    real = real_atoms(top, frames.positions[0])
+    if not real.any():
+        raise So3kError("no particle of the topology has an element: name the elements in it")
+    labels = tuple(f"{top.symbols[k]}{k}" for k in np.flatnonzero(real).tolist())
+    if real.all():
+        return frames, top, labels
+    return frames._replace(positions=frames.positions[:, real]), select(top, real), labels
+
+
+def all_bonds(frames: Frames, top: Topology, found: Periodicity) -> tuple[Integers, str]:
+    """The bonds of the topology and those that it lacks, and where they come from."""
+    lacking = lacks_bonds(top.bonds, top.residues)
+    first = frames.positions[0]
+    if not lacking.any() or not sound_frames(frames.positions[:1]).all():
+        return top.bonds, "the topology"
+    cell = frames.cells[0] if any(found.pbc) and frames.cells is not None else None
+    guessed = guess_bonds(first, top.numbers, cell, found.pbc, lacking)
+    if not len(top.bonds):
+        return guessed, "covalent radii in the first frame (the topology has none)"
+    if not len(guessed):
+        return top.bonds, "the topology"
+    bonds: Integers = np.unique(np.concatenate([top.bonds, guessed]), axis=0)
+    n_atoms = int(lacking[np.unique(guessed)].sum())
+    return bonds, (
+        f"the topology, and {len(guessed)} by covalent radii in the first frame for {n_atoms} atoms that "
+        "have none in it"
     )
-    if path.suffix.lower() in HDF5 and default_box and not topology_has_cell(topology):
-        return NOT_PERIODIC, "the cell is the 2 nm default that OpenMM's HDF5 files carry without periodicity"
-    return (True, True, True), "the file holds a cell"
-
-
-def topology_has_cell(topology: str | Path | None) -> bool:
-    """Whether a topology file of its own states a cell (CRYST1 in a PDB)."""
-    if topology is None or Path(topology).suffix.lower() in HDF5:
-        return False
-    with quiet_stdout():
-        return md.load(str(topology)).unitcell_lengths is not None
-
-
-def time_axis(
-    raw: Any,
-    path: Path,
-    header: Header,
-    steps: Integers | None,
-    timestep_fs: float | None,
-    frame_interval_ps: float | None,
-    stride: int,
-) -> tuple[Array, str, str]:
-    """The time of each frame, its unit and its source; plain frame numbers where no time is known."""
-    frames = np.arange(raw.n_frames) * float(stride)
-    if frame_interval_ps is not None:
-        return frames * frame_interval_ps, "ps", f"{frame_interval_ps:g} ps between frames, as given"
-    if steps is not None and timestep_fs is not None:
-        return steps * timestep_fs / 1000, "ps", f"steps in the file × {timestep_fs:g} fs"
-    if steps is not None and header.interval_ps is not None:
-        # The header holds the step in single precision; no engine resolves 1e-4 fs.
-        timestep = round(header.interval_ps * 1000, 4)
-        return steps * timestep / 1000, "ps", f"steps in the file × {timestep:g} fs, both written by OpenMM"
-    if path.suffix.lower() in (".xtc", *HDF5) and not is_dump(path):
-        return np.asarray(raw.time, dtype=np.float64), "ps", "written in the file"
-    return frames, "frame", "unknown: pass --timestep-fs, --frame-interval-ps or the --log of LAMMPS"

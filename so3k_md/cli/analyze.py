@@ -20,7 +20,7 @@ PERIODIC = {"auto": None, "yes": True, "no": False}
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments of the verb."""
     add = parser.add_argument
-    add("trajectories", nargs="+", metavar="TRAJ", help="DCD, XTC, HDF5 or LAMMPS dump (xu yu zu)")
+    add("trajectories", nargs="+", metavar="TRAJ", help="DCD, XTC, HDF5, PDB, XYZ or LAMMPS dump (xu yu zu)")
     add(
         "--top", nargs="+", metavar="TOP", help="PDB, mmCIF, …: one for all or one for each; HDF5 has its own"
     )
@@ -97,6 +97,8 @@ def run(args: argparse.Namespace) -> None:
             periodic=PERIODIC[args.periodic],
         )  # fmt: skip
         print(f"{label}: {analysis.stability.verdict}")
+        for note in analysis.source.notes:
+            print(f"{label}: {note}")
         analyses.append(analysis)
     html.parent.mkdir(exist_ok=True)
     write_report(analyses, html, json_file, overwrite=args.overwrite)
@@ -164,7 +166,12 @@ def outputs(args: argparse.Namespace, name: str) -> tuple[Path, Path]:
         raise So3kError(f"the folder {folder} cannot be made in {folder.parent}: create it or choose another")
     first = folder / {"report": "report.html", "attention": "attention.png", "spectrum": "spectrum.png"}[name]
     json_file = Path(args.json) if args.json else folder / f"{name}.json"
+    inputs = [*args.trajectories, *(args.top or ()), *(args.log or ())]
+    taken = {Path(name).resolve(): "an input" for name in inputs}
     for path in (first, json_file):
+        if what := taken.get(path.resolve()):
+            raise So3kError(f"{path} is {what} already: give --json or -o another name")
+        taken[path.resolve()] = "another output"
         if path.parent != folder or folder.exists():
             check_output(path, args.overwrite)
     return first, json_file

@@ -61,10 +61,21 @@ def cell_fault(numbers: ArrayLike, cell: ArrayLike, pbc: ArrayLike) -> str | Non
     volume = abs(float(np.linalg.det(lattice)))
     if volume < SMALLEST_VOLUME * len(real):
         return f"has {volume / len(real):.2g} Å³ for each of its {len(real)} atoms, less than any matter"
-    density = AMU_PER_CUBIC_ANGSTROM * float(atomic_masses[real].sum()) / volume
-    if density > HIGHEST_DENSITY:
-        return f"gives its {len(real)} atoms a density of {density:.3g} g/cm³, more than any matter has"
+    found = density(real, lattice)
+    if found > HIGHEST_DENSITY:
+        return f"gives its {len(real)} atoms a density of {found:.3g} g/cm³, more than any matter has"
     return None
+
+
+def density(numbers: ArrayLike, cell: ArrayLike) -> float:
+    """Density of the atoms in a cell, g/cm³.
+
+    Args:
+        numbers: atomic numbers (atoms,).
+        cell: rows are the lattice vectors (3, 3), Å.
+    """
+    mass = float(atomic_masses[np.asarray(numbers, dtype=np.int64)].sum())
+    return AMU_PER_CUBIC_ANGSTROM * mass / abs(float(np.linalg.det(np.asarray(cell, dtype=np.float64))))
 
 
 def check_cell(numbers: ArrayLike, cell: ArrayLike, pbc: ArrayLike, where: str, remedy: str) -> None:

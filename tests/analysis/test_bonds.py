@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from so3k_md.analysis.bonds import bond_tree, by_type, composition, formula, guess_bonds, torsions
+from so3k_md.analysis.bonds import bond_tree, by_type, composition, formula, guess_bonds
+from so3k_md.analysis.torsions import torsion_kinds, torsions
 
 ETHANOL = np.array([6, 8, 1, 1, 1, 6, 1, 1, 1])
 SYMBOLS = ("C", "O", "H", "H", "H", "C", "H", "H", "H")
@@ -35,7 +36,7 @@ def test_metals_ions_and_noble_gases_have_no_bonds(number: int) -> None:
 
 def test_torsions_of_ethanol() -> None:
     """Nine about C–C and three about C–O."""
-    groups = by_type(torsions(BONDS), SYMBOLS)
+    groups = torsion_kinds(torsions(BONDS), BONDS, SYMBOLS, SYMBOLS, np.zeros(9, dtype=int))
     assert {name: len(group) for name, group in groups.items()} == {
         "H–C–C–H": 6,
         "O–C–C–H": 3,
@@ -68,3 +69,23 @@ def test_each_molecule_is_one_tree() -> None:
 def test_formula_in_hills_order() -> None:
     assert formula(["O", "H", "C", "C", "H"]) == "C2H2O"
     assert formula(["O", "H", "H"]) == "H2O"
+
+
+def test_torsions_of_the_same_elements_are_told_apart() -> None:
+    """φ and ω of a peptide by names; without names by what the atoms are bonded to."""
+    symbols = ("C", "O", "N", "C", "C", "O", "N", "H", "H", "H")
+    bonds = np.array([[0, 1], [0, 2], [2, 3], [3, 4], [4, 5], [4, 6], [2, 7], [3, 8], [3, 9]])
+    names = ("C", "O", "N", "CA", "C", "O", "N", "H", "HA2", "HA3")
+    residues = np.array([0, 0, 1, 1, 1, 1, 2, 1, 1, 1])
+    named = torsion_kinds(torsions(bonds), bonds, symbols, names, residues)
+    assert named["φ"].tolist() == [[0, 2, 3, 4]]
+    assert named["ψ"].tolist() == [[2, 3, 4, 6]]
+    peptide = np.array([[0, 1], [1, 2], [1, 3], [3, 4], [4, 5], [5, 6]])
+    elements = ("C", "C", "O", "N", "C", "C", "O")
+    kinds = torsion_kinds(torsions(peptide), peptide, elements, elements, np.zeros(7, dtype=int))
+    same = [
+        kind
+        for kind, quads in kinds.items()
+        if {tuple(quad) for quad in quads.tolist()} & {(0, 1, 3, 4), (1, 3, 4, 5)}
+    ]
+    assert len(same) == 2

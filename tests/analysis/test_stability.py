@@ -18,7 +18,8 @@ def verdict(positions: np.ndarray, bonds: np.ndarray = BONDS, cell: np.ndarray |
     pbc = (cell is not None,) * 3
     data = Trajectory(
         positions, cells, pbc, "", 0.5 * np.arange(n_frames), "ps", "", None, numbers,
-        tuple("OHH" * (n_atoms // 3)), bonds, "",
+        tuple("OHH" * (n_atoms // 3)), bonds, "", tuple(f"{'OHH'[k % 3]}{k}" for k in range(n_atoms)),
+        tuple("OHH" * (n_atoms // 3)), np.arange(n_atoms) // 3,
     )  # fmt: skip
     return judge(data, pair_distances(positions, bonds, cells, pbc))
 

@@ -1,0 +1,1 @@
+"""Files of trajectories to arrays: what is whole is read, what is missing is said."""

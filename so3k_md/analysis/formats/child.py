@@ -1,0 +1,293 @@
+"""XTC and HDF5 read in a process of its own, whose crash on a damaged file is not that of the analysis.
+
+Run as a script: `python -P child.py KIND PATH STRIDE MEMORY`, KIND being xtc, hdf5 or topology. Each message
+on the standard output is 8 bytes with its length, and an npz of kind frames, lost, topology, error or done.
+"""
+
+import io
+import os
+import resource
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+Message = dict[str, Any]
+BATCH = 16_000_000  # bytes of positions in a message
+XTC_MAGIC = {1995: 4, 2023: 8}  # and the bytes of the length of a frame's compressed part
+FEW_ATOMS = 9  # up to which XTC does not compress
+NM = {"nanometers": 1.0, "nanometer": 1.0, "nm": 1.0, "angstroms": 0.1, "angstrom": 0.1}
+MOST_SQUEEZED = 1032  # deflate makes nothing smaller
+
+
+class Padded(io.RawIOBase):
+    """A file that reads as zeros beyond its end, as HDF5 refuses to open a file that was cut."""
+
+    def __init__(self, path: str) -> None:
+        self.file = open(path, "rb")  # noqa: SIM115 — closed with the process
+        self.length = os.path.getsize(path)
+        self.at = 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Positions beyond the end are allowed."""
+        self.at = offset + (0, self.at, 1 << 62)[whence]
+        return self.at
+
+    def tell(self) -> int:
+        """Where the next read starts."""
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        """Bytes of the file, then zeros."""
+        view = memoryview(buffer).cast("B")
+        self.file.seek(min(self.at, self.length))
+        found = self.file.read(len(view))
+        view[: len(found)] = found
+        view[len(found) :] = bytes(len(view) - len(found))
+        self.at += len(view)
+        return len(view)
+
+
+def batches(frames: Iterator[Message]) -> Iterator[Message]:
+    """Messages of many frames from those of one."""
+    held: list[Message] = []
+    size = 0
+    for frame in frames:
+        held.append(frame)
+        size += frame["xyz"].nbytes
+        if size > BATCH:
+            yield joined(held)
+            held, size = [], 0
+    if held:
+        yield joined(held)
+
+
+def joined(held: list[Message]) -> Message:
+    """One message of several frames."""
+    return {"kind": "frames"} | {name: np.stack([one[name] for one in held]) for name in held[0]}
+
+
+def walk_xtc(path: str) -> tuple[list[int], list[int], int]:
+    """The whole frames of an XTC: where each starts, its number, and the bytes of torn frames."""
+    size = os.path.getsize(path)
+    places: list[int] = []
+    slots: list[int] = []
+    torn = slot = at = atoms = 0
+    with open(path, "rb") as file:
+        while at < size:
+            length, count = xtc_frame(file, at, atoms)
+            if length and at + length <= size:
+                atoms = atoms or count
+                places.append(at)
+                slots.append(slot)
+                at, slot = at + length, slot + 1
+                continue
+            after = next_xtc(file, at + 1, size, atoms)
+            torn, slot, at = torn + after - at, slot + 1, after
+    return places, slots, torn
+
+
+def xtc_frame(file: BinaryIO, at: int, atoms: int) -> tuple[int, int]:
+    """Bytes and atoms of the frame that starts at a place, 0 and 0 where none does."""
+    file.seek(at)
+    raw = file.read(100)
+    if len(raw) < 56:
+        return 0, 0
+    magic, count = struct.unpack(">2i", raw[:8])
+    (again,) = struct.unpack(">i", raw[52:56])
+    if magic not in XTC_MAGIC or count != again or count <= 0 or (atoms and count != atoms):
+        return 0, 0
+    if count <= FEW_ATOMS:
+        return 56 + 12 * count, count
+    width = XTC_MAGIC[magic]
+    if len(raw) < 88 + width:
+        return 0, 0
+    (squeezed,) = struct.unpack(">i" if width == 4 else ">q", raw[88 : 88 + width])
+    if not 0 < squeezed < 1 << 40:
+        return 0, 0
+    return 88 + width + 4 * (-(-squeezed // 4)), count
+
+
+def next_xtc(file: BinaryIO, start: int, size: int, atoms: int) -> int:
+    """Where the next frame of as many atoms starts, or the end of the file."""
+    at = start
+    while atoms and at < size:
+        file.seek(at)
+        piece = file.read(1 << 20)
+        for magic in XTC_MAGIC:
+            place = piece.find(struct.pack(">2i", magic, atoms))
+            if place >= 0 and xtc_frame(file, at + place, atoms)[0]:
+                return at + place
+        at += max(len(piece) - 8, 1)
+    return size
+
+
+def read_xtc(path: str, stride: int) -> Iterator[Message]:
+    """The frames of an XTC."""
+    from mdtraj.formats.xtc import XTCTrajectoryFile
+
+    places, slots, torn = walk_xtc(path)
+    if torn:
+        yield {"kind": "lost", "text": f"{torn:,} bytes of torn frames are left out"}
+    if not places:
+        return
+    if slots[-1] >= len(slots):  # mdtraj cannot read on behind a torn frame: it gets a copy without
+        path = without_torn(path, places)
+    with XTCTrajectoryFile(path) as file:
+        yield from batches(xtc_frames(file, slots, stride))
+
+
+def xtc_frames(file: Any, slots: list[int], stride: int) -> Iterator[Message]:
+    """One message for every stride-th frame."""
+    for k, slot in enumerate(slots):
+        xyz, time, _, box = file.read(n_frames=1)
+        if not len(xyz):
+            return
+        if k % stride == 0:
+            yield {
+                "xyz": xyz[0],
+                "cells": np.zeros((3, 3)) if box is None else box[0],
+                "time": time[0],
+                "number": np.int64(slot),
+            }
+
+
+def without_torn(path: str, places: list[int]) -> str:
+    """The whole frames only, in a file that vanishes with the process."""
+    handle, name = tempfile.mkstemp(suffix=".xtc")
+    os.unlink(name)
+    with open(path, "rb") as source:
+        for at in places:
+            length, _ = xtc_frame(source, at, 0)
+            source.seek(at)
+            os.write(handle, source.read(length))
+    os.lseek(handle, 0, os.SEEK_SET)
+    return f"/dev/fd/{handle}"
+
+
+def open_hdf5(path: str) -> tuple[Any, bool]:
+    """An HDF5 file as far as it is there, and whether it was cut."""
+    import h5py
+
+    try:
+        return h5py.File(path, "r", locking=False), False
+    except OSError as error:
+        if "truncated file" not in str(error):
+            raise
+        return h5py.File(Padded(path), "r"), True
+
+
+def read_hdf5(path: str, stride: int) -> Iterator[Message]:
+    """The frames of an HDF5 trajectory of mdtraj."""
+    file, cut = open_hdf5(path)
+    if cut:
+        yield {"kind": "lost", "text": "the file was cut"}
+    yield from read_topology(path)
+    if "coordinates" not in file:
+        yield {"kind": "error", "text": "it has no dataset `coordinates`, as trajectories of mdtraj have"}
+        return
+    data = file["coordinates"]
+    if data.ndim != 3 or data.shape[2] != 3 or data.dtype.kind != "f":
+        yield {"kind": "error", "text": f"its coordinates are {data.dtype} of shape {data.shape}"}
+        return
+    size = os.path.getsize(path)
+    whole = whole_rows(data, size)
+    extra = {name: column(file, name, size) for name in ("time", "cell_lengths", "cell_angles")}
+    counts = [len(values) for values in extra.values() if values is not None]
+    n_frames = min([len(data), *counts])
+    missing = len(data) - int(whole[:n_frames].sum())
+    if missing > 0:
+        yield {"kind": "lost", "text": f"{missing} of {len(data)} frames are not in the file"}
+    factor = NM.get(unit_of(data), 1.0)
+    places = np.flatnonzero(whole[:n_frames])[::stride]
+    per_read = max(1, BATCH // max(data.shape[1] * 12, 1))
+    for start in range(0, len(places), per_read):
+        rows = places[start : start + per_read]
+        xyz = (factor * data[rows[0] : rows[-1] + 1])[rows - rows[0]].astype(np.float32)
+        message: Message = {"kind": "frames", "xyz": xyz, "number": rows.astype(np.int64)}
+        yield message | {name: values[rows] for name, values in extra.items() if values is not None}
+
+
+def whole_rows(data: Any, size: int) -> np.ndarray:
+    """Which rows of a dataset lie in the file whole, all of their chunks being within its length."""
+    chunks = data.chunks
+    if chunks is None:
+        offset = data.id.get_offset()
+        inside = 0 if offset is None else (size - offset) * len(data) // max(data.id.get_storage_size(), 1)
+        return np.arange(min(len(data), max(inside, 0))) >= 0
+    if np.prod(chunks, dtype=float) * data.dtype.itemsize > MOST_SQUEEZED * size:
+        return np.zeros(0, dtype=bool)
+    found: dict[int, int] = {}
+
+    def visit(info: Any) -> None:
+        if info.byte_offset + info.size <= size:
+            found[info.chunk_offset[0]] = found.get(info.chunk_offset[0], 0) + 1
+
+    data.id.chunk_iter(visit)
+    wanted = int(np.prod([-(-n // c) for n, c in zip(data.shape[1:], chunks[1:], strict=True)], dtype=float))
+    last = max((start for start in found if start < len(data)), default=-chunks[0]) + chunks[0]
+    whole = np.zeros(min(last, len(data)), dtype=bool)
+    for start, count in found.items():
+        if start < len(data):
+            whole[start : start + chunks[0]] = count >= wanted
+    return whole
+
+
+def column(file: Any, name: str, size: int) -> np.ndarray | None:
+    """A dataset of the frames, up to its first row that is not in the file."""
+    if name not in file:
+        return None
+    data = file[name]
+    whole = whole_rows(data, size)
+    gaps = np.flatnonzero(~whole)
+    values = np.asarray(data[: int(gaps[0]) if len(gaps) else len(whole)], dtype=np.float64)
+    return values * NM.get(unit_of(data), 1.0) if name == "cell_lengths" else values
+
+
+def unit_of(data: Any) -> str:
+    """The unit that a dataset names."""
+    unit = data.attrs.get("units", "nanometers")
+    return unit.decode() if isinstance(unit, bytes) else str(unit)
+
+
+def read_topology(path: str) -> Iterator[Message]:
+    """The topology of an HDF5 trajectory as the JSON that it holds."""
+    file, _ = open_hdf5(path)
+    if "topology" in file:
+        raw = file["topology"][0]
+        yield {"kind": "topology", "text": raw.decode() if isinstance(raw, bytes) else str(raw)}
+
+
+def send(message: Message) -> None:
+    """Write a message."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **message)
+    out = sys.stdout.buffer
+    out.write(struct.pack("<q", buffer.tell()))
+    out.write(buffer.getbuffer())
+    out.flush()
+
+
+def main(kind: str, path: str, stride: str, memory: str) -> None:
+    """Send what is whole; an error of the reading library is a message."""
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    messages = read_topology(path) if kind == "topology" else READERS[kind](path, int(stride))
+    try:
+        for message in messages:
+            send(message)
+    except BrokenPipeError:
+        return
+    except Exception as error:  # whatever the libraries raise: the file is damaged
+        text = next((line for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
+        send({"kind": "error", "text": text[:120]})
+    send({"kind": "done"})
+
+
+READERS = {"xtc": read_xtc, "hdf5": read_hdf5}
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

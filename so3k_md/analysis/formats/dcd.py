@@ -1,0 +1,215 @@
+"""DCD files of OpenMM, LAMMPS, CHARMM and NAMD: each frame checked by its record marks, cut files read."""
+
+import math
+import mmap
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from so3k_md.analysis.formats.frames import Frames, as_cells, refuse_none
+from so3k_md.analysis.geometry import Array, Integers
+from so3k_md.errors import So3kError
+
+CHARMM_TIME_PS = 0.04888821
+MOST_CANDIDATES = 100_000  # places at which a frame may start again after a torn one
+
+
+class Layout(NamedTuple):
+    """Where the records of a DCD lie."""
+
+    order: str  # of bytes, "<" or ">"
+    mark: int  # bytes of a record mark, 4 or 8
+    counts: tuple[int, ...]  # the 20 numbers of the header
+    delta: float  # time step in the engine's unit
+    openmm: bool
+    atoms: int
+    start: int  # of the first frame
+    has_cell: bool
+    records: tuple[int, ...]  # bytes of each record of a frame
+
+    @property
+    def frame(self) -> int:
+        """Bytes of a frame."""
+        return sum(self.records) + 2 * self.mark * len(self.records)
+
+
+def read_dcd(path: Path, stride: int) -> Frames:
+    """Every stride-th whole frame of a DCD.
+
+    A run that was killed leaves a torn last frame, or a header that counts a frame more or less; a run that
+    was continued leaves the torn frame in the middle. Frames are therefore found by their record marks.
+
+    Args:
+        path: a DCD.
+        stride: use every stride-th frame.
+
+    Raises:
+        So3kError: not a DCD, or without a whole frame.
+    """
+    with open(path, "rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed once no array looks into it
+    layout = read_layout(path, data)
+    offsets, number, torn = find_frames(data, layout)
+    lost = [f"{torn:,} bytes of torn frames are left out"] if torn else []
+    slots = int(number[-1]) + 1 if len(number) else 0
+    claimed = layout.counts[0]
+    if claimed > slots + (torn > 0):
+        lost.append(f"its header counts {claimed} frames and {len(offsets)} whole ones are there")
+    if not len(offsets):
+        refuse_none(path, lost)
+    offsets, number = offsets[::stride], number[::stride]
+    positions, cells = gather(data, layout, offsets)
+    first, every = layout.counts[1:3]
+    interval = layout.delta * CHARMM_TIME_PS if layout.openmm and 0 < layout.delta < math.inf else None
+    return Frames(
+        positions=positions,
+        cells=cells,
+        number=number,
+        steps=first + every * number if every > 0 else None,
+        interval_ps=interval,
+        lost=tuple(lost),
+    )
+
+
+def read_layout(path: Path, data: mmap.mmap) -> Layout:
+    """The three records before the frames."""
+    marks = [(order, mark) for order in "<>" for mark in (4, 8)]
+    kind = next((m for m in marks if starts_dcd(data, *m)), None)
+    if kind is None:
+        raise So3kError(f"{path} is not a DCD file, or it is cut in its header: write the trajectory again")
+    order, mark = kind
+    at, record = 0, b""
+    records = []
+    for _ in range(3):
+        length = mark_at(data, at, order, mark)
+        record = data[at + mark : at + mark + length]
+        at += 2 * mark + length
+        if length < 4 or at > len(data) or mark_at(data, at - mark, order, mark) != length:
+            raise So3kError(f"{path} is cut or damaged in its header: write the trajectory again")
+        records.append(record)
+    counts = struct.unpack(f"{order}20i", records[0][4:84])
+    (delta,) = struct.unpack(f"{order}f", records[0][40:44])
+    (atoms,) = struct.unpack(f"{order}i", records[2][:4])
+    if counts[8]:
+        raise So3kError(
+            f"{path} holds {counts[8]} fixed atoms only once, which is not read: write all atoms in all "
+            "frames (mdconvert of mdtraj does it)"
+        )
+    if not 0 < atoms < len(data):
+        raise So3kError(f"{path} is damaged: its header claims {atoms} atoms; write the trajectory again")
+    charmm = counts[19] != 0
+    has_cell = bool(charmm and counts[10])
+    axes = 4 if charmm and counts[11] else 3
+    sizes = (48,) * has_cell + (4 * atoms,) * axes
+    openmm = b"Created by OpenMM" in records[1]
+    return Layout(order, mark, counts, delta, openmm, atoms, at, has_cell, sizes)
+
+
+def starts_dcd(data: mmap.mmap, order: str, mark: int) -> bool:
+    """Whether a file starts with the first record of a DCD in this byte order and width of marks."""
+    long_enough = len(data) >= 84 + 2 * mark
+    return long_enough and data[mark : mark + 4] == b"CORD" and mark_at(data, 0, order, mark) == 84
+
+
+def mark_at(data: mmap.mmap, at: int, order: str, mark: int) -> int:
+    """The record mark at a place, -1 beyond the end of the file."""
+    if not 0 <= at <= len(data) - mark:
+        return -1
+    return int(struct.unpack_from(f"{order}{'i' if mark == 4 else 'q'}", data, at)[0])
+
+
+def find_frames(data: mmap.mmap, layout: Layout) -> tuple[Integers, Integers, int]:
+    """Where whole frames start, their places in the run, and how many bytes belong to none.
+
+    Returns:
+        offsets (frames,), number (frames,), bytes of torn frames.
+    """
+    at, slot, torn = layout.start, 0, 0
+    offsets: list[Integers] = [np.zeros(0, dtype=np.int64)]
+    numbers: list[Integers] = [np.zeros(0, dtype=np.int64)]
+    while at < len(data):
+        fitting = (len(data) - at) // layout.frame
+        places = at + layout.frame * np.arange(fitting, dtype=np.int64)
+        bad = np.flatnonzero(~marks_fit(data, layout, places))
+        good = int(bad[0]) if len(bad) else fitting
+        offsets.append(places[:good])
+        numbers.append(slot + np.arange(good, dtype=np.int64))
+        at, slot = at + good * layout.frame, slot + good
+        if at >= len(data):
+            break
+        after = next_frame(data, layout, at + 1)
+        torn += after - at
+        slot += max(1, -(-(after - at) // layout.frame))
+        at = after
+    return np.concatenate(offsets), np.concatenate(numbers), torn
+
+
+def marks_fit(data: mmap.mmap, layout: Layout, places: Integers) -> np.ndarray:
+    """At which of these places a whole frame starts, by the marks around its records."""
+    raw = np.frombuffer(data, dtype=np.uint8)
+    fits = np.ones(len(places), dtype=bool)
+    at = 0
+    for size in layout.records:
+        wanted = np.frombuffer(struct.pack(f"{layout.order}{'iq'[layout.mark // 8]}", size), dtype=np.uint8)
+        for edge in (at, at + layout.mark + size):
+            found = raw[places[:, None] + (edge + np.arange(layout.mark))]
+            fits &= (found == wanted).all(axis=1)
+        at += 2 * layout.mark + size
+    return fits
+
+
+def next_frame(data: mmap.mmap, layout: Layout, start: int) -> int:
+    """Where the first whole frame after a place starts, or the end of the file.
+
+    Records of x, y and z have the same marks: of places within one frame, that from which whole frames lead
+    to the end of the file is the start.
+    """
+    places: list[int] = []
+    code = "iq"[layout.mark // 8]
+    wanted = struct.pack(f"{layout.order}{code}", layout.records[0])
+    for _ in range(MOST_CANDIDATES):
+        start = data.find(wanted, start)
+        beyond = start < 0 or start + layout.frame > len(data)
+        if beyond or (places and start >= places[0] + layout.frame):
+            break
+        if marks_fit(data, layout, np.array([start]))[0]:
+            places.append(start)
+        start += 1
+    exact = [place for place in places if (len(data) - place) % layout.frame == 0]
+    return next(iter(exact + places), len(data))
+
+
+def gather(data: mmap.mmap, layout: Layout, offsets: Integers) -> tuple[Array, Array | None]:
+    """Positions and cells of the frames at these places."""
+    raw = np.frombuffer(data, dtype=np.uint8)
+    positions = np.empty((len(offsets), layout.atoms, 3))
+    boxes = np.empty((len(offsets), 6))
+    first = layout.mark + layout.has_cell * (48 + 2 * layout.mark)
+    for k, offset in enumerate(offsets.tolist()):
+        for axis in range(3):
+            at = offset + first + axis * (4 * layout.atoms + 2 * layout.mark)
+            with np.errstate(invalid="ignore"):  # damaged bytes may spell a signalling NaN
+                positions[k, :, axis] = raw[at : at + 4 * layout.atoms].view(f"{layout.order}f4")
+        if layout.has_cell:
+            at = offset + layout.mark
+            boxes[k] = raw[at : at + 48].copy().view(f"{layout.order}f8")
+    return positions, unit_cells(boxes) if layout.has_cell else None
+
+
+def unit_cells(boxes: Array) -> Array:
+    """Cell vectors (frames, 3, 3), Å, of the six numbers of a DCD.
+
+    They are a, γ, b, β, α, c with angles in degrees (X-PLOR, mdtraj) or as cosines (CHARMM before version 25,
+    NAMD, LAMMPS, OpenMM), or the lower triangle of the symmetric matrix of cell vectors (CHARMM since).
+
+    Args:
+        boxes: (frames, 6).
+    """
+    edges, angles = boxes[:, [0, 2, 5]], boxes[:, [4, 3, 1]]
+    if (np.abs(angles) <= 1).all():
+        return as_cells(edges, np.degrees(np.arccos(angles)))
+    if (boxes < 0).any() or (angles > 180).any():
+        return boxes[:, [0, 1, 3, 1, 2, 4, 3, 4, 5]].reshape(-1, 3, 3)
+    return as_cells(edges, angles)

@@ -1,0 +1,123 @@
+"""Which directions of a trajectory repeat: a cell in a file is not always that of the atoms."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from so3k_md.analysis.bonds import bond_tree, make_whole
+from so3k_md.analysis.contacts import close_pairs, images
+from so3k_md.analysis.formats.frames import Frames
+from so3k_md.analysis.geometry import NOT_PERIODIC, Array, Integers, sound_frames
+from so3k_md.analysis.topology import topology_has_cell
+from so3k_md.errors import So3kError
+from so3k_md.structure.bonds import covalent_radii
+from so3k_md.structure.cells import OVERLAP, cell_fault, density, overlap_through_walls
+
+Flags3 = tuple[bool, bool, bool]
+DEFAULT_EDGE = 20.0  # Å, of the cube that OpenMM gives to a system without a box
+LEAST_DENSITY = 0.3  # g/cm³, above which that cube is taken for the box of a liquid
+SAMPLES = 5  # frames that are looked at
+MOVED = 0.01  # Å
+
+
+class Periodicity(NamedTuple):
+    """Which directions repeat, and how that is known."""
+
+    pbc: Flags3
+    reason: str
+    doubted: bool = False  # the file holds a cell, and it is not used
+
+
+def stated(
+    path: Path, frames: Frames, numbers: Integers, periodic: bool | None, logged: Flags3 | None
+) -> Periodicity:
+    """What the files say, and whether the first cell can be one.
+
+    Args:
+        path: of the trajectory, for messages.
+        frames: of it.
+        numbers: atomic numbers (atoms,).
+        periodic: what the user says.
+        logged: what the log says.
+
+    Raises:
+        So3kError: the user says yes, and there is no cell.
+    """
+    if frames.cells is None or not is_cell(frames.cells[:1])[0]:
+        if periodic:
+            raise So3kError(f"{path} holds no cell: it cannot be analysed as periodic; drop --periodic yes")
+        return Periodicity(NOT_PERIODIC, "the file holds no cell")
+    if periodic is not None:
+        return Periodicity((periodic, periodic, periodic), "as asked")
+    flags = frames.pbc if frames.pbc is not None else logged
+    pbc = (True, True, True) if flags is None else flags
+    reason = "the file holds a cell" if flags is None else "boundary flags of the run"
+    if fault := cell_fault(numbers, frames.cells[0], pbc):
+        return Periodicity(NOT_PERIODIC, f"the cell in the file {fault}", doubted=True)
+    return Periodicity(pbc, reason)
+
+
+def is_cell(cells: Array) -> np.ndarray:
+    """Which cells are finite and have a volume, (frames,)."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        volumes = np.abs(np.linalg.det(np.where(np.isfinite(cells), cells, 0.0)))
+    found: np.ndarray = np.isfinite(cells).all(axis=(1, 2)) & (volumes > 1e-3)
+    return found
+
+
+def judged(
+    said: Periodicity, frames: Frames, topology: Path | None, numbers: Integers, bonds: Integers
+) -> Periodicity:
+    """Whether atoms feel the cell that the file holds.
+
+    OpenMM hands its reporters a cube of 2 nm for systems without a box, and topologies may carry the cell of
+    a crystal. Atoms of an open system pass through the images of others: where they do so in all frames that
+    are looked at and move meanwhile, or in any frame of that cube, the cell is none. A pair that overlaps in
+    some frames of another cell is an event of the run.
+
+    Args:
+        said: of `stated`.
+        frames: of the trajectory.
+        topology: its file, or None.
+        numbers: atomic numbers (atoms,).
+        bonds: (bonds, 2).
+    """
+    cells, flagged = frames.cells, frames.pbc is not None or said.reason != "the file holds a cell"
+    if cells is None or not any(said.pbc) or flagged:
+        return said
+    cube = np.allclose(cells, DEFAULT_EDGE * np.eye(3), atol=1e-3)
+    constant = np.allclose(cells, cells[0], atol=1e-3)
+    usable = np.flatnonzero(sound_frames(frames.positions) & is_cell(cells))
+    chosen = usable[np.unique(np.linspace(0, len(usable) - 1, min(SAMPLES, len(usable))).astype(int))]
+    if not constant or not len(chosen):
+        return said
+    through = [walls(frames.positions[k], cells[k], numbers, bonds) for k in chosen]
+    if cube and any(through):
+        return open_because(f"the cell is the 2 nm default of OpenMM, and {next(filter(None, through))}")
+    moved = np.ptp(frames.positions[chosen], axis=0).max() > MOVED
+    if len(chosen) > 1 and all(through) and moved:
+        return open_because(f"atoms do not feel the cell in the file: {through[0]} in every frame looked at")
+    if cube and not topology_has_cell(topology) and density(numbers, cells[0]) < LEAST_DENSITY:
+        return open_because("the cell is the 2 nm default that OpenMM's files carry without periodicity")
+    return said
+
+
+def open_because(reason: str) -> Periodicity:
+    """An open system whose file holds a cell."""
+    return Periodicity(NOT_PERIODIC, reason, doubted=True)
+
+
+def walls(positions: Array, cell: Array, numbers: Integers, bonds: Integers) -> str | None:
+    """The nearest two atoms of a frame that overlap only through the walls of the cell, as a clause."""
+    pbc = (True, True, True)
+    radii = covalent_radii(numbers)
+    near = close_pairs(positions[None], cell[None], pbc, 2 * OVERLAP * float(radii.max()))
+    if not (near.distance < OVERLAP * (radii[near.i] + radii[near.j])).any():
+        return None
+    tree, _ = bond_tree(bonds, len(numbers))
+    whole = make_whole(positions[None], cell[None], pbc, tree)[0]
+    found = overlap_through_walls(numbers, whole, cell, pbc, images)
+    if found is None:
+        return None
+    return f"atoms {found.first} and {found.second} meet through its walls at {found.distance:.2f} Å"

@@ -1,0 +1,78 @@
+"""Torsions and their kinds: φ, ψ, ω and χ1 of proteins by atom names, others by the bonds about each atom."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from so3k_md.analysis.bonds import adjacency, chain_name, formula, ordered
+from so3k_md.analysis.geometry import Integers
+
+ALPHA = {"CA", "CH3"}  # what stands beside the peptide bond, of residues and of the caps ACE and NME
+GAMMA = {"CG", "CG1", "OG", "OG1", "SG"}
+PROTEIN = ("φ", "ψ", "ω", "χ1")
+
+
+def torsions(bonds: Integers) -> Integers:
+    """Every chain i-j-k-l of three bonds, once per direction-less chain, (torsions, 4)."""
+    neighbours = adjacency(bonds)
+    quads = [
+        (i, j, k, end)
+        for j, k in bonds.tolist()
+        for i in neighbours[j]
+        for end in neighbours[k]
+        if i != k and end != j and i != end
+    ]
+    return np.array(quads, dtype=np.int64).reshape(-1, 4)
+
+
+def torsion_kinds(
+    quads: Integers, bonds: Integers, symbols: Sequence[str], names: Sequence[str], residues: Integers
+) -> dict[str, Integers]:
+    """The torsions of each kind: those of protein backbones first, then the largest kind.
+
+    Kinds of the same elements whose atoms are bonded differently are told apart by the neighbours of each
+    atom: C(HNO) is a carbon bonded to hydrogen, nitrogen and oxygen.
+
+    Args:
+        quads: atoms (i, j, k, l), (torsions, 4).
+        bonds: (bonds, 2).
+        symbols: element of each atom.
+        names: name of each atom in its residue, as in the PDB.
+        residues: residue of each atom (atoms,).
+    """
+    neighbours = adjacency(bonds)
+    around = {
+        atom: f"{symbols[atom]}({formula([symbols[k] for k in found])})" for atom, found in neighbours.items()
+    }
+    protein: dict[str, list[list[int]]] = defaultdict(list)
+    others: dict[str, dict[str, list[list[int]]]] = defaultdict(lambda: defaultdict(list))
+    for quad in quads.tolist():
+        if kind := protein_torsion(quad, names, residues):
+            protein[kind].append(quad)
+        else:
+            elements = chain_name([symbols[atom] for atom in quad])
+            surroundings = [around[atom] for atom in quad]
+            others[elements]["–".join(min(surroundings, surroundings[::-1]))].append(quad)
+    found: dict[str, list[list[int]]] = {}
+    for elements, kinds in others.items():
+        for detailed, group in kinds.items():
+            found[elements if len(kinds) == 1 else detailed] = group
+    first = {kind: np.array(protein[kind], dtype=np.int64) for kind in PROTEIN if kind in protein}
+    return first | ordered(found)
+
+
+def protein_torsion(quad: Sequence[int], names: Sequence[str], residues: Integers) -> str | None:
+    """φ, ψ, ω or χ1 in either direction, None for other torsions."""
+    for atoms in (quad, quad[::-1]):
+        a, b, c, d = (names[atom] for atom in atoms)
+        i, j, k, end = (int(residues[atom]) for atom in atoms)
+        if (a, b, c, d) == ("C", "N", "CA", "C") and i != j == k == end:
+            return "φ"
+        if (a, b, c, d) == ("N", "CA", "C", "N") and i == j == k != end:
+            return "ψ"
+        if a in ALPHA and (b, c) == ("C", "N") and d in ALPHA | {"C"} and i == j != k == end:
+            return "ω"
+        if (a, b, c) == ("N", "CA", "CB") and d in GAMMA and i == j == k == end:
+            return "χ1"
+    return None
