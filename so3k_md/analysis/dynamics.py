@@ -8,6 +8,9 @@ import numpy as np
 from so3k_md.analysis.geometry import Array
 from so3k_md.units import BOLTZMANN_EV_K
 
+FEWEST_ROWS = 20  # of which a part may be called equilibration
+STARTS = 100  # that are tried
+
 
 class Drift(NamedTuple):
     """A straight line through the conserved energy per atom."""
@@ -49,6 +52,23 @@ def statistical_inefficiency(values: Array) -> float:
     end = int(fallen[0]) + 1 if len(fallen) else n
     t = np.arange(1, end)
     return max(1.0, 1.0 + 2.0 * float(np.sum((1 - t / n) * rho[1:end])))
+
+
+def equilibration(values: Array) -> int:
+    """The row from which on a series is stationary: that which leaves the most independent rows.
+
+    n_eff(t) = (n - t) / g(t), g the statistical inefficiency of the rows from t on:
+    J. D. Chodera, J. Chem. Theory Comput. 12, 1799 (2016), doi:10.1021/acs.jctc.5b00784.
+
+    Args:
+        values: (rows,), any unit.
+    """
+    n = len(values)
+    if n < FEWEST_ROWS:
+        return 0
+    starts = np.unique(np.linspace(0, n - FEWEST_ROWS // 2, STARTS).astype(np.int64))
+    effective = [(n - start) / statistical_inefficiency(values[start:]) for start in starts]
+    return int(starts[int(np.argmax(effective))])
 
 
 def linear_drift(time: Array, energy: Array, n_atoms: int) -> Drift:

@@ -231,10 +231,12 @@ def draw_energy(analyses: Sequence[Analysis]) -> Figure | None:
     for k, energy, _ in shown:
         change = energy.change * 1000
         axes[0].plot(energy.time, change, color=colour(k), alpha=0.45, linewidth=0.8)
-        centre = energy.time.mean()
-        line = change.mean() + energy.drift.slope * 1000 * (energy.time - centre)
-        axes[0].plot(energy.time, line, color=colour(k), linestyle=dash(k))
-    axes[0].set(xlabel="time / ps", ylabel="change / meV per atom", title="Conserved energy and its drift")
+        production = analyses[k].production
+        part = slice(production.row if production else 0, None)
+        x, y = energy.time[part], change[part]
+        line = y.mean() + energy.drift.slope * 1000 * (x - x.mean())
+        axes[0].plot(x, line, color=colour(k), linestyle=dash(k))
+    axes[0].set(xlabel="time / ps", ylabel="change / meV per atom", title="Energy and its drift")
     for k, values in potentials:
         draw_histogram(axes[1], values - values.mean(), k)
     if potentials:

@@ -56,7 +56,8 @@ def glance(analyses: Sequence[Analysis]) -> Rows:
         ("System", lambda a: f"{subscript(a.source.composition)} ({a.source.atoms} atoms)"),
         ("Frames", lambda a: f"{a.source.frames}"),
         ("Time", span),
-        ("Drift of the conserved energy / eV/atom/ps", drift_text),
+        (drift_name(analyses), drift_text),
+        ("Averages over", production_text),
         ("Temperature / K", temperature_text),
         ("Standard deviation of T / K (canonical)", spread_text),
         ("Potential energy / eV", potential_text),
@@ -95,7 +96,29 @@ def drift_text(analysis: Analysis) -> str | None:
     if analysis.energy is None:
         return None
     drift = analysis.energy.drift
-    return with_error(drift.slope, drift.error)
+    return f"{with_error(drift.slope, drift.error)}{EXCHANGE[analysis.energy.conserved]}"
+
+
+EXCHANGE = {
+    "yes": "",
+    "no": " (a thermostat or barostat exchanges energy: no measure of conservation)",
+    "unknown": " (a measure of conservation in NVE only)",
+}
+
+
+def drift_name(analyses: Sequence[Analysis]) -> str:
+    """What drifts: the conserved energy if every run conserves it."""
+    kinds = {analysis.energy.conserved for analysis in analyses if analysis.energy}
+    return f"Drift of the {'conserved' if kinds == {'yes'} else 'total'} energy / eV/atom/ps"
+
+
+def production_text(analysis: Analysis) -> str | None:
+    """From where on averages are taken."""
+    found = analysis.production
+    if found is None or not found.rows:
+        return None
+    start = f"from row {found.row}" if found.start is None else f"from {found.start:g} ps"
+    return f"{start} on, {found.rows} rows of the log ({found.source})"
 
 
 def temperature_text(analysis: Analysis) -> str | None:
@@ -195,7 +218,7 @@ def nothing(analyses: Sequence[Analysis]) -> str:
 
 SECTIONS: dict[str, tuple[str, str, Callable[[Sequence[Analysis]], str]]] = {
     "energy": (
-        "Energy conservation",
+        "Energy",
         "The line is the fitted drift; its error allows for correlated rows. It judges the integrator in NVE "
         "or where the log has the conserved quantity of the thermostat; heat exchange moves the total.",
         nothing,
@@ -215,7 +238,8 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Sequence[Analysis]], str]]] = {
     "bonds": ("Bond lengths", "Normalised to one; bins of 0.01 Å.", bond_rows),
     "dihedrals": (
         "Dihedrals",
-        "All chains of four bonded atoms by element; bins of 5°.",
+        "All chains of four bonded atoms: φ, ψ, ω and χ1 of proteins, others by element and, where atoms of "
+        "the same elements are bonded differently, by the neighbours of each; bins of 5°.",
         dihedral_rows,
     ),
     "rdf": (

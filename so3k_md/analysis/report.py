@@ -15,8 +15,9 @@ from so3k_md.analysis.distributions import (
 )
 from so3k_md.analysis.dynamics import linear_drift, statistical_inefficiency, summarise_temperature
 from so3k_md.analysis.geometry import Array, Integers, pair_distances, rmsd, rmsf
-from so3k_md.analysis.results import Analysis, Deviation, Energy, Source, Temperature
-from so3k_md.analysis.stability import Stability, finite_frames, judge
+from so3k_md.analysis.production import conserves, settle, settled_frame, watch_log
+from so3k_md.analysis.results import Analysis, Deviation, Energy, Production, Source, Temperature
+from so3k_md.analysis.stability import finite_frames, judge
 from so3k_md.analysis.thermo import Thermo, read_log
 from so3k_md.analysis.torsions import torsion_kinds, torsions
 from so3k_md.analysis.trajectory import Trajectory, load_trajectory
@@ -34,6 +35,7 @@ def analyze(
     temperature_K: float | None = None,
     stride: int = 1,
     periodic: bool | None = None,
+    from_ps: float | None = None,
 ) -> Analysis:
     """Analyse one trajectory of OpenMM or LAMMPS.
 
@@ -47,6 +49,7 @@ def analyze(
         temperature_K: temperature of the thermostat, K, to compare with.
         stride: use every stride-th frame.
         periodic: overrule what the files say of the periodicity.
+        from_ps: averages start here, ps; where the log becomes stationary otherwise.
 
     Raises:
         So3kError: a file cannot be used; the message names it and the remedy.
@@ -78,23 +81,31 @@ def analyze(
         periodic_from=data.pbc_reason,
         bonds=len(data.bonds),
         bonds_from=data.bonds_from,
-        notes=data.notes,
+        notes=data.notes + (thermo.notes if thermo else ()),
     )
     lengths = pair_distances(data.positions, data.bonds, data.cells, data.pbc)
     stability = judge(data, lengths)
     sound = finite_part(data)
+    production = settle(thermo, data, from_ps)
+    first = settled_frame(sound, production)
+    settled = sound._replace(
+        positions=sound.positions[first:],
+        cells=None if sound.cells is None else sound.cells[first:],
+        time=sound.time[first:],
+    )
     absent: dict[str, str] = {}
     return Analysis(
         label or Path(trajectory).name,
         source,
-        watch_log(stability, thermo),
+        watch_log(stability, thermo, len(data.numbers)),
         deviations(sound, molecules, absent),
-        bond_distributions(sound, lengths, absent),
-        dihedral_distributions(sound, absent),
-        radial_distributions(sound, molecules, absent),
-        energies(thermo, len(data.numbers), absent),
-        temperatures(thermo, len(data.numbers), temperature_K, absent),
+        bond_distributions(settled, lengths[first:], absent),
+        dihedral_distributions(settled, absent),
+        radial_distributions(settled, molecules, absent),
+        energies(thermo, len(data.numbers), production, absent),
+        temperatures(thermo, len(data.numbers), temperature_K, production, absent),
         absent,
+        production,
     )
 
 
@@ -103,18 +114,6 @@ def finite_part(data: Trajectory) -> Trajectory:
     n = finite_frames(data.positions, data.cells)
     cells = None if data.cells is None else data.cells[:n]
     return data._replace(positions=data.positions[:n], cells=cells, time=data.time[:n])
-
-
-def watch_log(stability: Stability, thermo: Thermo | None) -> Stability:
-    """The verdict once the log is known: an energy that is no number is unstable, whatever the frames say."""
-    for values in (thermo.conserved, thermo.potential, thermo.temperature) if thermo else ():
-        if values is not None and not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values))[0])
-            at = f" (step {thermo.steps[row]})" if thermo and thermo.steps is not None else ""
-            text = f"the log holds an energy or temperature that is no number from its row {row}{at} on."
-            verdict = f"Unstable: {text}" if stability.stable else f"{stability.verdict} Also, {text}"
-            return stability._replace(stable=False, verdict=verdict)
-    return stability
 
 
 def deviations(data: Trajectory, molecules: Integers, absent: dict[str, str]) -> Deviation | None:
@@ -194,8 +193,10 @@ def radial_distributions(
     return tuple(rdf for rdf in found if rdf is not None)
 
 
-def energies(thermo: Thermo | None, n_atoms: int, absent: dict[str, str]) -> Energy | None:
-    """The drift of the conserved energy."""
+def energies(
+    thermo: Thermo | None, n_atoms: int, production: Production, absent: dict[str, str]
+) -> Energy | None:
+    """The drift of the total or conserved energy, and the mean of the potential energy, in the production."""
     reason = None
     if thermo is None:
         reason = "no log was given (--log)"
@@ -212,26 +213,32 @@ def energies(thermo: Thermo | None, n_atoms: int, absent: dict[str, str]) -> Ene
         return None
     change = (thermo.conserved - thermo.conserved[0]) / n_atoms
     mean = error = None
+    rows = slice(production.row, None)
     if thermo.potential is not None:
-        mean = float(thermo.potential.mean())
-        inefficiency = statistical_inefficiency(thermo.potential)
-        error = float(thermo.potential.std() * np.sqrt(inefficiency / len(thermo.potential)))
+        part = thermo.potential[rows]
+        mean = float(part.mean())
+        error = float(part.std() * np.sqrt(statistical_inefficiency(part) / len(part)))
     return Energy(
         quantity=thermo.conserved_name,
         rows=thermo.rows,
         time=thermo.time,
         change=change,
-        drift=linear_drift(thermo.time, thermo.conserved, n_atoms),
+        drift=linear_drift(thermo.time[rows], thermo.conserved[rows], n_atoms),
         potential=thermo.potential,
         potential_mean=mean,
         potential_error=error,
+        conserved=conserves(thermo, rows),
     )
 
 
 def temperatures(
-    thermo: Thermo | None, n_atoms: int, target: float | None, absent: dict[str, str]
+    thermo: Thermo | None,
+    n_atoms: int,
+    target: float | None,
+    production: Production,
+    absent: dict[str, str],
 ) -> Temperature | None:
-    """Mean and spread of the temperature."""
+    """Mean and spread of the temperature in the production."""
     if thermo is None:
         absent["temperature"] = "no log was given (--log)"
     elif thermo.temperature is None:
@@ -239,7 +246,8 @@ def temperatures(
     elif not np.isfinite(thermo.temperature).all():
         absent["temperature"] = "the log holds temperatures that are no numbers"
     else:
-        summary = summarise_temperature(thermo.temperature, n_atoms, thermo.kinetic, target)
+        kinetic = None if thermo.kinetic is None else thermo.kinetic[production.row :]
+        summary = summarise_temperature(thermo.temperature[production.row :], n_atoms, kinetic, target)
         return Temperature(thermo.time, thermo.temperature, summary)
     return None
 

@@ -68,6 +68,7 @@ class Energy(NamedTuple):
     potential: Array | None  # (rows,), eV
     potential_mean: float | None  # eV
     potential_error: float | None  # eV
+    conserved: str = "unknown"  # yes, no or unknown: whether the run conserves this quantity
 
 
 class Temperature(NamedTuple):
@@ -76,6 +77,15 @@ class Temperature(NamedTuple):
     time: Array | None  # (rows,), ps
     values: Array  # (rows,), K
     summary: TemperatureSummary
+
+
+class Production(NamedTuple):
+    """The part of a run that averages are taken over."""
+
+    row: int  # of the log, its first
+    start: float | None  # ps; None where no time is known
+    rows: int  # of the log
+    source: str
 
 
 class Analysis(NamedTuple):
@@ -91,6 +101,7 @@ class Analysis(NamedTuple):
     energy: Energy | None
     temperature: Temperature | None
     absent: dict[str, str]
+    production: Production | None = None
 
 
 def as_json(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from so3k_md.analysis.geometry import Array, Integers
+from so3k_md.analysis.times import superseded
 from so3k_md.errors import So3kError
 from so3k_md.units import EV_IN_KJ_MOL, KJ_IN_KCAL
 
@@ -27,6 +28,8 @@ class Thermo(NamedTuple):
     temperature: Array | None  # (rows,), K
     timestep_fs: float | None  # what the log says of it
     pbc: tuple[bool, bool, bool] | None  # what the log says of it
+    thermostat: bool | None = None  # whether the log names one; None: it does not say
+    notes: tuple[str, ...] = ()  # rows that are left out, each a sentence
 
 
 class LammpsUnits(NamedTuple):
@@ -37,6 +40,12 @@ class LammpsUnits(NamedTuple):
     default_timestep: float
 
 
+OPENMM_COLUMNS = (
+    "Step", "Time (ps)", "Potential Energy (kJ/mole)", "Kinetic Energy (kJ/mole)",
+    "Total Energy (kJ/mole)", "Temperature (K)",
+)  # fmt: skip
+# Fixes of LAMMPS that exchange heat or work, so that the total energy is not conserved.
+EXCHANGE = ("nvt", "npt", "nph", "langevin", "temp/", "press/", "gle", "gld", "rigid/n", "brownian")
 LAMMPS_UNITS = {
     "metal": LammpsUnits(energy_eV=1.0, time_fs=1000.0, default_timestep=0.001),
     "real": LammpsUnits(energy_eV=KJ_IN_KCAL / EV_IN_KJ_MOL, time_fs=1.0, default_timestep=1.0),
@@ -70,11 +79,16 @@ def read_log(path: str | Path, timestep_fs: float | None = None) -> Thermo:
 
 def read_openmm_csv(path: Path, text: str, timestep_fs: float | None) -> Thermo:
     """The columns of a StateDataReporter, kJ/mol to eV."""
-    head, *lines = text.splitlines()
+    head, *lines = whole_lines(text)
     separator = next((mark for mark in (",", "\t", ";") if mark in head), ",")
     names = next(csv.reader([head.lstrip("#")], delimiter=separator))
-    rows = [cells for cells in csv.reader(lines, delimiter=separator) if len(cells) == len(names)]
+    cells = [next(csv.reader([line], delimiter=separator), []) for line in lines]
+    numbered = [(k, row) for k, row in enumerate(cells, start=2) if row and lines[k - 2] != head]
+    rows, bad = sound_rows(names, numbered, [name for name in names if name in OPENMM_COLUMNS])
+    notes = torn_note(path, text) + row_note(path, bad)
     columns = numeric_columns(path, names, rows)
+    columns, again = without_superseded(columns, "Step" if "Step" in columns else "Time (ps)")
+    notes += again_note(path, again)
     potential = scaled(columns.get("Potential Energy (kJ/mole)"), 1 / EV_IN_KJ_MOL)
     kinetic = scaled(columns.get("Kinetic Energy (kJ/mole)"), 1 / EV_IN_KJ_MOL)
     total = scaled(columns.get("Total Energy (kJ/mole)"), 1 / EV_IN_KJ_MOL)
@@ -86,7 +100,7 @@ def read_openmm_csv(path: Path, text: str, timestep_fs: float | None) -> Thermo:
         total = potential + kinetic
     return Thermo(
         program="OpenMM",
-        rows=f"all {len(rows)} rows",
+        rows=f"{len(rows) - again} rows",
         steps=as_integers(steps),
         time=time,
         potential=potential,
@@ -96,6 +110,7 @@ def read_openmm_csv(path: Path, text: str, timestep_fs: float | None) -> Thermo:
         temperature=columns.get("Temperature (K)"),
         timestep_fs=timestep_fs,
         pbc=None,
+        notes=notes,
     )
 
 
@@ -111,7 +126,7 @@ def read_lammps_log(path: Path, text: str, timestep_fs: float | None) -> Thermo:
     if re.search(r"^\s*thermo_modify\s.*\bnorm\s+yes", text, re.MULTILINE):
         raise So3kError(f"log {path} has energies per atom: run with `thermo_modify norm no`")
     units = LAMMPS_UNITS[style]
-    tables = thermo_tables(text)
+    tables, bad = thermo_tables(whole_lines(text))
     if not tables:
         raise So3kError(
             f"log {path} has no thermo table with a Step column: use `thermo_style custom step temp …`"
@@ -121,7 +136,7 @@ def read_lammps_log(path: Path, text: str, timestep_fs: float | None) -> Thermo:
         joined -= 1
     names = tables[-1].names
     rows = tables[joined].rows + [row for table in tables[joined + 1 :] for row in table.rows[1:]]
-    columns = numeric_columns(path, names, rows)
+    columns, again = without_superseded(numeric_columns(path, names, rows), "Step")
     written = last_word(r"^\s*timestep\s+([-+.\deE]+)\s*(?:#.*)?$", text)
     own_fs = (float(written) if written else units.default_timestep) * units.time_fs
     timestep = timestep_fs or own_fs
@@ -139,7 +154,7 @@ def read_lammps_log(path: Path, text: str, timestep_fs: float | None) -> Thermo:
     runs = f"run {len(tables)}" if joined == len(tables) - 1 else f"runs {joined + 1} to {len(tables)}"
     return Thermo(
         program="LAMMPS",
-        rows=f"{runs} of {len(tables)} in the log, {len(rows)} rows",
+        rows=f"{runs} of {len(tables)} in the log, {len(rows) - again} rows",
         steps=as_integers(steps),
         time=time,
         potential=potential,
@@ -149,7 +164,73 @@ def read_lammps_log(path: Path, text: str, timestep_fs: float | None) -> Thermo:
         temperature=columns.get("Temp"),
         timestep_fs=timestep,
         pbc=(flags[0] == "p", flags[1] == "p", flags[2] == "p"),
+        thermostat=has_thermostat(text),
+        notes=torn_note(path, text) + row_note(path, bad) + again_note(path, again),
     )
+
+
+def has_thermostat(text: str) -> bool | None:
+    """Whether the fixes in force at the end of a LAMMPS log exchange heat or work; None without fixes."""
+    active: dict[str, str] = {}
+    for command, name, style in re.findall(
+        r"^\s*(fix|unfix)\s+(\S+)(?:[ \t]+\S+[ \t]+(\S+))?", text, re.MULTILINE
+    ):
+        active.pop(name, None)
+        if command == "fix":
+            active[name] = style
+    return any(style.startswith(EXCHANGE) for style in active.values()) if active else None
+
+
+def whole_lines(text: str) -> list[str]:
+    """The lines of a log but a last one without its end, of which a number may be cut."""
+    lines = text.splitlines(keepends=True)
+    if len(lines) > 1 and not lines[-1].endswith("\n"):
+        lines.pop()
+    return [line.rstrip("\r\n") for line in lines]
+
+
+def torn_note(path: Path, text: str) -> tuple[str, ...]:
+    """What is said of a last line without its end."""
+    if text.endswith("\n") or text.count("\n") == 0:
+        return ()
+    return (f"The last line of {path.name} has no end, so a number of it may be cut: it is left out.",)
+
+
+def row_note(path: Path, bad: list[int]) -> tuple[str, ...]:
+    """What is said of rows that do not parse."""
+    if not bad:
+        return ()
+    return (f"{len(bad)} rows of {path.name} do not parse and are left out, the first in line {bad[0]}.",)
+
+
+def again_note(path: Path, again: int) -> tuple[str, ...]:
+    """What is said of rows that a continued run wrote again."""
+    if not again:
+        return ()
+    return (f"{again} rows of {path.name} were written again by a continued run: the later ones are used.",)
+
+
+def sound_rows(
+    names: list[str], numbered: list[tuple[int, list[str]]], wanted: list[str]
+) -> tuple[list[list[str]], list[int]]:
+    """The rows that have all columns, with numbers in those that are wanted; the lines of the others.
+
+    A wanted column of which most rows hold no number holds something else and is not looked at.
+    """
+    full = [(k, row) for k, row in numbered if len(row) == len(names)]
+    places = [names.index(name) for name in wanted]
+    places = [at for at in places if 2 * sum(is_number(row[at]) for _, row in full) > len(full)]
+    sound = [(k, row) for k, row in full if all(is_number(row[at]) for at in places)]
+    kept = {k for k, _ in sound}
+    return [row for _, row in sound], [k for k, _ in numbered if k not in kept]
+
+
+def without_superseded(columns: dict[str, Array], axis: str) -> tuple[dict[str, Array], int]:
+    """The columns without rows that a continued run wrote again, and how many these were."""
+    if axis not in columns:
+        return columns, 0
+    again = superseded(columns[axis])
+    return {name: values[~again] for name, values in columns.items()}, int(again.sum())
 
 
 class Table(NamedTuple):
@@ -164,12 +245,13 @@ class Table(NamedTuple):
         return self.names == other.names and bool(self.rows) and self.rows[-1][at] == other.rows[0][at]
 
 
-def thermo_tables(text: str) -> list[Table]:
-    """The tables of one line per step, without those of a minimisation."""
+def thermo_tables(lines: list[str]) -> tuple[list[Table], list[int]]:
+    """The tables of one line per step, without those of a minimisation, and the lines of damaged rows."""
+    bad: list[int] = []
     tables: list[Table] = []
     current: Table | None = None
     command = ""
-    for line in text.splitlines():
+    for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
             continue
@@ -183,7 +265,9 @@ def thermo_tables(text: str) -> list[Table]:
             current = None
         elif current is not None and len(words) == len(current.names) and all(map(is_number, words)):
             current.rows.append(words)
-    return [table for table in tables if table.rows]
+        elif current is not None and any(map(is_number, words[:2])):
+            bad.append(number)
+    return [table for table in tables if table.rows], bad
 
 
 def is_number(word: str) -> bool:

@@ -39,6 +39,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--frame-interval-ps", type=float, metavar="X", help="time between two frames of the files"
     )
     add("--temperature", type=float, metavar="K", help="temperature of the thermostat, to compare with")
+    add(
+        "--from",
+        dest="from_ps",
+        type=float,
+        metavar="PS",
+        help="averages from this time on, ps (default: where the log becomes stationary)",
+    )
     add("--stride", type=int, default=1, metavar="N", help="use every N-th frame")
     add("--periodic", choices=("auto", "yes", "no"), default="auto", help="overrule what the files say")
     add("--overwrite", action="store_true", help="replace an earlier report")
@@ -94,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
         analysis = analyze(
             name, top, None if log == "-" else log, label=label, timestep_fs=args.timestep_fs,
             frame_interval_ps=args.frame_interval_ps, temperature_K=args.temperature, stride=args.stride,
-            periodic=PERIODIC[args.periodic],
+            periodic=PERIODIC[args.periodic], from_ps=args.from_ps,
         )  # fmt: skip
         print(f"{label}: {analysis.stability.verdict}")
         for note in analysis.source.notes:

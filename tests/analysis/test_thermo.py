@@ -61,7 +61,7 @@ def test_openmm_in_ev(tmp_path: Path) -> None:
 
 def test_openmm_with_tabs_steps_only_and_no_total(tmp_path: Path) -> None:
     rows = [line.split(",") for line in OPENMM.splitlines()]
-    kept = "\n".join("\t".join([row[0], *row[2:4]]) for row in rows)
+    kept = "".join("\t".join([row[0], *row[2:4]]) + "\n" for row in rows)
     path = write(tmp_path, kept)
     assert read_log(path).time is None
     found = read_log(path, timestep_fs=0.5)
