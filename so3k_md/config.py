@@ -8,15 +8,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import yaml
-
 from so3k_md.errors import So3kError
 
 T = TypeVar("T")
-
-LARGEST_TEXT = 200_000  # characters of a file of settings
-MOST_NODES = 10_000  # values in it, each alias counted in full
-DEEPEST = 20  # levels
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str, base: T | None = None) -> T:
@@ -68,47 +62,6 @@ def nearest(word: str, known: list[str]) -> str:
     """The remedy for a word that is not known: the closest one that is, or all of them."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
     return f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}"
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Plain values from YAML of bounded size, depth and number of values.
-
-    Args:
-        text: of the file.
-        where: its name, for messages.
-
-    Raises:
-        So3kError: no YAML, or none that a file of settings can be.
-    """
-    if len(text) > LARGEST_TEXT:
-        raise So3kError(
-            f"{where} has {len(text):,} characters, more than {LARGEST_TEXT:,}: give a file of settings"
-        )
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is None:
-            return None
-        if _count(node, {}, 1) > MOST_NODES:
-            raise So3kError(
-                f"{where} holds more than {MOST_NODES:,} values, aliases counted in full: shorten it"
-            )
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise So3kError(f"{where} is not valid YAML: {reason}; mend that place") from error
-
-
-def _count(node: yaml.Node, known: dict[int, float], level: int) -> float:
-    """Values in a node; infinite where it is too deep or holds itself."""
-    if id(node) in known:
-        return known[id(node)]
-    if level > DEEPEST:
-        return float("inf")
-    known[id(node)] = float("inf")
-    children = [child for item in node.value for child in (item if isinstance(item, tuple) else (item,))]
-    inside = children if isinstance(node, yaml.CollectionNode) else []
-    known[id(node)] = 1 + sum(_count(child, known, level + 1) for child in inside)
-    return known[id(node)]
 
 
 def shorten(value: Any) -> str:

@@ -28,7 +28,7 @@ FLOORS = (
     "nn.layer",
     "model_config nonlocal_stages physical_stages",
     "facts",
-    "model forces pairs config",
+    "model forces pairs config yaml_text",
     "groups structure",
     "checkpoint whole kernels",
     "neighbors",
@@ -51,7 +51,7 @@ HEAVY = {
     "matplotlib": "analysis train evaluate",
     "h5py": "analysis",
     "tensorboard": "train",
-    "ase": "attention data engines evaluate export cli demo structure",
+    "ase": "attention data engines evaluate export cli demo structure train",
     "vesin": "pairs",
     "scipy": "groups nn.waves",
 }

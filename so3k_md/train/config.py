@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from so3k_md.config import from_mapping, nearest, read_yaml, shorten, to_mapping
+from so3k_md.config import from_mapping, nearest, shorten, to_mapping
 from so3k_md.errors import So3kError
 from so3k_md.groups import MODES
 from so3k_md.model import ModelConfig
+from so3k_md.yaml_text import read_yaml
 
 PATH_KEYS = ("train", "valid", "train_indices", "valid_indices", "isolated_atoms")
 

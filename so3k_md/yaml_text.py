@@ -1,0 +1,52 @@
+"""YAML of bounded size, depth and number of values."""
+
+from typing import Any
+
+import yaml
+
+from so3k_md.errors import So3kError
+
+LARGEST_TEXT = 200_000  # characters of a file of settings
+MOST_NODES = 10_000  # values in it, each alias counted in full
+DEEPEST = 20  # levels
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Plain values from YAML of bounded size, depth and number of values.
+
+    Args:
+        text: of the file.
+        where: its name, for messages.
+
+    Raises:
+        So3kError: no YAML, or none that a file of settings can be.
+    """
+    if len(text) > LARGEST_TEXT:
+        raise So3kError(
+            f"{where} has {len(text):,} characters, more than {LARGEST_TEXT:,}: give a file of settings"
+        )
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            return None
+        if _count(node, {}, 1) > MOST_NODES:
+            raise So3kError(
+                f"{where} holds more than {MOST_NODES:,} values, aliases counted in full: shorten it"
+            )
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise So3kError(f"{where} is not valid YAML: {reason}; mend that place") from error
+
+
+def _count(node: yaml.Node, known: dict[int, float], level: int) -> float:
+    """Values in a node; infinite where it is too deep or holds itself."""
+    if id(node) in known:
+        return known[id(node)]
+    if level > DEEPEST:
+        return float("inf")
+    known[id(node)] = float("inf")
+    children = [child for item in node.value for child in (item if isinstance(item, tuple) else (item,))]
+    inside = children if isinstance(node, yaml.CollectionNode) else []
+    known[id(node)] = 1 + sum(_count(child, known, level + 1) for child in inside)
+    return known[id(node)]
