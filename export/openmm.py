@@ -13,7 +13,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from so3k_md.errors import So3kError
 from so3k_md.export.checksum import define_checksum
 from so3k_md.export.contract import check_elements
 from so3k_md.export.openmm_graph import GraphOfParticles
@@ -30,7 +29,7 @@ from so3k_md.nn.segment import pair_forces
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR, set_long_range
 from so3k_md.totals import GivenTotals, Totals, resolve_totals
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
-from so3k_md.verlet import SKIN
+from so3k_md.verlet import SKIN, check_skin
 
 ERROR_TAG = "[so3k]"
 LONGEST_LINK = 0.45  # of the thinnest box height; up to one half, less what a link grows in a step
@@ -180,8 +179,7 @@ def script_for_openmm(
     torch.jit.set_fusion_strategy([])
     rows = list(range(len(numbers))) if rows is None else list(rows)
     n_particles = len(numbers) if n_particles is None else n_particles
-    if not skin >= 0:
-        raise So3kError(f"skin = {skin} Å is impossible: give 0 or a positive length")
+    check_skin(skin)
     check_rows(rows, len(numbers), n_particles)
     elements: Any = model.elements
     check_elements(numbers, elements)

@@ -9,9 +9,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from so3k_md.errors import So3kError
+
 SKIN = 0.5  # Å; at 300 K a list lasts some 20 steps of 0.5 fs, and a barostat's trial moves fit into it
 
 LONG_SKIN = 2.0  # times SKIN for pairs beyond the layers, of which the search takes longest
+LARGEST_SKIN = 20.0  # Å; the number of pairs grows with the cube of cutoff and skin
+
+
+def check_skin(skin: float) -> None:
+    """Refuse what cannot be the skin of a neighbour list, Å.
+
+    Raises:
+        So3kError: it is negative, not a number, or so large that a list would hold pairs of no use.
+    """
+    if not 0 <= skin <= LARGEST_SKIN:
+        raise So3kError(f"skin = {skin} Å is impossible: give a length from 0 to {LARGEST_SKIN:g} Å")
 
 
 class VerletList(nn.Module):

@@ -18,8 +18,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from so3k_md.checkpoint import parse_device
+from so3k_md.checkpoint import metadata, parse_device
 from so3k_md.config import nearest
+from so3k_md.data.references import warn_incomparable
 from so3k_md.data.structures import given_totals
 from so3k_md.engines.close import CloseWatch
 from so3k_md.engines.load import frozen, load_frozen, own_model
@@ -43,7 +44,7 @@ from so3k_md.pairs import neighbor_pairs
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR, check_periodicity, set_long_range
 from so3k_md.structure.cells import check_cell
 from so3k_md.totals import UNUSED, GivenTotals, combined, refuse_unknown, resolve_totals, says_something
-from so3k_md.verlet import LONG_SKIN, SKIN, VerletList
+from so3k_md.verlet import LONG_SKIN, SKIN, VerletList, check_skin
 from so3k_md.whole import Unwrapper
 
 ARRAYS = ("positions", "numbers", "group")  # of `Atoms.arrays`
@@ -113,8 +114,7 @@ class So3kCalculator(Calculator):
             known = list(inspect.signature(So3kCalculator).parameters)[:-1] + list(OF_ASE)
             raise So3kError(f"So3kCalculator has no option {unknown[0]!r}: {nearest(unknown[0], known)}")
         super().__init__(**kwargs)
-        if not skin >= 0:
-            raise So3kError(f"skin = {skin} Å is impossible: give 0 or a positive length")
+        check_skin(skin)
         self.device = parse_device(device)
         if isinstance(model, nn.Module):
             self.model = own_model(model, device, dtype, kernels)
@@ -287,8 +287,10 @@ class So3kCalculator(Calculator):
             warnings.warn(message, So3kWarning, stacklevel=3)
 
     def check_cell(self, atoms: Atoms) -> None:
-        """Refuse a cell that cannot be that of the atoms, where it is new."""
+        """Refuse a cell that cannot be that of the atoms, warn of their composition, where they are new."""
         now = atoms.numbers, atoms.cell.array, atoms.pbc
+        if not self.checked or not np.array_equal(self.checked[0], atoms.numbers):
+            warn_incomparable(atoms.numbers, metadata(self.model))
         if not all(map(np.array_equal, self.checked, now)) or not self.checked:
             remedy = "give its lattice vectors in Å, or set atoms.pbc = False if there is none"
             check_cell(*now, WHERE, remedy)

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from openmm import app
 from torch import nn
 
+from so3k_md.checkpoint import metadata
+from so3k_md.data.references import warn_incomparable
 from so3k_md.engines.load import fitting_model
 from so3k_md.engines.openmm_backend import Backend, choose_backend, make_force
 from so3k_md.engines.openmm_boundary import boundary_of, with_links
@@ -160,6 +162,7 @@ def add_model(
     topology, positions_nm = structure_of(boundary.topology, positions_nm, None)
     numbers = atomic_numbers(topology, rows)
     loaded = fitting_model(model, "cpu", dtype, wanted_kernels(kernels, device))
+    warn_incomparable(numbers, metadata(loaded))
     cell = cell_of(system, topology)
     periodic = cell is not None
     molecular = bool(loaded.nonlocal_kind != "none" and isinstance(groups, str) and groups == "auto")

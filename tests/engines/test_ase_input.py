@@ -212,3 +212,18 @@ def test_constraints_copies_and_unknown_properties():
     for name in ("magmoms", "nonsense"):
         with pytest.raises(PropertyNotImplementedError):
             atoms.calc.get_property(name, atoms)
+
+
+def test_energies_of_other_compositions_are_arbitrary_and_it_is_said():
+    calculator = So3kCalculator("ethanol-rmd17", kernels="off")
+    with pytest.warns(So3kWarning, match="the energy of CH4 is arbitrary by a constant: .+ fitted to C2H6O"):
+        calculator.get_potential_energy(molecule("CH4"))
+    two = molecule("CH3CH2OH") + molecule("CH3CH2OH")
+    two.positions[9:] += [8.0, 0.0, 0.0]
+    calculator.get_potential_energy(two)
+
+
+@pytest.mark.parametrize("skin", [-1.0, 1e6, float("nan")])
+def test_a_skin_that_cannot_be_is_refused(skin):
+    with pytest.raises(So3kError, match=r"skin = .+ is impossible: give a length from 0 to 20 Å"):
+        So3kCalculator("ethanol-rmd17", skin=skin)
