@@ -8,7 +8,7 @@ import numpy as np
 from so3k_md.analysis.bonds import bond_tree, make_whole
 from so3k_md.analysis.contacts import close_pairs, images
 from so3k_md.analysis.formats.frames import Frames
-from so3k_md.analysis.geometry import NOT_PERIODIC, Array, Integers, sound_frames
+from so3k_md.analysis.geometry import FARTHEST, NOT_PERIODIC, Array, Integers, sound_frames
 from so3k_md.analysis.topology import topology_has_cell
 from so3k_md.errors import So3kError
 from so3k_md.structure.bonds import covalent_radii
@@ -60,9 +60,9 @@ def stated(
 
 def is_cell(cells: Array) -> np.ndarray:
     """Which cells are finite and have a volume, (frames,)."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        volumes = np.abs(np.linalg.det(np.where(np.isfinite(cells), cells, 0.0)))
-    found: np.ndarray = np.isfinite(cells).all(axis=(1, 2)) & (volumes > 1e-3)
+    usable = np.abs(cells) < FARTHEST
+    volumes = np.abs(np.linalg.det(np.where(usable, cells, 0.0)))
+    found: np.ndarray = usable.all(axis=(1, 2)) & (volumes > 1e-3)
     return found
 
 

@@ -69,7 +69,7 @@ def conserves(thermo: Thermo, rows: slice) -> str:
         return "yes"
     if thermo.thermostat:
         return "no"
-    if thermo.kinetic is None or thermo.conserved is None or not np.ptp(thermo.kinetic[rows]):
+    if thermo.kinetic is None or thermo.conserved is None or not 0 < np.ptp(thermo.kinetic[rows]) < np.inf:
         return "unknown"
     energy = thermo.conserved[rows]
     x = np.arange(len(energy))

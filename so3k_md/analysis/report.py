@@ -83,9 +83,9 @@ def analyze(
         bonds_from=data.bonds_from,
         notes=data.notes + (thermo.notes if thermo else ()),
     )
-    lengths = pair_distances(data.positions, data.bonds, data.cells, data.pbc)
-    stability = judge(data, lengths)
     sound = finite_part(data)
+    lengths = pair_distances(sound.positions, data.bonds, sound.cells, data.pbc)
+    stability = judge(data, lengths)
     production = settle(thermo, data, from_ps)
     first = settled_frame(sound, production)
     settled = sound._replace(
@@ -214,7 +214,7 @@ def energies(
     change = (thermo.conserved - thermo.conserved[0]) / n_atoms
     mean = error = None
     rows = slice(production.row, None)
-    if thermo.potential is not None:
+    if thermo.potential is not None and np.isfinite(thermo.potential[rows]).all():
         part = thermo.potential[rows]
         mean = float(part.mean())
         error = float(part.std() * np.sqrt(statistical_inefficiency(part) / len(part)))
@@ -247,6 +247,7 @@ def temperatures(
         absent["temperature"] = "the log holds temperatures that are no numbers"
     else:
         kinetic = None if thermo.kinetic is None else thermo.kinetic[production.row :]
+        kinetic = kinetic if kinetic is not None and np.isfinite(kinetic).all() else None
         summary = summarise_temperature(thermo.temperature[production.row :], n_atoms, kinetic, target)
         return Temperature(thermo.time, thermo.temperature, summary)
     return None

@@ -44,6 +44,7 @@ OPENMM_COLUMNS = (
     "Step", "Time (ps)", "Potential Energy (kJ/mole)", "Kinetic Energy (kJ/mole)",
     "Total Energy (kJ/mole)", "Temperature (K)",
 )  # fmt: skip
+AXES = ("Step", "Time", "Time (ps)")
 # Fixes of LAMMPS that exchange heat or work, so that the total energy is not conserved.
 EXCHANGE = ("nvt", "npt", "nph", "langevin", "temp/", "press/", "gle", "gld", "rigid/n", "brownian")
 LAMMPS_UNITS = {
@@ -220,7 +221,8 @@ def sound_rows(
     full = [(k, row) for k, row in numbered if len(row) == len(names)]
     places = [names.index(name) for name in wanted]
     places = [at for at in places if 2 * sum(is_number(row[at]) for _, row in full) > len(full)]
-    sound = [(k, row) for k, row in full if all(is_number(row[at]) for at in places)]
+    kinds = [names[at] for at in places]
+    sound = [(k, row) for k, row in full if is_row(kinds, [row[at] for at in places])]
     kept = {k for k, _ in sound}
     return [row for _, row in sound], [k for k, _ in numbered if k not in kept]
 
@@ -263,11 +265,18 @@ def thermo_tables(lines: list[str]) -> tuple[list[Table], list[int]]:
                 tables.append(current)
         elif line.startswith("Loop time of"):
             current = None
-        elif current is not None and len(words) == len(current.names) and all(map(is_number, words)):
+        elif current is not None and is_row(current.names, words):
             current.rows.append(words)
         elif current is not None and any(map(is_number, words[:2])):
             bad.append(number)
     return [table for table in tables if table.rows], bad
+
+
+def is_row(names: list[str], words: list[str]) -> bool:
+    """Whether words are numbers, one for each name, of which steps and times are finite."""
+    if len(words) != len(names) or not all(map(is_number, words)):
+        return False
+    return all(math.isfinite(float(word)) for name, word in zip(names, words, strict=True) if name in AXES)
 
 
 def is_number(word: str) -> bool:
