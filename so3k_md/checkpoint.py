@@ -178,7 +178,7 @@ def _why_unsealed(path: Path) -> str:
     """Why a TorchScript file without a seal is not loaded."""
     version = format_of(path)
     if version is None:
-        return f"{path} is a TorchScript file of another program, or damaged: export one with so3k-md export"
+        return f"{path} is of another program, truncated or damaged: write one with so3k-md export"
     if version < FORMAT_VERSION:
         return (
             f"{path} has format {version}, this so3k-md reads format {FORMAT_VERSION}: "

@@ -166,7 +166,8 @@ def add_model(
     cell = cell_of(system, topology)
     periodic = cell is not None
     molecular = bool(loaded.nonlocal_kind != "none" and isinstance(groups, str) and groups == "auto")
-    refuse_bare(topology, rows, molecular, isinstance(fragments, str))
+    if positions_nm is None:  # else what has no bonds after the guess is an atom by itself, as ions are
+        refuse_bare(topology, rows, molecular, isinstance(fragments, str))
     # openmm-ml hands over an empty System when it interpolates
     n_particles = max(system.getNumParticles(), topology.getNumAtoms())
     linked = None
@@ -177,10 +178,10 @@ def add_model(
         loaded, topology, rows, numbers, GivenTotals(charge, spin, fragments, fragment_charges)
     )
     part = periodic and len(rows) < n_particles and coulomb == "kspace" and bool(loaded.has_long_range)
-    if periodic and keep_molecules:
-        warn_of_bare(topology, rows)
     if positions_nm is not None:
         warn_of_close(topology, positions_nm, rows)
+    elif periodic and keep_molecules:
+        warn_of_bare(topology, rows)
     module = script_for_openmm(
         loaded,
         numbers,

@@ -187,7 +187,7 @@ def refuse_bare(topology: app.Topology, rows: Sequence[int], grouped: bool, frag
     A topology without any bonds is left to `openmm_groups`: an open system is then one group.
 
     Args:
-        topology: bonds are missing only where positions are not known.
+        topology: of a structure without positions, from which no bond could be guessed.
         rows: the atoms described (atoms,).
         grouped: whether molecules are the groups of a non-local model.
         fragmented: whether molecules are fragments of charge.
