@@ -27,8 +27,9 @@ from tqdm import tqdm
 
 from so3k_md.checkpoint import load
 from so3k_md.cli import guarded
-from so3k_md.data.frames import ENERGY_UNITS, Frame
+from so3k_md.data.frames import Frame
 from so3k_md.data.structures import given_totals
+from so3k_md.data.units import ENERGY_UNITS
 from so3k_md.errors import So3kError
 from so3k_md.evaluate import predict
 from so3k_md.files import atomic, check_output

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from so3k_md.export.checksum import define_checksum
 from so3k_md.export.contract import check_elements
 from so3k_md.export.openmm_graph import GraphOfParticles
 from so3k_md.export.openmm_parts import (
@@ -78,18 +77,6 @@ class OpenMMModule(nn.Module):
         self.force_unit = EV_IN_KJ_MOL * NM_IN_ANGSTROM
         self.model = model
         self.seen = seen
-        self.checksum = int(model.checksum())
-        self.unchecked = True
-
-    def check(self) -> None:
-        """Compare the numbers of the model with those of its making, once, before they are first used."""
-        if self.unchecked:
-            if self.model.checksum() != self.checksum:
-                raise RuntimeError(
-                    "[so3k] the model in this System is damaged, its numbers are not those that were stored: "
-                    "create the System again from the model file"
-                )
-            self.unchecked = False
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy (), float64, kJ/mol, and forces (particles, 3), kJ/mol/nm, in the type of the positions.
@@ -99,7 +86,6 @@ class OpenMMModule(nn.Module):
             box: periodic box vectors as rows, (3, 3), nm.
         """
         with torch.no_grad():
-            self.check()
             # errors refer to the functions they come from, of which freezing spares those called from here
             mine, cell = self.seen.lengths(positions, box)
             check_finite(mine, self.seen.rows)
@@ -127,7 +113,6 @@ class OpenMMModule(nn.Module):
             box: periodic box vectors as rows, (3, 3), nm.
         """
         with torch.no_grad():
-            self.check()
             mine, cell = self.seen.lengths(positions, box)
             graph = self.seen(mine, cell, self.seen.whole(mine, cell))
         slopes = self.model.gradient(graph)
@@ -192,10 +177,8 @@ def script_for_openmm(
     set_long_range(still, coulomb, cutoff_lr)
     if totals is None:
         totals = resolve_totals(model, numbers, GivenTotals(), "the system")
-    scripted = still if isinstance(still, torch.jit.ScriptModule) else torch.jit.script(still)
-    define_checksum(scripted)
     seen = GraphOfParticles(still, numbers, rows, periodic, skin, numbered, links, bonds, totals, alone)
-    module = torch.jit.script(OpenMMModule(scripted, seen).eval())
+    module = torch.jit.script(OpenMMModule(still, seen).eval())
     # what is scripted stays in the process for ever, and all copies and frozen forms of it, one for each
     # Context; what is loaded goes with its last user
     return torch.jit.load(io.BytesIO(module.save_to_buffer()))

@@ -83,7 +83,8 @@ def test_evaluation_of_files_is_the_calculator(published):
     model.coulomb, model.cutoff_lr = "kspace", 12.0
     chosen = [structure(name) for name in ("NH4+", "H2O", "water_64", "OH-")]
     frames = [
-        to_frame(_record(atoms, {})[0], place, "memory", 1.0, 1.0) for place, atoms in enumerate(chosen)
+        to_frame(_record(atoms, {}, "auto", "memory")[0], place, "memory")
+        for place, atoms in enumerate(chosen)
     ]
     for atoms, found in zip(chosen, predict(model, frames, batch_size=3), strict=True):
         atoms.calc = So3kCalculator(model)
@@ -123,7 +124,7 @@ def test_forces_of_float32_are_those_of_float64(published):
     [
         ("NaCl", {}, "atom 0 is Na, the model knows only H, C, N, O, F, P, S, Cl"),
         ("OH", {}, "9 electrons cannot have 0 unpaired ones"),
-        ("O2", {"spin": 1}, "trained on singlets only"),
+        ("O2", {"multiplicity": 3}, "trained on singlets only"),
         ("H2O", {"charge": 0.5}, "not whole"),
     ],
 )
