@@ -12,7 +12,7 @@ from small_models import CONFIGS, lively
 from so3k_md import So3krates
 from so3k_md.engines.ase import So3kCalculator
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.export.torchscript import script
+from so3k_md.export.torchscript import archive, script
 from so3k_md.forces import evaluate
 from so3k_md.model import set_dtype
 from so3k_md.neighbors import build_graph
@@ -79,7 +79,7 @@ def test_images_would_matter(models):
 def test_exported_equals_eager(models, tmp_path):
     for name, model in models.items():
         path = tmp_path / f"{name}.pt"
-        torch.jit.save(script(model), str(path))
+        path.write_bytes(archive(script(model)))
         torn = broken(box())
         eager, exported = (So3kCalculator(m).get_forces(torn) for m in (model, path))
         np.testing.assert_allclose(exported, eager, atol=1e-11)
