@@ -75,8 +75,8 @@ def create_system(
         system.addParticle(mass)
     if topology.getPeriodicBoxVectors() is not None:
         system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
-    kernels = wanted_kernels(options.get("kernels", "auto"), options.get("device", "cpu"))
-    loaded = fitting_model(model, "cpu", options.pop("dtype", None), kernels)
+    wanted = wanted_kernels(options.get("kernels", "auto"), options.get("device", "cpu"))
+    loaded = model_for(model, options.pop("dtype", None), wanted)
     if isinstance(structure, Atoms):
         options = named_totals(structure, loaded, named_groups(structure, options))
     used = add_model(
@@ -161,7 +161,7 @@ def add_model(
         positions_nm = with_links(plain_nm(positions_nm), boundary)
     topology, positions_nm = structure_of(boundary.topology, positions_nm, None)
     numbers = atomic_numbers(topology, rows)
-    loaded = fitting_model(model, "cpu", dtype, wanted_kernels(kernels, device))
+    loaded = model_for(model, dtype, wanted_kernels(kernels, device))
     warn_incomparable(numbers, metadata(loaded))
     cell = cell_of(system, topology)
     periodic = cell is not None
@@ -256,6 +256,16 @@ def particle_masses(topology: app.Topology, masses_amu: Sequence[float] | None) 
     if len(masses_amu) != topology.getNumAtoms():
         raise So3kError(f"{len(masses_amu)} masses for {topology.getNumAtoms()} atoms: give one for each")
     return [float(mass) for mass in masses_amu]
+
+
+def model_for(model: str | Path | nn.Module, dtype: torch.dtype | str | None, kernels: str) -> Any:
+    """`fitting_model` on the CPU, with plain layers for sphc unless kernels are asked for.
+
+    The tables of sphc are made at the first call, which fails inside a TorchForce.
+    """
+    loaded = fitting_model(model, "cpu", dtype, kernels)
+    plain = kernels == "auto" and loaded.nonlocal_kind == "sphc"
+    return fitting_model(model, "cpu", dtype, "off") if plain else loaded
 
 
 def wanted_kernels(kernels: str, device: str) -> str:
