@@ -77,9 +77,14 @@ def fitting_model(
     return accelerated(model if fits else set_dtype(still_copy(model).to(place), precision), kernels)
 
 
+def _made(file: Path, device: str, dtype: torch.dtype | str | None, kernels: str) -> Any:
+    """The model of a file, an object of its own."""
+    return accelerated(load(file, device, dtype), kernels, kernel_record(file))
+
+
 @lru_cache(maxsize=8)
 def _loaded(file: Path, content: bytes, device: str, dtype: torch.dtype | str | None, kernels: str) -> Any:
-    return accelerated(load(file, device, dtype), kernels, kernel_record(file))
+    return _made(file, device, dtype, kernels)
 
 
 def load_frozen(
@@ -114,7 +119,7 @@ def _frozen(
     coulomb: str,
     cutoff_lr: float,
 ) -> tuple[Any, Any]:
-    model = accelerated(load(file, device, dtype), kernels, kernel_record(file))
+    model = _made(file, device, dtype, kernels)
     set_long_range(model, coulomb, cutoff_lr)
     return model, frozen(model)
 
