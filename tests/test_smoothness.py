@@ -41,6 +41,7 @@ def corner(calculator: Calculator, atoms: Atoms, step: float) -> float:
     return (energies[0] - 2 * energies[1] + energies[2]) / (2 * step)
 
 
+@pytest.mark.filterwarnings("ignore:the energy of")  # of molecules that the models were not fitted to
 @pytest.mark.parametrize(("name", "atoms"), BENT)
 def test_linear_molecules_are_no_corners(name, atoms):
     calculator = So3kCalculator(name, dtype="float64", kernels="off")
