@@ -13,6 +13,9 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python;
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
+# Test files run in this many processes; LAMMPS tests start up to four ranks beside.
+WORKERS ?= 2
+
 .PHONY: help setup test lint demo clean
 
 help:
@@ -52,7 +55,7 @@ lint: $(INSTALLED)
 
 test: setup lint
 	@echo "== Tests"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --durations 25
 
 demo: setup
 	@echo "== Demo"
