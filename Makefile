@@ -55,7 +55,7 @@ lint: $(INSTALLED)
 
 test: setup lint
 	@echo "== Tests"
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --durations 25
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --max-worker-restart 0 --durations 25
 
 demo: setup
 	@echo "== Demo"

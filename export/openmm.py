@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from so3k_md.export.contract import check_elements
-from so3k_md.export.openmm_graph import GraphOfParticles
+from so3k_md.export.openmm_graph import GraphOfParticles, graph_tensors, slopes_of_tensors
 from so3k_md.export.openmm_parts import (
     check_extent,
     check_finite,
@@ -46,12 +46,18 @@ class Report(NamedTuple):
 class OpenMMModule(nn.Module):
     """Energy and forces of the atoms that a model describes, in OpenMM's units.
 
+    A shared model is an object of the library of kernels, the same for all modules of a process. A
+    TorchForce copies and compiles for each Context what is part of the module, and runs it under Python's
+    lock where OpenMM's wrapper holds it, which torch's engine refuses; the library gives the lock back.
+
     Args:
         model: the artefact, or an eager model.
         seen: the graph of the particles.
+        shared: whether the model is shared, which the library of kernels must be loaded for.
     """
 
     has_long_range: torch.jit.Final[bool]
+    is_shared: torch.jit.Final[bool]
     cutoff: float
     elements: list[int]
     metadata: str
@@ -60,7 +66,7 @@ class OpenMMModule(nn.Module):
     coulomb: str
     cutoff_lr: float
 
-    def __init__(self, model: Any, seen: GraphOfParticles):
+    def __init__(self, model: Any, seen: GraphOfParticles, shared: bool):
         super().__init__()
         # TorchForce hands on attributes but not the extra files of an artefact
         self.cutoff = model.cutoff
@@ -75,7 +81,11 @@ class OpenMMModule(nn.Module):
         self.longest_link = LONGEST_LINK
         self.energy_unit = EV_IN_KJ_MOL
         self.force_unit = EV_IN_KJ_MOL * NM_IN_ANGSTROM
-        self.model = model
+        self.is_shared = shared
+        if shared:
+            self.shared: Any = shared_model(model)
+        else:
+            self.model = model
         self.seen = seen
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -95,7 +105,10 @@ class OpenMMModule(nn.Module):
             if self.seen.alone:
                 check_extent(whole, cell)
             graph = self.seen(mine, cell, whole)
-        slopes = self.model.gradient(graph)
+        if self.is_shared:
+            slopes = slopes_of_tensors(self.shared.gradient(graph_tensors(graph)))
+        else:
+            slopes = self.model.gradient(graph)
         with torch.no_grad():
             n_atoms = graph.species.size(0)
             pulls = pair_forces(slopes.vectors, graph.idx_i, graph.idx_j, n_atoms) - slopes.positions
@@ -115,11 +128,21 @@ class OpenMMModule(nn.Module):
         with torch.no_grad():
             mine, cell = self.seen.lengths(positions, box)
             graph = self.seen(mine, cell, self.seen.whole(mine, cell))
-        slopes = self.model.gradient(graph)
+        if self.is_shared:
+            slopes = slopes_of_tensors(self.shared.gradient(graph_tensors(graph)))
+        else:
+            slopes = self.model.gradient(graph)
         with torch.no_grad():
             parts = slopes.parts.sum(0) * self.energy_unit
             dipole = slopes.charges.to(graph.positions.dtype) @ graph.positions
             return Report(slopes.charges, slopes.ratios, parts, dipole)
+
+
+def shared_model(model: nn.Module) -> Any:
+    """A model as the library of kernels holds it, the same object for the same content."""
+    scripted = model if isinstance(model, torch.jit.ScriptModule) else torch.jit.script(model)
+    content = bytearray(scripted.save_to_buffer())
+    return torch.classes.so3k.SharedModel(torch.frombuffer(content, dtype=torch.uint8))
 
 
 def script_for_openmm(
@@ -136,6 +159,7 @@ def script_for_openmm(
     coulomb: str = COULOMB[0],
     cutoff_lr: float = CUTOFF_LR,
     cluster: ArrayLike | None = None,
+    shared: bool = False,
 ) -> torch.jit.ScriptModule:
     """The module that a TorchForce (with `setOutputsForces(True)`) or a PythonForce calls.
 
@@ -155,6 +179,7 @@ def script_for_openmm(
         cutoff_lr: of dispersion and of the shifted forms, Å.
         cluster: for coulomb = kspace in a box whose lattice somebody else sums: one tree of all atoms, each
             in the image nearest to the one before it (atoms,); None for the sum over the lattice.
+        shared: see `OpenMMModule`; a model with compiled kernels always is.
 
     Raises:
         So3kError: an element that the model does not know; numbers, rows, groups or links that do not fit;
@@ -178,7 +203,8 @@ def script_for_openmm(
     if totals is None:
         totals = resolve_totals(model, numbers, GivenTotals(), "the system")
     seen = GraphOfParticles(still, numbers, rows, periodic, skin, numbered, links, bonds, totals, alone)
-    module = torch.jit.script(OpenMMModule(still, seen).eval())
+    shared = shared or hasattr(still, "kernels")
+    module = torch.jit.script(OpenMMModule(still, seen, shared).eval())
     # what is scripted stays in the process for ever, and all copies and frozen forms of it, one for each
     # Context; what is loaded goes with its last user
     return torch.jit.load(io.BytesIO(module.save_to_buffer()))

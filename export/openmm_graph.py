@@ -9,11 +9,38 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from vesin_torch import NeighborList
 
-from so3k_md.graph import Graph, LongRange
+from so3k_md.graph import Graph, LongRange, Slopes
 from so3k_md.totals import Totals
 from so3k_md.units import NM_IN_ANGSTROM
 from so3k_md.unwrap import unwrap
 from so3k_md.verlet import LONG_SKIN, VerletList, wrap
+
+
+def graph_tensors(graph: Graph) -> list[Tensor]:
+    """The tensors of which a graph consists, in the order of its fields."""
+    long = graph.long
+    return [
+        graph.species,
+        graph.vectors,
+        graph.idx_i,
+        graph.idx_j,
+        graph.frame,
+        graph.positions,
+        graph.group,
+        graph.cell,
+        long.vectors,
+        long.idx_i,
+        long.idx_j,
+        long.charge,
+        long.spin,
+        long.fragment,
+        long.fragment_charge,
+    ]
+
+
+def slopes_of_tensors(found: list[Tensor]) -> Slopes:
+    """Slopes of the tensors of which they consist, in the order of their fields."""
+    return Slopes(found[0], found[1], found[2], found[3], found[4], found[5], found[6], found[7])
 
 
 class PairSearch(nn.Module):

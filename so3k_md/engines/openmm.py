@@ -25,6 +25,7 @@ from so3k_md.engines.openmm_totals import describe_physics, named_totals, one_cl
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import script_for_openmm
 from so3k_md.groups import MAX_GROUP
+from so3k_md.kernels.build import load_kernels
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR
 from so3k_md.totals import GivenTotals
 from so3k_md.units import NM_IN_ANGSTROM
@@ -76,7 +77,7 @@ def create_system(
     if topology.getPeriodicBoxVectors() is not None:
         system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
     wanted = wanted_kernels(options.get("kernels", "auto"), options.get("device", "cpu"))
-    loaded = model_for(model, options.pop("dtype", None), wanted)
+    loaded = fitting_model(model, "cpu", options.pop("dtype", None), wanted)
     if isinstance(structure, Atoms):
         options = named_totals(structure, loaded, named_groups(structure, options))
     used = add_model(
@@ -147,7 +148,7 @@ def add_model(
         fragment_charges: e, one for each fragment in rising order of its number, or by its number; for
             molecules also by the names of residues, of which those not named are neutral.
         kernels: compiled, for CPUs. auto: for a model in float32 where they are built and no GPU is in sight,
-            to which a TorchForce might be sent; on; or off.
+            to which a TorchForce might be sent; on; or off, for a System that processes without them read.
         allow_cut_bonds: describe one end only of a bond, which the caller has capped.
 
     Raises:
@@ -161,7 +162,8 @@ def add_model(
         positions_nm = with_links(plain_nm(positions_nm), boundary)
     topology, positions_nm = structure_of(boundary.topology, positions_nm, None)
     numbers = atomic_numbers(topology, rows)
-    loaded = model_for(model, dtype, wanted_kernels(kernels, device))
+    wanted = wanted_kernels(kernels, device)
+    loaded = fitting_model(model, "cpu", dtype, wanted)
     warn_incomparable(numbers, metadata(loaded))
     cell = cell_of(system, topology)
     periodic = cell is not None
@@ -194,6 +196,7 @@ def add_model(
         coulomb=coulomb,
         cutoff_lr=cutoff_lr,
         cluster=one_cluster(topology, rows) if part else None,
+        shared=wanted != "off" and load_kernels(),
     )
     force = make_force(module, used.name, device)
     force.setUsesPeriodicBoundaryConditions(periodic)
@@ -256,16 +259,6 @@ def particle_masses(topology: app.Topology, masses_amu: Sequence[float] | None) 
     if len(masses_amu) != topology.getNumAtoms():
         raise So3kError(f"{len(masses_amu)} masses for {topology.getNumAtoms()} atoms: give one for each")
     return [float(mass) for mass in masses_amu]
-
-
-def model_for(model: str | Path | nn.Module, dtype: torch.dtype | str | None, kernels: str) -> Any:
-    """`fitting_model` on the CPU, with plain layers for sphc unless kernels are asked for.
-
-    The tables of sphc are made at the first call, which fails inside a TorchForce.
-    """
-    loaded = fitting_model(model, "cpu", dtype, kernels)
-    plain = kernels == "auto" and loaded.nonlocal_kind == "sphc"
-    return fitting_model(model, "cpu", dtype, "off") if plain else loaded
 
 
 def wanted_kernels(kernels: str, device: str) -> str:

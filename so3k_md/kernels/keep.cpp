@@ -55,7 +55,8 @@ namespace {
   };
 
   std::mutex mutex;
-  std::map<Key, Entry> entries;
+  // never destroyed: when a process ends, what torch would need for this may be gone before
+  std::map<Key, Entry> &entries = *new std::map<Key, Entry>;
   int64_t uses = 0;
 
   /// Forgets what no model uses, that not used for longest first, until little of it is left.

@@ -21,7 +21,9 @@ class KernelLayer(Layer):
     The filter of a pair is the same in both directions, as it depends on r and ‖χ_i − χ_j‖ only. Its radial
     part is a table, its spherical part and all products of features are made in the kernel, some pairs at a
     time, so that no array of (pairs, F) exists. Weights in the order that the kernels want, and the tables,
-    are made once (`near_constants`, `far_constants`) and handed to each call.
+    are made once (`near_constants`, `far_constants`) and handed to each call. They are copies: a weight that
+    a list holds would stay an attribute when the model is frozen, and its module with it, whose methods
+    freezing deletes although errors refer to them.
 
     Args:
         config: shape of the model.
@@ -70,11 +72,12 @@ class KernelLayer(Layer):
             self.geometric_attention.attention.query.weight,
             self.geometric_attention.attention.scale,
         )
-        k_x, k_chi = (
-            self.feature_attention.attention.key.weight,
-            self.geometric_attention.attention.key.weight,
+        k_x, k_chi, v_x = (
+            self.feature_attention.attention.key.weight.clone(),
+            self.geometric_attention.attention.key.weight.clone(),
+            self.feature_attention.value.weight.clone(),
         )
-        maps = [q_x * s_x, q_chi * s_chi, k_x, k_chi, self.feature_attention.value.weight]
+        maps = [q_x * s_x, q_chi * s_chi, k_x, k_chi, v_x]
         none = torch.zeros_like(table[0, 0, : table.size(2) // 2]).to(q_x.dtype)
         queries = [
             or_zeros(self.feature_attention.attention.query.bias, none) * s_x,
@@ -85,16 +88,18 @@ class KernelLayer(Layer):
             or_zeros(self.geometric_attention.attention.key.bias, none),
         ]
         hidden: list[Tensor] = [
-            self.feature_filter.spherical.hidden.weight,
-            self.geometric_filter.spherical.hidden.weight,
+            self.feature_filter.spherical.hidden.weight.clone(),
+            self.geometric_filter.spherical.hidden.weight.clone(),
         ]
         bias = [
             or_zeros(self.feature_filter.spherical.hidden.bias, none),
             or_zeros(self.geometric_filter.spherical.hidden.bias, none),
         ]
-        out = torch.stack(
-            [self.feature_filter.spherical.out.weight, self.geometric_filter.spherical.out.weight]
-        )
+        outs: list[Tensor] = [
+            self.feature_filter.spherical.out.weight.clone(),
+            self.geometric_filter.spherical.out.weight.clone(),
+        ]
+        out = torch.stack(outs)
         if self.is_first:
             out = out[:, :0]
         constants = maps + [weight.transpose(1, 2) for weight in maps]
@@ -146,7 +151,7 @@ class KernelLayer(Layer):
         wide = self.widened(table.to(weight.dtype).flatten(0, 1))
         out = self.widened(weight)
         return [
-            self.geometric_filter.spherical.hidden.weight,
+            self.geometric_filter.spherical.hidden.weight.clone(),
             or_zeros(self.geometric_filter.spherical.hidden.bias, weight[0, :0]),
             out,
             out.t().contiguous(),
@@ -192,4 +197,4 @@ class KernelLayer(Layer):
 
 def or_zeros(bias: Tensor | None, zeros: Tensor) -> Tensor:
     """A bias, or zeros where there is none."""
-    return zeros if bias is None else bias
+    return zeros if bias is None else bias.clone()

@@ -90,7 +90,7 @@ class KernelSo3krates(So3krates, Tabulated):
         dtype = self.embedding.weight.dtype
         found: list[Tensor] = []
         for step in self.harmonics.steps:
-            found.append(step.weight.t().to(dtype).contiguous())
+            found.append(step.weight.t().to(dtype).clone())
         # at least one, which carries the precision
         return found if len(found) > 0 else [torch.zeros([3, 3], dtype=dtype)]
 

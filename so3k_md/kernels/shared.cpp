@@ -1,0 +1,198 @@
+/* so3k-md: a model that all Systems and Contexts of a process share. MIT.
+ *
+ * openmm-torch copies the code of a module for each Context and compiles each copy. What is behind
+ * an object of a C++ class it hands on, so that the model is compiled once. The derivatives run
+ * without Python's lock, which torch demands and some functions of OpenMM hold when they ask for
+ * forces. */
+
+#include <dlfcn.h>
+#include <torch/custom_class.h>
+#include <torch/script.h>
+
+#include <algorithm>
+#include <cstring>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <sstream>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+using at::Tensor;
+using torch::jit::IValue;
+
+namespace So3k {
+namespace {
+
+  constexpr std::size_t RECENT = 4;    // models that stay although nothing uses them
+
+  /// Gives Python's lock back for as long as it lives, where there is a Python that this thread has
+  /// locked.
+  class WithoutLock {
+   public:
+    WithoutLock()
+    {
+      const auto locked = named<int (*)()>("PyGILState_Check");
+      if (locked && locked()) thread = named<void *(*)()>("PyEval_SaveThread")();
+    }
+    ~WithoutLock()
+    {
+      if (thread) named<void (*)(void *)>("PyEval_RestoreThread")(thread);
+    }
+    WithoutLock(const WithoutLock &) = delete;
+    WithoutLock &operator=(const WithoutLock &) = delete;
+
+   private:
+    template <typename Function> static Function named(const char *name)
+    {
+      return reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
+    }
+
+    void *thread = nullptr;
+  };
+
+  /// FNV-1a of 64 bits: finds what a disk or a network has changed, not what somebody wanted to
+  /// change.
+  int64_t checksum(const Tensor &file)
+  {
+    const auto *bytes = file.const_data_ptr<uint8_t>();
+    uint64_t sum = 0xcbf29ce484222325;
+    for (int64_t i = 0; i < file.numel(); ++i) sum = (sum ^ bytes[i]) * 0x100000001b3;
+    return static_cast<int64_t>(sum);
+  }
+
+  bool same(const Tensor &a, const Tensor &b)
+  {
+    return a.numel() == b.numel() &&
+        std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.numel()) == 0;
+  }
+
+  /// A file in memory, and the model that it is once somebody has called it.
+  struct Loaded {
+    explicit Loaded(Tensor bytes) : file(std::move(bytes)) {}
+
+    torch::jit::Module &model()
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (!frozen) {
+        const auto *bytes = static_cast<const char *>(file.const_data_ptr());
+        std::istringstream stream(std::string(bytes, bytes + file.numel()));
+        auto source = torch::jit::load(stream, at::kCPU);
+        source.eval();
+        frozen = std::make_unique<torch::jit::Module>(
+            torch::jit::freeze(source, std::vector<std::string>{"gradient"}));
+      }
+      return *frozen;
+    }
+
+    Tensor file;    // (bytes,), uint8
+
+   private:
+    std::mutex mutex;
+    std::unique_ptr<torch::jit::Module> frozen;
+  };
+
+  struct Models {
+    std::mutex mutex;
+    std::list<std::shared_ptr<Loaded>> recent;
+    std::list<std::weak_ptr<Loaded>> known;
+
+    /// The same object for the same content.
+    std::shared_ptr<Loaded> find(const Tensor &file)
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      std::shared_ptr<Loaded> found;
+      known.remove_if([](const auto &entry) { return entry.expired(); });
+      for (const auto &entry : known)
+        if (auto loaded = entry.lock(); loaded && same(loaded->file, file)) found = loaded;
+      if (!found) {
+        found = std::make_shared<Loaded>(file.clone());    // what comes from Python goes with it
+        known.push_back(found);
+      }
+      recent.remove(found);
+      recent.push_front(found);
+      if (recent.size() > RECENT) recent.pop_back();
+      return found;
+    }
+  };
+
+  /// Never destroyed: when a process ends, what torch would need for this may be gone before.
+  Models &models()
+  {
+    static auto &all = *new Models;
+    return all;
+  }
+
+  /// Tensors in the order of the fields as the named tuple that `type` is, and back.
+  IValue packed(const c10::TypePtr &type, const c10::List<Tensor> &flat, std::size_t &next)
+  {
+    const auto tuple = type->cast<c10::TupleType>();
+    if (!tuple) return flat.get(next++);
+    std::vector<IValue> fields;
+    for (const auto &field : tuple->elements()) fields.push_back(packed(field, flat, next));
+    return c10::ivalue::Tuple::createNamed(std::move(fields), tuple);
+  }
+
+  void unpack(const IValue &value, c10::List<Tensor> &flat)
+  {
+    if (value.isTensor()) {
+      flat.push_back(value.toTensor());
+      return;
+    }
+    for (const auto &field : value.toTupleRef().elements()) unpack(field, flat);
+  }
+
+  /// A model by its file, an exported one.
+  class SharedModel : public torch::CustomClassHolder {
+   public:
+    explicit SharedModel(const Tensor &file) :
+        loaded(models().find(file.to(at::kCPU, at::kByte).contiguous()))
+    {
+    }
+
+    /// `So3krates.gradient` of a Graph, both as the tensors of which they consist.
+    c10::List<Tensor> gradient(const c10::List<Tensor> &graph)
+    {
+      for (const Tensor &tensor : graph)
+        TORCH_CHECK(tensor.is_cpu(),
+                    "[so3k] this System was made with kernels for CPUs and runs on ",
+                    tensor.device().str(), ": make it with kernels = off");
+      const WithoutLock without_lock;
+      const at::AutoGradMode with_gradients(true);
+      auto method = loaded->model().get_method("gradient");
+      std::size_t next = 0;
+      auto given = packed(method.function().getSchema().arguments().at(1).type(), graph, next);
+      c10::List<Tensor> slopes;
+      unpack(method({std::move(given)}), slopes);
+      return slopes;
+    }
+
+    std::tuple<Tensor, int64_t> state() const { return {loaded->file, checksum(loaded->file)}; }
+
+   private:
+    std::shared_ptr<Loaded> loaded;
+  };
+
+  c10::intrusive_ptr<SharedModel> restored(const std::tuple<Tensor, int64_t> &state)
+  {
+    TORCH_CHECK(
+        checksum(std::get<0>(state)) == std::get<1>(state),
+        "[so3k] the model in this System is damaged: its checksum differs from the one that was "
+        "written with it; create the System again from the model file");
+    return c10::make_intrusive<SharedModel>(std::get<0>(state));
+  }
+
+}    // namespace
+}    // namespace So3k
+
+TORCH_LIBRARY_FRAGMENT(so3k, library)
+{
+  using So3k::SharedModel;
+  library.class_<SharedModel>("SharedModel")
+      .def(torch::init<Tensor>())
+      .def("gradient", &SharedModel::gradient)
+      .def_pickle([](const c10::intrusive_ptr<SharedModel> &self) { return self->state(); },
+                  [](std::tuple<Tensor, int64_t> state) { return So3k::restored(state); });
+}
