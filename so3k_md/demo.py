@@ -176,7 +176,7 @@ def openmm_nvt(atoms: Atoms, model: Path, folder: Path, steps: int, every: int) 
     integrator = openmm.LangevinMiddleIntegrator(
         KELVIN * unit.kelvin, FRICTION_PS / unit.picosecond, STEP_FS * unit.femtosecond
     )
-    simulation = app.Simulation(built.topology, built.system, integrator)
+    simulation = app.Simulation(built.topology, built.system, integrator, built.platform)
     simulation.context.setPositions(built.positions_nm)
     simulation.context.setVelocitiesToTemperature(KELVIN * unit.kelvin, 1)
     add_reporters(simulation, folder, every, steps, overwrite=True)

@@ -98,7 +98,7 @@ def ramachandran(model: str, points: int) -> Map:
     hold.addTorsion(*PSI, [1.0])
     hold.setForceGroup(1)
     made.system.addForce(hold)
-    context = openmm.Context(made.system, openmm.VerletIntegrator(0.0005))
+    context = openmm.Context(made.system, openmm.VerletIntegrator(0.0005), made.platform)
     context.setPositions(pdb.positions)
     angles = -180.0 + 360.0 / points * np.arange(points)
     places = [(i, j if i % 2 == 0 else points - 1 - j) for i in range(points) for j in range(points)]

@@ -71,7 +71,9 @@ def main() -> None:
     made.system.addForce(tether(box))
     integrator = openmm.LangevinMiddleIntegrator(args.kelvin, FRICTION_PS, 0.0005)
     integrator.setRandomNumberSeed(args.seed)
-    simulation = app.Simulation(made.topology, made.system, integrator, platform_of(args.platform))
+    simulation = app.Simulation(
+        made.topology, made.system, integrator, platform_of(args.platform, made.system)
+    )
     with readable_errors():
         simulation.context.setPositions(made.positions_nm)
         if args.restart:

@@ -17,6 +17,8 @@ from so3k_md.errors import So3kError
 
 HELP = "print versions, platforms, plugins and models, and what to do about each that is wrong"
 
+WORKS = "works"
+
 
 class Finding(NamedTuple):
     """One thing looked at."""
@@ -107,7 +109,7 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def openmm_platforms() -> Iterator[Finding]:
-    """OpenMM's platforms, and the ones on which a TorchForce works."""
+    """OpenMM's platforms, which of them run which backend, and what `auto` takes here."""
     if not installed("openmm"):
         return
     # In a process of its own: a plugin that does not fit torch takes the interpreter down with it.
@@ -116,51 +118,81 @@ def openmm_platforms() -> Iterator[Finding]:
         capture_output=True,
         text=True,
     )
-    if probe.returncode:
-        reason = (probe.stderr.strip().splitlines() or [f"ends with code {probe.returncode}"])[-1]
-        yield Finding("openmm", "TorchForce", reason, "reinstall the set: pip install 'so3k-md[openmm]'")
-        return
-    answer = json.loads(probe.stdout)
-    yield Finding("openmm", "platforms", ", ".join(answer["platforms"]), answer["remedy"])
-    for name, outcome in answer["platforms"].items():
-        remedy = None if outcome == "works" else "choose another platform, or engine PythonForce"
-        yield Finding("openmm", f"TorchForce on {name}", outcome, remedy)
+    yield from openmm_findings(probe.stdout, probe.stderr, probe.returncode)
+
+
+def openmm_findings(said: str, errors: str, code: int) -> Iterator[Finding]:
+    """What `probe_openmm` found, also where its process ended before it was through.
+
+    Args:
+        said: its stdout.
+        errors: its stderr.
+        code: with which it ended.
+    """
+    answers = [json.loads(line) for line in said.splitlines() if line.startswith("[")]  # OpenCL prints too
+    found = {finding.name: finding for finding in (Finding("openmm", *answer) for answer in answers)}
+    yield from found.values()
+    if code:
+        reason = (errors.strip().splitlines() or [f"ends with code {code}"])[-1]
+        yield Finding("openmm", "probe", reason, "reinstall the set: pip install 'so3k-md[openmm]'")
 
 
 def probe_openmm() -> None:
-    """Print, as JSON, what a TorchForce of E = sum(x²) does on each platform of OpenMM."""
+    """Print, one JSON list a line, what both backends do with E = sum(x²) on each platform of OpenMM."""
     import torch  # before openmm, whose Torch plugin does not find libtorch by itself
 
     # isort: split
     import openmm
 
-    from so3k_md.engines.openmm_backend import load_torch_plugin
+    from so3k_md.engines.openmm_backend import (
+        best_platform,
+        choose_backend,
+        cuda_wheels,
+        make_force,
+        torchforce_problem,
+    )
+    from so3k_md.engines.openmm_platform import platform_facts
 
-    load_torch_plugin()
-    import openmmtorch
+    def say(name: str, value: str, remedy: str | None = None) -> None:
+        print(json.dumps([name, value, remedy]), flush=True)
 
-    class Square(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return (x * x).sum()
-
-    def outcome(platform: openmm.Platform) -> str:
+    def outcome(platform: openmm.Platform, force: openmm.Force) -> str:
         system = openmm.System()
-        system.addParticle(1.0)
-        system.addForce(openmmtorch.TorchForce(torch.jit.trace(Square(), torch.ones(1, 3))))
+        for _ in range(2):  # some OpenCL devices crash with one
+            system.addParticle(1.0)
+        system.addForce(force)
         try:
             context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
-            context.setPositions([[1.0, 2.0, 3.0]])
+            context.setPositions([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
             energy = context.getState(getEnergy=True).getPotentialEnergy()._value
         except openmm.OpenMMException as error:
             return str(error).splitlines()[0]
-        return "works" if abs(energy - 14.0) < 1e-6 else f"gives {energy} where 14 is right"
+        return WORKS if abs(energy - 14.0) < 1e-6 else f"gives {energy} where 14 is right"
 
-    platforms = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
-    remedy = None
-    if torch.cuda.is_available() and "CUDA" not in [platform.getName() for platform in platforms]:
-        names = [f"'{name}[cuda12]=={version(name)}'" for name in ("openmm", "openmmtorch")]
-        remedy = f"OpenMM does not use the GPU: pip install {' '.join(names)}"
-    print(json.dumps({"platforms": {p.getName(): outcome(p) for p in platforms}, "remedy": remedy}))
+    class Square(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.periodic = False
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return (x * x).sum(), -2.0 * x
+
+    problem, facts = torchforce_problem(), platform_facts()
+    used, best = choose_backend(), best_platform()  # before a TorchForce changes them
+    lacks = torch.cuda.is_available() and "CUDA" not in [fact.name for fact in facts]
+    remedy = f"OpenMM does not use the GPU: {cuda_wheels()}" if lacks else None
+    say("platforms", ", ".join(fact.name for fact in facts), remedy)
+    module = torch.jit.script(Square())
+    for fact in facts:
+        for name, label in (("torchforce", "TorchForce"), ("pythonforce", "PythonForce")):
+            tried = f"{label} on {fact.name}"
+            if name == "torchforce" and (problem or fact.fault):
+                say(tried, f"not possible: {fact.fault}" if fact.fault else "not possible", problem)
+                continue
+            say(tried, "ends the process", f"choose another platform than {fact.name}, or another backend")
+            answer = outcome(openmm.Platform.getPlatformByName(fact.name), make_force(module, name, "cpu"))
+            say(tried, answer, None if answer == WORKS else "choose another platform or backend")
+    say("backend = auto", f"{used.name}, in runs of so3k-md on platform {best.getName()}: {used.reason}")
 
 
 PAIR_STYLE_INPUT = """units metal

@@ -16,7 +16,7 @@ from torch import nn
 from so3k_md.checkpoint import metadata
 from so3k_md.data.references import warn_incomparable
 from so3k_md.engines.load import fitting_model
-from so3k_md.engines.openmm_backend import Backend, choose_backend, make_force
+from so3k_md.engines.openmm_backend import Backend, best_platform, choose_backend, make_force
 from so3k_md.engines.openmm_boundary import boundary_of, with_links
 from so3k_md.engines.openmm_groups import describe, linked_groups
 from so3k_md.engines.openmm_input import cell_of, plain_nm, refuse_bare, structure_of, warn_of_bare
@@ -41,6 +41,11 @@ class ModelSystem(NamedTuple):
     system: openmm.System
     positions_nm: NDArray[np.float64] | None  # (atoms, 3), where the structure had positions
     backend: Backend
+
+    @property
+    def platform(self) -> openmm.Platform:
+        """The platform to name in a Context or Simulation; see `best_platform`."""
+        return best_platform(self.backend.name)
 
 
 def create_system(

@@ -4,7 +4,9 @@ import ctypes
 import importlib.util
 import io
 import logging
+import os
 import threading
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,15 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from so3k_md.checkpoint import parse_device
+from so3k_md.engines.openmm_platform import (
+    DEFAULT,
+    TORCH_KERNEL,
+    PlatformFact,
+    best_for,
+    default_for,
+    platform_facts,
+    unresolved,
+)
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import ERROR_TAG
 from so3k_md.kernels.build import load_kernels
@@ -34,7 +45,7 @@ class Backend(NamedTuple):
 
 
 def choose_backend(wanted: str = "auto") -> Backend:
-    """TorchForce where it works, else PythonForce, and why.
+    """TorchForce where it works on the platform that OpenMM takes by itself, else PythonForce, and why.
 
     Raises:
         So3kError: the one asked for does not work here.
@@ -44,12 +55,71 @@ def choose_backend(wanted: str = "auto") -> Backend:
     if wanted == "pythonforce":
         return Backend("pythonforce", "asked for")
     problem = torchforce_problem()
-    if problem is None:
-        versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "openmm", "openmmtorch"))
-        return Backend("torchforce", f"{versions} fit together")
-    if wanted == "torchforce":
+    if problem is not None and wanted == "torchforce":
         raise So3kError(f"{problem}; or use backend pythonforce")
-    return Backend("pythonforce", problem)
+    if problem is None and wanted == "auto":
+        problem = default_problem(platform_facts(), os.environ.get(DEFAULT))
+    if problem is not None:
+        return Backend("pythonforce", problem)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "openmm", "openmmtorch"))
+    return Backend("torchforce", f"{versions} fit together")
+
+
+def default_problem(facts: Sequence[PlatformFact], named: str | None) -> str | None:
+    """Why a TorchForce ends the process on the platform that OpenMM takes, and what to do; None if not.
+
+    Args:
+        facts: of `platform_facts`.
+        named: the value of OPENMM_DEFAULT_PLATFORM.
+    """
+    default = default_for(facts, True, named)
+    if default is None or default.fault is None:
+        return None
+    best = best_for(facts, True, named)
+    other = f"name platform {best.name} and backend torchforce, or " if best else ""
+    return (
+        f"a TorchForce of openmmtorch {version('openmmtorch')} ends the process on platform {default.name} "
+        f"({default.fault}), which OpenMM takes where none is named, and a PythonForce runs there; for a "
+        f"TorchForce {other}on an NVIDIA GPU get platform CUDA: {cuda_wheels()}"
+    )
+
+
+def cuda_wheels() -> str:
+    """The command that adds platform CUDA to what is installed."""
+    major = (torch.version.cuda or "12").split(".")[0]
+    packages = [f"'{name}[cuda{major}]=={version(name)}'" for name in ("openmm", "openmmtorch")]
+    return f"pip install {' '.join(packages)}"
+
+
+def best_platform(backend: str = "auto") -> openmm.Platform:
+    """The platform to name in a Context or Simulation; see `best_for`.
+
+    Args:
+        backend: torchforce, pythonforce or auto, or the name of a `Backend`.
+
+    Raises:
+        So3kError: the backend does not work here, or OPENMM_DEFAULT_PLATFORM names no platform of OpenMM.
+    """
+    torchforce = choose_backend(backend).name == "torchforce"
+    named = os.environ.get(DEFAULT)
+    best = best_for(platform_facts(), torchforce, named)
+    if best is None:
+        raise So3kError(f"{DEFAULT} = {named} is no platform of OpenMM here: correct or unset it")
+    return openmm.Platform.getPlatformByName(best.name)
+
+
+def keep_alive() -> None:
+    """Lead OpenMM's own choice of a platform away from one on which a TorchForce ends the process."""
+    facts, named = [fact for fact in platform_facts() if fact.torch], os.environ.get(DEFAULT)
+    best = best_for(facts, True, named)
+    if best is not None and best != default_for(facts, True, named):
+        os.environ[DEFAULT] = best.name
+        log.warning(
+            "%s is set to %s in this process: %s",
+            DEFAULT,
+            best.name,
+            default_problem(facts, named),
+        )
 
 
 def torchforce_problem() -> str | None:
@@ -69,7 +139,7 @@ def torchforce_problem() -> str | None:
         load_torch_plugin()
     except ImportError as error:
         return f"openmmtorch {found} does not load ({error}): pip install 'so3k-md[openmm]'"
-    if not openmm.Platform.getPlatformByName("Reference").supportsKernels(["CalcTorchForce"]):
+    if not openmm.Platform.getPlatformByName("Reference").supportsKernels([TORCH_KERNEL]):
         return f"the Torch plugin of OpenMM does not load: {plugin_failure()}"
     return None
 
@@ -89,9 +159,12 @@ def load_torch_plugin() -> None:
         import openmmtorch  # noqa: F401  registers the XML proxy of TorchForce
     finally:
         logging.disable(level)
-    if openmm.Platform.getPlatformByName("Reference").supportsKernels(["CalcTorchForce"]):
+    if openmm.Platform.getPlatformByName("Reference").supportsKernels([TORCH_KERNEL]):
         return
     for library in sorted(Path(openmm.version.openmm_library_path, "plugins").glob("*OpenMMTorch*")):
+        if fault := unresolved(library):  # left out, OpenMM takes another platform by itself
+            log.debug("%s: %s", library.name, fault)
+            continue
         try:
             openmm.Platform.loadPluginLibrary(str(library))
         except openmm.OpenMMException as error:  # plugins of platforms that this machine lacks
@@ -118,6 +191,7 @@ def make_force(module: torch.jit.ScriptModule, backend: str, device: str) -> ope
         return openmm.PythonForce(ModelCall(module.to(parse_device(device))))
     import openmmtorch
 
+    keep_alive()
     force = openmmtorch.TorchForce(module)
     force.setOutputsForces(True)
     return force

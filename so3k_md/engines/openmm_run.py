@@ -10,7 +10,8 @@ from pathlib import Path
 import openmm
 from openmm import app, unit
 
-from so3k_md.engines.openmm_backend import INTERRUPTED
+from so3k_md.engines.openmm_backend import INTERRUPTED, as_torchforce, best_platform
+from so3k_md.engines.openmm_platform import platform_facts
 from so3k_md.engines.openmm_report import So3kReporter, find_physics
 from so3k_md.engines.openmm_topology import warn_of_close
 from so3k_md.errors import So3kError
@@ -52,7 +53,7 @@ def run_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--interval", type=int, default=20, help="time steps between frames")
     parser.add_argument("--output", type=Path, required=True, help="folder for the files of the run")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")
-    parser.add_argument("--platform", help="OpenMM platform; the fastest by default")
+    parser.add_argument("--platform", help="OpenMM platform; the fastest that works by default")
     parser.add_argument("--seed", type=int, default=1, help="of velocities and thermostat")
     return parser
 
@@ -85,7 +86,7 @@ def new_simulation(
             check_output(args.output / name, args.overwrite)
     integrator = openmm.LangevinMiddleIntegrator(temperature_k, 1.0, 0.0005)
     integrator.setRandomNumberSeed(args.seed)
-    simulation = app.Simulation(topology, system, integrator, platform_of(args.platform))
+    simulation = app.Simulation(topology, system, integrator, platform_of(args.platform, system))
     with readable_errors():
         simulation.context.setPositions(positions)
         given = simulation.context.getState(positions=True).getPositions(asNumpy=True)
@@ -123,18 +124,32 @@ def run_script(main: Callable[[], None]) -> None:
         report.removeHandler(screen)
 
 
-def platform_of(name: str | None) -> openmm.Platform:
-    """The platform of a name, or the fastest.
+def platform_of(name: str | None, system: openmm.System) -> openmm.Platform:
+    """The platform of a name, or that of `best_platform`.
 
     Raises:
-        So3kError: OpenMM has no such platform here.
+        So3kError: OpenMM has no such platform here, or the System ends the process there.
     """
-    platforms = [openmm.Platform.getPlatform(index) for index in range(openmm.Platform.getNumPlatforms())]
-    chosen = [platform for platform in platforms if name in (None, platform.getName())]
-    if not chosen:
-        names = ", ".join(platform.getName() for platform in platforms)
-        raise So3kError(f"OpenMM has no platform {name} here: choose one of {names}")
-    return max(chosen, key=lambda platform: platform.getSpeed())
+    torchforce = any(holds_torchforce(force) for force in system.getForces())
+    if name is None:
+        return best_platform("torchforce" if torchforce else "pythonforce")
+    facts = {fact.name: fact for fact in platform_facts()}
+    if name not in facts:
+        raise So3kError(f"OpenMM has no platform {name} here: choose one of {', '.join(facts)}")
+    if torchforce and (fault := facts[name].fault):
+        raise So3kError(
+            f"a TorchForce ends the process on platform {name} ({fault}): choose another platform or backend "
+            "pythonforce"
+        )
+    return openmm.Platform.getPlatformByName(name)
+
+
+def holds_torchforce(force: openmm.Force) -> bool:
+    """Whether a Force is a TorchForce or, as where openmm-ml interpolates, holds one."""
+    if isinstance(force, openmm.CustomCVForce):
+        inner = (force.getCollectiveVariable(k) for k in range(force.getNumCollectiveVariables()))
+        return any(holds_torchforce(one) for one in inner)
+    return as_torchforce(force) is not None
 
 
 def add_reporters(
