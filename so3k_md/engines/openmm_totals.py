@@ -18,6 +18,7 @@ from so3k_md.totals import (
     GivenTotals,
     Totals,
     by_number,
+    combined,
     refuse_unknown,
     resolve_totals,
     says_something,
@@ -126,25 +127,33 @@ def named_totals(atoms: Atoms, model: Any, options: dict[str, Any]) -> dict[str,
     """The options of `add_model`, with charge, spin and fragments of the structure where none are given.
 
     Of a structure that is described in part, only its fragments tell anything.
+
+    Raises:
+        So3kError: an option and the structure contradict each other.
     """
-    said = ("charge", "spin", "fragments", "fragment_charges")
+    names = ("charge", "spin", "fragments", "fragment_charges")
     own = given_totals(atoms)
-    if not model.has_totals and says_something(own):
-        warnings.warn(UNUSED, So3kWarning, stacklevel=3)
-    if not model.has_totals or any(options.get(name) is not None for name in said):
+    if not model.has_totals:
+        if says_something(own):
+            warnings.warn(UNUSED, So3kWarning, stacklevel=3)
         return options
+    if options.get("atoms") is not None:
+        own = part_of(own, options["atoms"])
+    given = combined(GivenTotals(*(options.get(name) for name in names)), own, WHERE)
+    return options | dict(zip(names, given, strict=True))
+
+
+def part_of(own: GivenTotals, rows: Sequence[int]) -> GivenTotals:
+    """What a structure tells of some of its atoms: their fragments and the charges of these."""
     _, _, fragment, charges = own
-    rows = options.get("atoms")
-    if rows is None:
-        return options | dict(zip(said, own, strict=True))
     if fragment is None or charges is None:
-        return options
+        return GivenTotals()
     if not isinstance(charges, Mapping):
         charges = dict(zip(np.unique(fragment).tolist(), np.asarray(charges).tolist(), strict=False))
     # add_model refuses rows that do not exist
     chosen = np.take(fragment, rows, mode="clip")
     mine = {number: charge for number, charge in by_number(charges).items() if number in chosen}
-    return options | {"fragments": chosen, "fragment_charges": mine}
+    return GivenTotals(fragment=chosen, fragment_charges=mine)
 
 
 def describe_physics(model: Any, coulomb: str, cutoff_lr: float, totals: Totals, reach: str) -> str:

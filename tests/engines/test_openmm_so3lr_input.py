@@ -8,9 +8,11 @@ from openmm_doors import context_of, energy_of
 from so3lr_toys import so3lr_toy, water_dimer, waters
 from toys import toy_model
 
+from so3k_md.engines.ase import So3kCalculator
 from so3k_md.engines.openmm import add_model, create_system
 from so3k_md.engines.openmm_topology import topology_of
 from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.units import EV_IN_KJ_MOL
 
 
 def test_local_models_know_no_charges():
@@ -20,6 +22,43 @@ def test_local_models_know_no_charges():
     charged.info["charge"] = 1  # which may stand in a structure for other models
     with pytest.warns(So3kWarning, match="knows nothing of charge and spin"):
         create_system(charged, toy_model())
+
+
+def charged_dimer():
+    """OH- and water."""
+    atoms = water_dimer()
+    atoms = atoms[[0, 1, 3, 4, 5]]
+    atoms.info = {"charge": -1}
+    return atoms
+
+
+def by_openmm(atoms, **options):
+    made = create_system(atoms, so3lr_toy(), **options)
+    return energy_of(context_of(made.system, made.positions_nm)) / EV_IN_KJ_MOL
+
+
+def by_ase(atoms, **options):
+    atoms = atoms.copy()
+    atoms.calc = So3kCalculator(so3lr_toy(), dtype="float64", **options)
+    return atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize("door", [by_openmm, by_ase])
+def test_keyword_and_structure_must_not_contradict_each_other(door):
+    """The same through both doors: what the structure says is completed by keywords, never replaced."""
+    said = charged_dimer()
+    silent = said.copy()
+    silent.info = {}
+    fragments = {"fragments": [0, 0, 1, 1, 1], "fragment_charges": [-1, 0]}
+    assert door(said, charge=-1.0) == door(said) == door(silent, charge=-1)
+    assert door(said, **fragments) == door(silent, **fragments) != door(said)
+    with pytest.raises(So3kError, match=r"its charge is -1, the option charge is 1: correct one"):
+        door(said, charge=1)
+    with pytest.raises(So3kError, match=r"fragment charges add up to \+1 e, the charge is -1"):
+        door(said, fragments=fragments["fragments"], fragment_charges=[1, 0])
+    said.info["spin"] = 0
+    with pytest.raises(So3kError, match=r"its spin is .*0.*, the option spin is 1: correct one"):
+        door(said, spin=1)
 
 
 def test_atoms_too_close_are_warned_of():
