@@ -3,13 +3,21 @@
 #ifndef SO3K_METADATA_H
 #define SO3K_METADATA_H
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 namespace So3k {
 
 /// The text of a key of a JSON object, "" where it has none. LAMMPS brings its own reader of JSON
 /// only since 22 Jul 2025, and of the metadata little is needed here.
 std::string json_text(const std::string &json, const std::string &key);
+
+/// The value of a key of a JSON object as it is written, "" where it has none.
+std::string json_value(const std::string &json, const std::string &key);
+
+/// The whole numbers of a JSON array and of those in it, in order.
+std::vector<int64_t> json_integers(const std::string &json);
 
 }    // namespace So3k
 

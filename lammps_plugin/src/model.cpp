@@ -104,7 +104,9 @@ void Model::describe(const LongRangeOptions &long_range)
   require(artefact, FAR_STAGES.at(nonlocal_kind));
   far_reach = artefact.attr("far_reach").toDouble();
   needs_lattice = nonlocal_kind == "efa" && far_reach == 0.0;
-  name = json_text(artefact.attr("metadata").toStringRef(), "name");
+  const auto &metadata = artefact.attr("metadata").toStringRef();
+  references.emplace(metadata);
+  name = json_text(metadata, "name");
   if (name.empty()) name = "unnamed";
   cutoff = artefact.attr("cutoff").toDouble();
   elements = artefact.attr("elements").toIntVector();

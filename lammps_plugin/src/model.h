@@ -4,6 +4,7 @@
 #define SO3K_MODEL_H
 
 #include "pairs.h"
+#include "references.h"
 
 #include <c10/core/AutogradState.h>
 #include <c10/core/DeviceGuard.h>
@@ -61,6 +62,7 @@ class Model {
   double bytes_of_rows(int64_t n_rows) const;
   double element_size() const { return dtype == at::kDouble ? 8.0 : 4.0; }
 
+  std::optional<References> references;
   std::string name, nonlocal_kind;
   std::string coulomb;
   at::ScalarType dtype;                   // of the parameters

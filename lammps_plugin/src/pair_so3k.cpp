@@ -79,6 +79,7 @@ void PairSo3k::forget_coefficients()
   model.reset();
   system.reset();
   std::fill_n(pvector, nextra, 0.0);
+  composition_checked = false;
   if (!allocated) return;
   for (int i = 1; i <= atom->ntypes; ++i)
     for (int j = 1; j <= atom->ntypes; ++j) setflag[i][j] = 0;
@@ -187,6 +188,7 @@ void PairSo3k::init_style()
   So3k::check_cell(lmp, species_of_type);
   if (far) check_groups();
   check_settings();
+  warn_incomparable();
   // neighbor->exclude is not set before the list is built
   if ((neighbor->nex_type || neighbor->nex_group || neighbor->nex_mol) && comm->me == 0)
     error->warning(FLERR, "neigh_modify exclude takes pairs away from the so3k model");
@@ -219,6 +221,26 @@ void PairSo3k::check_settings() const
     error->all(FLERR, "so3k model {} has no electrostatics: leave out coulomb and cutoff_lr",
                model->name);
   }
+}
+
+/// The warning of so3k_md/data/references.py, once for each model.
+void PairSo3k::warn_incomparable()
+{
+  if (composition_checked) return;
+  composition_checked = true;
+  std::vector<int64_t> here(So3k::SYMBOLS.size(), 0), counts(here);
+  for (int i = 0; i < atom->nlocal; ++i) ++here[species_of_type[atom->type[i]]];
+  here[0] = 0;    // of no model
+  MPI_Allreduce(here.data(), counts.data(), static_cast<int>(here.size()), MPI_INT64_T, MPI_SUM,
+                world);
+  if (comm->me != 0 || model->references->comparable(counts)) return;
+  error->warning(
+      FLERR,
+      "so3k: the energy of {} is arbitrary by a constant: the element energies of model {} "
+      "were fitted to {} alone. Compare structures of one composition only, or train with "
+      "isolated atoms (data.isolated_atoms) or data.element_energies; forces are not "
+      "concerned",
+      So3k::formula(counts), model->name, model->references->trained());
 }
 
 /// Of molecules by template LAMMPS does not tell which pairs of weight zero it leaves out of the

@@ -44,6 +44,7 @@ class __attribute__((visibility("default"))) PairSo3k : public Pair {
   void check_neighbours() const;
   void check_groups() const;
   void check_settings() const;
+  void warn_incomparable();
   void request_lists();
   void report() const;
 
@@ -78,6 +79,7 @@ class __attribute__((visibility("default"))) PairSo3k : public Pair {
   NeighList *distant_list = nullptr;
   std::vector<double> charge_of_atom = {0.0}, ratio_of_atom = {0.0};    // of LAMMPS atoms
   std::vector<int64_t> species_of_type;    // atomic number of each type, 0 for NULL
+  bool composition_checked = false;        // since the model was loaded
   double energy_unit = 1.0;                // LAMMPS energy units in one eV; lengths are Å in all
 };
 
