@@ -1,6 +1,7 @@
 """The same motion through every file format, and what is refused."""
 
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -201,3 +202,59 @@ def test_a_dump_with_default_elements_is_read(run: SimpleNamespace) -> None:
 def test_a_stride_of_zero(run: SimpleNamespace) -> None:
     with pytest.raises(So3kError, match="stride"):
         load_trajectory(run.write("dcd"), run.top, stride=0)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("mark", [4, 8])
+@pytest.mark.parametrize("with_cell", [False, True])
+def test_dcd_with_fixed_atoms(run: SimpleNamespace, order: str, mark: int, with_cell: bool) -> None:
+    """CHARMM and NAMD write fixed atoms in the first frame only."""
+    free = np.array([1, 2, 5, 8])
+    positions = run.positions.copy()
+    positions[:, np.setdiff1d(np.arange(9), free)] = positions[0, np.setdiff1d(np.arange(9), free)]
+    cell = np.diag([20.0, 21.0, 22.0]) if with_cell else None
+    path = run.folder / "fixed.dcd"
+    path.write_bytes(fixed_dcd(positions, free, cell, order, mark))
+    found = load_trajectory(path, run.top, frame_interval_ps=1.0, stride=3)
+    np.testing.assert_allclose(found.positions, positions[::3], atol=1e-5)
+    assert not found.notes
+    if cell is not None:
+        np.testing.assert_allclose(found.cells, np.repeat(cell[None], len(found.positions), axis=0))
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-5])
+    cut = load_trajectory(path, run.top, frame_interval_ps=1.0)
+    np.testing.assert_allclose(cut.positions, positions[:-1], atol=1e-5)
+    assert "incomplete" in cut.notes[0]
+    head = len(raw) - 39 * (3 * (4 * len(free) + 2 * mark) + with_cell * (48 + 2 * mark))
+    path.write_bytes(raw[: head - 5])
+    with pytest.raises(So3kError, match="first frame, which alone holds the fixed atoms, is torn"):
+        load_trajectory(path, run.top)
+
+
+def test_dcd_with_a_wrong_list_of_free_atoms(run: SimpleNamespace) -> None:
+    path = run.folder / "fixed.dcd"
+    path.write_bytes(fixed_dcd(run.positions, np.array([1, 5, 30]), None, "<", 4))
+    with pytest.raises(So3kError, match="list of free atoms does not fit 9 atoms of which 6 are fixed"):
+        load_trajectory(path, run.top)
+
+
+def fixed_dcd(positions: np.ndarray, free: np.ndarray, cell, order: str, mark: int) -> bytes:
+    """A DCD of CHARMM, of which only the first frame holds all atoms."""
+
+    def record(data: bytes) -> bytes:
+        edge = struct.pack(f"{order}{'i' if mark == 4 else 'q'}", len(data))
+        return edge + data + edge
+
+    def frame(places: np.ndarray) -> bytes:
+        box = () if cell is None else np.array([cell[0, 0], 90, cell[1, 1], 90, 90, cell[2, 2]])
+        head = record(np.asarray(box, dtype=f"{order}f8").tobytes()) if len(box) else b""
+        return head + b"".join(record(places[:, axis].astype(f"{order}f4").tobytes()) for axis in range(3))
+
+    n_atoms = positions.shape[1]
+    counts = [len(positions), 1, 1, *[0] * 5, n_atoms - len(free), 0, int(cell is not None), *[0] * 8, 24]
+    header = record(b"CORD" + struct.pack(f"{order}20i", *counts))
+    title = record(struct.pack(f"{order}i", 1) + b"by NAMD".ljust(80))
+    atoms = record(struct.pack(f"{order}i", n_atoms))
+    listed = record((free + 1).astype(f"{order}i4").tobytes())
+    first, later = frame(positions[0]), b"".join(frame(places[free % n_atoms]) for places in positions[1:])
+    return header + title + atoms + listed + first + later

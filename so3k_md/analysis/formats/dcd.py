@@ -28,11 +28,19 @@ class Layout(NamedTuple):
     start: int  # of the first frame
     has_cell: bool
     records: tuple[int, ...]  # bytes of each record of a frame
+    free: Integers | None = None  # atoms that frames after the first hold, where others are fixed
 
     @property
     def frame(self) -> int:
         """Bytes of a frame."""
         return sum(self.records) + 2 * self.mark * len(self.records)
+
+    def after_first(self) -> "Layout":
+        """The layout of the frames after the first, which hold free atoms only."""
+        assert self.free is not None
+        atoms = len(self.free)
+        records = tuple(4 * atoms if size == 4 * self.atoms else size for size in self.records)
+        return self._replace(atoms=atoms, start=self.start + self.frame, records=records)
 
 
 def read_dcd(path: Path, stride: int) -> Frames:
@@ -51,7 +59,10 @@ def read_dcd(path: Path, stride: int) -> Frames:
     with open(path, "rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed once no array looks into it
     layout = read_layout(path, data)
-    offsets, number, torn = find_frames(data, layout)
+    if layout.free is None:
+        offsets, number, torn = find_frames(data, layout)
+    else:
+        offsets, number, torn = find_free_frames(path, data, layout)
     lost = [f"{torn:,} bytes of torn frames are left out"] if torn else []
     slots = int(number[-1]) + 1 if len(number) else 0
     claimed = layout.counts[0]
@@ -60,7 +71,7 @@ def read_dcd(path: Path, stride: int) -> Frames:
     if not len(offsets):
         refuse_none(path, lost)
     offsets, number = offsets[::stride], number[::stride]
-    positions, cells = gather(data, layout, offsets)
+    positions, cells = (gather if layout.free is None else gather_free)(data, layout, offsets)
     first, every = layout.counts[1:3]
     interval = layout.delta * CHARMM_TIME_PS if layout.openmm and 0 < layout.delta < math.inf else None
     return Frames(
@@ -81,8 +92,9 @@ def read_layout(path: Path, data: mmap.mmap) -> Layout:
         raise So3kError(f"{path} is not a DCD file, or it is cut in its header: write the trajectory again")
     order, mark = kind
     at, record = 0, b""
-    records = []
-    for _ in range(3):
+    records: list[bytes] = []
+    # a record of the free atoms follows where some are fixed
+    while len(records) < 3 or (len(records) == 3 and fixed_atoms(records[0], order)):
         length = mark_at(data, at, order, mark)
         record = data[at + mark : at + mark + length]
         at += 2 * mark + length
@@ -92,11 +104,6 @@ def read_layout(path: Path, data: mmap.mmap) -> Layout:
     counts = struct.unpack(f"{order}20i", records[0][4:84])
     (delta,) = struct.unpack(f"{order}f", records[0][40:44])
     (atoms,) = struct.unpack(f"{order}i", records[2][:4])
-    if counts[8]:
-        raise So3kError(
-            f"{path} holds {counts[8]} fixed atoms only once, which is not read: write all atoms in all "
-            "frames (mdconvert of mdtraj does it)"
-        )
     if not 0 < atoms < len(data):
         raise So3kError(f"{path} is damaged: its header claims {atoms} atoms; write the trajectory again")
     charmm = counts[19] != 0
@@ -104,7 +111,30 @@ def read_layout(path: Path, data: mmap.mmap) -> Layout:
     axes = 4 if charmm and counts[11] else 3
     sizes = (48,) * has_cell + (4 * atoms,) * axes
     openmm = b"Created by OpenMM" in records[1]
-    return Layout(order, mark, counts, delta, openmm, atoms, at, has_cell, sizes)
+    free = free_atoms(path, records[3], order, atoms, counts[8]) if counts[8] else None
+    return Layout(order, mark, counts, delta, openmm, atoms, at, has_cell, sizes, free)
+
+
+def fixed_atoms(header: bytes, order: str) -> int:
+    """How many atoms are fixed, which CHARMM and NAMD write in the first frame only."""
+    return int(struct.unpack(f"{order}i", header[36:40])[0])
+
+
+def free_atoms(path: Path, record: bytes, order: str, atoms: int, fixed: int) -> Integers:
+    """The record of the atoms that are not fixed, counted from 0.
+
+    Raises:
+        So3kError: it is damaged.
+    """
+    found = np.frombuffer(record[: len(record) // 4 * 4], dtype=f"{order}i4").astype(np.int64) - 1
+    if len(found) != atoms - fixed or not len(found) or (np.diff(found) < 1).any():
+        found = np.full(1, -1)
+    if found[0] < 0 or found[-1] >= atoms:
+        raise So3kError(
+            f"{path} is damaged: its list of free atoms does not fit {atoms} atoms of which {fixed} are "
+            "fixed; write the trajectory again"
+        )
+    return found
 
 
 def starts_dcd(data: mmap.mmap, order: str, mark: int) -> bool:
@@ -144,6 +174,19 @@ def find_frames(data: mmap.mmap, layout: Layout) -> tuple[Integers, Integers, in
         slot += max(1, -(-(after - at) // layout.frame))
         at = after
     return np.concatenate(offsets), np.concatenate(numbers), torn
+
+
+def find_free_frames(path: Path, data: mmap.mmap, layout: Layout) -> tuple[Integers, Integers, int]:
+    """As `find_frames` where atoms are fixed, whose places stand in the first frame.
+
+    Raises:
+        So3kError: the first frame is torn.
+    """
+    whole = layout.start + layout.frame <= len(data)
+    if not (whole and marks_fit(data, layout, np.array([layout.start]))[0]):
+        refuse_none(path, ["the first frame, which alone holds the fixed atoms, is torn"])
+    offsets, number, torn = find_frames(data, layout.after_first())
+    return np.append(layout.start, offsets), np.append(0, number + 1), torn
 
 
 def marks_fit(data: mmap.mmap, layout: Layout, places: Integers) -> np.ndarray:
@@ -196,6 +239,18 @@ def gather(data: mmap.mmap, layout: Layout, offsets: Integers) -> tuple[Array, A
             at = offset + layout.mark
             boxes[k] = raw[at : at + 48].copy().view(f"{layout.order}f8")
     return positions, unit_cells(boxes) if layout.has_cell else None
+
+
+def gather_free(data: mmap.mmap, layout: Layout, offsets: Integers) -> tuple[Array, Array | None]:
+    """As `gather` where atoms are fixed; the first of the offsets is that of the first frame."""
+    assert layout.free is not None
+    first, first_cell = gather(data, layout, offsets[:1])
+    moved, cells = gather(data, layout.after_first(), offsets[1:])
+    positions = np.repeat(first, len(offsets), axis=0)
+    positions[1:, layout.free] = moved
+    if first_cell is None or cells is None:
+        return positions, None
+    return positions, np.concatenate([first_cell, cells])
 
 
 def unit_cells(boxes: Array) -> Array:
