@@ -1,6 +1,7 @@
 """The dipole along a run, as OpenMM and LAMMPS write it."""
 
 import csv
+import warnings
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from so3k_md.analysis.geometry import Array
-from so3k_md.errors import So3kError
+from so3k_md.analysis.thermo import torn_note, whole_lines
+from so3k_md.errors import So3kError, So3kWarning
 
 COLUMNS = tuple(f"Dipole {axis} (e*A)" for axis in "XYZ")
 TIME = "Time (ps)"
@@ -72,8 +74,7 @@ def _interval(time: Array, path: Path) -> float:
 
 
 def _csv(path: Path) -> tuple[Array, Array]:
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
+    rows = list(csv.reader(_lines(path)))
     names = [name.strip('#" ') for name in rows[0]] if rows else []
     missing = [name for name in (TIME, *COLUMNS) if name not in names]
     if missing:
@@ -81,6 +82,14 @@ def _csv(path: Path) -> tuple[Array, Array]:
     table = np.array([[float(row[names.index(name)]) for name in (TIME, *COLUMNS)] for row in rows[1:]])
     table = table.reshape(-1, 4)
     return table[:, 0], table[:, 1:]
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a table but a last one that was cut, with a warning."""
+    text = path.read_text(encoding="utf-8")
+    for note in torn_note(path, text):
+        warnings.warn(note, So3kWarning, stacklevel=4)
+    return whole_lines(text)
 
 
 def _npz(path: Path) -> tuple[Array, Array]:
@@ -91,7 +100,7 @@ def _npz(path: Path) -> tuple[Array, Array]:
 def _lammps(path: Path, timestep_fs: float | None) -> tuple[Array, Array]:
     if timestep_fs is None:
         raise So3kError(f"{path} counts steps: say how long one is, --timestep-fs 0.5")
-    table = np.loadtxt(path, ndmin=2)
+    table = np.loadtxt(_lines(path), ndmin=2)
     if table.shape[1] < 4:
         raise So3kError(f"{path} has {table.shape[1]} columns: step and the three of the dipole are needed")
     return table[:, 0] * timestep_fs / 1000.0, table[:, -3:]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from so3k_md.analysis.bonds import bond_tree, composition
-from so3k_md.analysis.formats import isolated
+from so3k_md.analysis.formats import child, isolated
 from so3k_md.analysis.times import superseded
 from so3k_md.analysis.trajectory import load_trajectory
 from so3k_md.errors import So3kError
@@ -156,3 +156,18 @@ def test_a_ligand_without_bonds_beside_water_with_sites_and_an_ion(run: SimpleNa
     assert composition(found.symbols, molecules) in ("H2O, CH4, Na", "CH4, H2O, Na")
     assert found.labels[3] == "C5"
     assert "2 virtual sites" in found.notes[0]
+
+
+@pytest.mark.parametrize("stride", [1, 3, 7])
+@pytest.mark.parametrize("frames_per_read", [1, 2, 4, 100])
+def test_xtc_is_read_in_pieces_of_any_length(
+    run: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, stride: int, frames_per_read: int
+) -> None:
+    path = run.write("xtc")
+    monkeypatch.setattr(child, "BATCH", frames_per_read * 12 * 9)
+    messages = list(child.read_xtc(str(path), stride))
+    assert max(len(message["number"]) for message in messages) <= frames_per_read
+    numbers = np.concatenate([message["number"] for message in messages])
+    assert numbers.tolist() == list(range(0, 40, stride))
+    positions = np.concatenate([message["xyz"] for message in messages])
+    assert 10 * positions == pytest.approx(run.positions[::stride], abs=0.006)

@@ -99,15 +99,26 @@ def refused(path, timestep_fs=None):
     return str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["csv", "dipole"])
+@pytest.mark.parametrize("lost", [1, 5, 30])
+def test_a_last_row_that_was_cut_is_left_out(kind, lost, tmp_path):
+    run = oscillating(0.002, 101)
+    path = write(kind, tmp_path / f"run.{kind}", run)
+    path.write_text(path.read_text()[:-lost])
+    with pytest.warns(So3kWarning, match=f"The last line of run.{kind} has no end"):
+        found = read_dipoles(path, 0.5)
+    np.testing.assert_allclose(found.dipole, run.dipole[:-1], atol=1e-8)
+
+
 def test_bad_tables_are_refused(tmp_path):
     run = oscillating(rows=50)
     assert "--timestep-fs" in refused(write("dipole", tmp_path / "a.dipole", run))
     torn = run._replace(dipole=np.vstack([run.dipole, [[np.nan] * 3]]))
     assert "not finite" in refused(write("npz", tmp_path / "b.npz", torn))
     text = write("csv", tmp_path / "c.csv", run).read_text().splitlines()
-    (tmp_path / "d.csv").write_text("\n".join(text[:10] + text[12:]))
+    (tmp_path / "d.csv").write_text("\n".join([*text[:10], *text[12:], ""]))
     assert "evenly spaced" in refused(tmp_path / "d.csv")
-    (tmp_path / "e.csv").write_text("\n".join(text[:2]))
+    (tmp_path / "e.csv").write_text("\n".join([*text[:2], ""]))
     assert "a series" in refused(tmp_path / "e.csv")
     (tmp_path / "f.csv").write_text("a,b\n1,2\n")
     assert "no column" in refused(tmp_path / "f.csv")

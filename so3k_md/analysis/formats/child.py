@@ -51,25 +51,6 @@ class Padded(io.RawIOBase):
         return len(view)
 
 
-def batches(frames: Iterator[Message]) -> Iterator[Message]:
-    """Messages of many frames from those of one."""
-    held: list[Message] = []
-    size = 0
-    for frame in frames:
-        held.append(frame)
-        size += frame["xyz"].nbytes
-        if size > BATCH:
-            yield joined(held)
-            held, size = [], 0
-    if held:
-        yield joined(held)
-
-
-def joined(held: list[Message]) -> Message:
-    """One message of several frames."""
-    return {"kind": "frames"} | {name: np.stack([one[name] for one in held]) for name in held[0]}
-
-
 def walk_xtc(path: str) -> tuple[list[int], list[int], int]:
     """The whole frames of an XTC: where each starts, its number, and the bytes of torn frames."""
     size = os.path.getsize(path)
@@ -137,22 +118,26 @@ def read_xtc(path: str, stride: int) -> Iterator[Message]:
     if slots[-1] >= len(slots):  # mdtraj cannot read on behind a torn frame: it gets a copy without
         path = without_torn(path, places)
     with XTCTrajectoryFile(path) as file:
-        yield from batches(xtc_frames(file, slots, stride))
+        yield from xtc_frames(file, slots, stride)
 
 
 def xtc_frames(file: Any, slots: list[int], stride: int) -> Iterator[Message]:
-    """One message for every stride-th frame."""
-    for k, slot in enumerate(slots):
-        xyz, time, _, box = file.read(n_frames=1)
+    """Every stride-th frame; mdtraj reads many at a time, up to BATCH bytes of positions."""
+    per_read, done = 1, 0
+    while done < len(slots):
+        xyz, time, _, box = file.read(n_frames=min(per_read, len(slots) - done))
         if not len(xyz):
             return
-        if k % stride == 0:
-            yield {
-                "xyz": xyz[0],
-                "cells": np.zeros((3, 3)) if box is None else box[0],
-                "time": time[0],
-                "number": np.int64(slot),
+        numbers = np.array(slots[done : done + len(xyz)], dtype=np.int64)
+        cells = np.zeros((len(xyz), 3, 3)) if box is None else box
+        taken = slice(-done % stride, None, stride)
+        if len(numbers[taken]):
+            yield {"kind": "frames", "xyz": xyz[taken], "cells": cells[taken]} | {
+                "time": time[taken],
+                "number": numbers[taken],
             }
+        done += len(xyz)
+        per_read = max(1, BATCH // xyz[0].nbytes)  # known from the first frame
 
 
 def without_torn(path: str, places: list[int]) -> str:
