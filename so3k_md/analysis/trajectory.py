@@ -26,6 +26,7 @@ READERS: dict[str, Callable[[Path, int], Frames]] = {
     ".xyz": read_xyz,
     ".extxyz": read_xyz,
 } | {suffix: lambda path, stride: read_isolated(path, "hdf5", stride) for suffix in HDF5}
+NETCDF = (".nc", ".netcdf", ".ncdf")
 PACKED_TOO = (".pdb", ".xyz", ".extxyz")  # that are read compressed
 
 
@@ -135,6 +136,11 @@ def reader(path: Path) -> Callable[[Path, int], Frames]:
     if is_dump(path):
         return read_dump
     kind = kind_of(path)
+    if kind in NETCDF:
+        raise So3kError(
+            f"{path}: NetCDF of AMBER is not read: convert it with mdtraj, mdconvert {path.name} -o "
+            f"{path.stem}.dcd, and give --frame-interval-ps"
+        )
     if kind not in READERS:
         raise So3kError(f"{path} is not a trajectory of a known kind: give {TRAJECTORIES}")
     if path.suffix.lower() != kind and kind not in PACKED_TOO:

@@ -258,3 +258,10 @@ def fixed_dcd(positions: np.ndarray, free: np.ndarray, cell, order: str, mark: i
     listed = record((free + 1).astype(f"{order}i4").tobytes())
     first, later = frame(positions[0]), b"".join(frame(places[free % n_atoms]) for places in positions[1:])
     return header + title + atoms + listed + first + later
+
+
+def test_netcdf_is_refused_with_the_conversion(run: SimpleNamespace) -> None:
+    path = run.folder / "run.nc"
+    path.write_bytes(b"CDF\x02")
+    with pytest.raises(So3kError, match=r"mdconvert run\.nc -o run\.dcd, and give --frame-interval-ps"):
+        load_trajectory(path, run.top)
