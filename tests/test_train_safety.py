@@ -1,10 +1,12 @@
 """Training refuses what would give wrong models, and stops without losing anything."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -13,11 +15,13 @@ import torch
 import yaml
 from ase.build import molecule
 from ase.calculators.emt import EMT
+from training_kills import tensorboard_steps
 
 from so3k_md.checkpoint import read_checkpoint
 from so3k_md.cli import main
 from so3k_md.data.references import comparable
-from so3k_md.files import locked
+from so3k_md.files import locked, remove_leftovers
+from so3k_md.train.log import Log, Row
 
 MODEL = {"features": 12, "heads": 2, "layers": 1, "degrees": [1, 2, 3], "n_rbf": 4}
 
@@ -105,3 +109,66 @@ def test_which_compositions_can_be_compared():
     assert not comparable([6, 1, 1, 1, 1], facts)
     assert comparable([6, 1, 1, 1, 1], {"references": references | {"source": "isolated atoms"}})
     assert comparable([6], {})
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_and_within_writes_lose_nothing():
+    script = Path(__file__).parent / "training_kills.py"
+    words = [sys.executable, script, "--kills", "6"]
+    found = subprocess.run(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+@pytest.mark.parametrize("override", [[], ["train.batch_size=3"]])
+def test_resuming_what_ended_before_its_first_checkpoint_begins(config_file, tmp_path, capsys, override):
+    assert main(["train", "config.yaml", "-o", "whole"]) == 0
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy("whole/config.yaml", run)  # what a training leaves that is killed at once
+    shutil.copy("whole/best.ckpt", run)  # what it had not yet removed of another one, with --overwrite
+    assert main(["train", "config.yaml", *override, "-o", "run", "--resume"]) == (2 if override else 0)
+    if override:
+        assert "train.batch_size was 2 when run/config.yaml was written" in capsys.readouterr().err
+    else:
+        ours, theirs = (read_checkpoint(f"{name}/last.ckpt")["weights"] for name in ("run", "whole"))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_checkpoint_alone_is_not_replaced_unasked(config_file, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.ckpt").write_text("weights")
+    assert main(["train", "config.yaml", "-o", "run"]) == 2
+    assert "run holds a training already" in capsys.readouterr().err
+    assert (tmp_path / "run" / "last.ckpt").read_text() == "weights"
+
+
+def test_records_of_a_validation_that_was_not_saved_are_purged(tmp_path):
+    for value in (1.0, 2.0):  # the first process was killed between the record and its checkpoint
+        with Log(tmp_path, [], tensorboard=True) as log:
+            log.add(Row(1, 5, *[value] * 7))
+    assert tensorboard_steps(tmp_path) == [5]
+
+
+WRITER = """
+import sys, time
+from so3k_md.files import atomic
+with atomic(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("stopped", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_process_killed_within_a_write_leaves_the_old_file_and_the_next_start_clears(tmp_path):
+    target = tmp_path / "a.ckpt"
+    target.write_text("old")
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, target], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout.readline() == "stopped\n"
+    (temporary,) = set(tmp_path.iterdir()) - {target}
+    remove_leftovers(tmp_path)
+    assert temporary.exists(), "its process still runs"
+    writer.kill()
+    writer.communicate()
+    assert (target.read_text(), temporary.read_text()) == ("old", "half")
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [target]

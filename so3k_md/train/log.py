@@ -33,7 +33,8 @@ class Log:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # imported only where it is wanted
 
-            purge = self.rows[-1].step + 1 if self.rows else None
+            # the records of a killed process may reach further than its last checkpoint
+            purge = self.rows[-1].step + 1 if self.rows else 0
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
 
     def add(self, row: Row) -> None:

@@ -13,7 +13,7 @@ from so3k_md.checkpoint import read_checkpoint
 from so3k_md.config import defaults
 from so3k_md.data import Frame
 from so3k_md.errors import So3kError
-from so3k_md.train.config import PATH_KEYS, RunConfig, to_sections
+from so3k_md.train.config import PATH_KEYS, RunConfig, read_config, to_sections
 from so3k_md.train.prepare import Frames
 
 # What may change when a run goes on: where it runs, where its data lie, how long it is, how fast it learns.
@@ -31,22 +31,28 @@ def fingerprint(frames: Frames) -> dict[str, Tensor]:
     }
 
 
-def read_state(folder: Path, config: RunConfig) -> dict[str, Any]:
-    """The last checkpoint of a training with the same settings.
+def read_state(folder: Path, config: RunConfig) -> dict[str, Any] | None:
+    """The last checkpoint of a training with the same settings; None if it ended before the first one.
 
     Raises:
-        So3kError: there is none, or a setting differs.
+        So3kError: there is no training, or a setting differs.
     """
-    path = folder / "last.ckpt"
+    path, begun = folder / "last.ckpt", folder / "config.yaml"
+    if not path.exists() and not begun.exists():
+        raise So3kError(f"there is nothing to resume in {folder}, no last.ckpt: start without --resume")
     if not path.exists():
-        raise So3kError(
-            f"there is nothing to resume in {folder}: it has no last.ckpt; start without --resume, and with "
-            "--overwrite if that is refused"
-        )
+        _refuse_changes(to_sections(read_config(begun)), config, begun)
+        return None
     state = read_checkpoint(path)
     if "config" not in state["training"]:
         raise So3kError(f"{path} holds a model and no training: start without --resume in another folder")
-    stored, now = state["training"]["config"], to_sections(config)
+    _refuse_changes(state["training"]["config"], config, path)
+    return state
+
+
+def _refuse_changes(stored: dict[str, dict[str, Any]], config: RunConfig, path: Path) -> None:
+    """Refuse settings that differ from those stored in a file of a training."""
+    now = to_sections(config)
     for section in now:
         for key, value in now[section].items():
             before = stored[section].get(key, defaults(type(getattr(config, section))).get(key))
@@ -56,7 +62,6 @@ def read_state(folder: Path, config: RunConfig) -> dict[str, Any]:
                     f"{section}.{key} was {before!r} when {path} was written, now {value!r}: restore it, "
                     "or start anew with --overwrite"
                 )
-    return state
 
 
 def check_frames(before: dict[str, Tensor] | None, frames: Frames, where: Path) -> None:

@@ -119,17 +119,16 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         if state is not None:
             progress, rows = _restore(run, state)
         else:
-            _begin(run, overwrite)
+            _begin(run, overwrite or resume)
         log = stack.enter_context(Log(folder, rows, config.train.tensorboard))
         _loop(run, progress, log, stack.enter_context(stop_on_signal()))
     return folder / "best.ckpt"
 
 
-def _begin(run: Run, overwrite: bool) -> None:
-    """The configuration alone in a folder, without what a former training left."""
-    (run.folder / "last.ckpt").unlink(missing_ok=True)
-    if overwrite:
-        for name in ("best.ckpt", "log.csv", "learning_curve.png"):
+def _begin(run: Run, clear: bool) -> None:
+    """The configuration alone in a folder, without what a former training left if that is to be cleared."""
+    if clear:
+        for name in ("last.ckpt", "best.ckpt", "log.csv", "learning_curve.png"):
             (run.folder / name).unlink(missing_ok=True)
         shutil.rmtree(run.folder / "tensorboard", ignore_errors=True)
     with atomic(run.folder / "config.yaml") as temporary:
@@ -287,7 +286,8 @@ def _memory_errors(folder: Path) -> Iterator[None]:
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
-    if (folder / "config.yaml").exists() and not overwrite:
+    begun = any((folder / name).exists() for name in ("config.yaml", "last.ckpt", "best.ckpt"))
+    if begun and not overwrite:
         raise So3kError(
             f"{folder} holds a training already: --resume it, name another folder, or pass --overwrite"
         )
