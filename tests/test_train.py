@@ -20,9 +20,14 @@ from ase.calculators.emt import EMT
 from so3k_md import ModelConfig, load
 from so3k_md.checkpoint import metadata, read_checkpoint
 from so3k_md.cli import main
+from so3k_md.data import Dataset
 from so3k_md.errors import So3kError
+from so3k_md.forces import evaluate
+from so3k_md.model import set_dtype
+from so3k_md.train import prepare, trainer
 from so3k_md.train.config import DataConfig, LossConfig, TrainConfig, read_config
 from so3k_md.train.optimizer import learning_rate, update_average
+from so3k_md.train.prepare import build_model, load_frames
 
 MODEL = {"preset": "so3krates-2022", "features": 24, "layers": 1, "n_rbf": 8, "radial_hidden": 16}
 
@@ -124,6 +129,42 @@ def test_killed_and_resumed_equals_uninterrupted(config_file, tmp_path):
         for row in table:
             del row["seconds"]
     assert tables[0] == tables[1]
+
+
+def test_a_validation_in_parts_gives_what_one_batch_gives(config_file, monkeypatch):
+    config = read_config(config_file, ["train.dtype=float64", "data.n_train=3", "data.n_valid=5"])
+    frames = load_frames(config.data, config.loss)
+    model = set_dtype(build_model(config, frames, "test"), torch.float64)
+    dataset = Dataset(frames.valid, model.cutoff, model)
+    assert len({len(graph.idx_i) for graph in dataset.graphs}) > 1
+    sizes = []
+
+    def counted(model, graph, n_frames):
+        sizes.append(n_frames)
+        return evaluate(model, graph, n_frames)
+
+    monkeypatch.setattr(trainer, "evaluate", counted)
+    whole = trainer.validate(model, dataset, config.loss, 50, torch.device("cpu"))
+    assert sizes == [5]
+    for batch_size, pairs, expected in ((50, 1, [1] * 5), (4, 10**6, [4, 1])):
+        sizes.clear()
+        monkeypatch.setattr(trainer, "LARGEST_BATCH", pairs)
+        parts = trainer.validate(model, dataset, config.loss, batch_size, torch.device("cpu"))
+        assert sizes == expected
+        assert parts == pytest.approx(whole, rel=1e-12)
+    assert all(np.isfinite(whole))
+
+
+def test_a_validation_that_does_not_fit_the_memory_is_refused_before_training(
+    config_file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(prepare, "available_memory", lambda: 1e4)
+    monkeypatch.setattr(prepare, "NUMBERS_PER_PAIR", 0)
+    run = tmp_path / "run"
+    assert main(["train", str(config_file), "-o", str(run)]) == 2
+    assert "a validation batch of 2 frames with" in (message := capsys.readouterr().err)
+    assert "lower train.valid_batch_size" in message
+    assert not run.exists()
 
 
 def test_resuming_with_another_configuration_is_refused(config_file, tmp_path, capsys):

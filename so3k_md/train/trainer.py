@@ -104,7 +104,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         train_set, valid_set = (
             Dataset(part, model.cutoff, model, config.data.groups) for part in (frames.train, frames.valid)
         )
-        check_memory(train_set, config)
+        check_memory(train_set, valid_set, config)
         optimizer = make_optimizer(set_dtype(model, dtype).to(device), config.train)
         average = {name: value.clone() for name, value in model.state_dict().items()}
         run = Run(
