@@ -33,10 +33,25 @@ def read_yaml(text: str, where: str) -> Any:
             raise So3kError(
                 f"{where} holds more than {MOST_NODES:,} values, aliases counted in full: shorten it"
             )
+        _refuse_twins(node, where)
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
         raise So3kError(f"{where} is not valid YAML: {reason}; mend that place") from error
+
+
+def _refuse_twins(node: yaml.Node, where: str) -> None:
+    """Refuse a key that stands twice in one mapping, of which YAML would take the last."""
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                line = node.start_mark.line + 1
+                raise So3kError(f"{where}: the key {key} stands twice from line {line} on: remove one")
+    if isinstance(node, yaml.CollectionNode):
+        for item in node.value:
+            for child in item if isinstance(item, tuple) else (item,):
+                _refuse_twins(child, where)
 
 
 def _count(node: yaml.Node, known: dict[int, float], level: int) -> float:

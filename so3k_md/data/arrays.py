@@ -26,6 +26,7 @@ DEFAULTS = {
     "virial": ("virial",),
 }
 CELL = ("cell", "lattice")
+FOREIGN_CELL = ("cell", "cells", "lattice", "lattices", "box", "boxes", "unit_cell")  # in lower case
 STATED_UNITS = {"e_unit": "energy", "r_unit": "length"}  # written by sGDML beside the arrays
 OF_ATOMS = ("group", "fragment")
 
@@ -70,6 +71,9 @@ def read_arrays(
     others = [*NUMBERS, *POSITIONS, *CELL, *STATED_UNITS, *TOTALS, *OF_ATOMS, "pbc"]
     arrays = load_npz(path, {*chosen_keys.values(), *others} & headers.keys())
     _check_stated_units(arrays, units, path)
+    if foreign := sorted(key for key in headers if key.lower() in FOREIGN_CELL and key not in CELL):
+        raise So3kError(f"{path}: the cell under '{foreign[0]}' is not read; name it cell, or remove it")
+    _check_agreement(arrays, POSITIONS, path)
     numbers = _first(arrays, NUMBERS, "atomic numbers", path)
     positions = _first(arrays, POSITIONS, "positions", path).reshape(n_frames, n_atoms, 3)
     labels = {label: _per_frame(arrays[key], n_frames, label, path) for label, key in chosen_keys.items()}
@@ -103,6 +107,8 @@ def npz_headers(path: Path) -> dict[str, Header]:
                 raise So3kError(f"{path}: holds one array; an npz file with named arrays is needed")
         found = {}
         with zipfile.ZipFile(path) as archive:
+            if len(set(archive.namelist())) < len(archive.namelist()):
+                raise ValueError("an array stands twice in it")
             for name in archive.namelist():
                 with archive.open(name) as member:
                     version = np.lib.format.read_magic(member)
@@ -180,8 +186,18 @@ def _first(arrays: Mapping[str, T], names: tuple[str, ...], what: str, path: Pat
     )
 
 
+def _check_agreement(arrays: Arrays, names: tuple[str, ...], path: Path) -> None:
+    """Refuse two arrays that may be meant and differ."""
+    found = [name for name in names if name in arrays]
+    for name in found[1:]:
+        if not np.array_equal(arrays[name], arrays[found[0]]):
+            raise So3kError(f"{path}: {found[0]} and {name} contradict each other: remove one of them")
+
+
 def _pbc(flags: NDArray[Any], n_frames: int, path: Path) -> NDArray[Any]:
     """Periodic axes of each frame, (frames, 3), from one flag, three, one for each frame, or all."""
+    if flags.dtype.kind not in "biuf" or not np.isin(flags, (0, 1)).all():
+        raise So3kError(f"{path}: pbc holds other things than true and false; correct it")
     if flags.shape == (n_frames,) and n_frames != 3:
         flags = flags[:, None]
     if flags.shape not in ((), (1,), (3,), (n_frames, 1), (n_frames, 3)):

@@ -163,7 +163,7 @@ def _stresses(frames: Sequence[Frame]) -> Iterator[str]:
         return
     size, volume = np.median(np.array(stresses), axis=0)
     if size > LARGE_STRESS:
-        guess = "a virial, stress_unit: eV" if size / volume < LARGE_STRESS / 10 else "kbar or GPa"
+        guess = "GPa, or eV of virials" if size / volume < LARGE_STRESS / 10 else "kbar or GPa"
         yield f"stresses are {size:.3g} eV/Å³ = {size / 0.00624150907:.3g} GPa (stress_unit: {guess}?)"
 
 

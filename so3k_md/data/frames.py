@@ -17,6 +17,7 @@ Ints = NDArray[np.int64]
 
 EV_ANGSTROM = Units()
 LABELS = ("energy", "forces", "stress")
+MOST_UNEVEN = 1e-3  # eV/Å³, between σ_ab and σ_ba: noise of a calculation
 LARGEST = 1e10  # a label beyond this, in eV and Å, is a fill value
 NO_CELL = 'correct it, set length_unit, or, of a molecule in vacuum, set pbc to "F F F" or leave the cell out'
 
@@ -208,5 +209,11 @@ def _stress(labels: dict[str, Any], volume: float | None, units: Units, where: s
     if flat.size == 6:
         flat = flat[[0, 5, 4, 5, 1, 3, 4, 3, 2]]
     matrix = _array(flat, (9,), name, where).reshape(3, 3)
-    matrix = 0.5 * (matrix + matrix.T)
-    return matrix * units.stress if name == "stress" else -matrix * units.virial / volume
+    matrix = matrix * units.stress if name == "stress" else -matrix * units.virial / volume
+    uneven = float(np.abs(matrix - matrix.T).max())
+    if uneven > max(MOST_UNEVEN, 0.1 * float(np.abs(matrix).max())):
+        raise So3kError(
+            f"{where}: {name} is not symmetric, {matrix.round(6).tolist()} eV/Å³; correct the order of its "
+            "numbers"
+        )
+    return 0.5 * (matrix + matrix.T)

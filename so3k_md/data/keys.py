@@ -29,14 +29,14 @@ SPINS = {
 LIKE_LABELS = {
     "energy": re.compile(r"energ|(^|_)e($|_)", re.I),
     "forces": re.compile(r"force|grad|(^|_)f($|_)", re.I),
-    "stress": re.compile(r"stress|virial|(^|_)vir($|_)", re.I),
+    "stress": re.compile(r"stress|virial|sigma|pressure|(^|_)vir($|_)", re.I),
     "other": re.compile(r"dipole|(?<!nuclear_)charge|spin|multiplicity", re.I),
 }
 # What an engine reads of a structure beside its geometry.
 TOTALS = (*SPIN, "fragment_charges", *CHARGE, *SPINS)
 MODEL_KEYS = {"group", "fragment", *TOTALS}
-# What ASE writes beside the energy and the stress.
-DERIVED = {"energies", "free_energy", "stresses"}
+# What ASE writes beside a label, by that label.
+DERIVED = {"energy": {"energies", "free_energy"}, "stress": {"stresses"}}
 
 
 def holds_virial(key: str, unit: str | None) -> bool:
@@ -79,7 +79,7 @@ def totals_from(
     for counts in both:
         first = next(iter(counts), "")
         for name, count in counts.items():
-            if count != counts[first]:
+            if name != first and count != counts[first]:
                 raise So3kError(f"{where}: {first} and {name} contradict each other: remove one of them")
     charge = next(iter(charges.values()), values.get("charge"))
     spin = next(iter(spins.values()), None)
@@ -109,16 +109,17 @@ def is_number(value: Any) -> bool:
     return value is not None and np.size(value) == 1 and np.asarray(value).dtype.kind in "fiu"
 
 
-def unused_labels(present: Iterable[str], used: Iterable[str], named: Iterable[str]) -> list[str]:
+def unused_labels(present: Iterable[str], used: Mapping[str, str], named: Iterable[str]) -> list[str]:
     """Keys that look like labels, are not used, and may have been meant.
 
     Args:
         present: keys of the file.
-        used: keys that were read.
+        used: keys that were read, by label.
         named: of energy, forces, stress: those whose key the user has named, which leaves no doubt.
     """
     doubtful = [pattern for label, pattern in LIKE_LABELS.items() if label not in set(named)]
-    names = set(present) - MODEL_KEYS - DERIVED - set(used)
+    derived = {name for label, names in DERIVED.items() if label in used for name in names}
+    names = set(present) - MODEL_KEYS - derived - set(used.values())
     return sorted(name for name in names if any(pattern.search(name) for pattern in doubtful))
 
 

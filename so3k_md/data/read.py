@@ -90,7 +90,7 @@ def read_frames(
             )
     require_labels(frames, required)
     named = [label for label, key in asked.items() if key is not None]
-    if unused := unused_labels(present, labelled.values(), named):
+    if unused := unused_labels(present, labelled, named):
         warnings.warn(
             f"{path}: {', '.join(unused)} look like labels and "
             f"are not read (read: {', '.join(labelled.values()) or 'none'}): "

@@ -17,6 +17,10 @@ MOST_ATOMS = 10_000_000
 OPENERS: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error)
 COLUMNS = re.compile(r'\bProperties\s*=\s*"?([^\s"]+)', re.I)
+PLAIN = "species:S:1:pos:R:3"  # columns of a file that names none
+# a key and its value, quoted, in brackets or bare
+ENTRY = re.compile(r"""([^\s="'{}\[\]]+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|[^\s"]+)""")
+FLAG = re.compile(r"(T|F|True|False|0|1)", re.I)
 
 
 class Block(NamedTuple):
@@ -40,7 +44,7 @@ def read_blocks(path: Path) -> Iterator[Block]:
         So3kError: names the frame and the line that cannot be.
     """
     try:
-        with OPENERS.get(path.suffix.lower(), open)(path, mode="rt", encoding="utf-8") as file:
+        with OPENERS.get(path.suffix.lower(), open)(path, mode="rt", encoding="utf-8-sig") as file:
             yield from _blocks(path, _lines(path, file))
     except UnicodeDecodeError:
         raise So3kError(f"{path}: is not text; give an extended XYZ or an npz file") from None
@@ -88,6 +92,7 @@ def _blocks(path: Path, lines: Iterator[str]) -> Iterator[Block]:
                 f"{where}: {count} atoms are announced and the file ends after {max(0, len(block) - 2)}; "
                 "it is truncated: fetch it again or remove the frame"
             )
+        _check_comment(block[1], where)
         _check_columns(block, where)
         following = next(lines, None)
         while following is not None and following.lstrip().startswith("VEC"):
@@ -97,20 +102,40 @@ def _blocks(path: Path, lines: Iterator[str]) -> Iterator[Block]:
         row, frame, head = row + len(block), frame + 1, following
 
 
+def _check_comment(comment: str, where: str) -> None:
+    """Refuse keys that stand twice, periodic axes that are no flags, and cells that ASE ignores."""
+    entries = ENTRY.findall(comment)
+    keys = [key for key, _ in entries]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise So3kError(f"{where}: {key} stands twice in the comment line; remove one")
+    for key, value in entries:
+        flags = re.split(r"[\s,]+", value.strip("\"'{}[] "))
+        if key.lower() == "pbc" and not all(FLAG.fullmatch(flag) for flag in flags):
+            raise So3kError(f'{where}: pbc={value[:40]} is not understood; write pbc="T T T" or "F F F"')
+        if key.lower() in ("lattice", "cell", "box") and "Lattice" not in keys:
+            raise So3kError(
+                f"{where}: the cell under '{key}' is not read; write Lattice=\"...\" with the nine numbers "
+                "of the vectors, or remove it"
+            )
+
+
 def _check_columns(block: list[str], where: str) -> None:
-    """Refuse more columns than the rows have, before a parser makes room for them."""
+    """Refuse more or fewer columns than the rows have, before a parser makes room for them."""
     found = COLUMNS.search(block[1])
-    if found is None or len(block) < 3:
-        return
-    counts = found.group(1).split(":")[2::3]
+    named = found.group(1) if found else PLAIN
+    counts = named.split(":")[2::3]
     if not all(re.fullmatch("[0-9]{1,18}", count) for count in counts):
         raise So3kError(
-            f"{where}: cannot be read: Properties={found.group(1)[:60]} is no list of name:type:columns; "
+            f"{where}: cannot be read: Properties={named[:60]} is no list of name:type:columns; "
             "correct the comment line"
         )
-    announced, present = sum(map(int, counts)), len(block[2].split())
-    if announced > present:
-        raise So3kError(
-            f"{where}: cannot be read: Properties announces {announced} columns and the first atom has "
-            f"{present}; correct the comment line or the rows"
-        )
+    announced = sum(map(int, counts))
+    for atom, row in enumerate(block[2:]):
+        present = len(row.split())
+        if announced != present:
+            who = "Properties announces" if found else "without Properties there are"
+            raise So3kError(
+                f"{where}: cannot be read: {who} {announced} columns and atom {atom} has "
+                f"{present}; correct the comment line or the rows"
+            )

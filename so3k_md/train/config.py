@@ -117,6 +117,8 @@ class TrainConfig:
         for name in (*positive, "valid_batch_size"):
             if not 0 < getattr(self, name) < math.inf:
                 raise So3kError(f"train.{name} = {getattr(self, name)} is impossible: it must be positive")
+        if self.seed >= 2**63:
+            raise So3kError(f"train.seed = {self.seed} is impossible: give 0 to 2^63 - 1")
         for name in ("warmup_steps", "weight_decay", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise So3kError(

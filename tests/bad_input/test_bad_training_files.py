@@ -37,6 +37,12 @@ def test_training_file(override, said, refused):
     assert re.search(said, refused(f"train train.yaml {override} -o run"))
 
 
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{former}'] * 9)}]\n"
+    for former, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -44,6 +50,14 @@ def test_training_file(override, said, refused):
         ("hello", "train.yaml holds no sections: it needs model, data, loss, train"),
         ("model: 3", "section model of train.yaml"),
         ("data: {n_train: 4}", "data.train"),
+        ("data: {n_train: 4, n_train: 5}", "the key n_train stands twice"),
+        ("data: {train: a.xyz}\ntrain: {epochs: 1}\ntrain: {epochs: 2}", "the key train stands twice"),
+        ("data: {train: water.xyz}\ntrain: {learning_rate: .inf}", "train.learning_rate = inf"),
+        ("data: {train: water.xyz}\nmodel: {cutoff: -.inf}", "model.cutoff = -inf"),
+        ("data: {train: water.xyz, element_energies: {H: .nan}}", "data.element_energies.H = nan"),
+        ("data: {train: water.xyz}\ntrain: {seed: 9999999999999999999}", "train.seed = 9999999999999999999"),
+        (LAUGHS, "holds more than 10,000 values"),
+        ("data: &a {train: *a}", "holds more than 10,000 values"),
     ],
 )
 def test_malformed_training_file(text, said, refused):

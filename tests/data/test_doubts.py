@@ -4,6 +4,8 @@ from pathlib import Path
 
 import ase.units as u
 import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
 
 from so3k_md.data import read_frames
 from so3k_md.data.doubts import unit_doubts
@@ -38,4 +40,25 @@ def scaled(frames: list[Frame], energy: float = 1.0, forces: float = 1.0, length
 )
 def test_units(frames, factors, says):
     doubts = unit_doubts(scaled(frames, **factors))
+    assert doubts == [] if says is None else any(says in doubt for doubt in doubts)
+
+
+@pytest.mark.parametrize(
+    ("factor", "says"),
+    [
+        (1 / u.GPa, "stress_unit: GPa, or eV of virials?"),
+        (10 / u.GPa, "stress_unit: kbar or GPa?"),
+        (1.0, None),
+    ],
+)
+def test_stresses_in_other_units_are_questioned(factor, says):
+    copper = []
+    for seed in range(4):
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = EMT()
+        geometry = atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc
+        labels = atoms.get_potential_energy(), atoms.get_forces(), factor * atoms.get_stress(voigt=False)
+        copper.append(Frame(*geometry, *labels, seed, "made"))
+    doubts = unit_doubts(copper)
     assert doubts == [] if says is None else any(says in doubt for doubt in doubts)

@@ -36,6 +36,9 @@ def write_npz(folder, **changes):
     return path
 
 
+COLUMNS = "Properties=species:S:1:pos:R:3:forces:R:3"
+
+
 def block(comment="Properties=species:S:1:pos:R:3:forces:R:3 energy=-1.5", rows=None, count=None):
     rows = ["O 0 0 0 0.1 0.2 0.3", "H 0.96 0 0 0 0 0", "H -0.24 0.93 0 0 0 0"] if rows is None else rows
     return "\n".join([str(len(rows) if count is None else count), comment, *rows]) + "\n"
@@ -239,20 +242,24 @@ GOOD = block()
             "frame 0: energy holds 'none'",
         ),
         ([block("Properties=species:S:1:pos:R:3:forces:R:3 energy=nan")], {}, "frame 0: energy is nan"),
-        ([block("Properties=species:S:1:pos:R:3:forces:R:2 energy=1")], {}, r"forces has shape \(3, 2\)"),
+        (
+            [block("Properties=species:S:1:pos:R:3:forces:R:2:q:R:1 energy=1")],
+            {},
+            r"forces has shape \(3, 2\)",
+        ),
         (
             [block('pbc="T T T" Properties=species:S:1:pos:R:3:forces:R:3')],
             {},
             "periodic, yet without a cell",
         ),
-        ([block('Lattice="4 0 0 0 4 0 0 0 4" stress="1 2"')], {}, "frame 0: .*stress"),
+        ([block(f'Lattice="4 0 0 0 4 0 0 0 4" {COLUMNS} stress="1 2"')], {}, "frame 0: .*stress"),
         (
-            [block('Lattice="4 0 0 0 4 0 0 0 4" my_stress="1 2"')],
+            [block(f'Lattice="4 0 0 0 4 0 0 0 4" {COLUMNS} my_stress="1 2"')],
             {"stress_key": "my_stress"},
             "stress has shape",
         ),
-        ([block('Lattice="4 0 0 0 4 0 4 4 0"')], {}, "flat"),
-        ([block('Lattice="4 0 0 0 4 0 0 0 nan"')], {}, "cell is nan"),
+        ([block(f'Lattice="4 0 0 0 4 0 4 4 0" {COLUMNS}')], {}, "flat"),
+        ([block(f'Lattice="4 0 0 0 4 0 0 0 nan" {COLUMNS}')], {}, "cell is nan"),
         (
             [GOOD],
             {"energy_key": "REF_energy"},
@@ -260,7 +267,7 @@ GOOD = block()
         ),
         ([GOOD], {"required": ["stress"]}, "no frame has a label for stress"),
         (
-            [GOOD, block(rows=["O 0 0 0 1 2 3", "H 1 0 0 1 2 3"], comment="energy=1")],
+            [GOOD, block(rows=["O 0 0 0", "H 1 0 0"], comment="energy=1")],
             {"required": ["forces"]},
             "frame 1: has no forces",
         ),

@@ -141,6 +141,76 @@ def test_arrays_are_not_unpacked_before_their_shape_is_known(tmp_path):
     assert len(read_frames(unused)) == 3, "an array that nobody needs is not read"
 
 
+@pytest.mark.parametrize(
+    ("comment", "row", "says"),
+    [
+        (f"{PERIODIC} energy=-2", "", "energy stands twice in the comment line"),
+        (f"{PERIODIC} pbc=no", "", "pbc=no is not understood"),
+        (f'{PERIODIC} pbc="N N N"', "", 'pbc="N N N" is not understood'),
+        (PERIODIC.replace("Lattice", "lattice"), "", "the cell under 'lattice' is not read"),
+        (PERIODIC.replace("Lattice", "Cell"), "", "the cell under 'Cell' is not read"),
+        (PERIODIC, "H 0 0 2 0 0 0 9", "announces 7 columns and atom 3 has 8"),
+        (PERIODIC, "H 0 0 2 0 0", "announces 7 columns and atom 3 has 6"),
+        ("energy=-1", "", "without Properties there are 4 columns and atom 0 has 7"),
+        (f'{PERIODIC} my_stress="1 2 3 4 5 6 7 8 9"', "", "stress is not symmetric"),
+    ],
+)
+def test_what_a_parser_would_pass_over_is_refused(tmp_path, comment, row, says):
+    rows = ["O 0 0 0 0.1 0.2 0.3", "H 0.96 0 0 0 0 0", "H -0.24 0.93 0 0 0 0", *([row] if row else [])]
+    options = {"stress_key": "my_stress"} if "my_stress" in comment else {}
+    with pytest.raises(So3kError, match=f"frame 0: .*{says}"):
+        read_frames(write_xyz(tmp_path, block(comment, rows)), **options)
+
+
+@pytest.mark.parametrize("pbc", ["T T T", "1 1 1", "True True True", "[true, true, true]"])
+def test_periodic_axes_as_programs_write_them(tmp_path, pbc):
+    path = write_xyz(tmp_path, "\ufeff" + block(f'{PERIODIC} note="a=b a=b" pbc="{pbc}"'))
+    assert read_frames(path)[0].pbc.all()
+
+
+@pytest.mark.parametrize("key", ["sigma", "pressure", "REF_vir", "stress_kbar", "free_energy", "stresses"])
+def test_what_may_be_a_label_is_named(tmp_path, key):
+    comment = f"{LATTICE} Properties=species:S:1:pos:R:3:forces:R:3 {key}=1"
+    with pytest.warns(So3kWarning, match=f"{key} look like labels"):
+        read_frames(write_xyz(tmp_path, block(comment)))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"box": np.eye(3)}, "the cell under 'box' is not read"),
+        ({"Cell": np.eye(3)}, "the cell under 'Cell' is not read"),
+        ({"cell": 9 * np.eye(3), "pbc": np.array(["F", "F", "F"])}, "other things than true and false"),
+        ({"cell": 9 * np.eye(3), "pbc": np.full(3, np.nan)}, "other things than true and false"),
+        ({"coords": np.ones((3, 3, 3))}, "R and coords contradict each other"),
+    ],
+)
+def test_arrays_that_would_be_passed_over_are_refused(tmp_path, arrays, says):
+    with pytest.raises(So3kError, match=says):
+        read_frames(write_npz(tmp_path, **arrays))
+
+
+def test_an_array_that_stands_twice_is_refused(tmp_path):
+    path = write_npz(tmp_path)
+    with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
+        file.writestr("E.npy", file.read("E.npy"))
+    with pytest.raises(So3kError, match="an array stands twice"):
+        read_frames(path)
+
+
+def test_a_bomb_is_refused_without_being_unpacked(tmp_path, monkeypatch):
+    header = io.BytesIO()
+    layout = {"descr": "<f8", "fortran_order": False, "shape": (10**6, 3, 3)}
+    np.lib.format.write_array_header_1_0(header, layout)
+    path = write_npz(tmp_path, R=None)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("R.npy", header.getvalue() + bytes(72 * 10**6))
+    assert path.stat().st_size < 10**6
+    monkeypatch.setattr("so3k_md.data.arrays.available_memory", lambda: 1e8)
+    with pytest.raises(So3kError, match="take 72 MB, more than half of the memory that is free"):
+        read_frames(path)
+
+
 def test_a_cell_that_is_none_is_refused_with_file_and_frame(tmp_path):
     comment = 'Lattice="1 0 0 0 1 0 0 0 1" Properties=species:S:1:pos:R:3:forces:R:3'
     with pytest.raises(So3kError, match=r"frames.xyz, frame 1 is the cube of 1 Å .* pbc to \"F F F\""):
