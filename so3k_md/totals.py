@@ -1,12 +1,13 @@
 """Total charge, spin and charges of fragments: what a structure is beside its geometry."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from so3k_md.errors import So3kError
+from so3k_md.errors import So3kError, So3kWarning
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -18,19 +19,22 @@ UNUSED = (
     "is that of structures as the model was trained on"
 )
 CONVENTIONS = ("S", "unpaired", "multiplicity")  # what programs write as spin: S, 2 S, 2 S + 1
+# Decided by the number of electrons: a `spin` (in doubt 2 S + 1, as OMol25 and the calculators of ASE for
+# its models mean it) and a `total_spin` (in doubt refused: 2 S + 1 of MACE, S of so3krates-torch).
+UNSAID = ("auto", "undecided")
 
 
 class Spin(NamedTuple):
     """A spin as a file has it, and what it counts."""
 
     value: Any
-    convention: str = "auto"  # of CONVENTIONS; auto: decided by the number of electrons
+    convention: str = "auto"  # of CONVENTIONS or UNSAID
 
     def unpaired(self) -> dict[str, float]:
         """Unpaired electrons 2 S under each convention that the value may follow."""
         value = float(self.value)
         counts = dict(zip(CONVENTIONS, (2 * value, value, value - 1), strict=True))
-        return counts if self.convention == "auto" else {self.convention: counts[self.convention]}
+        return counts if self.convention in UNSAID else {self.convention: counts[self.convention]}
 
 
 class GivenTotals(NamedTuple):
@@ -148,11 +152,13 @@ def spin_readings(spin: Spin, electrons: int) -> dict[str, float]:
     """
     counts = spin.unpaired()
     allowed = {name: n for name, n in counts.items() if n >= 0 and (electrons - n) % 2 == 0}
-    return allowed if spin.convention == "auto" else counts
+    return allowed if spin.convention in UNSAID else counts
 
 
 def unpaired_electrons(spin: Any, electrons: int, where: str) -> float:
     """Unpaired electrons 2 S of a structure.
+
+    A `spin` that the number of electrons allows as S and as 2 S + 1 is the latter, with a warning.
 
     Args:
         spin: S, a `Spin`, or None for a singlet.
@@ -168,6 +174,15 @@ def unpaired_electrons(spin: Any, electrons: int, where: str) -> float:
         return 2.0 * _number(spin, "spin", where)
     _number(spin.value, "spin", where)
     readings = spin_readings(spin, electrons)
+    if len(set(readings.values())) > 1 and spin.convention == "auto" and "multiplicity" in readings:
+        warnings.warn(
+            f"spin = {spin.value} of structures with an even number of electrons is read as the multiplicity "
+            "2 S + 1: give multiplicity, unpaired_electrons or spin_quantum_number instead to say which, "
+            "or set spin_convention where a file is read",
+            So3kWarning,
+            stacklevel=2,
+        )
+        return readings["multiplicity"]
     if len(set(readings.values())) > 1:
         meanings = {"S": "S", "unpaired": "the number of unpaired electrons", "multiplicity": "2 S + 1"}
         raise So3kError(

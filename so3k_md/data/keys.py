@@ -9,12 +9,12 @@ import numpy as np
 
 from so3k_md.data.units import is_energy
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.totals import CONVENTIONS, GivenTotals, Spin, spin_readings, unpaired_electrons
+from so3k_md.totals import CONVENTIONS, UNSAID, GivenTotals, Spin, spin_readings, unpaired_electrons
 
 # The total charge: charge of ASE and OMol25, total_charge of MACE and so3krates-torch, and others.
 CHARGE = ("charge", "total_charge", "net_charge", "tot_charge", "molecular_charge", "formal_charge")
-# Names that do not say what they count: OMol25's spin and MACE's total_spin are multiplicities, our spin and
-# so3krates-torch's total_spin are S, others count unpaired electrons.
+# Names that do not say what they count: OMol25's spin and MACE's total_spin are multiplicities,
+# so3krates-torch's total_spin is S, others count unpaired electrons.
 SPIN = ("spin", "total_spin")
 SPINS = {
     "multiplicity": "multiplicity",
@@ -24,6 +24,7 @@ SPINS = {
     "unpaired_electrons": "unpaired",
     "n_unpaired": "unpaired",
     "uhf": "unpaired",
+    "spin_quantum_number": "S",
 }
 # What looks like a label: of the energy, the forces, the stress, or of what no label is read for.
 LIKE_LABELS = {
@@ -83,9 +84,10 @@ def totals_from(
                 raise So3kError(f"{where}: {first} and {name} contradict each other: remove one of them")
     charge = next(iter(charges.values()), values.get("charge"))
     spin = next(iter(spins.values()), None)
-    unsaid = next((values[name] for name in SPIN if values.get(name) is not None), None)
+    unsaid = next((name for name in SPIN if values.get(name) is not None), None)
     if spin is None and unsaid is not None:
-        spin = Spin(unsaid, convention)
+        doubtful = convention == "auto" and unsaid == "total_spin"
+        spin = Spin(values[unsaid], "undecided" if doubtful else convention)
     return GivenTotals(charge, spin, fragment, values.get("fragment_charges"))
 
 
@@ -140,7 +142,7 @@ def warn_unused_totals(frames: Iterable[Any], used: bool) -> None:
                 stacklevel=3,
             )
             return
-        stated = isinstance(spin, Spin) and spin.convention != "auto" and is_number(spin.value)
+        stated = isinstance(spin, Spin) and spin.convention not in UNSAID and is_number(spin.value)
         if stated and unpaired_electrons(spin, 0, frame.where) > 1:
             warnings.warn(
                 f"{frame.where}: has {unpaired_electrons(spin, 0, frame.where):g} unpaired electrons, and "

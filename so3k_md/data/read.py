@@ -12,7 +12,7 @@ from so3k_md.data.keys import holds_virial, is_number, settle_spins, unused_labe
 from so3k_md.data.structures import read_structures
 from so3k_md.data.units import units_of
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.totals import CONVENTIONS, Spin
+from so3k_md.totals import CONVENTIONS, UNSAID, Spin
 
 
 def read_frames(
@@ -116,7 +116,7 @@ def _with_spins_settled(frames: list[Frame]) -> list[Frame]:
         (frame.totals.spin, int(frame.numbers.sum()) - round(float(frame.totals.charge or 0)))
         for frame in frames
         if isinstance(frame.totals.spin, Spin)
-        and frame.totals.spin.convention == "auto"
+        and frame.totals.spin.convention in UNSAID
         and is_number(frame.totals.spin.value)
         and (frame.totals.charge is None or is_number(frame.totals.charge))
         and np.isfinite([frame.totals.spin.value, frame.totals.charge or 0.0]).all()
@@ -127,7 +127,7 @@ def _with_spins_settled(frames: list[Frame]) -> list[Frame]:
 
     def settled(frame: Frame) -> Frame:
         spin = frame.totals.spin
-        if not (isinstance(spin, Spin) and spin.convention == "auto"):
+        if not (isinstance(spin, Spin) and spin.convention in UNSAID):
             return frame
         return frame._replace(totals=frame.totals._replace(spin=spin._replace(convention=convention)))
 

@@ -14,7 +14,7 @@ from so3k_md.files import atomic
 from so3k_md.totals import GivenTotals, Spin, by_number
 
 Floats = NDArray[np.float64]
-WRITTEN = {"unpaired": "unpaired_electrons", "multiplicity": "multiplicity"}
+WRITTEN = {"unpaired": "unpaired_electrons", "multiplicity": "multiplicity", "undecided": "total_spin"}
 Entry = tuple[Frame, Mapping[str, Any], Mapping[str, Floats]]
 
 

@@ -13,6 +13,7 @@ import pytest
 from test_frames import LATTICE, block, write_npz, write_xyz
 
 from so3k_md.data import read_frames
+from so3k_md.data.keys import totals_from
 from so3k_md.data.write import write_extxyz
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.totals import Spin, resolve_totals, unpaired_electrons
@@ -242,6 +243,9 @@ def resolved(frame):
         ([water(1)], {"spin_convention": "S"}, [2]),
         ([water(None, multiplicity=3)], {}, [2]),
         ([water(None, uhf=2)], {}, [2]),
+        ([water(None, spin_quantum_number=1)], {}, [2]),
+        ([water(None, total_spin=1)], {"spin_convention": "S"}, [2]),
+        ([water(None, total_spin=1), water(None, total_spin=0.5, charge=1)], {}, [2, 1]),
         ([water(None, total_spin=2, net_charge=-1)], {}, [1]),
         ([water(0), water(None)], {}, [0, 0]),
     ],
@@ -253,10 +257,31 @@ def test_spin_is_what_the_electrons_allow(tmp_path, blocks, options, unpaired):
     assert [resolved(frame).unpaired for frame in read_frames(tmp_path / "again.xyz")] == unpaired
 
 
+@pytest.mark.parametrize(("spin", "unpaired"), [(1, 0), (3, 2)])
+def test_a_spin_of_even_electrons_is_the_multiplicity_with_a_warning(tmp_path, spin, unpaired):
+    """As OMol25 and the calculators of ASE for its models mean it: water with spin = 1 is a singlet."""
+    frames = read_frames(write_xyz(tmp_path, water(spin), water(3)))
+    with pytest.warns(So3kWarning, match=f"spin = {spin} .* read as the multiplicity 2 S \\+ 1"):
+        assert resolved(frames[0]).unpaired == unpaired
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("multiplicity", "spin_multiplicity"):
+            frame = read_frames(write_xyz(tmp_path, water(None, **{name: spin})))[0]
+            assert resolved(frame).unpaired == unpaired
+    singlets = type("Model", (), {"has_totals": True, "singlets_only": True})
+    given = totals_from({"spin": 1}, None)
+    with pytest.warns(So3kWarning, match="read as the multiplicity"):
+        assert resolve_totals(singlets, [8, 1, 1], given, "it").unpaired == 0
+
+
 def test_a_spin_that_may_mean_two_things_is_refused_where_it_matters(tmp_path):
-    frames = read_frames(write_xyz(tmp_path, water(1), water(3)))
-    with pytest.raises(So3kError, match=r"spin = 1 with 10 electrons may be S or 2 S \+ 1: "):
-        resolved(frames[0])
+    frames = read_frames(write_xyz(tmp_path, water(None, total_spin=1), water(None, total_spin=3)))
+    write_extxyz(tmp_path / "again.xyz", [(frame, {}, {}) for frame in frames])
+    for frame in (frames[0], read_frames(tmp_path / "again.xyz")[0]):
+        with pytest.raises(So3kError, match=r"spin = 1.* with 10 electrons may be S or 2 S \+ 1: "):
+            resolved(frame)
+    with pytest.raises(So3kError, match="may be S or the number of unpaired electrons"):
+        resolved(read_frames(write_xyz(tmp_path, water(2)))[0])
     assert unpaired_electrons(Spin(1, "multiplicity"), 10, "") == 0
     assert unpaired_electrons(1, 10, "") == 2, "a number by itself is S"
 
