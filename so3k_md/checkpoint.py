@@ -16,7 +16,7 @@ from so3k_md.errors import So3kError
 from so3k_md.facts import Facts, facts_of, set_facts
 from so3k_md.files import atomic
 from so3k_md.model import FORMAT_VERSION, ModelConfig, So3krates, set_dtype
-from so3k_md.seals import ZIP_ERRORS, State, members_are_intact, seal_archive, seal_of
+from so3k_md.seals import ZIP_ERRORS, Look, State, members_are_intact, seal_archive, seal_of
 
 EXTRA_FILE = "so3k.json"  # within an exported file: its metadata
 LARGEST_METADATA = 1 << 20  # bytes
@@ -50,10 +50,14 @@ def save_checkpoint(
         temporary.write_bytes(seal_archive(buffer.getvalue()))
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, look: Look | None = None) -> dict[str, Any]:
     """The document of `save_checkpoint`; only tensors and plain values are read, never code.
 
     A file from before checkpoints had a seal is read if every part of it has the CRC-32 that it should have.
+
+    Args:
+        path: the file.
+        look: what `look_at` has just said of it; None to look.
 
     Raises:
         So3kError: missing, damaged or foreign file.
@@ -61,7 +65,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise So3kError(f"there is no model file {path}: check the name, or train one with so3k-md train")
-    state = checked_seal(path)
+    state = checked_seal(path, look)
     if state == "absent" and not members_are_intact(path):
         raise So3kError(
             f"{path} is not a readable checkpoint or exported model (truncated, damaged, or of another "
@@ -86,7 +90,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return document
 
 
-def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None = None) -> nn.Module:
+def load(
+    path: str | Path,
+    device: str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    look: Look | None = None,
+) -> nn.Module:
     """A model ready for evaluation, from a checkpoint, an exported file, or the name of a shipped model.
 
     A TorchScript file is code: load only files that you trust.
@@ -95,13 +104,14 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None 
         path: file or name.
         device: where the model goes.
         dtype: precision of the parameters; None keeps the file's.
+        look: what `look_at` has just said of the file; None to look.
 
     Raises:
         So3kError: missing, damaged or foreign file, or an unusable device or dtype.
     """
     path = resolve_model(path)
     place = parse_device(device)
-    model = load_torchscript(path, place) if is_torchscript(path) else eager_model(path)
+    model = load_torchscript(path, place, look) if is_torchscript(path) else eager_model(path, look)
     if dtype is not None:
         model = set_dtype(model, parse_dtype(dtype))
     for parameter in model.parameters():
@@ -109,13 +119,13 @@ def load(path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None 
     return model.to(place).eval()
 
 
-def eager_model(path: Path) -> So3krates:
-    """The model of a checkpoint.
+def eager_model(path: Path, look: Look | None = None) -> So3krates:
+    """The model of a checkpoint; arguments as in `read_checkpoint`.
 
     Raises:
         So3kError: see read_checkpoint; or its parts do not fit together.
     """
-    document = read_checkpoint(path)
+    document = read_checkpoint(path, look)
     try:
         facts = Facts(**document["facts"])
         model = So3krates(from_mapping(ModelConfig, document["config"], "model"), facts.elements)
@@ -130,17 +140,18 @@ def eager_model(path: Path) -> So3krates:
     return model
 
 
-def load_torchscript(path: Path, place: torch.device) -> nn.Module:
+def load_torchscript(path: Path, place: torch.device, look: Look | None = None) -> nn.Module:
     """An exported model, still on the CPU; its code is not run before its seal was compared.
 
     Args:
         path: the file.
         place: where the model will be evaluated.
+        look: what `look_at` has just said of the file; None to look.
 
     Raises:
         So3kError: a damaged or foreign file, or one of another version.
     """
-    if checked_seal(path) == "absent":
+    if checked_seal(path, look) == "absent":
         raise So3kError(_why_unsealed(path))
     try:
         model = torch.jit.load(str(path), map_location="cpu")
@@ -162,13 +173,13 @@ def load_torchscript(path: Path, place: torch.device) -> nn.Module:
     return model
 
 
-def checked_seal(path: Path) -> State:
-    """What `seal_of` says of a model file, unless that is damage.
+def checked_seal(path: Path, look: Look | None = None) -> State:
+    """What `seal_of` says of a model file, or has just said, unless that is damage.
 
     Raises:
         So3kError: the file is damaged or cannot be read.
     """
-    state = seal_of(path)
+    state = seal_of(path) if look is None else look.state
     if state == "damaged":
         raise So3kError(f"{path} {DAMAGED}: copy it again, or export or train it again")
     return state

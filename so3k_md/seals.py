@@ -9,7 +9,7 @@ import hashlib
 import struct
 import zipfile
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from so3k_md.errors import So3kError
 
@@ -23,6 +23,13 @@ BLOCK = 1 << 20
 ZIP_ERRORS = (OSError, ValueError, LookupError, RuntimeError, EOFError, struct.error, zipfile.BadZipFile)
 
 State = Literal["intact", "damaged", "absent"]
+
+
+class Look(NamedTuple):
+    """One reading of a file."""
+
+    state: State  # of its seal
+    digest: bytes  # SHA-256 of what the seal covers, or of the whole file if it has none
 
 
 def seal(data: bytes) -> bytes:
@@ -44,13 +51,22 @@ def seal_of(path: str | Path) -> State:
     Raises:
         So3kError: the file cannot be read.
     """
+    return look_at(path).state
+
+
+def look_at(path: str | Path) -> Look:
+    """`seal_of` and the digest of a file, from one reading.
+
+    Raises:
+        So3kError: the file cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             rest = file.seek(0, 2) - LENGTH
             file.seek(max(rest, 0))
             end = file.read()
-            if rest < 0 or not end.startswith(TAG):
-                return "absent"
+            sealed = rest >= 0 and end.startswith(TAG)
+            rest = rest if sealed else file.tell()
             file.seek(0)
             digest = hashlib.sha256()
             while block := file.read(min(BLOCK, rest)):
@@ -58,7 +74,8 @@ def seal_of(path: str | Path) -> State:
                 rest -= len(block)
     except OSError as error:
         raise So3kError(f"{path} cannot be read: {error.strerror or error}; check its rights") from error
-    return "intact" if end[len(TAG) :] == digest.hexdigest().encode() else "damaged"
+    intact = end[len(TAG) :] == digest.hexdigest().encode()
+    return Look(("intact" if intact else "damaged") if sealed else "absent", digest.digest())
 
 
 def members_are_intact(path: str | Path) -> bool:

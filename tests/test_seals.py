@@ -3,6 +3,7 @@
 import copy
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -13,14 +14,15 @@ import torch
 from ase.build import molecule
 from small_models import CONFIGS, lively
 
-from so3k_md import So3krates, builds, load
-from so3k_md.checkpoint import UNSEALED_FORMAT, read_checkpoint, save_checkpoint
+from so3k_md import ModelConfig, So3krates, builds, load
+from so3k_md.checkpoint import UNSEALED_FORMAT, read_checkpoint, resolve_model, save_checkpoint
 from so3k_md.cli import main
 from so3k_md.engines.ase import So3kCalculator
+from so3k_md.engines.load import load_accelerated
 from so3k_md.errors import So3kError
 from so3k_md.export import torchscript
 from so3k_md.facts import Facts, facts_of, set_facts
-from so3k_md.seals import members_are_intact, seal, seal_archive, seal_of
+from so3k_md.seals import look_at, members_are_intact, seal, seal_archive, seal_of
 
 MUTANTS = 60
 
@@ -180,3 +182,29 @@ def test_folders_of_killed_builds_go_with_the_next(tmp_path):
     with builds.workshop(tmp_path) as work:
         assert set(tmp_path.iterdir()) == {work, foreign}
     assert not killed.exists()
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "exported"])
+def test_a_model_file_is_hashed_once_and_damage_is_seen_again(tmp_path, monkeypatch, form):
+    path = tmp_path / ("model.ckpt" if form == "checkpoint" else "model.pt")
+    if form == "checkpoint":
+        model = So3krates(ModelConfig(features=8, layers=1, heads=2, degrees=(1,), n_rbf=4), [1, 8])
+        save_checkpoint(path, model, model.state_dict(), {})
+    else:
+        shutil.copy(resolve_model("cumulene-local"), path)
+    hashed = []
+
+    def counted(path):
+        hashed.append(path)
+        return look_at(path)
+
+    monkeypatch.setattr("so3k_md.engines.load.look_at", counted)
+    monkeypatch.setattr("so3k_md.checkpoint.seal_of", lambda path: counted(path).state)
+    first = load_accelerated(path, kernels="off")
+    assert hashed == [path]
+    assert load_accelerated(path, kernels="off") is first
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(So3kError, match="is damaged"):
+        load_accelerated(path, kernels="off")

@@ -9,18 +9,6 @@ from typing import Any
 from so3k_md.errors import So3kError
 from so3k_md.files import check_output
 
-READING = (
-    "energy_key",
-    "forces_key",
-    "stress_key",
-    "energy_unit",
-    "length_unit",
-    "forces_unit",
-    "stress_unit",
-    "stress_sign",
-    "spin_convention",
-)  # options that `read_frames` takes
-
 HELP = "errors of a model on labelled structures, or its predictions for unlabelled ones"
 
 
@@ -88,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from so3k_md.checkpoint import load
-    from so3k_md.data import read_frames
+    from so3k_md.data.read import READING, read_frames
     from so3k_md.evaluate import (
         predict,
         score,

@@ -14,6 +14,19 @@ from so3k_md.data.units import units_of
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.totals import CONVENTIONS, UNSAID, Spin
 
+# Arguments of `read_frames` that a training file and `eval` pass on.
+READING = (
+    "energy_key",
+    "forces_key",
+    "stress_key",
+    "energy_unit",
+    "length_unit",
+    "forces_unit",
+    "stress_unit",
+    "stress_sign",
+    "spin_convention",
+)
+
 
 def read_frames(
     path: str | Path,

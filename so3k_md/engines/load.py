@@ -1,6 +1,5 @@
 """A model file as engines want it: with compiled kernels where these serve it."""
 
-import hashlib
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from so3k_md.checkpoint import checked_seal, is_torchscript, load, parse_device, parse_dtype, resolve_model
+from so3k_md.checkpoint import is_torchscript, load, parse_device, parse_dtype, resolve_model
 from so3k_md.export.contract import KERNEL_FILE
 from so3k_md.kernels.model import accelerated, eager
 from so3k_md.model import set_dtype, still_copy
 from so3k_md.physical_stages import set_long_range
+from so3k_md.seals import Look, look_at
 
 
 def load_accelerated(
@@ -34,7 +34,7 @@ def load_accelerated(
     """
     file = resolve_model(path)
     # loaded once: what TorchScript compiles around a model is compiled again, and stays, for each new one
-    return _loaded(file, hashlib.sha256(file.read_bytes()).digest(), device, dtype, kernels)
+    return _loaded(file, look_at(file), device, dtype, kernels)
 
 
 def own_model(
@@ -77,14 +77,14 @@ def fitting_model(
     return accelerated(model if fits else set_dtype(still_copy(model).to(place), precision), kernels)
 
 
-def _made(file: Path, device: str, dtype: torch.dtype | str | None, kernels: str) -> Any:
+def _made(file: Path, look: Look, device: str, dtype: torch.dtype | str | None, kernels: str) -> Any:
     """The model of a file, an object of its own."""
-    return accelerated(load(file, device, dtype), kernels, kernel_record(file))
+    return accelerated(load(file, device, dtype, look), kernels, kernel_record(file))
 
 
 @lru_cache(maxsize=8)
-def _loaded(file: Path, content: bytes, device: str, dtype: torch.dtype | str | None, kernels: str) -> Any:
-    return _made(file, device, dtype, kernels)
+def _loaded(file: Path, look: Look, device: str, dtype: torch.dtype | str | None, kernels: str) -> Any:
+    return _made(file, look, device, dtype, kernels)
 
 
 def load_frozen(
@@ -105,21 +105,20 @@ def load_frozen(
         So3kError: see both.
     """
     file = resolve_model(path)
-    content = hashlib.sha256(file.read_bytes()).digest()
-    return _frozen(file, content, device, dtype, kernels, coulomb, cutoff_lr)
+    return _frozen(file, look_at(file), device, dtype, kernels, coulomb, cutoff_lr)
 
 
 @lru_cache(maxsize=8)
 def _frozen(
     file: Path,
-    content: bytes,
+    look: Look,
     device: str,
     dtype: torch.dtype | str | None,
     kernels: str,
     coulomb: str,
     cutoff_lr: float,
 ) -> tuple[Any, Any]:
-    model = _made(file, device, dtype, kernels)
+    model = _made(file, look, device, dtype, kernels)
     set_long_range(model, coulomb, cutoff_lr)
     return model, frozen(model)
 
@@ -134,10 +133,10 @@ def frozen(model: Any) -> Any:
 def kernel_record(path: Path) -> bytes | None:
     """The form with compiled kernels as code without weights, or None if the file holds none.
 
-    Raises:
-        So3kError: a damaged file.
+    Args:
+        path: a file that `load` has found intact.
     """
-    if not is_torchscript(path) or checked_seal(path) == "absent":
+    if not is_torchscript(path):
         return None
     with zipfile.ZipFile(path) as archive:
         found = [name for name in archive.namelist() if name.endswith(f"/extra/{KERNEL_FILE}")]

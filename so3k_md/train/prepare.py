@@ -14,6 +14,7 @@ from so3k_md.data import Dataset, Frame, fit_statistics, make_split, read_frames
 from so3k_md.data.batches import LARGEST_BATCH, in_chunks, pairs_of
 from so3k_md.data.doubts import unit_doubts
 from so3k_md.data.keys import warn_unused_totals
+from so3k_md.data.read import READING
 from so3k_md.data.references import by_symbol, describe_references, isolated_energies
 from so3k_md.data.units import units_of
 from so3k_md.errors import So3kError, So3kWarning
@@ -21,18 +22,6 @@ from so3k_md.memory import available_memory, describe_bytes
 from so3k_md.model import So3krates
 from so3k_md.train.config import DataConfig, LossConfig, RunConfig, to_sections
 
-# Settings of the data that `read_frames` takes.
-READING = (
-    "energy_key",
-    "forces_key",
-    "stress_key",
-    "energy_unit",
-    "length_unit",
-    "forces_unit",
-    "stress_unit",
-    "stress_sign",
-    "spin_convention",
-)
 # Numbers held for each pair, layer and feature. A training step: 30 to 35, measured on three models. A
 # validation, which differentiates once: 18 to 22, measured on frames of 192 and of 864 atoms.
 NUMBERS_PER_PAIR = 33
