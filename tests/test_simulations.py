@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import mdtraj
 import numpy as np
 import pytest
 
@@ -116,6 +117,21 @@ def test_lammps_input(name, copy):
     files = [str(copy / "lammps" / f"{system}.{kind}") for kind in ("dump", "pdb", "log")]
     assert cli.main(["analyze", files[0], "--top", files[1], "--log", files[2], "-o", "report"]) == 0
     assert json.loads(Path("report/report.json").read_text())["stable"]
+
+
+@pytest.mark.slow
+def test_a_run_and_its_restart_have_each_frame_and_row_once(copy):
+    script, steps = copy / "openmm/cumulene_nvt.py", "--model cumulene-local --steps 4 --interval 2"
+    run_python(script, f"{steps} --output first")
+    run_python(script, f"{steps} --restart first/state.xml --output second")
+    tables = [np.loadtxt(f"{run}/log.csv", delimiter=",") for run in ("first", "second")]
+    assert np.concatenate(tables)[:, 0].tolist() == [2, 4, 6, 8]
+    paths = [mdtraj.load(f"{run}/trajectory.dcd", top=f"{run}/topology.pdb") for run in ("first", "second")]
+    assert [path.n_frames for path in paths] == [2, 2]
+    frames = np.concatenate([path.xyz for path in paths])
+    moved = np.abs(np.diff(frames, axis=0)).max(axis=(1, 2))  # nm in 1 fs: no frame twice, none left out
+    assert (moved > 1e-5).all()
+    assert moved[1] < 3 * max(moved[0], moved[2])
 
 
 @pytest.mark.slow
