@@ -20,11 +20,9 @@ from so3k_md.files import check_output
 from so3k_md.graph import PARTS
 from so3k_md.units import NM_IN_ANGSTROM
 
-COLUMNS = (
-    '#"Step"',
-    '"Time (ps)"',
-    *(f'"{name.replace("_", " ").title()} (kJ/mole)"' for name in PARTS),
-    *(f'"Dipole {axis} (e*A)"' for axis in "XYZ"),
+REGION_COLUMNS = (
+    *(f"{name.replace('_', ' ').title()} (kJ/mole)" for name in PARTS),
+    *(f"Dipole {axis} (e*A)" for axis in "XYZ"),
 )
 
 
@@ -44,6 +42,10 @@ class So3kReporter:
     `*.xyz` or `*.extxyz` the same beside the atoms that the model describes, in Å. The dipole is that of the
     unwrapped positions; of a charged system it depends on the origin. Each report costs a time step.
 
+    Regions are the models with electrostatics of a System, in the order of its Forces. Where there are
+    several, the names of their columns start with "Region 1", those of a frame's values with "region_1_", and
+    its array `region` numbers the atoms.
+
     Args:
         file: ending in .csv, .xyz or .extxyz.
         interval: steps between reports.
@@ -52,7 +54,8 @@ class So3kReporter:
         overwrite: replace the file of an earlier run.
 
     Raises:
-        So3kError: another ending, a file that cannot be written, or no model with electrostatics.
+        So3kError: another ending, a file that cannot be written or continued, no model with electrostatics,
+            or frames of regions that share atoms.
     """
 
     def __init__(
@@ -68,12 +71,17 @@ class So3kReporter:
         self.table = self.path.suffix == ".csv"
         if self.path.suffix not in (".csv", ".xyz", ".extxyz"):
             raise So3kError(f"{file}: reports are written as .csv, .xyz or .extxyz: choose one of them")
-        self.module = physics_module(system)
+        self.modules = physics_modules(system)
+        if not self.table:
+            check_apart(self.modules, self.path)
         check_output(self.path, overwrite or append)
         fresh = not (append and self.path.exists() and self.path.stat().st_size)
+        head = header(len(self.modules))
+        if self.table and not fresh:
+            check_header(self.path, head)
         self.out = open(self.path, "w" if fresh else "a")  # noqa: SIM115  open as long as the simulation
         if self.table and fresh:
-            self.write(",".join(COLUMNS) + "\n")
+            self.write(head + "\n")
 
     def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
         """When the next report is due, and that it needs unwrapped positions."""
@@ -82,13 +90,15 @@ class So3kReporter:
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
         """Append one row or frame, in one write."""
-        found = evaluate_physics(self.module, state)
+        found = [evaluate_physics(module, state) for module in self.modules]
         step, time_ps = simulation.currentStep, state.getTime().value_in_unit(unit.picosecond)
         if self.table:
-            numbers = [time_ps, *found.energy_parts.values(), *found.dipole]
+            numbers = [time_ps]
+            for region in found:
+                numbers += [*region.energy_parts.values(), *region.dipole]
             self.write(",".join([str(step), *(f"{number:.10g}" for number in numbers)]) + "\n")
         else:
-            self.write(frame_text(self.module, state, found, {"step": step, "time_ps": time_ps}))
+            self.write(frame_text(self.modules, state, found, {"step": step, "time_ps": time_ps}))
 
     def write(self, text: str) -> None:
         """Append and flush, so that a run that is killed leaves whole rows."""
@@ -104,7 +114,7 @@ def evaluate_physics(module: torch.jit.ScriptModule, state: openmm.State) -> Phy
     """What the model says of a State that has positions.
 
     Args:
-        module: of `physics_module`.
+        module: one of `physics_modules`.
         state: its positions, and its box where the module is periodic.
     """
     arrays = [state.getPositions(asNumpy=True)]
@@ -115,39 +125,88 @@ def evaluate_physics(module: torch.jit.ScriptModule, state: openmm.State) -> Phy
     return Physics(charges, ratios, dict(zip(PARTS, parts.tolist(), strict=True)), dipole)
 
 
+def header(n_regions: int) -> str:
+    """The first line of a table of so many regions."""
+    names = [""] if n_regions == 1 else [f"Region {k} " for k in range(1, n_regions + 1)]
+    columns = ["Time (ps)", *(name + column for name in names for column in REGION_COLUMNS)]
+    return ",".join(['#"Step"', *(f'"{column}"' for column in columns)])
+
+
+def check_header(path: Path, head: str) -> None:
+    """Refuse to continue a table that has other columns.
+
+    Args:
+        path: of the table.
+        head: its first line, as it would be written now.
+
+    Raises:
+        So3kError: it is another.
+    """
+    with open(path, errors="replace") as file:
+        found = file.readline().strip()
+    if found != head:
+        raise So3kError(
+            f"{path}: its columns are not those of the {head.count('Dipole X')} regions of this system: "
+            "append=True continues the table of the same system only; choose another file"
+        )
+
+
+def check_apart(modules: list[torch.jit.ScriptModule], path: Path) -> None:
+    """Refuse frames of regions that share atoms, of which each frame can hold one charge only.
+
+    Raises:
+        So3kError: names an atom of two regions.
+    """
+    rows = np.concatenate([module.seen.rows.numpy(force=True) for module in modules])
+    atoms, counts = np.unique(rows, return_counts=True)
+    if (counts > 1).any():
+        raise So3kError(
+            f"{path}: several models describe atom {atoms[counts > 1][0]}, a frame holds one charge for each "
+            "atom: report to a .csv file"
+        )
+
+
 def frame_text(
-    module: torch.jit.ScriptModule, state: openmm.State, found: Physics, info: dict[str, float]
+    modules: list[torch.jit.ScriptModule], state: openmm.State, found: list[Physics], info: dict[str, float]
 ) -> str:
-    """A frame of extended XYZ with the atoms that the model describes, energies in kJ/mol."""
-    rows = module.seen.rows.numpy(force=True)
-    positions_nm = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)[rows]
-    atoms = Atoms(module.seen.species.numpy(force=True), NM_IN_ANGSTROM * positions_nm)
-    if module.periodic:
+    """A frame of extended XYZ with the atoms that the models describe, energies in kJ/mol."""
+    positions_nm = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+    atoms = Atoms(info=info)
+    for k, (module, physics) in enumerate(zip(modules, found, strict=True), start=1):
+        rows = module.seen.rows.numpy(force=True)
+        part = Atoms(module.seen.species.numpy(force=True), NM_IN_ANGSTROM * positions_nm[rows])
+        part.arrays |= {"charges": physics.charges, "hirshfeld_ratios": physics.hirshfeld_ratios}
+        name = ""
+        if len(modules) > 1:
+            name = f"region_{k}_"
+            part.arrays["region"] = np.full(len(part), k)
+        part.info |= {f"{name}dipole": physics.dipole}
+        part.info |= {f"{name}{kind}_kj_mol": value for kind, value in physics.energy_parts.items()}
+        atoms += part
+        atoms.info |= part.info
+    if any(module.periodic for module in modules):
         atoms.cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.angstrom)
         atoms.pbc = True
-    atoms.arrays |= {"charges": found.charges, "hirshfeld_ratios": found.hirshfeld_ratios}
-    atoms.info |= info | {"dipole": found.dipole}
-    atoms.info |= {f"{name}_kj_mol": value for name, value in found.energy_parts.items()}
     text = io.StringIO()
     write_extxyz(text, [atoms])
     return text.getvalue()
 
 
-def physics_module(system: openmm.System) -> torch.jit.ScriptModule:
-    """The scripted module of a model with electrostatics that a System holds, a copy of it.
+def physics_modules(system: openmm.System) -> list[torch.jit.ScriptModule]:
+    """The scripted modules of the models with electrostatics that a System holds, copies of them.
 
     Raises:
         So3kError: there is none.
     """
-    if module := find_physics(system):
-        return module
+    if modules := find_physics(system):
+        return modules
     raise So3kError("the system has no model with electrostatics: there are no charges to report")
 
 
-def find_physics(system: openmm.System) -> torch.jit.ScriptModule | None:
-    """The same, or None."""
-    modules = (module for force in system.getForces() for module in modules_of(force))
-    return next((module for module in modules if module.has_long_range), None)
+def find_physics(system: openmm.System) -> list[torch.jit.ScriptModule]:
+    """The same, or an empty list."""
+    modules = [module for force in system.getForces() for module in modules_of(force)]
+    return [module for module in modules if module.has_long_range]
 
 
 def modules_of(force: openmm.Force) -> list[torch.jit.ScriptModule]:
