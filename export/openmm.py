@@ -5,6 +5,7 @@ loading a file or an XML that holds it, and with compiled kernels call `so3k_md.
 """
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,13 +17,16 @@ from torch import Tensor, nn
 from so3k_md.export.contract import check_elements
 from so3k_md.export.openmm_graph import GraphOfParticles, graph_tensors, slopes_of_tensors
 from so3k_md.export.openmm_parts import (
-    check_extent,
     check_finite,
-    check_links,
     check_rows,
     checked_tree,
+    extent_fault,
+    link_fault,
     needs_links,
+    output_fault,
+    scatter_fault,
 )
+from so3k_md.export.openmm_trials import Trials
 from so3k_md.model import still_copy
 from so3k_md.nn.segment import pair_forces
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR, set_long_range
@@ -58,6 +62,7 @@ class OpenMMModule(nn.Module):
 
     has_long_range: torch.jit.Final[bool]
     is_shared: torch.jit.Final[bool]
+    has_reach: torch.jit.Final[bool]
     cutoff: float
     elements: list[int]
     metadata: str
@@ -86,36 +91,72 @@ class OpenMMModule(nn.Module):
             self.shared: Any = shared_model(model)
         else:
             self.model = model
+        # waves that span a sphere say how wide a group may be
+        self.has_reach = float(model.far_reach) > 0.0
+        self.far_reach = float(model.far_reach)
+        if self.has_reach:
+            self.waves = model.efa_waves
         self.seen = seen
+        self.trials = Trials()
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy (), float64, kJ/mol, and forces (particles, 3), kJ/mol/nm, in the type of the positions.
+
+        The trial step of a minimiser that the model cannot describe has an infinite energy and no forces.
 
         Args:
             positions: of all particles, in any image, (particles, 3), nm.
             box: periodic box vectors as rows, (3, 3), nm.
         """
+        # whatever raises does it here or in a function: freezing deletes methods to which an error may refer
         with torch.no_grad():
-            # errors refer to the functions they come from, of which freezing spares those called from here
             mine, cell = self.seen.lengths(positions, box)
             check_finite(mine, self.seen.rows)
             whole = self.seen.whole(mine, cell)
-            if self.seen.check_whole:
-                check_links(whole, self.seen.links, cell, self.longest_link, self.seen.rows)
-            if self.seen.alone:
-                check_extent(whole, cell)
-            graph = self.seen(mine, cell, whole)
-        if self.is_shared:
-            slopes = slopes_of_tensors(self.shared.gradient(graph_tensors(graph)))
-        else:
-            slopes = self.model.gradient(graph)
+            fault = self.fault_of_groups(whole, cell)
+        energy = torch.full([], math.inf, dtype=torch.float64, device=mine.device)
+        pulls = torch.zeros_like(mine)
+        if len(fault) == 0:
+            with torch.no_grad():
+                graph = self.seen(mine, cell, whole)
+            if self.is_shared:
+                slopes = slopes_of_tensors(self.shared.gradient(graph_tensors(graph)))
+            else:
+                slopes = self.model.gradient(graph)
+            with torch.no_grad():
+                n_atoms = graph.species.size(0)
+                pulls = pair_forces(slopes.vectors, graph.idx_i, graph.idx_j, n_atoms) - slopes.positions
+                energy = slopes.energies.sum() * self.energy_unit
+                fault = scatter_fault(graph.idx_i, self.seen.bonded, n_atoms, self.cutoff)
+                if len(fault) == 0:
+                    fault = output_fault(energy, pulls, self.seen.rows)
         with torch.no_grad():
-            n_atoms = graph.species.size(0)
-            pulls = pair_forces(slopes.vectors, graph.idx_i, graph.idx_j, n_atoms) - slopes.positions
+            if len(fault) == 0:
+                self.trials.accept(mine)
+            elif self.trials.refuses(mine):
+                energy, pulls = torch.full_like(energy, math.inf), torch.zeros_like(mine)
+            else:
+                raise RuntimeError("[so3k] " + fault)
             forces = torch.zeros(positions.shape, dtype=torch.float64, device=pulls.device)
             forces[self.seen.rows] = pulls * self.force_unit
-            energy = slopes.energies.sum() * self.energy_unit
             return energy, forces.to(positions.device, positions.dtype).contiguous()
+
+    def fault_of_groups(self, whole: Tensor, cell: Tensor) -> str:
+        """Why the groups, in one image (atoms, 3), Å, cannot be described in the cell (3, 3), Å; or empty."""
+        fault = ""
+        if self.seen.check_whole:
+            fault = link_fault(whole, self.seen.links, cell, self.longest_link, self.seen.rows)
+        if len(fault) == 0 and self.seen.alone:
+            fault = extent_fault(whole, cell)
+        if self.has_reach and len(fault) == 0:
+            group = self.seen.group
+            widths = self.waves.diameter(self.waves.support(whole, group, int(group.max()) + 1))
+            if bool(widths.max() > self.far_reach):
+                fault = (
+                    f"a group is {int(100.0 * float(widths.max())) / 100.0} A wide, the waves of this model reach "
+                    f"{self.far_reach} A: use smaller groups, or a model with a larger efa_reach"
+                )
+        return fault
 
     @torch.jit.export
     def report(self, positions: Tensor, box: Tensor | None = None) -> Report:
@@ -159,6 +200,7 @@ def script_for_openmm(
     coulomb: str = COULOMB[0],
     cutoff_lr: float = CUTOFF_LR,
     cluster: ArrayLike | None = None,
+    bonded: ArrayLike = (),
     shared: bool = False,
 ) -> torch.jit.ScriptModule:
     """The module that a TorchForce (with `setOutputsForces(True)`) or a PythonForce calls.
@@ -179,6 +221,7 @@ def script_for_openmm(
         cutoff_lr: of dispersion and of the shifted forms, Å.
         cluster: for coulomb = kspace in a box whose lattice somebody else sums: one tree of all atoms, each
             in the image nearest to the one before it (atoms,); None for the sum over the lattice.
+        bonded: atoms that have bonds, of which one must see another atom (bonded,).
         shared: see `OpenMMModule`; a model with compiled kernels always is.
 
     Raises:
@@ -202,7 +245,9 @@ def script_for_openmm(
     set_long_range(still, coulomb, cutoff_lr)
     if totals is None:
         totals = resolve_totals(model, numbers, GivenTotals(), "the system")
-    seen = GraphOfParticles(still, numbers, rows, periodic, skin, numbered, links, bonds, totals, alone)
+    seen = GraphOfParticles(
+        still, numbers, rows, periodic, skin, numbered, links, bonds, totals, alone, bonded
+    )
     shared = shared or hasattr(still, "kernels")
     module = torch.jit.script(OpenMMModule(still, seen, shared).eval())
     # what is scripted stays in the process for ever, and all copies and frozen forms of it, one for each

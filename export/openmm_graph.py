@@ -94,6 +94,7 @@ class GraphOfParticles(nn.Module):
         bonds: pairs that must be near each other once groups are whole, beside the links (bonds, 2).
         totals: charge, spin and fragments of the atoms.
         alone: whether charges see no image of themselves, in a box that others share; links may be long then.
+        bonded: atoms that have bonds (bonded,).
     """
 
     has_long_range: torch.jit.Final[bool]
@@ -102,6 +103,7 @@ class GraphOfParticles(nn.Module):
     group: Tensor
     parent: Tensor
     links: Tensor
+    bonded: Tensor
     rows: Tensor
     pbc: Tensor
     open_cell: Tensor
@@ -122,6 +124,7 @@ class GraphOfParticles(nn.Module):
         bonds: ArrayLike,
         totals: Totals,
         alone: bool,
+        bonded: ArrayLike,
     ):
         super().__init__()
         self.has_long_range = model.has_long_range
@@ -142,6 +145,7 @@ class GraphOfParticles(nn.Module):
             "group": group,
             "parent": parents,
             "links": links,
+            "bonded": bonded,
             "rows": rows,
             "fragment": totals.fragment,
         }.items():

@@ -1,4 +1,4 @@
-"""What an OpenMM module refuses: positions as they come, rows of particles, trees of links between atoms."""
+"""What an OpenMM module refuses: positions, what the model gives, rows of particles, trees of links."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,8 +23,8 @@ def check_finite(positions: Tensor, rows: Tensor) -> None:
         )
 
 
-def check_links(positions: Tensor, links: Tensor, cell: Tensor, longest: float, rows: Tensor) -> None:
-    """Stop where the ends of a link are so far apart that it might as well lead to another image.
+def link_fault(positions: Tensor, links: Tensor, cell: Tensor, longest: float, rows: Tensor) -> str:
+    """Which ends of a link are so far apart that it might as well lead to another image; empty if none are.
 
     Args:
         positions: of whole groups, (atoms, 3), Å.
@@ -36,31 +36,71 @@ def check_links(positions: Tensor, links: Tensor, cell: Tensor, longest: float, 
     vectors = positions.index_select(0, links[:, 0]) - positions.index_select(0, links[:, 1])
     lengths = torch.linalg.vector_norm(vectors, dim=1)
     height = 1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell), dim=0).max()
-    if bool(lengths.max() > longest * height):
-        link = lengths.argmax()
-        first, second = int(rows[links[link, 0]].item()), int(rows[links[link, 1]].item())
-        # TorchScript prints all 17 digits of a float
-        length_pm, limit_pm = int(100.0 * lengths[link].item()), int(100.0 * longest * height.item())
-        raise RuntimeError(
-            f"[so3k] particles {first} and {second}, linked in one group of the non-local attention, are "
-            f"{length_pm} pm apart, {limit_pm} pm at most are allowed in this box: a bond has broken, the "
-            "group drifts apart, or it goes on through the walls; take a larger box, or other groups"
-        )
+    if bool(lengths.max() <= longest * height):
+        return ""
+    link = lengths.argmax()
+    first, second = int(rows[links[link, 0]].item()), int(rows[links[link, 1]].item())
+    # TorchScript prints all 17 digits of a float
+    length_pm, limit_pm = int(100.0 * lengths[link].item()), int(100.0 * longest * height.item())
+    return (
+        f"particles {first} and {second}, linked in one group of the non-local attention, are "
+        f"{length_pm} pm apart, {limit_pm} pm at most are allowed in this box: a bond has broken, the "
+        "group drifts apart, or it goes on through the walls; take a larger box, or other groups"
+    )
 
 
-def check_extent(positions: Tensor, cell: Tensor) -> None:
-    """Stop where the atoms described are so far apart that their nearest images change.
+def extent_fault(positions: Tensor, cell: Tensor) -> str:
+    """Whether the atoms described are so far apart that their nearest images change; empty if not.
 
     Args:
         positions: of the part, whole, (atoms, 3), Å.
         cell: (3, 3), Å.
     """
     fractions = positions @ torch.linalg.inv(cell)
-    if bool((fractions.amax(0) - fractions.amin(0)).max() > 0.5):
-        raise RuntimeError(
-            "[so3k] the atoms described span more than half of the box, where coulomb = kspace does not know "
-            "which images belong together: choose coulomb = shifted+self, or describe all atoms"
-        )
+    if bool((fractions.amax(0) - fractions.amin(0)).max() <= 0.5):
+        return ""
+    return (
+        "the atoms described span more than half of the box, where coulomb = kspace does not know "
+        "which images belong together: choose coulomb = shifted+self, or describe all atoms"
+    )
+
+
+def scatter_fault(idx_i: Tensor, bonded: Tensor, n_atoms: int, cutoff: float) -> str:
+    """Whether no atom that was bonded sees another, as after an explosion; empty if one does.
+
+    No force brings such atoms back, so that neither dynamics nor a minimiser has anything to go on for.
+
+    Args:
+        idx_i: of the ordered pairs within the cutoff (pairs,).
+        bonded: the atoms that had bonds when the module was made; two may part, more do not (bonded,).
+        n_atoms: number of atoms.
+        cutoff: of the model, Å.
+    """
+    alone = torch.ones([n_atoms], dtype=torch.bool, device=idx_i.device).index_fill(0, idx_i, False)
+    n_bonded = bonded.size(0)
+    if n_bonded < 3 or not bool(alone.index_select(0, bonded).all()):
+        return ""
+    return (
+        f"none of {n_bonded} bonded atoms has another within {int(100.0 * cutoff + 0.5)} pm, the model's "
+        "cutoff: the molecules have flown apart; minimise first, take a shorter time step, or check the model"
+    )
+
+
+def output_fault(energy: Tensor, forces: Tensor, rows: Tensor) -> str:
+    """What the model gave that is no number; empty if all is finite.
+
+    Args:
+        energy: ().
+        forces: (atoms, 3).
+        rows: what the atoms are called in the message, (atoms,).
+    """
+    if bool(torch.isfinite(energy + forces.sum())):
+        return ""
+    what = "energy of the model"
+    bad = torch.nonzero(~torch.isfinite(forces).all(1))[:, 0]
+    if bad.size(0) > 0:
+        what = f"force of the model on particle {int(rows[bad[0]].item())}"
+    return f"the {what} is not a finite number: atoms may lie on one spot; minimise first, or check the model"
 
 
 def needs_links(model: Any, periodic: bool) -> bool:

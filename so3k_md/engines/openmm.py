@@ -18,7 +18,7 @@ from so3k_md.data.references import warn_incomparable
 from so3k_md.engines.load import fitting_model
 from so3k_md.engines.openmm_backend import Backend, best_platform, choose_backend, make_force
 from so3k_md.engines.openmm_boundary import boundary_of, with_links
-from so3k_md.engines.openmm_groups import describe, linked_groups
+from so3k_md.engines.openmm_groups import bonds_among, describe, linked_groups
 from so3k_md.engines.openmm_input import cell_of, plain_nm, refuse_bare, structure_of, warn_of_bare
 from so3k_md.engines.openmm_topology import warn_of_close
 from so3k_md.engines.openmm_totals import describe_physics, named_totals, one_cluster, totals_of
@@ -201,6 +201,7 @@ def add_model(
         coulomb=coulomb,
         cutoff_lr=cutoff_lr,
         cluster=one_cluster(topology, rows) if part else None,
+        bonded=np.unique(bonds_among(topology, rows)),
         shared=wanted != "off" and load_kernels(),
     )
     force = make_force(module, used.name, device)

@@ -1,0 +1,44 @@
+"""Trial steps of a minimiser, which an infinite energy refuses where dynamics must stop with an error."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+# The first trial of OpenMM's minimiser moves the atoms by sqrt(Σ d²) = 10 Å; in 1 fs a hydrogen at 1000 K moves
+# 0.05 Å.
+JUMP = 0.2  # Å
+NEARER = 0.75  # of the distance before; line searches halve it
+
+
+class Trials(nn.Module):
+    """Whether positions that a model cannot describe are the trial of a line search.
+
+    They are where an atom has jumped since the last good positions, and where each trial in a row is nearer
+    to these than the one before. So dynamics, whose atoms go on, stops at the second call at the latest.
+    """
+
+    positions: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jump = JUMP
+        self.nearer = NEARER
+        self.distance = math.inf  # of the last trial from the good positions, Å
+        self.register_buffer("positions", torch.zeros((0, 3), dtype=torch.float64))
+
+    @torch.jit.export
+    def accept(self, positions: Tensor) -> None:
+        """Remember good positions (atoms, 3), Å."""
+        self.positions = positions
+        self.distance = math.inf
+
+    @torch.jit.export
+    def refuses(self, positions: Tensor) -> bool:
+        """Whether bad positions (atoms, 3), Å, are a trial; to be called once for each."""
+        if self.positions.size(0) == 0:
+            return False
+        moved = float(torch.linalg.vector_norm(positions - self.positions, dim=1).max())
+        trial = moved > self.jump and moved < self.nearer * self.distance
+        self.distance = moved
+        return trial
