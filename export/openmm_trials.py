@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-# The first trial of OpenMM's minimiser moves the atoms by sqrt(Σ d²) = 10 Å; in 1 fs a hydrogen at 1000 K moves
-# 0.05 Å.
+# OpenMM's minimiser first moves the atoms by sqrt(Σ d²) = 10 Å; in 1 fs a hydrogen at 1000 K moves 0.05 Å.
 JUMP = 0.2  # Å
 NEARER = 0.75  # of the distance before; line searches halve it
 

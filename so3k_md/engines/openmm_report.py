@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from so3k_md.engines.openmm_backend import as_torchforce
+from so3k_md.engines.openmm_guard import ExplosionGuard
 from so3k_md.errors import So3kError
 from so3k_md.files import check_output
 from so3k_md.graph import PARTS
@@ -44,7 +45,7 @@ class So3kReporter:
 
     Regions are the models with electrostatics of a System, in the order of its Forces. Where there are
     several, the names of their columns start with "Region 1", those of a frame's values with "region_1_", and
-    its array `region` numbers the atoms.
+    its array `region` numbers the atoms. A run that has exploded is stopped, see `ExplosionGuard`.
 
     Args:
         file: ending in .csv, .xyz or .extxyz.
@@ -67,10 +68,10 @@ class So3kReporter:
         overwrite: bool = False,
     ):
         self.path = Path(file)
-        self.interval = interval
         self.table = self.path.suffix == ".csv"
         if self.path.suffix not in (".csv", ".xyz", ".extxyz"):
             raise So3kError(f"{file}: reports are written as .csv, .xyz or .extxyz: choose one of them")
+        self.guard = ExplosionGuard(interval)
         self.modules = physics_modules(system)
         if not self.table:
             check_apart(self.modules, self.path)
@@ -84,12 +85,16 @@ class So3kReporter:
             self.write(head + "\n")
 
     def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
-        """When the next report is due, and that it needs unwrapped positions."""
-        steps = self.interval - simulation.currentStep % self.interval
-        return {"steps": steps, "periodic": False, "include": ["positions"]}
+        """When the next report is due, and that it needs unwrapped positions and velocities."""
+        return self.guard.describeNextReport(simulation)
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
-        """Append one row or frame, in one write."""
+        """Append one row or frame, in one write.
+
+        Raises:
+            So3kError: the run has exploded.
+        """
+        self.guard.report(simulation, state)
         found = [evaluate_physics(module, state) for module in self.modules]
         step, time_ps = simulation.currentStep, state.getTime().value_in_unit(unit.picosecond)
         if self.table:

@@ -10,7 +10,8 @@ from pathlib import Path
 import openmm
 from openmm import app, unit
 
-from so3k_md.engines.openmm_backend import INTERRUPTED, as_torchforce, best_platform
+from so3k_md.engines.openmm_backend import INTERRUPTED, best_platform
+from so3k_md.engines.openmm_guard import ExplosionGuard
 from so3k_md.engines.openmm_platform import platform_facts
 from so3k_md.engines.openmm_report import So3kReporter, find_physics
 from so3k_md.engines.openmm_topology import warn_of_close
@@ -161,7 +162,8 @@ def add_reporters(
 ) -> None:
     """Write topology.pdb now, trajectory.dcd (unwrapped) and log.csv every `interval` steps.
 
-    A model with electrostatics writes physics.csv too: the dipole, and the parts of its energy.
+    A model with electrostatics writes physics.csv too: the dipole, and the parts of its energy. A run that
+    explodes stops before a frame of it is written.
 
     Args:
         simulation: with positions.
@@ -182,6 +184,7 @@ def add_reporters(
         app.PDBFile.writeFile(simulation.topology, state.getPositions(), file)
     periodic = simulation.system.usesPeriodicBoundaryConditions()
     simulation.reporters += [
+        ExplosionGuard(interval),
         app.DCDReporter(trajectory, interval, enforcePeriodicBox=False),
         app.StateDataReporter(
             table,

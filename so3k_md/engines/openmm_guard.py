@@ -1,0 +1,83 @@
+"""Stops OpenMM runs that have exploded, and says which atoms did."""
+
+from typing import Any
+
+import numpy as np
+import openmm
+from openmm import app, unit
+
+from so3k_md.engines.openmm_input import numbers_of
+from so3k_md.errors import So3kError
+from so3k_md.structure.bonds import covalent_radii
+from so3k_md.units import BOLTZMANN_EV_K, EV_IN_KJ_MOL, NM_IN_ANGSTROM
+
+# No bond holds more than 11.1 eV (CO). At 1000 K an atom has 2 eV once in 1e9 looks.
+FASTEST = 12.0  # eV, kinetic energy of an atom
+HOTTEST = 10_000.0  # K, of two atoms or more
+
+
+class ExplosionGuard:
+    """A reporter that stops a run in which an atom or all of them are faster than matter allows.
+
+    Place it before the reporters that write frames, so that the last frame of a file is a good one. It costs
+    no energy or force.
+
+    Args:
+        interval: steps between looks.
+    """
+
+    def __init__(self, interval: int):
+        self.interval = interval
+        self.last_good: int | None = None  # step
+
+    def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
+        """When the next look is due, and what it needs."""
+        steps = self.interval - simulation.currentStep % self.interval
+        return {"steps": steps, "periodic": False, "include": ["positions", "velocities"]}
+
+    def report(self, simulation: app.Simulation, state: openmm.State) -> None:
+        """Look at positions and velocities.
+
+        Raises:
+            So3kError: the run has exploded; names step, temperature, the fastest atom and the longest bond.
+        """
+        masses = np.array(
+            [
+                simulation.system.getParticleMass(k).value_in_unit(unit.dalton)
+                for k in range(simulation.system.getNumParticles())
+            ]
+        )
+        velocities = state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
+        kinetic_ev = 0.5 * masses * np.square(velocities).sum(1) / EV_IN_KJ_MOL
+        fastest, moving = int(kinetic_ev.argmax()), int((masses > 0).sum())
+        temperature_k = 2 / 3 * kinetic_ev.sum() / max(moving, 1) / BOLTZMANN_EV_K
+        # what is not a number is not below any bound
+        if kinetic_ev[fastest] <= FASTEST and (moving < 2 or temperature_k <= HOTTEST):
+            self.last_good = simulation.currentStep
+            return
+        speed = np.linalg.norm(velocities[fastest]) * NM_IN_ANGSTROM / 1000
+        good = "no step before was looked at" if self.last_good is None else f"step {self.last_good} was good"
+        bond = longest_bond(simulation.topology, state)
+        raise So3kError(
+            f"the run has exploded by step {simulation.currentStep}: {temperature_k:.3g} K, atom {fastest} "
+            f"moves by {speed:.2g} Å/fs{bond}; {good}: take a shorter time step, minimise first, or check "
+            "the model"
+        )
+
+
+def longest_bond(topology: app.Topology, state: openmm.State) -> str:
+    """Which bond is longest, measured by its covalent radii, as a clause; empty without bonds."""
+    bonds = np.array([(first.index, second.index) for first, second in topology.bonds()]).reshape(-1, 2)
+    if not len(bonds):
+        return ""
+    positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+    radii = covalent_radii(numbers_of(topology))
+    vectors = positions[bonds[:, 0]] - positions[bonds[:, 1]]
+    if topology.getPeriodicBoxVectors() is not None:
+        box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.angstrom)
+        for axis in (2, 1, 0):  # of a reduced form, a vector that is nearly the shortest
+            vectors -= np.outer(np.round(vectors[:, axis] / box[axis, axis]), box[axis])
+    lengths = np.linalg.norm(vectors, axis=1)
+    worst = int((lengths / np.maximum(radii[bonds].sum(1), 0.1)).argmax())
+    first, second = bonds[worst].tolist()
+    return f", the bond of atoms {first} and {second} is {lengths[worst]:.3g} Å long"
