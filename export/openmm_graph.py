@@ -9,7 +9,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from vesin_torch import NeighborList
 
+from so3k_md.export.openmm_parts import box_fault
 from so3k_md.graph import Graph, LongRange, Slopes
+from so3k_md.structure.cells import limits_of
 from so3k_md.totals import Totals
 from so3k_md.units import NM_IN_ANGSTROM
 from so3k_md.unwrap import unwrap
@@ -107,6 +109,7 @@ class GraphOfParticles(nn.Module):
     rows: Tensor
     pbc: Tensor
     open_cell: Tensor
+    good_cell: Tensor
     charge: Tensor
     unpaired: Tensor
     fragment: Tensor
@@ -137,6 +140,8 @@ class GraphOfParticles(nn.Module):
         if self.has_long_range:
             search = PairSearch(model.cutoff_lr + LONG_SKIN * skin, once=True)
             self.long_pairs = VerletList(search, model.cutoff_lr, LONG_SKIN * skin, trim=False)
+        limits = limits_of(numbers)
+        self.shortest, self.smallest = limits.length, limits.volume
         parents = np.array(parent or [], dtype=np.int64)
         links = np.concatenate([np.stack([np.arange(len(parents)), parents], 1), np.reshape(bonds, (-1, 2))])
         for name, values in {
@@ -152,6 +157,7 @@ class GraphOfParticles(nn.Module):
             self.register_buffer(name, torch.tensor(np.array(values, dtype=np.int64)))
         self.register_buffer("pbc", torch.full((3,), periodic))
         self.register_buffer("open_cell", torch.eye(3, dtype=torch.float64))
+        self.register_buffer("good_cell", torch.zeros((3, 3), dtype=torch.float64))
         self.register_buffer("charge", torch.tensor([totals.charge], dtype=torch.float64))
         self.register_buffer("unpaired", torch.tensor([totals.unpaired], dtype=torch.float64))
         self.register_buffer("fragment_charge", torch.tensor(totals.fragment_charge, dtype=torch.float64))
@@ -170,6 +176,16 @@ class GraphOfParticles(nn.Module):
         if box is not None:
             cell = box.to(device, torch.float64) * self.nm
         return mine, cell
+
+    @torch.jit.export
+    def fault_of_box(self, cell: Tensor) -> str:
+        """`box_fault` of a cell (3, 3), Å, unless it is that of the call before."""
+        fault = ""
+        if self.periodic and not torch.equal(cell, self.good_cell):
+            fault = box_fault(cell, self.shortest, self.smallest, self.species.size(0))
+            if len(fault) == 0:
+                self.good_cell = cell
+        return fault
 
     @torch.jit.export
     def whole(self, positions: Tensor, cell: Tensor) -> Tensor:

@@ -23,6 +23,28 @@ def check_finite(positions: Tensor, rows: Tensor) -> None:
         )
 
 
+def box_fault(cell: Tensor, shortest: float, smallest: float, n_atoms: int) -> str:
+    """Why a box cannot be that of the atoms, in the words of `structure.cells.cell_fault`; empty if it can.
+
+    Args:
+        cell: (3, 3), Å.
+        shortest: lattice vector, Å, of `structure.cells.limits_of`.
+        smallest: volume, Å³, of the same.
+        n_atoms: number of atoms.
+    """
+    remedy = ": set the right one by setPeriodicBoxVectors of the Context, or correct the barostat"
+    if bool((cell - torch.eye(3, dtype=cell.dtype, device=cell.device)).abs().max() < 1e-3):
+        return "the box is the cube of 1 A that stands in PDB files for no cell at all" + remedy
+    length = float(torch.linalg.vector_norm(cell, dim=1).min())
+    if not length >= shortest:
+        what = f"repeats after {int(100.0 * length)} pm, where an atom would lie within its own image"
+        return "the box " + what + remedy
+    volume = float(torch.linalg.det(cell).abs())
+    if not volume >= smallest:
+        return f"the box has {int(volume)} A^3 for {n_atoms} atoms, less than any matter needs" + remedy
+    return ""
+
+
 def link_fault(positions: Tensor, links: Tensor, cell: Tensor, longest: float, rows: Tensor) -> str:
     """Which ends of a link are so far apart that it might as well lead to another image; empty if none are.
 

@@ -1,5 +1,6 @@
 """Stops OpenMM runs that have exploded, and says which atoms did."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import openmm
 from openmm import app, unit
 
 from so3k_md.engines.openmm_input import numbers_of
-from so3k_md.errors import So3kError
+from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.structure.bonds import covalent_radii
 from so3k_md.units import BOLTZMANN_EV_K, EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
@@ -29,6 +30,7 @@ class ExplosionGuard:
     def __init__(self, interval: int):
         self.interval = interval
         self.last_good: int | None = None  # step
+        self.box_seen = False
 
     def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
         """When the next look is due, and what it needs."""
@@ -41,6 +43,9 @@ class ExplosionGuard:
         Raises:
             So3kError: the run has exploded; names step, temperature, the fastest atom and the longest bond.
         """
+        if not self.box_seen:
+            self.box_seen = True
+            warn_of_unused_box(simulation.system, state)
         masses = np.array(
             [
                 simulation.system.getParticleMass(k).value_in_unit(unit.dalton)
@@ -62,6 +67,23 @@ class ExplosionGuard:
             f"the run has exploded by step {simulation.currentStep}: {temperature_k:.3g} K, atom {fastest} "
             f"moves by {speed:.2g} Å/fs{bond}; {good}: take a shorter time step, minimise first, or check "
             "the model"
+        )
+
+
+def warn_of_unused_box(system: openmm.System, state: openmm.State) -> None:
+    """Warn of a box that was set on the Context of an open system, of which OpenMM tells no force."""
+    if system.usesPeriodicBoundaryConditions():
+        return
+    default, box = (
+        np.array([vector.value_in_unit(unit.angstrom) for vector in owner])
+        for owner in (system.getDefaultPeriodicBoxVectors(), state.getPeriodicBoxVectors())
+    )
+    if not np.allclose(default, box):
+        warnings.warn(
+            f"the Context has got a box, {np.round(np.diag(box), 2).tolist()} Å, but the system is open: "
+            "OpenMM ignores the box; make the System from a topology with a box",
+            So3kWarning,
+            stacklevel=2,
         )
 
 

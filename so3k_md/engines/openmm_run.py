@@ -10,7 +10,7 @@ from pathlib import Path
 import openmm
 from openmm import app, unit
 
-from so3k_md.engines.openmm_backend import INTERRUPTED, best_platform
+from so3k_md.engines.openmm_backend import INTERRUPTED, as_torchforce, best_platform
 from so3k_md.engines.openmm_guard import ExplosionGuard
 from so3k_md.engines.openmm_platform import platform_facts
 from so3k_md.engines.openmm_report import So3kReporter, find_physics

@@ -28,6 +28,26 @@ class Overlap(NamedTuple):
     distance: float  # Å
 
 
+class Limits(NamedTuple):
+    """What the cell of some atoms must have at least."""
+
+    length: float  # of each lattice vector, Å
+    volume: float  # Å³
+
+
+def limits_of(numbers: ArrayLike) -> Limits:
+    """The limits that `cell_fault` compares a cell with that is periodic along all axes.
+
+    Args:
+        numbers: atomic numbers (atoms,), 0 for virtual sites.
+    """
+    z = np.asarray(numbers, dtype=np.int64)
+    real = z[z > 0]
+    by_density = AMU_PER_CUBIC_ANGSTROM * float(atomic_masses[real].sum()) / HIGHEST_DENSITY
+    length = 2 * OVERLAP * float(covalent_radii(real).max(initial=0.0))
+    return Limits(length, max(SMALLEST_VOLUME * len(real), by_density))
+
+
 def is_dummy(cell: ArrayLike | None) -> bool:
     """Whether a cell is the cube of 1 Å that stands in PDB files for no cell at all.
 
@@ -53,8 +73,7 @@ def cell_fault(numbers: ArrayLike, cell: ArrayLike, pbc: ArrayLike) -> str | Non
     if periodic.all() and is_dummy(lattice):
         return "is the cube of 1 Å that stands in PDB files for no cell at all"
     lengths = np.linalg.norm(lattice[periodic], axis=1)
-    widest = real[covalent_radii(real).argmax()]
-    if lengths.min() < 2 * OVERLAP * covalent_radii(widest):
+    if lengths.min() < limits_of(real).length:
         return f"repeats after {lengths.min():.2f} Å, where an atom would lie within its own image"
     if not periodic.all():
         return None

@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.build import molecule
 from openmm import app
 from openmm_doors import BACKENDS, context_of, energy_of, forces_of
+from so3lr_toys import waters
 from toys import far_toy, loud, rattled, structure, toy_model
 
 from so3k_md import So3krates
@@ -19,6 +20,8 @@ from so3k_md.engines.openmm import create_system
 from so3k_md.engines.openmm_run import readable_errors
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import script_for_openmm
+from so3k_md.export.openmm_parts import box_fault
+from so3k_md.structure.cells import cell_fault, limits_of
 
 SCAN = Path(__file__).parents[2] / "simulations" / "data" / "cumulene" / "c9h4_gfn2_scan_public.npz"
 BUTANE = molecule("trans-butane")  # 6.5 Å wide
@@ -150,3 +153,38 @@ def test_no_state_but_the_last_good_positions_is_kept():
     first = module(positions)[0]
     assert module(100 * positions)[0] == torch.inf
     assert module(positions)[0] == first
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("box_nm", "message"),
+    [
+        ([0.1, 0.1, 0.1], "is the cube of 1 A that stands in PDB files for no cell"),
+        ([0.64, 0.64, 0.06], "repeats after 60 pm, where an atom would lie within its own image"),
+        ([0.3, 0.3, 0.1], "has 9 A.3 for 24 atoms, less than any matter needs"),
+    ],
+)
+def test_a_box_set_later_is_checked(box_nm, message, backend):
+    made = create_system(waters(), toy_model(), backend=backend)
+    context = context_of(made.system, made.positions_nm)
+    good = energy_of(context)
+    for _ in range(2):
+        context.setPeriodicBoxVectors(*np.diag(box_nm))
+        with pytest.raises(So3kError, match=f"the box {message}.*: set the right one"), readable_errors():
+            energy_of(context)
+    context.setPeriodicBoxVectors(*made.system.getDefaultPeriodicBoxVectors())
+    assert energy_of(context) == good
+
+
+def test_the_limits_of_a_box_are_those_of_structures():
+    """The bounds that the module compares are those at which `cell_fault` changes its mind."""
+    for numbers in ([1], [8, 1, 1], [76] * 4):
+        length, volume = limits_of(numbers)
+        for share, bad in ((0.99, True), (1.01, False)):
+            slab = np.diag([share * length, 30.0, 30.0])
+            cube = np.eye(3) * np.cbrt(share * volume)
+            for cell in (slab, cube):
+                told = cell_fault(numbers, cell, True)
+                said = box_fault(torch.tensor(cell), length, volume, len(numbers))
+                assert bool(told) == bool(said)
+            assert bool(cell_fault(numbers, slab, True)) == bad

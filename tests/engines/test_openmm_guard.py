@@ -16,7 +16,7 @@ from so3k_md.engines.openmm import create_system
 from so3k_md.engines.openmm_guard import ExplosionGuard
 from so3k_md.engines.openmm_report import So3kReporter
 from so3k_md.engines.openmm_run import add_reporters, readable_errors
-from so3k_md.errors import So3kError
+from so3k_md.errors import So3kError, So3kWarning
 
 
 def simulation_of(structure, model, dt_ps=0.0005):
@@ -84,3 +84,13 @@ def test_bonds_over_walls_are_not_long():
     with pytest.raises(So3kError) as error:
         guard.report(simulation, simulation.context.getState(positions=True, velocities=True))
     assert float(re.search(r"is (\S+) Å long", str(error.value))[1]) < 1.3
+
+
+def test_a_box_given_to_an_open_system_is_told_of():
+    simulation = simulation_of(molecule("CH3CH2OH"), toy_model())
+    simulation.reporters.append(ExplosionGuard(1))
+    simulation.step(1)
+    simulation.context.setPeriodicBoxVectors(*np.eye(3))
+    simulation.reporters.append(ExplosionGuard(1))
+    with pytest.warns(So3kWarning, match=r"box, \[10\.0, 10\.0, 10\.0\] Å, but the system is open"):
+        simulation.step(1)
