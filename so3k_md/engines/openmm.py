@@ -186,7 +186,7 @@ def add_model(
     )
     part = periodic and len(rows) < n_particles and coulomb == "kspace" and bool(loaded.has_long_range)
     if positions_nm is not None:
-        warn_of_close(topology, positions_nm, rows)
+        warn_of_close(topology, positions_nm, cell, rows)
     elif periodic and keep_molecules:
         warn_of_bare(topology, rows)
     module = script_for_openmm(

@@ -90,8 +90,10 @@ def new_simulation(
     simulation = app.Simulation(topology, system, integrator, platform_of(args.platform, system))
     with readable_errors():
         simulation.context.setPositions(positions)
-        given = simulation.context.getState(positions=True).getPositions(asNumpy=True)
-        warn_of_close(topology, given.value_in_unit(unit.nanometer))
+        state = simulation.context.getState(positions=True)
+        box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.angstrom)
+        given = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        warn_of_close(topology, given, box if system.usesPeriodicBoundaryConditions() else None)
         simulation.minimizeEnergy(maxIterations=100)
         simulation.context.setVelocitiesToTemperature(temperature_k, args.seed)
     return simulation

@@ -81,18 +81,22 @@ def guess_bonds(atoms: Atoms) -> tuple[list[tuple[int, int]], NDArray[np.int64]]
     return bonds, molecules
 
 
-def warn_of_close(topology: app.Topology, positions_nm: ArrayLike, rows: Sequence[int] | None = None) -> None:
+def warn_of_close(
+    topology: app.Topology,
+    positions_nm: ArrayLike,
+    cell: ArrayLike | None,
+    rows: Sequence[int] | None = None,
+) -> None:
     """Warn of the closest pair of atoms where it is closer than any that models are trained on.
 
     Args:
-        topology: its elements and box.
+        topology: its elements.
         positions_nm: of all its atoms, (n, 3), nm.
+        cell: of the System, which the topology need not know, (3, 3), Å; None for an open one.
         rows: the atoms looked at; all by default.
     """
     atoms = sorted(topology.atoms(), key=lambda atom: atom.index)
     chosen = [row for row in (range(len(atoms)) if rows is None else rows) if atoms[row].element is not None]
-    box = topology.getPeriodicBoxVectors()
-    cell = None if box is None else np.array(box.value_in_unit(unit.angstrom), dtype=float)
     numbers = [atoms[row].element.atomic_number for row in chosen]
     points = np.asarray(positions_nm, dtype=float)[chosen] * NM_IN_ANGSTROM
     warn_of_close_pair(numbers, points, cell, cell is not None, chosen, stacklevel=4)

@@ -68,6 +68,26 @@ def test_atoms_too_close_are_warned_of():
         create_system(atoms, so3lr_toy())
 
 
+@pytest.mark.parametrize("owner", ["topology", "System"])
+def test_a_contact_through_a_wall_is_called_so(owner):
+    for z, wall in (0.7, ""), (7.7, " through a wall of the cell"):
+        topology, system = topology_of(["O", "O"]), openmm.System()
+        box = 0.8 * np.eye(3)
+        for _ in range(2):
+            system.addParticle(16.0)
+        if owner == "topology":
+            topology.setPeriodicBoxVectors(box)
+        else:  # as where a classical force field makes the System periodic
+            system.setDefaultPeriodicBoxVectors(*box)
+            classical = openmm.NonbondedForce()
+            classical.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
+            for _ in range(2):
+                classical.addParticle(0, 0.1, 0)
+            system.addForce(classical)
+        with pytest.warns(So3kWarning, match=rf"atoms 0 and 1 are 0\.50 Å apart{wall}, 0\.38 of the sum"):
+            add_model(system, topology, toy_model(), positions_nm=[[0, 0, 0.02], [0, 0, z / 10]])
+
+
 def test_a_residue_in_pieces_has_no_charge():
     """OpenMM makes no bonds for sulfate without CONECT records."""
     topology = app.Topology()
