@@ -51,7 +51,7 @@ lint: $(INSTALLED)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/clang-format --dry-run -Werror lammps_plugin/src/* so3k_md/kernels/*.cpp so3k_md/kernels/*.h
+	@$(BIN)/clang-format --dry-run -Werror lammps_plugin/src/* so3k_md/kernels/cpu/*
 
 test: setup lint
 	@echo "== Tests"

@@ -60,7 +60,7 @@ def bare(atoms: Atoms, model: str, device: str) -> float:
     from so3k_md import load
     from so3k_md.forces import evaluate
     from so3k_md.graph import to_device
-    from so3k_md.neighbors import build_graph
+    from so3k_md.structure.build import build_graph
 
     torch.jit.set_fusion_strategy([])
     loaded = load(model, device=device, dtype="float32")

@@ -104,7 +104,7 @@ def bare_case(args: argparse.Namespace) -> dict[str, float]:
     from so3k_md.forces import evaluate
     from so3k_md.graph import to_device
     from so3k_md.kernels.model import accelerated
-    from so3k_md.neighbors import build_graph
+    from so3k_md.structure.build import build_graph
 
     torch.set_num_threads(1)
     loaded: Any = load(args.file, device=args.device, dtype="float32")

@@ -92,8 +92,8 @@ def case(model: str, edge: int) -> dict[str, Any]:
     from so3k_md import load
     from so3k_md.config import from_mapping
     from so3k_md.model_config import ModelConfig
-    from so3k_md.pairs import neighbor_pairs
     from so3k_md.physics.kspace import LatticeSum
+    from so3k_md.structure.pairs import neighbor_pairs
 
     torch.set_num_threads(1)
     atoms = water_box(edge)

@@ -30,9 +30,9 @@ from so3k_md.export.openmm_trials import Trials
 from so3k_md.model import still_copy
 from so3k_md.nn.segment import pair_forces
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR, set_long_range
-from so3k_md.totals import GivenTotals, Totals, resolve_totals
+from so3k_md.structure.charges import GivenTotals, Totals, resolve_totals
+from so3k_md.structure.lists import SKIN, check_skin
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
-from so3k_md.verlet import SKIN, check_skin
 
 ERROR_TAG = "[so3k]"
 LONGEST_LINK = 0.45  # of the thinnest box height; up to one half, less what a link grows in a step

@@ -12,10 +12,10 @@ from vesin_torch import NeighborList
 from so3k_md.export.openmm_parts import box_fault
 from so3k_md.graph import Graph, LongRange, Slopes
 from so3k_md.structure.cells import limits_of
-from so3k_md.totals import Totals
+from so3k_md.structure.charges import Totals
+from so3k_md.structure.lists import LONG_SKIN, VerletList, wrap
+from so3k_md.structure.unwrap import unwrap
 from so3k_md.units import NM_IN_ANGSTROM
-from so3k_md.unwrap import unwrap
-from so3k_md.verlet import LONG_SKIN, VerletList, wrap
 
 
 def graph_tensors(graph: Graph) -> list[Tensor]:

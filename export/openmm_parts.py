@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from so3k_md.errors import So3kError
-from so3k_md.groups import check_axes, lattice_waves
+from so3k_md.structure.groups import check_axes, lattice_waves
 
 
 def check_finite(positions: Tensor, rows: Tensor) -> None:
@@ -142,7 +142,7 @@ def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None
     if parent is None:
         raise So3kError(
             "a model with non-local attention in a periodic box needs the links that hold its groups "
-            "together: give `parent`, as so3k_md.groups.spanning_tree makes it"
+            "together: give `parent`, as so3k_md.structure.groups.spanning_tree makes it"
         )
     end = links = np.asarray(parent)
     numbers = np.asarray(group)
@@ -156,7 +156,9 @@ def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None
         roots = len(np.unique(end)) == len(np.unique(numbers)) and np.array_equal(links[end], end)
         fits = roots and np.array_equal(numbers[links], numbers)
     if not fits:
-        raise So3kError("parent is not one tree for each group: let so3k_md.groups.spanning_tree make it")
+        raise So3kError(
+            "parent is not one tree for each group: let so3k_md.structure.groups.spanning_tree make it"
+        )
     return links.tolist()
 
 

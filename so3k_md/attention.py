@@ -18,7 +18,7 @@ from so3k_md.checkpoint import load, metadata
 from so3k_md.data import Frame, read_frames, require_elements, to_graph
 from so3k_md.errors import So3kError
 from so3k_md.graph import Graph
-from so3k_md.groups import check_group_sizes
+from so3k_md.structure.groups import check_group_sizes
 
 TRAJECTORIES = (".dcd", ".xtc", *HDF5)
 

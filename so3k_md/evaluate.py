@@ -19,7 +19,7 @@ from so3k_md.errors import So3kError
 from so3k_md.files import atomic
 from so3k_md.forces import Evaluation, evaluate
 from so3k_md.graph import PARTS, collate, to_device
-from so3k_md.groups import check_mode
+from so3k_md.structure.groups import check_mode
 
 Floats = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ import numpy as np
 from small_models import CONFIGS
 
 from so3k_md import Graph
-from so3k_md.neighbors import build_graph
+from so3k_md.structure.build import build_graph
 
 LOUD = {"cutoff": 3.0, "attention_scale": 1.0}  # cutoff in Å
 SPHC = {"nonlocal_": "sphc", "kappa": 1.3, "nonlocal_p": 5}

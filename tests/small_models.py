@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from so3k_md import Graph, ModelConfig, So3krates
-from so3k_md.neighbors import build_graph
+from so3k_md.structure.build import build_graph
 
 DOORS = ["eager", "scripted", "exported", "kernels"]
 SMALL = {"layers": 2, "n_rbf": 8, "radial_hidden": 16, "chi_hidden": 8, "cutoff": 4.0, "features": 24}

@@ -21,17 +21,16 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     "errors",
     "seals",
-    "totals files memory builds units graph verlet unwrap adjoint",
+    "files memory builds units graph adjoint",
+    "structure",
     "nn.activation nn.segment physics",
     "nn.linear nn.spherical nn.radial nn.waves",
     "nn.embedding nn.readout nn.attention nn.interaction nn.nonlocal_sphc nn.nonlocal_efa",
     "nn.layer",
     "model_config nonlocal_stages physical_stages",
     "facts",
-    "model forces pairs config yaml_text",
-    "groups structure",
-    "checkpoint whole kernels",
-    "neighbors",
+    "model forces config yaml_text",
+    "checkpoint kernels",
     "export data analysis convert",
     "attention evaluate train engines",
     "cli",
@@ -52,8 +51,8 @@ HEAVY = {
     "h5py": "analysis",
     "tensorboard": "train",
     "ase": "attention data engines evaluate export cli demo structure train",
-    "vesin": "pairs",
-    "scipy": "groups nn.waves",
+    "vesin": "structure",
+    "scipy": "structure nn.waves",
 }
 
 FOLDERS = {"so3k_md": ROOT / "so3k_md", "so3k_md.export": ROOT / "export"}

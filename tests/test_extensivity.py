@@ -12,7 +12,7 @@ from torch import nn
 from so3k_md import So3krates
 from so3k_md.forces import Evaluation, evaluate
 from so3k_md.model import set_dtype
-from so3k_md.neighbors import build_graph
+from so3k_md.structure.build import build_graph
 
 GROUPED = ["sphc-2022", "sphc-2024", "efa-lebedev"]
 

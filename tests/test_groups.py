@@ -8,15 +8,15 @@ import torch
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.groups import (
+from so3k_md.structure.build import build_graph
+from so3k_md.structure.groups import (
     check_axes,
     check_group_sizes,
     resolve_groups,
     spanning_tree,
 )
-from so3k_md.neighbors import build_graph
-from so3k_md.unwrap import nearest_images, unwrap
-from so3k_md.whole import GROWTH, Unwrapper, make_whole
+from so3k_md.structure.unwrap import nearest_images, unwrap
+from so3k_md.structure.whole import GROWTH, Unwrapper, make_whole
 
 CELLS = {
     "orthorhombic": np.diag([11.0, 12.0, 13.0]),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from so3k_md.errors import So3kError
-from so3k_md.neighbors import build_graph
-from so3k_md.pairs import neighbor_pairs
+from so3k_md.structure.build import build_graph
+from so3k_md.structure.pairs import neighbor_pairs
 
 CUTOFF = 4.5
 CELLS = {

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from so3k_md.errors import So3kError
-from so3k_md.totals import GivenTotals, Spin, combined, refuse_unknown, resolve_totals, says_something
+from so3k_md.structure.charges import (
+    GivenTotals,
+    Spin,
+    combined,
+    refuse_unknown,
+    resolve_totals,
+    says_something,
+)
 
 WATER, TWO = [8, 1, 1], [8, 1, 1, 11]
 PIECES = [0, 0, 0, 1]

@@ -16,7 +16,7 @@ namespace So3k {
 namespace {
 
   constexpr double TOO_CLOSE =
-      0.6;    // of the sum of covalent radii, as in so3k_md/engines/close.py
+      0.6;    // of the sum of covalent radii, as in so3k_md/structure/contacts.py
 
   struct Closest {
     double share = 1.0;    // of the sum of the covalent radii

@@ -111,7 +111,7 @@ def images(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """The pairs of `close_pairs` in one frame with the shift of their nearest image.
 
-    The form is that of `so3k_md.pairs.neighbor_pairs`: |r_j + shift @ cell − r_i| < cutoff.
+    The form is that of `so3k_md.structure.pairs.neighbor_pairs`: |r_j + shift @ cell − r_i| < cutoff.
 
     Args:
         positions: (atoms, 3), Å; finite.

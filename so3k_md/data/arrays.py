@@ -15,7 +15,7 @@ from so3k_md.data.keys import TOTALS, totals_from
 from so3k_md.data.units import same_unit
 from so3k_md.errors import So3kError
 from so3k_md.memory import available_memory, describe_bytes
-from so3k_md.totals import GivenTotals
+from so3k_md.structure.charges import GivenTotals
 
 NUMBERS = ("z", "Z", "nuclear_charges", "atomic_numbers", "numbers", "species")
 POSITIONS = ("R", "coords", "positions", "coordinates", "xyz")

@@ -12,10 +12,10 @@ from torch import Tensor
 from so3k_md.data.frames import Frame
 from so3k_md.errors import So3kError
 from so3k_md.graph import Graph, collate, to_device
-from so3k_md.groups import check_axes, check_reach, lattice_waves, resolve_groups
-from so3k_md.neighbors import build_graph, build_long_range
 from so3k_md.physical_stages import check_periodicity
-from so3k_md.totals import resolve_totals
+from so3k_md.structure.build import build_graph, build_long_range
+from so3k_md.structure.charges import resolve_totals
+from so3k_md.structure.groups import check_axes, check_reach, lattice_waves, resolve_groups
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from so3k_md.data.units import Units
 from so3k_md.errors import So3kError
 from so3k_md.structure.cells import check_cell
-from so3k_md.totals import GivenTotals
+from so3k_md.structure.charges import GivenTotals
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -9,7 +9,14 @@ import numpy as np
 
 from so3k_md.data.units import is_energy
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.totals import CONVENTIONS, UNSAID, GivenTotals, Spin, spin_readings, unpaired_electrons
+from so3k_md.structure.charges import (
+    CONVENTIONS,
+    UNSAID,
+    GivenTotals,
+    Spin,
+    spin_readings,
+    unpaired_electrons,
+)
 
 # The total charge: charge of ASE and OMol25, total_charge of MACE and so3krates-torch, and others.
 CHARGE = ("charge", "total_charge", "net_charge", "tot_charge", "molecular_charge", "formal_charge")

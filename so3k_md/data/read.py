@@ -12,7 +12,7 @@ from so3k_md.data.keys import holds_virial, is_number, settle_spins, unused_labe
 from so3k_md.data.structures import read_structures
 from so3k_md.data.units import units_of
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.totals import CONVENTIONS, UNSAID, Spin
+from so3k_md.structure.charges import CONVENTIONS, UNSAID, Spin
 
 # Arguments of `read_frames` that a training file and `eval` pass on.
 READING = (

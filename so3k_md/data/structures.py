@@ -15,7 +15,7 @@ from so3k_md.data.frames import Record
 from so3k_md.data.keys import totals_from
 from so3k_md.data.xyz import DAMAGED, is_compressed, read_blocks
 from so3k_md.errors import So3kError
-from so3k_md.totals import GivenTotals
+from so3k_md.structure.charges import GivenTotals
 
 FOREIGN = "not a format that is read here; use extended XYZ (.xyz) or npz"
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from so3k_md.data.frames import Frame
 from so3k_md.data.keys import is_number
 from so3k_md.files import atomic
-from so3k_md.totals import GivenTotals, Spin, by_number
+from so3k_md.structure.charges import GivenTotals, Spin, by_number
 
 Floats = NDArray[np.float64]
 WRITTEN = {"unpaired": "unpaired_electrons", "multiplicity": "multiplicity", "undecided": "total_spin"}

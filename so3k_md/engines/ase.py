@@ -22,13 +22,25 @@ from so3k_md.checkpoint import metadata, parse_device
 from so3k_md.config import nearest
 from so3k_md.data.references import warn_incomparable
 from so3k_md.data.structures import given_totals
-from so3k_md.engines.close import CloseWatch
 from so3k_md.engines.load import frozen, load_frozen, own_model
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.export.contract import check_elements
 from so3k_md.forces import check_finite, evaluate
 from so3k_md.graph import PARTS, Graph, LongRange, no_long_range, to_device
-from so3k_md.groups import (
+from so3k_md.kernels.model import accelerated, eager
+from so3k_md.physical_stages import COULOMB, CUTOFF_LR, check_periodicity, set_long_range
+from so3k_md.structure.build import lattice_rows, refuse_overlap, with_totals
+from so3k_md.structure.cells import check_cell
+from so3k_md.structure.charges import (
+    UNUSED,
+    GivenTotals,
+    combined,
+    refuse_unknown,
+    resolve_totals,
+    says_something,
+)
+from so3k_md.structure.contacts import CloseWatch
+from so3k_md.structure.groups import (
     MAX_GROUP,
     check_axes,
     check_group_sizes,
@@ -38,14 +50,9 @@ from so3k_md.groups import (
     resolve_groups,
     warn_of_all,
 )
-from so3k_md.kernels.model import accelerated, eager
-from so3k_md.neighbors import lattice_rows, refuse_overlap, with_totals
-from so3k_md.pairs import neighbor_pairs
-from so3k_md.physical_stages import COULOMB, CUTOFF_LR, check_periodicity, set_long_range
-from so3k_md.structure.cells import check_cell
-from so3k_md.totals import UNUSED, GivenTotals, combined, refuse_unknown, resolve_totals, says_something
-from so3k_md.verlet import LONG_SKIN, SKIN, VerletList, check_skin
-from so3k_md.whole import Unwrapper
+from so3k_md.structure.lists import LONG_SKIN, SKIN, VerletList, check_skin
+from so3k_md.structure.pairs import neighbor_pairs
+from so3k_md.structure.whole import Unwrapper
 
 ARRAYS = ("positions", "numbers", "group")  # of `Atoms.arrays`
 TOTALS = ("charge", "spin", "fragments", "fragment_charges")  # keywords, in the order of GivenTotals

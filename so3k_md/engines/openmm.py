@@ -24,12 +24,12 @@ from so3k_md.engines.openmm_topology import warn_of_close
 from so3k_md.engines.openmm_totals import describe_physics, named_totals, one_cluster, totals_of
 from so3k_md.errors import So3kError
 from so3k_md.export.openmm import script_for_openmm
-from so3k_md.groups import MAX_GROUP
 from so3k_md.kernels.build import load_kernels
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR
-from so3k_md.totals import GivenTotals
+from so3k_md.structure.charges import GivenTotals
+from so3k_md.structure.groups import MAX_GROUP
+from so3k_md.structure.lists import SKIN
 from so3k_md.units import NM_IN_ANGSTROM
-from so3k_md.verlet import SKIN
 
 log = logging.getLogger(__name__)
 

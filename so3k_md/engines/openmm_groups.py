@@ -10,7 +10,7 @@ from openmm import app
 from torch import nn
 
 from so3k_md.errors import So3kError
-from so3k_md.groups import check_group_sizes, lattice_waves, resolve_groups, spanning_tree
+from so3k_md.structure.groups import check_group_sizes, lattice_waves, resolve_groups, spanning_tree
 
 Ints = NDArray[np.int64]
 

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from openmm import app, unit
 from openmm.app.internal.unitcell import reducePeriodicBoxVectors
 
-from so3k_md.engines.close import warn_of_close_pair
 from so3k_md.errors import So3kError
-from so3k_md.pairs import neighbor_pairs
 from so3k_md.structure.bonds import bond_radii, bonded
 from so3k_md.structure.cells import check_cell, is_dummy
+from so3k_md.structure.contacts import warn_of_close_pair
+from so3k_md.structure.pairs import neighbor_pairs
 from so3k_md.units import NM_IN_ANGSTROM
 
 

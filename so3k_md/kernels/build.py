@@ -24,6 +24,7 @@ from so3k_md.builds import (
 
 KIND, WHAT = "kernels", "the kernels"
 LIBRARY = "so3k_kernels.so"
+SOURCES = Path(__file__).parent / "cpu"
 # exact to rounding, yet free to add in another order and to use what this processor has
 FLAGS = ["-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-std=c++17"]
 
@@ -64,7 +65,7 @@ def known_operators() -> Iterator[None]:
 
 def schemas() -> list[str]:
     """Of the operators, from the file of which C++ has them too."""
-    text = (Path(__file__).parent / "operators.h").read_text()
+    text = (SOURCES / "operators.h").read_text()
     found = re.findall(r'constexpr auto \w+ =((?:\s*"[^"]*")+);', text)
     return ["".join(re.findall(r'"([^"]*)"', words)) for words in found]
 
@@ -91,14 +92,14 @@ def build_kernels(force: bool = False) -> Path:
 
 
 def sources() -> list[Path]:
-    """The C++ files, beside this one."""
-    return sorted(Path(__file__).parent.glob("*.cpp"))
+    """The C++ files."""
+    return sorted(SOURCES.glob("*.cpp"))
 
 
 def build_key() -> str:
     """Name of a build: torch, processor, and a hash of what it was made from."""
     content = hashlib.sha256(" ".join(FLAGS).encode())
-    for file in sorted(Path(__file__).parent.glob("*.[ch]*")):
+    for file in sorted(SOURCES.glob("*.[ch]*")):
         content.update(file.name.encode() + file.read_bytes())
     content.update(processor().encode())
     return f"torch{torch.__version__}-{platform.machine()}-{content.hexdigest()[:12]}"

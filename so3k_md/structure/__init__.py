@@ -1,1 +1,1 @@
-"""What is known of a structure before any model sees it: its cell, its bonds."""
+"""From atoms to their Graph, before any model sees them: pairs, images, bonds, groups, charges, cells."""

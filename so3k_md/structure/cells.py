@@ -131,7 +131,7 @@ def overlap_through_walls(
         positions: with molecules whole, (atoms, 3), Å.
         cell: rows are the lattice vectors (3, 3), Å.
         pbc: which axes are periodic (3,), or one flag for all.
-        search: `so3k_md.pairs.neighbor_pairs`, or another of its kind.
+        search: `so3k_md.structure.pairs.neighbor_pairs`, or another of its kind.
     """
     rows = np.flatnonzero(np.asarray(numbers) > 0)
     radii = covalent_radii(np.asarray(numbers)[rows])

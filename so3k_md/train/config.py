@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from so3k_md.config import from_mapping, nearest, shorten, to_mapping
 from so3k_md.errors import So3kError
-from so3k_md.groups import MODES
 from so3k_md.model import ModelConfig
+from so3k_md.structure.groups import MODES
 from so3k_md.yaml_text import read_yaml
 
 PATH_KEYS = ("train", "valid", "train_indices", "valid_indices", "isolated_atoms")

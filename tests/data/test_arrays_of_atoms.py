@@ -10,7 +10,7 @@ from test_frames import WATER, block, write_npz, write_xyz
 
 from so3k_md.data import read_frames
 from so3k_md.data.write import write_extxyz
-from so3k_md.totals import resolve_totals
+from so3k_md.structure.charges import resolve_totals
 
 so3lr_like = SimpleNamespace(has_totals=True, singlets_only=True)
 

@@ -16,7 +16,7 @@ from so3k_md.data import read_frames
 from so3k_md.data.keys import totals_from
 from so3k_md.data.write import write_extxyz
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.totals import Spin, resolve_totals, unpaired_electrons
+from so3k_md.structure.charges import Spin, resolve_totals, unpaired_electrons
 
 PERIODIC = f"{LATTICE} Properties=species:S:1:pos:R:3:forces:R:3 energy=2"
 SIX = np.arange(1.0, 7.0)

@@ -13,8 +13,8 @@ from so3lr_toys import ammonium, ions, so3lr_toy, water_dimer
 from toys import structure, toy_model
 
 from so3k_md.engines.ase import So3kCalculator
-from so3k_md.engines.close import MOST, CloseWatch
 from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.structure.contacts import MOST, CloseWatch
 
 MODELS = {"local": toy_model, "long range": so3lr_toy}
 

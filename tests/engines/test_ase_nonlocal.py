@@ -15,7 +15,7 @@ from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.export.torchscript import archive, script
 from so3k_md.forces import evaluate
 from so3k_md.model import set_dtype
-from so3k_md.neighbors import build_graph
+from so3k_md.structure.build import build_graph
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ from test_lammps_so3lr import SYMBOLS as FOUR
 from toys import loud, mixture, pytorch, save_toy, structure, toy_model
 
 from so3k_md.model import So3krates
-from so3k_md.pairs import neighbor_pairs
 from so3k_md.structure.bonds import bond_radii, bonded
+from so3k_md.structure.pairs import neighbor_pairs
 
 INPUTS = Path(__file__).parents[2] / "simulations" / "lammps"
 HIDING = ("", "special_bonds lj/coul 0 1 0.5\n", "special_bonds amber\n", "special_bonds lj/coul 1e-20 0 1\n")

@@ -12,7 +12,7 @@ from test_lammps_nonlocal import KINDS, far_folder, far_structure
 from toys import far_toy
 
 from so3k_md.forces import evaluate
-from so3k_md.neighbors import build_graph
+from so3k_md.structure.build import build_graph
 
 __all__ = ["far_folder"]
 

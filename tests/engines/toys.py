@@ -12,7 +12,7 @@ from ase.build import molecule
 from so3k_md.export.torchscript import archive, script
 from so3k_md.forces import evaluate
 from so3k_md.model import ModelConfig, So3krates, set_dtype
-from so3k_md.neighbors import build_graph
+from so3k_md.structure.build import build_graph
 
 STRUCTURES = ("open", "lone", "periodic", "triclinic", "small")
 EFA = {"nonlocal_": "efa", "efa_features": 6, "efa_values": 5}

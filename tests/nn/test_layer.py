@@ -9,8 +9,8 @@ from small_models import CONFIGS, REFERENCE, graph_of
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.model import set_dtype
-from so3k_md.neighbors import build_graph
 from so3k_md.nn.spherical import coupling
+from so3k_md.structure.build import build_graph
 
 EXACT = replace(ModelConfig.preset("so3krates-2022"), layers=1, norm_eps=0.0)
 SIGMA = torch.nn.functional.silu

@@ -11,7 +11,7 @@ from small_models import REFERENCE
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.model import set_dtype
-from so3k_md.neighbors import build_graph
+from so3k_md.structure.build import build_graph
 
 PUBLISHED = replace(ModelConfig.preset("so3krates-2022"), layers=1, norm_eps=0.0, nonlocal_="sphc")
 PRESETS = ["sphc-2022", "sphc-2024"]

@@ -8,7 +8,7 @@ import torch
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.model import set_dtype
-from so3k_md.neighbors import build_graph
+from so3k_md.structure.build import build_graph
 
 SCAN = Path(__file__).parents[2] / "simulations" / "data" / "cumulene" / "c9h4_gfn2_scan_public.npz"
 

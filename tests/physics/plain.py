@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from so3k_md.pairs import neighbor_pairs
+from so3k_md.structure.pairs import neighbor_pairs
 
 KE, BOHR, HARTREE, FSC = 14.399645351950548, 0.5291772105638411, 27.211386245988, 0.0072973525693
 FREE = {  # α⁰ and C6⁰ of H C N O F P S Cl

@@ -9,8 +9,8 @@ import torch
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.nn.radial import polynomial_cutoff
-from so3k_md.pairs import neighbor_pairs
 from so3k_md.physics.zbl import ZBL
+from so3k_md.structure.pairs import neighbor_pairs
 
 REFERENCE = np.load(plain.REFERENCE)
 # of the published weights, after softplus

@@ -6,8 +6,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from so3k_md.errors import So3kError
-from so3k_md.pairs import neighbor_pairs
 from so3k_md.structure.cells import cell_fault, check_cell, is_dummy, overlap_through_walls
+from so3k_md.structure.pairs import neighbor_pairs
 
 ETHANOL = molecule("CH3CH2OH")
 

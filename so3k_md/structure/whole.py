@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from so3k_md.groups import spanning_tree
-from so3k_md.pairs import full_rank, heights
-from so3k_md.unwrap import unwrap
+from so3k_md.structure.groups import spanning_tree
+from so3k_md.structure.pairs import full_rank, heights
+from so3k_md.structure.unwrap import unwrap
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

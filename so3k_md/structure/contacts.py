@@ -9,7 +9,7 @@ from ase.data import covalent_radii
 from numpy.typing import ArrayLike, NDArray
 
 from so3k_md.errors import So3kWarning
-from so3k_md.pairs import neighbor_pairs
+from so3k_md.structure.pairs import neighbor_pairs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 from vesin import NeighborList
 
 from so3k_md.errors import So3kError
-from so3k_md.verlet import wrap
+from so3k_md.structure.lists import wrap
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

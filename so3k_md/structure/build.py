@@ -7,10 +7,10 @@ from torch import Tensor
 
 from so3k_md.errors import So3kError
 from so3k_md.graph import Graph, LongRange, no_long_range
-from so3k_md.groups import spanning_tree
-from so3k_md.pairs import neighbor_pairs
-from so3k_md.totals import Totals
-from so3k_md.whole import make_whole
+from so3k_md.structure.charges import Totals
+from so3k_md.structure.groups import spanning_tree
+from so3k_md.structure.pairs import neighbor_pairs
+from so3k_md.structure.whole import make_whole
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.graph import Graph
-from so3k_md.pairs import full_rank, neighbor_pairs
+from so3k_md.structure.pairs import full_rank, neighbor_pairs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
