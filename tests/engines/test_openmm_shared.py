@@ -2,6 +2,7 @@
 
 import gc
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import openmm
@@ -97,6 +98,22 @@ def test_contexts_of_one_system_leave_no_memory_behind(dtype):
         gc.collect()
         marks += [resident_mb()] if k in (1, 7) else []
     assert marks[1] - marks[0] < 20  # MB; 120 where each has a copy of the model
+
+
+def test_contexts_in_threads_do_not_disturb_each_other():
+    made = made_of("torchforce")
+
+    def positions_after(seed: int) -> np.ndarray:
+        context = context_of(made.system)
+        context.setPositions(made.positions_nm)
+        context.setVelocities(0.5 * np.random.default_rng(seed).normal(size=(8, 3)))
+        context.getIntegrator().step(50)
+        return context.getState(positions=True).getPositions(asNumpy=True)._value
+
+    expected = [positions_after(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(positions_after, range(3)))
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
