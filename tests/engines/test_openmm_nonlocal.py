@@ -88,8 +88,13 @@ def test_equals_pytorch_along_constant_pressure(kind, pressure):
     atoms, group = mixture("triclinic")
     made = create_system(broken(atoms), far_toy(kind))
     barostats = {"isotropic": openmm.MonteCarloBarostat, "flexible": openmm.MonteCarloFlexibleBarostat}
-    made.system.addForce(barostats[pressure](2000, 300, 2))
-    integrator = openmm.LangevinMiddleIntegrator(300, 5, 0.0005)
+    barostat = barostats[pressure](2000, 300, 2)
+    barostat.setRandomNumberSeed(1)
+    made.system.addForce(barostat)
+    # a short step and fixed seeds: where bonds grow or the box shrinks, the reference, which follows the
+    # shortest links, takes the contact of butane with its own image for a bond
+    integrator = openmm.LangevinMiddleIntegrator(300, 5, 0.0001)
+    integrator.setRandomNumberSeed(1)
     simulation = app.Simulation(made.topology, made.system, integrator, reference())
     simulation.context.setPositions(made.positions_nm)
     simulation.context.setVelocitiesToTemperature(300, 2)
