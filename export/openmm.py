@@ -154,10 +154,10 @@ class OpenMMModule(nn.Module):
         if self.has_reach and len(fault) == 0:
             group = self.seen.group
             widths = self.waves.diameter(self.waves.support(whole, group, int(group.max()) + 1))
-            widest_pm = int(100.0 * float(widths.max()))
-            if bool(widths.max() > self.far_reach):
+            widest = float(widths.max())
+            if widest > self.far_reach:
                 fault = (
-                    f"a group is {widest_pm} pm wide, the waves of this model reach "
+                    f"a group is {int(100.0 * widest)} pm wide, the waves of this model reach "
                     f"{self.far_reach} A: use smaller groups, or a model with a larger efa_reach"
                 )
         return fault

@@ -1,5 +1,6 @@
 """YAML of bounded size, depth and number of values."""
 
+from collections import Counter
 from typing import Any
 
 import yaml
@@ -43,9 +44,9 @@ def read_yaml(text: str, where: str) -> Any:
 def _refuse_twins(node: yaml.Node, where: str) -> None:
     """Refuse a key that stands twice in one mapping, of which YAML would take the last."""
     if isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, count in counts.items():
+            if count > 1:
                 line = node.start_mark.line + 1
                 raise So3kError(f"{where}: the key {key} stands twice from line {line} on: remove one")
     if isinstance(node, yaml.CollectionNode):

@@ -8,14 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-import ase.io
-import numpy as np
 import pytest
 import torch
 import yaml
-from ase.build import molecule
-from ase.calculators.emt import EMT
-from training_kills import tensorboard_steps
+from training_kills import SECTIONS, tensorboard_steps, write_frames
 
 from so3k_md.checkpoint import read_checkpoint
 from so3k_md.cli import main
@@ -23,19 +19,13 @@ from so3k_md.data.references import comparable
 from so3k_md.files import locked, remove_leftovers
 from so3k_md.train.log import Log, Row
 
-MODEL = {"features": 12, "heads": 2, "layers": 1, "degrees": [1, 2, 3], "n_rbf": 4}
+MODEL = SECTIONS["model"]
 
 
 @pytest.fixture
 def config_file(tmp_path, monkeypatch):
     """A training file beside frames of ethanol, labelled by effective medium theory."""
-    rng = np.random.default_rng(0)
-    frames = [molecule("CH3CH2OH") for _ in range(12)]
-    for atoms in frames:
-        atoms.positions += 0.03 * rng.normal(size=atoms.positions.shape)
-        atoms.calc = EMT()
-        atoms.get_potential_energy(), atoms.get_forces()
-    ase.io.write(tmp_path / "frames.xyz", frames, format="extxyz")
+    write_frames(tmp_path)
     sections = {
         "model": MODEL,
         "data": {"train": "frames.xyz", "n_valid": 2, "accept_units": True},

@@ -36,8 +36,8 @@ MOMENTS = ("any", "half written", "before the rename", "after the rename")
 RUN_FILES = {"best.ckpt", "last.ckpt", "config.yaml", "log.csv", "learning_curve.png", "tensorboard"}
 
 
-def write_input(folder: Path) -> None:
-    """A training file beside frames of ethanol, labelled by effective medium theory."""
+def write_frames(folder: Path) -> None:
+    """frames.xyz: 12 frames of ethanol, labelled by effective medium theory."""
     rng = np.random.default_rng(0)
     frames = [molecule("CH3CH2OH") for _ in range(12)]
     for atoms in frames:
@@ -45,6 +45,11 @@ def write_input(folder: Path) -> None:
         atoms.calc = EMT()
         atoms.get_potential_energy(), atoms.get_forces()
     ase.io.write(folder / "frames.xyz", frames, format="extxyz")
+
+
+def write_input(folder: Path) -> None:
+    """A training file beside its frames."""
+    write_frames(folder)
     (folder / "config.yaml").write_text(yaml.safe_dump(SECTIONS))
 
 

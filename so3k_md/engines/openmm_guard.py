@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import openmm
+from numpy.typing import NDArray
 from openmm import app, unit
 
 from so3k_md.engines.openmm_input import numbers_of
@@ -30,7 +31,7 @@ class ExplosionGuard:
     def __init__(self, interval: int):
         self.interval = interval
         self.last_good: int | None = None  # step
-        self.box_seen = False
+        self.masses: NDArray[np.float64] | None = None  # Da, those of the first look
 
     def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
         """When the next look is due, and what it needs."""
@@ -43,18 +44,12 @@ class ExplosionGuard:
         Raises:
             So3kError: the run has exploded; names step, temperature, the fastest atom and the longest bond.
         """
-        if not self.box_seen:
-            self.box_seen = True
+        if self.masses is None:
+            self.masses = masses_of(simulation.system)
             warn_of_unused_box(simulation.system, state)
-        masses = np.array(
-            [
-                simulation.system.getParticleMass(k).value_in_unit(unit.dalton)
-                for k in range(simulation.system.getNumParticles())
-            ]
-        )
         velocities = state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
-        kinetic_ev = 0.5 * masses * np.square(velocities).sum(1) / EV_IN_KJ_MOL
-        fastest, moving = int(kinetic_ev.argmax()), int((masses > 0).sum())
+        kinetic_ev = 0.5 * self.masses * np.square(velocities).sum(1) / EV_IN_KJ_MOL
+        fastest, moving = int(kinetic_ev.argmax()), int((self.masses > 0).sum())
         temperature_k = 2 / 3 * kinetic_ev.sum() / max(moving, 1) / BOLTZMANN_EV_K
         # what is not a number is not below any bound
         if kinetic_ev[fastest] <= FASTEST and (moving < 2 or temperature_k <= HOTTEST):
@@ -68,6 +63,12 @@ class ExplosionGuard:
             f"moves by {speed:.2g} Å/fs{bond}; {good}: take a shorter time step, minimise first, or check "
             "the model"
         )
+
+
+def masses_of(system: openmm.System) -> NDArray[np.float64]:
+    """Of all particles (n,), Da."""
+    masses = [system.getParticleMass(k).value_in_unit(unit.dalton) for k in range(system.getNumParticles())]
+    return np.array(masses)
 
 
 def warn_of_unused_box(system: openmm.System, state: openmm.State) -> None:
