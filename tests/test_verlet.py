@@ -6,7 +6,7 @@ import torch
 from vesin import NeighborList
 
 from so3k_md.engines.ase import search
-from so3k_md.export.openmm_graph import PairSearch
+from so3k_md.engines.openmm.particles import PairSearch
 from so3k_md.structure.lists import VerletList, wrap
 
 CUTOFF, SKIN = 3.0, 0.8

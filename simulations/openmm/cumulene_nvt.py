@@ -12,7 +12,7 @@ from ase import Atoms
 from openmm import app
 
 from so3k_md.engines.openmm import create_system
-from so3k_md.engines.openmm_run import add_reporters, platform_of, readable_errors, run_parser, run_script
+from so3k_md.engines.openmm.run import add_reporters, platform_of, readable_errors, run_parser, run_script
 from so3k_md.errors import So3kError
 from so3k_md.files import check_output
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM

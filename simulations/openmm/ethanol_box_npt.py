@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from so3k_md.engines.openmm import create_system
-from so3k_md.engines.openmm_run import new_simulation, run, run_parser, run_script
+from so3k_md.engines.openmm.run import new_simulation, run, run_parser, run_script
 
 
 def ethanol_box(per_side: int, spacing_nm: float, seed: int) -> Atoms:

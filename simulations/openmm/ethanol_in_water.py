@@ -7,8 +7,8 @@ from ase.build import molecule
 from openmm import app, unit
 from openmmml import MLPotential
 
-from so3k_md.engines.openmm_run import new_simulation, run, run_parser, run_script
-from so3k_md.engines.openmm_topology import nm_positions, topology_of
+from so3k_md.engines.openmm.run import new_simulation, run, run_parser, run_script
+from so3k_md.engines.openmm.topology import nm_positions, topology_of
 
 
 def main() -> None:

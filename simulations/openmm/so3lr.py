@@ -13,7 +13,7 @@ from openmm import app
 from so3lr_systems import SYSTEMS, Built
 
 from so3k_md.engines.openmm import create_system
-from so3k_md.engines.openmm_run import (
+from so3k_md.engines.openmm.run import (
     new_simulation,
     readable_errors,
     run,

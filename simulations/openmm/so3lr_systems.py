@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 from openmm.app.internal.unitcell import computeLengthsAndAngles
 
-from so3k_md.engines.openmm_topology import nm_positions, topology_of
+from so3k_md.engines.openmm.topology import nm_positions, topology_of
 from so3k_md.files import atomic
 
 DATA = Path(__file__).parents[1] / "data" / "so3lr"

@@ -145,14 +145,14 @@ def probe_openmm() -> None:
     # isort: split
     import openmm
 
-    from so3k_md.engines.openmm_backend import (
+    from so3k_md.engines.openmm.backend import (
         best_platform,
         choose_backend,
         cuda_wheels,
         make_force,
         torchforce_problem,
     )
-    from so3k_md.engines.openmm_platform import platform_facts
+    from so3k_md.engines.openmm.platform import platform_facts
 
     def say(name: str, value: str, remedy: str | None = None) -> None:
         print(json.dumps([name, value, remedy]), flush=True)

@@ -70,7 +70,7 @@ class So3kPotential:
         Raises:
             So3kError: an unusable topology, model or option.
         """
-        from so3k_md.engines.openmm import add_model
+        from so3k_md.engines.openmm.system import add_model
         from so3k_md.errors import So3kError
 
         chosen = self.options | {name: value for name, value in options.items() if name not in OF_EMBEDDINGS}

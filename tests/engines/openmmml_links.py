@@ -12,7 +12,7 @@ import openmm
 from openmm import unit
 from openmmml import MLPotential
 
-from so3k_md.engines.openmm_topology import nm_positions, topology_of
+from so3k_md.engines.openmm.topology import nm_positions, topology_of
 
 PART = [0, 6, 7, 8]
 atoms = molecule("CH3CH2OH")

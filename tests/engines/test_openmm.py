@@ -9,7 +9,7 @@ from openmm_doors import BACKENDS, PLATFORMS, as_openmm_sees, context_of, energy
 from toys import STRUCTURES, ethanols, pytorch, structure, toy_model
 
 from so3k_md.engines.openmm import create_system
-from so3k_md.export.openmm import script_for_openmm
+from so3k_md.engines.openmm.module import script_for_openmm
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
 

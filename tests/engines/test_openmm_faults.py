@@ -17,10 +17,10 @@ from toys import far_toy, loud, rattled, structure, toy_model
 
 from so3k_md import So3krates
 from so3k_md.engines.openmm import create_system
-from so3k_md.engines.openmm_run import readable_errors
+from so3k_md.engines.openmm.checks import box_fault
+from so3k_md.engines.openmm.module import script_for_openmm
+from so3k_md.engines.openmm.run import readable_errors
 from so3k_md.errors import So3kError
-from so3k_md.export.openmm import script_for_openmm
-from so3k_md.export.openmm_parts import box_fault
 from so3k_md.structure.cells import cell_fault, limits_of
 
 SCAN = Path(__file__).parents[2] / "simulations" / "data" / "cumulene" / "c9h4_gfn2_scan_public.npz"

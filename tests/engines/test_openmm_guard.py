@@ -13,9 +13,9 @@ from so3lr_toys import so3lr_toy, waters
 from toys import toy_model
 
 from so3k_md.engines.openmm import create_system
-from so3k_md.engines.openmm_guard import ExplosionGuard
-from so3k_md.engines.openmm_report import So3kReporter
-from so3k_md.engines.openmm_run import add_reporters, readable_errors
+from so3k_md.engines.openmm.guard import ExplosionGuard
+from so3k_md.engines.openmm.report import So3kReporter
+from so3k_md.engines.openmm.run import add_reporters, readable_errors
 from so3k_md.errors import So3kError, So3kWarning
 
 

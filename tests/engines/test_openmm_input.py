@@ -10,10 +10,9 @@ from ase import Atoms
 from openmm_doors import BACKENDS, PLATFORMS, context_of, energy_of
 from toys import save_toy, structure, toy_model
 
-from so3k_md.engines import openmm_backend
-from so3k_md.engines.openmm import create_system
-from so3k_md.engines.openmm_backend import choose_backend
-from so3k_md.engines.openmm_run import readable_errors
+from so3k_md.engines.openmm import backend, create_system
+from so3k_md.engines.openmm.backend import choose_backend
+from so3k_md.engines.openmm.run import readable_errors
 from so3k_md.errors import So3kError
 
 
@@ -39,7 +38,7 @@ def test_ctrl_c_inside_a_pythonforce_is_a_keyboard_interrupt(monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(openmm_backend.ModelCall, "evaluate", interrupt)
+    monkeypatch.setattr(backend.ModelCall, "evaluate", interrupt)
     with pytest.raises(KeyboardInterrupt), readable_errors():
         context.getState(energy=True)
 
@@ -83,8 +82,8 @@ def test_number_of_positions_must_fit():
     ],
 )
 def test_torchforce_is_taken_only_where_it_is_safe(monkeypatch, versions, reason):
-    installed = openmm_backend.version
-    monkeypatch.setattr(openmm_backend, "version", lambda name: versions.get(name) or installed(name))
+    installed = backend.version
+    monkeypatch.setattr(backend, "version", lambda name: versions.get(name) or installed(name))
     auto = choose_backend("auto")
     assert auto.name == "pythonforce"
     with pytest.raises(So3kError, match=reason):
@@ -105,7 +104,7 @@ def test_plugin_is_loaded_though_openmm_came_before_torch():
         "kernels = ['CalcTorchForce']\n"
         "platform = openmm.Platform.getPlatformByName('Reference')\n"
         "before = platform.supportsKernels(kernels)\n"
-        "from so3k_md.engines.openmm_backend import choose_backend\n"
+        "from so3k_md.engines.openmm.backend import choose_backend\n"
         "print(before, choose_backend().name, platform.supportsKernels(kernels))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

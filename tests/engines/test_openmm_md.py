@@ -12,9 +12,9 @@ from openmm_doors import BACKENDS, context_of, energy_of, forces_of
 from toys import ethanols, structure, toy_model
 
 from so3k_md.engines.openmm import create_system
-from so3k_md.engines.openmm_run import new_simulation, run, run_parser
+from so3k_md.engines.openmm.module import script_for_openmm
+from so3k_md.engines.openmm.run import new_simulation, run, run_parser
 from so3k_md.errors import So3kError
-from so3k_md.export.openmm import script_for_openmm
 
 PRESSURES = {
     "isotropic": lambda: openmm.MonteCarloBarostat(2000, 300, 3),

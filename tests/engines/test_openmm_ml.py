@@ -15,7 +15,7 @@ from openmmml import MLPotential
 from so3lr_toys import ammonium, by_ase, so3lr_toy, waters
 from toys import ethanols, far_toy, pytorch, save_toy
 
-from so3k_md.engines.openmm_topology import nm_positions, topology_of
+from so3k_md.engines.openmm.topology import nm_positions, topology_of
 from so3k_md.errors import So3kError
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 

@@ -9,10 +9,9 @@ import pytest
 from toys import toy_model
 
 from so3k_md.cli.doctor import openmm_findings
-from so3k_md.engines import openmm_backend, openmm_platform, openmm_run
-from so3k_md.engines.openmm import create_system
-from so3k_md.engines.openmm_backend import best_platform, choose_backend
-from so3k_md.engines.openmm_platform import DEFAULT, PlatformFact, best_for, default_for, unresolved
+from so3k_md.engines.openmm import backend, create_system, platform, run
+from so3k_md.engines.openmm.backend import best_platform, choose_backend
+from so3k_md.engines.openmm.platform import DEFAULT, PlatformFact, best_for, default_for, unresolved
 from so3k_md.errors import So3kError
 
 FAULT = "undefined symbol: getPositions"
@@ -28,7 +27,7 @@ def broken_default(monkeypatch):
     speeds = [platform.getSpeed() for platform in map(openmm.Platform.getPlatform, (0, 1))]
     facts = [PlatformFact("Reference", speeds[0], True), PlatformFact("CPU", speeds[1], True, FAULT)]
     monkeypatch.delenv(DEFAULT, raising=False)
-    for module in (openmm_backend, openmm_run):
+    for module in (backend, run):
         monkeypatch.setattr(module, "platform_facts", lambda: facts)
     yield facts
     os.environ.pop(DEFAULT, None)
@@ -81,11 +80,11 @@ def test_a_pythonforce_leaves_the_choice_to_openmm(broken_default):
 def test_runs_take_a_platform_that_works(broken_default, monkeypatch):
     system = create_system(["O"], toy_model(), backend="torchforce").system
     monkeypatch.delenv(DEFAULT)
-    assert openmm_run.platform_of(None, system).getName() == "Reference"
+    assert run.platform_of(None, system).getName() == "Reference"
     with pytest.raises(So3kError, match="ends the process on platform CPU .* choose another"):
-        openmm_run.platform_of("CPU", system)
+        run.platform_of("CPU", system)
     with pytest.raises(So3kError, match="no platform Metal here: choose one of Reference, CPU"):
-        openmm_run.platform_of("Metal", system)
+        run.platform_of("Metal", system)
 
 
 def test_unknown_default_platform_is_refused(monkeypatch):
@@ -101,7 +100,7 @@ def test_a_library_without_a_symbol_is_found_though_it_is_loaded(tmp_path):
         source = library.with_suffix(".c")
         source.write_text(f"int call(void) {{ {body} }}")
         subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-        openmm_platform.ctypes.CDLL(str(library), mode=os.RTLD_LAZY)
+        platform.ctypes.CDLL(str(library), mode=os.RTLD_LAZY)
     assert unresolved(sound) is None
     assert "nowhere" in str(unresolved(broken))
     (tmp_path / "text.so").write_text("no library")

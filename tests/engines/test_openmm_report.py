@@ -11,9 +11,9 @@ from so3lr_toys import ammonium, by_ase, so3lr_toy, waters
 from toys import save_toy, toy_model
 
 from so3k_md.engines.openmm import add_model, create_system
-from so3k_md.engines.openmm_report import So3kReporter
-from so3k_md.engines.openmm_run import add_reporters
-from so3k_md.engines.openmm_topology import topology_of
+from so3k_md.engines.openmm.report import So3kReporter
+from so3k_md.engines.openmm.run import add_reporters
+from so3k_md.engines.openmm.topology import topology_of
 from so3k_md.errors import So3kError
 from so3k_md.graph import PARTS
 from so3k_md.units import EV_IN_KJ_MOL

@@ -14,7 +14,7 @@ from test_sharing import resident_mb
 
 from so3k_md.engines.load import load_accelerated
 from so3k_md.engines.openmm import create_system
-from so3k_md.export.openmm import script_for_openmm
+from so3k_md.engines.openmm.module import script_for_openmm
 
 MODEL = "cumulene-local"
 SHIPPED = ["ethanol-rmd17", "cumulene-local", "cumulene-sphc", "cumulene-efa"]

@@ -10,7 +10,7 @@ from toys import toy_model
 
 from so3k_md.engines.ase import So3kCalculator
 from so3k_md.engines.openmm import add_model, create_system
-from so3k_md.engines.openmm_topology import topology_of
+from so3k_md.engines.openmm.topology import topology_of
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.units import EV_IN_KJ_MOL
 

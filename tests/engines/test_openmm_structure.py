@@ -16,8 +16,8 @@ from openmmml import MLPotential
 from toys import save_toy, toy_model
 
 from so3k_md.engines.openmm import add_model, create_system
-from so3k_md.engines.openmm_boundary import cut_bonds, link_atoms
-from so3k_md.engines.openmm_topology import guess_bonds, nm_positions, topology_of
+from so3k_md.engines.openmm.boundary import cut_bonds, link_atoms
+from so3k_md.engines.openmm.topology import guess_bonds, nm_positions, topology_of
 from so3k_md.errors import So3kError, So3kWarning
 
 ETHANOL = molecule("CH3CH2OH")

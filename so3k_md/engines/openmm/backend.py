@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from so3k_md.checkpoint import parse_device
-from so3k_md.engines.openmm_platform import (
+from so3k_md.engines.openmm.module import ERROR_TAG
+from so3k_md.engines.openmm.platform import (
     DEFAULT,
     TORCH_KERNEL,
     PlatformFact,
@@ -28,7 +29,6 @@ from so3k_md.engines.openmm_platform import (
     unresolved,
 )
 from so3k_md.errors import So3kError
-from so3k_md.export.openmm import ERROR_TAG
 from so3k_md.kernels.build import load_kernels
 
 BACKENDS = ("auto", "torchforce", "pythonforce")

@@ -16,14 +16,14 @@ from torch import nn
 from so3k_md.checkpoint import metadata
 from so3k_md.data.references import warn_incomparable
 from so3k_md.engines.load import fitting_model
-from so3k_md.engines.openmm_backend import Backend, best_platform, choose_backend, make_force
-from so3k_md.engines.openmm_boundary import boundary_of, with_links
-from so3k_md.engines.openmm_groups import bonds_among, describe, linked_groups
-from so3k_md.engines.openmm_input import cell_of, plain_nm, refuse_bare, structure_of, warn_of_bare
-from so3k_md.engines.openmm_topology import warn_of_close
-from so3k_md.engines.openmm_totals import describe_physics, named_totals, one_cluster, totals_of
+from so3k_md.engines.openmm.backend import Backend, best_platform, choose_backend, make_force
+from so3k_md.engines.openmm.boundary import boundary_of, with_links
+from so3k_md.engines.openmm.charges import describe_physics, named_totals, one_cluster, totals_of
+from so3k_md.engines.openmm.groups import bonds_among, describe, linked_groups
+from so3k_md.engines.openmm.input import cell_of, plain_nm, refuse_bare, structure_of, warn_of_bare
+from so3k_md.engines.openmm.module import script_for_openmm
+from so3k_md.engines.openmm.topology import warn_of_close
 from so3k_md.errors import So3kError
-from so3k_md.export.openmm import script_for_openmm
 from so3k_md.kernels.build import load_kernels
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR
 from so3k_md.structure.charges import GivenTotals

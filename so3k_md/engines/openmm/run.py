@@ -10,13 +10,13 @@ from pathlib import Path
 import openmm
 from openmm import app, unit
 
-from so3k_md.engines.openmm_backend import INTERRUPTED, as_torchforce, best_platform
-from so3k_md.engines.openmm_guard import ExplosionGuard
-from so3k_md.engines.openmm_platform import platform_facts
-from so3k_md.engines.openmm_report import So3kReporter, find_physics
-from so3k_md.engines.openmm_topology import warn_of_close
+from so3k_md.engines.openmm.backend import INTERRUPTED, as_torchforce, best_platform
+from so3k_md.engines.openmm.guard import ExplosionGuard
+from so3k_md.engines.openmm.module import ERROR_TAG
+from so3k_md.engines.openmm.platform import platform_facts
+from so3k_md.engines.openmm.report import So3kReporter, find_physics
+from so3k_md.engines.openmm.topology import warn_of_close
 from so3k_md.errors import So3kError
-from so3k_md.export.openmm import ERROR_TAG
 from so3k_md.files import check_folder, check_output
 
 FILES = ("trajectory.dcd", "topology.pdb", "log.csv", "physics.csv")

@@ -8,7 +8,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from so3k_md.engines.openmm_input import numbers_of
+from so3k_md.engines.openmm.input import numbers_of
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.structure.bonds import covalent_radii
 from so3k_md.units import BOLTZMANN_EV_K, EV_IN_KJ_MOL, NM_IN_ANGSTROM

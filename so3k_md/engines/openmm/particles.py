@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from vesin_torch import NeighborList
 
-from so3k_md.export.openmm_parts import box_fault
+from so3k_md.engines.openmm.checks import box_fault
 from so3k_md.graph import Graph, LongRange, Slopes
 from so3k_md.structure.cells import limits_of
 from so3k_md.structure.charges import Totals

@@ -12,7 +12,7 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 from openmm import app, unit
 
-from so3k_md.engines.openmm_topology import guess_bonds, nm_positions, topology_of
+from so3k_md.engines.openmm.topology import guess_bonds, nm_positions, topology_of
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.structure.bonds import bond_radii
 from so3k_md.structure.cells import check_cell, is_dummy

@@ -14,8 +14,8 @@ from ase.io.extxyz import write_extxyz
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from so3k_md.engines.openmm_backend import as_torchforce
-from so3k_md.engines.openmm_guard import ExplosionGuard
+from so3k_md.engines.openmm.backend import as_torchforce
+from so3k_md.engines.openmm.guard import ExplosionGuard
 from so3k_md.errors import So3kError
 from so3k_md.files import check_output
 from so3k_md.graph import PARTS

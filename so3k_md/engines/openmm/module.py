@@ -14,9 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from so3k_md.export.contract import check_elements
-from so3k_md.export.openmm_graph import GraphOfParticles, graph_tensors, slopes_of_tensors
-from so3k_md.export.openmm_parts import (
+from so3k_md.engines.openmm.checks import (
     check_finite,
     check_rows,
     checked_tree,
@@ -26,7 +24,9 @@ from so3k_md.export.openmm_parts import (
     output_fault,
     scatter_fault,
 )
-from so3k_md.export.openmm_trials import Trials
+from so3k_md.engines.openmm.particles import GraphOfParticles, graph_tensors, slopes_of_tensors
+from so3k_md.engines.openmm.trials import Trials
+from so3k_md.export.contract import check_elements
 from so3k_md.model import still_copy
 from so3k_md.nn.segment import pair_forces
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR, set_long_range
