@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from so3k_md.cli import guarded
 from so3k_md.engines.ase import So3kCalculator
-from so3k_md.physical_stages import COULOMB
+from so3k_md.graph import COULOMB
 
 WATER = Path(__file__).parents[1] / "simulations" / "data" / "so3lr" / "water.pdb"
 

@@ -24,6 +24,7 @@ from so3k_md.data import read_frames
 from so3k_md.errors import So3kError
 from so3k_md.evaluate import predict, score
 from so3k_md.files import atomic, check_output
+from so3k_md.needs import needs_of
 
 Floats = NDArray[np.float64]
 
@@ -79,7 +80,7 @@ def judge(name: str, args: argparse.Namespace, theta: Floats, reference: Floats)
     return Result(
         label=str(metadata(model).get("name", Path(name).stem)),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        kind=str(model.nonlocal_kind),
+        kind=str(needs_of(model).nonlocal_kind),
         energy=energy,
         span=float(np.ptp(energy)),
         largest=float(np.abs(deviation[middle]).max()),

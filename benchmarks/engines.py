@@ -58,13 +58,14 @@ def bare(atoms: Atoms, model: str, device: str) -> float:
     import torch
 
     from so3k_md import load
-    from so3k_md.forces import evaluate
     from so3k_md.graph import to_device
+    from so3k_md.model.forces import evaluate
+    from so3k_md.needs import needs_of
     from so3k_md.structure.build import build_graph
 
     torch.jit.set_fusion_strategy([])
     loaded = load(model, device=device, dtype="float32")
-    graph = build_graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, loaded.cutoff)
+    graph = build_graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, needs_of(loaded).cutoff)
     graph = to_device(graph, device)
 
     def step() -> None:

@@ -101,16 +101,17 @@ def bare_case(args: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from so3k_md import load
-    from so3k_md.forces import evaluate
     from so3k_md.graph import to_device
-    from so3k_md.kernels.model import accelerated
+    from so3k_md.kernels.choose import accelerated
+    from so3k_md.model.forces import evaluate
+    from so3k_md.needs import needs_of
     from so3k_md.structure.build import build_graph
 
     torch.set_num_threads(1)
     loaded: Any = load(args.file, device=args.device, dtype="float32")
     loaded = accelerated(loaded, args.kernels)
     numbers, positions, group = cluster(args.atoms, args.group_size)
-    graph = build_graph(numbers, positions, None, [False] * 3, loaded.cutoff, group=group)
+    graph = build_graph(numbers, positions, None, [False] * 3, needs_of(loaded).cutoff, group=group)
     graph = to_device(graph, args.device)
     rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

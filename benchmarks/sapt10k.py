@@ -33,7 +33,7 @@ from so3k_md.data.units import ENERGY_UNITS
 from so3k_md.errors import So3kError
 from so3k_md.evaluate import predict
 from so3k_md.files import atomic, check_output
-from so3k_md.physical_stages import set_long_range
+from so3k_md.needs import needs_of
 from so3k_md.physics.coulomb import KE
 
 Floats = NDArray[np.float64]
@@ -115,7 +115,7 @@ def pieces(dimer: Dimer) -> dict[str, Atoms]:
     return found | one
 
 
-def evaluate(model: Any, structures: list[Atoms], batch_size: int) -> tuple[Floats, Floats]:
+def evaluate(model: Any, structures: list[Atoms], batch_size: int, cutoff_lr: float) -> tuple[Floats, Floats]:
     """Energies, and how those of the other program differ by its cutoff, (structures,), kcal/mol."""
     frames = [
         Frame(
@@ -128,7 +128,7 @@ def evaluate(model: Any, structures: list[Atoms], batch_size: int) -> tuple[Floa
     def shown(items: Iterable[Frame]) -> Iterable[Frame]:
         return tqdm(items, desc="evaluating", unit="structure", disable=not sys.stderr.isatty())
 
-    found = predict(model, frames, batch_size, shown)
+    found = predict(model, frames, batch_size, shown, cutoff_lr=cutoff_lr)
     energies = [one.energy for one in found]
     cuts = [
         cut(one.physics.charges, a.positions) for one, a in zip(found, structures, strict=True) if one.physics
@@ -153,11 +153,13 @@ def cut(q: Floats, positions: Floats) -> float:
     return float(-0.5 * q @ value @ q)
 
 
-def interactions(model: Any, dimers: list[Dimer], batch_size: int) -> tuple[dict[str, Floats], ...]:
+def interactions(
+    model: Any, dimers: list[Dimer], batch_size: int, cutoff_lr: float
+) -> tuple[dict[str, Floats], ...]:
     """Interaction energies of each protocol and what the other program's cutoff adds, (dimers,), kcal/mol."""
     parts = [pieces(dimer) for dimer in dimers]
     names = list(parts[0])
-    flat = evaluate(model, [of_one[name] for of_one in parts for name in names], batch_size)
+    flat = evaluate(model, [of_one[name] for of_one in parts for name in names], batch_size, cutoff_lr)
     both = []
     for values in flat:
         e = dict(zip(names, values.reshape(len(dimers), len(names)).T, strict=True))
@@ -203,13 +205,12 @@ def main() -> None:
     if args.json:
         check_output(args.json, args.overwrite)
     model: Any = load(args.model, "cpu", args.dtype)
-    if not model.has_long_range:
+    if not needs_of(model).has_long_range:
         raise So3kError(f"{args.model} has no electrostatics: give one that so3k-md import so3lr made")
     dimers = read(args.data)[: args.limit]
     cutoff_lr = max(pdist(dimer.atoms.positions).max() for dimer in dimers) + MARGIN
-    set_long_range(model, "kspace", float(cutoff_lr))
     print(f"{len(dimers)} dimers, {args.dtype}, coulomb kspace (all pairs), cutoff_lr {cutoff_lr:.2f} Å")
-    found, cuts = interactions(model, dimers, args.batch_size)
+    found, cuts = interactions(model, dimers, args.batch_size, float(cutoff_lr))
     print(table(found, cuts, dimers))
     if args.json:
         rows = {"reference_kcal_mol": [dimer.reference for dimer in dimers]}

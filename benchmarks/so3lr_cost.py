@@ -92,13 +92,14 @@ def case(model: str, edge: int) -> dict[str, Any]:
     from so3k_md import load
     from so3k_md.config import from_mapping
     from so3k_md.model_config import ModelConfig
+    from so3k_md.needs import needs_of
     from so3k_md.physics.kspace import LatticeSum
     from so3k_md.structure.pairs import neighbor_pairs
 
     torch.set_num_threads(1)
     atoms = water_box(edge)
     loaded: Any = load(model)
-    config = from_mapping(ModelConfig, json.loads(loaded.metadata)["config"], "model")
+    config = from_mapping(ModelConfig, json.loads(needs_of(loaded).metadata)["config"], "model")
 
     def pairs(cutoff: float) -> int:
         box = atoms.positions, atoms.cell.array, np.array(atoms.pbc)

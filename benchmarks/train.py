@@ -14,7 +14,7 @@ import torch
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.data import Dataset, read_frames
-from so3k_md.forces import evaluate
+from so3k_md.model.forces import evaluate
 from so3k_md.train.config import LossConfig, TrainConfig
 from so3k_md.train.loss import errors, weighted_loss
 from so3k_md.train.optimizer import make_optimizer

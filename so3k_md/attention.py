@@ -14,10 +14,11 @@ from so3k_md.analysis.bonds import bond_tree
 from so3k_md.analysis.formats.dump import is_dump
 from so3k_md.analysis.topology import HDF5
 from so3k_md.analysis.trajectory import load_trajectory
-from so3k_md.checkpoint import load, metadata
+from so3k_md.checkpoint import eager, load, metadata
 from so3k_md.data import Frame, read_frames, require_elements, to_graph
 from so3k_md.errors import So3kError
-from so3k_md.graph import Graph
+from so3k_md.graph import Graph, Rows
+from so3k_md.model import So3krates
 from so3k_md.structure.groups import check_group_sizes
 
 TRAJECTORIES = (".dcd", ".xtc", *HDF5)
@@ -75,15 +76,16 @@ def far_attention(model_path: str, frame: Frame, groups: str = "auto") -> Attent
     Raises:
         So3kError: the model has no such attention or does not know an element, or the groups are not usable.
     """
-    model: Any = load(model_path, dtype="float64")
-    if model.nonlocal_kind != "sphc":
+    model: Any = eager(load(model_path, dtype="float64"))
+    needs = model.needs
+    if needs.nonlocal_kind != "sphc":
         raise So3kError(
-            f"{model_path} has non-local attention of the kind {model.nonlocal_kind}, which weighs no pairs: "
+            f"{model_path} has non-local attention of the kind {needs.nonlocal_kind}, which weighs no pairs: "
             "--attention takes a model with nonlocal: sphc"
         )
-    require_elements([frame], model.elements)
-    graph = to_graph(frame, model.cutoff, model, groups)
-    check_group_sizes(graph.group, model)
+    require_elements([frame], needs.elements)
+    graph = to_graph(frame, needs.cutoff, model, groups)
+    check_group_sizes(graph.group, needs)
     sizes = np.bincount(graph.group)
     atoms = np.flatnonzero(graph.group.numpy() == sizes.argmax())
     if len(atoms) < 2:
@@ -95,41 +97,28 @@ def far_attention(model_path: str, frame: Frame, groups: str = "auto") -> Attent
         groups=len(sizes),
         atoms=atoms,
         names=tuple(f"{chemical_symbols[z]}{k}" for k, z in enumerate(frame.numbers[atoms])),
-        degrees=degrees_of(model),
-        cutoff=float(model.cutoff),
+        degrees=tuple(model.config.degrees),
+        cutoff=needs.cutoff,
         layers=tuple(layer_by_layer(model, graph, atoms)),
     )
 
 
-def degrees_of(model: Any) -> tuple[int, ...]:
-    """The degrees of the SPHCs of an eager or exported model."""
-    config = getattr(model, "config", None)
-    degrees = metadata(model)["config"]["degrees"] if config is None else config.degrees
-    return tuple(int(degree) for degree in degrees)
-
-
-def layer_by_layer(model: Any, graph: Graph, atoms: NDArray[np.int64]) -> list[LayerAttention]:
-    """The neighbours in SPHC space of some atoms in every layer, by the stages of which `forward` is made."""
+def layer_by_layer(model: So3krates, graph: Graph, atoms: NDArray[np.int64]) -> list[LayerAttention]:
+    """The neighbors in SPHC space of some atoms in every layer, read off the recursion over the layers."""
     place = np.full(len(graph.species), -1)
     place[atoms] = np.arange(len(atoms))
     found: list[LayerAttention] = []
+    _, tape = model.representation.taped(graph)
     with torch.no_grad():
-        edges = model.geometry(graph.vectors, graph.idx_i, graph.idx_j)
-        x = model.embed(graph.species, model.total_shares(graph))
-        chi = model.initial_chi(edges, len(x))
-        groups = model.group_rows(graph.group, graph.group, torch.arange(len(x)))
-        for k in range(model.n_layers):
-            pairs, messages = [], []
-            for first, last in pairwise(model.tiles(groups)):
-                rows = k, x, chi, graph.positions, x, chi, graph.positions, groups, first, last
-                tile = model.far_pairs(*rows)
+        for layer, step in zip(model.representation.layers, tape.steps, strict=True):
+            rows = Rows(step.inputs[0], step.inputs[1], graph.positions)
+            pairs = []
+            for first, last in pairwise(layer.tiles(tape.reach.groups)):
+                tile = layer.far_pairs(rows, rows, tape.reach.groups, first, last)
                 pairs.append((tile.idx_i + first, tile.idx_j, tile.r, tile.phi, tile.alpha))
-                messages.append(model.far_attend(*rows))
             idx_i, idx_j, r, phi, alpha = (torch.cat(part).numpy() for part in zip(*pairs, strict=True))
             ours = place[idx_i] >= 0
             found.append(
                 LayerAttention(place[idx_i[ours]], place[idx_j[ours]], r[ours], phi[ours], alpha[ours])
             )
-            dx, dchi = model.attend(k, x, chi, x, chi, edges)
-            x, chi = model.update(k, x, chi, dx, dchi + torch.cat(messages))
     return found

@@ -13,12 +13,16 @@ from torch import Tensor, nn
 
 from so3k_md.config import from_mapping, to_mapping
 from so3k_md.errors import So3kError
-from so3k_md.facts import Facts, facts_of, set_facts
 from so3k_md.files import atomic
 from so3k_md.model import FORMAT_VERSION, ModelConfig, So3krates, set_dtype
+from so3k_md.model.weights import file_name, file_weights, load_weights
+from so3k_md.needs import GIVEN, needs_of, with_needs
 from so3k_md.seals import ZIP_ERRORS, Look, State, members_are_intact, seal_archive, seal_of
 
 EXTRA_FILE = "so3k.json"  # within an exported file: its metadata
+# within an exported file: the same model without weights, made of compiled parts; another name whenever the
+# calls of the operators change
+KERNEL_FILE = "so3k_kernels.5.pt"
 LARGEST_METADATA = 1 << 20  # bytes
 CHECKPOINT_FORMAT = "so3k-md checkpoint 2"
 UNSEALED_FORMAT = "so3k-md checkpoint 1"  # written before checkpoints had a seal and named all facts
@@ -32,15 +36,15 @@ def save_checkpoint(
 
     Args:
         path: file to write.
-        model: its configuration and facts are stored.
+        model: its configuration and needs are stored.
         weights: the state dictionary to store, such as the averaged weights.
         training: optimizer and progress, for resuming; empty in a file meant for use alone.
     """
     document = {
         "format": CHECKPOINT_FORMAT,
         "config": to_mapping(model.config),
-        "facts": facts_of(model)._asdict(),
-        "weights": dict(weights),
+        "facts": {name: getattr(model.needs, name) for name in GIVEN},
+        "weights": {file_name(name): tensor for name, tensor in weights.items()},
         "training": training,
     }
     # by way of memory: torch's own writer turns a full disk into an error that says nothing of it
@@ -127,17 +131,50 @@ def eager_model(path: Path, look: Look | None = None) -> So3krates:
     """
     document = read_checkpoint(path, look)
     try:
-        facts = Facts(**document["facts"])
-        model = So3krates(from_mapping(ModelConfig, document["config"], "model"), facts.elements)
-        set_dtype(model, document["weights"]["embedding.weight"].dtype)
-        # constants that a later version added are not in the file
-        model.load_state_dict(dict(model.named_buffers()) | document["weights"])
+        model = model_of(document["config"], document["facts"], document["weights"])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise So3kError(
             f"{path} is a checkpoint whose parts do not fit together ({first_line(error)}): train again"
         ) from error
-    set_facts(model, facts)
     return model
+
+
+def model_of(config: Mapping[str, Any], facts: Mapping[str, Any], weights: Mapping[str, Tensor]) -> So3krates:
+    """A model from what files hold of it.
+
+    Args:
+        config: plain values of its configuration.
+        facts: values of `needs.GIVEN`, without those of a file from before they existed.
+        weights: by their names in files; constants that a later version added may be missing.
+    """
+    given = {name: facts[name] for name in GIVEN if name in facts}
+    model = So3krates(from_mapping(ModelConfig, config, "model"), given["elements"])
+    set_dtype(model, weights["embedding.weight"].dtype)
+    load_weights(model, weights)
+    return with_needs(model, **given)
+
+
+def eager(model: Any) -> So3krates:
+    """An exported or compiled model as a plain object of this package; itself if it is one.
+
+    Raises:
+        So3kError: it has rounded constants, which a new object would not have.
+    """
+    if isinstance(model, So3krates) and model.form == "plain":
+        return model
+    needs = needs_of(model)
+    if is_rounded(model):
+        raise So3kError(
+            "the model was imported with --rounding peer, which only this file holds: import it again with "
+            "the options that it shall have"
+        )
+    facts = {name: getattr(needs, name) for name in GIVEN}
+    return model_of(json.loads(needs.config), facts, file_weights(model)).requires_grad_(False).eval()
+
+
+def is_rounded(model: Any) -> bool:
+    """Whether the constants of a model are those of another program; see `convert.rounding`."""
+    return metadata(model).get("rounding", "exact") != "exact"
 
 
 def load_torchscript(path: Path, place: torch.device, look: Look | None = None) -> nn.Module:
@@ -160,17 +197,23 @@ def load_torchscript(path: Path, place: torch.device, look: Look | None = None) 
             f"{path} is whole, but torch {torch.__version__} cannot read it ({first_line(error)}): "
             "export it again"
         ) from error
-    version = getattr(model, "format_version", None)
-    if version is None or not hasattr(model, "attend"):
+    version = needs_of(model).format_version if hasattr(model, "needs") else former_version(model)
+    if version is None:
         raise So3kError(f"{path} is a TorchScript file of another program: export one with so3k-md export")
     if version != FORMAT_VERSION:
         raise So3kError(
-            f"{path} has format {version}, this so3k-md reads format {FORMAT_VERSION}: export it again"
+            f"{path} has format {version}, this so3k-md reads format {FORMAT_VERSION}: "
+            f"so3k-md export {path} -o NEW.pt writes it anew"
         )
     if place.type == "cpu":
         # the CPU has no fuser, but would look for fusions during the first calls, for seconds
         torch.jit.set_fusion_strategy([])
     return model
+
+
+def former_version(model: Any) -> int | None:
+    """The format of a file of a former version, None of another program."""
+    return model.format_version if hasattr(model, "attend") and hasattr(model, "format_version") else None
 
 
 def checked_seal(path: Path, look: Look | None = None) -> State:
@@ -243,7 +286,7 @@ def is_torchscript(path: Path) -> bool:
 
 def metadata(model: nn.Module) -> dict[str, Any]:
     """What a model says of itself."""
-    return json.loads(str(model.metadata))
+    return json.loads(needs_of(model).metadata)
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:

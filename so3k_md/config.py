@@ -16,7 +16,8 @@ T = TypeVar("T")
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str, base: T | None = None) -> T:
     """A dataclass from plain values; every key must exist and every value have the field's type.
 
-    A field whose name ends in an underscore, as the bare word is a Python keyword, is written without it.
+    A field whose name ends in an underscore, as the bare word is a Python keyword, is written without it. A
+    key of the class attribute RETIRED, which files of former versions have, is read with its one value only.
 
     Args:
         cls: the dataclass.
@@ -30,7 +31,12 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str, base: T | 
     fields = {field.name.rstrip("_"): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     parsed = {}
+    retired: Mapping[str, tuple[Any, str]] = getattr(cls, "RETIRED", {})
     for key, value in values.items():
+        if key in retired:
+            if value != retired[key][0]:
+                raise So3kError(f"{where}.{key} = {shorten(value)} is no longer a setting: {retired[key][1]}")
+            continue
         if key not in fields:
             raise So3kError(f"unknown key {where}.{str(key)[:60]}: {nearest(str(key), list(fields))}")
         name = fields[key].name

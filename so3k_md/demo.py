@@ -25,7 +25,7 @@ from so3k_md.engines.ase import So3kCalculator
 from so3k_md.engines.openmm import create_system
 from so3k_md.engines.openmm.run import add_reporters, readable_errors
 from so3k_md.errors import So3kError
-from so3k_md.forces import evaluate
+from so3k_md.model.forces import evaluate
 from so3k_md.structure.build import build_graph
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 

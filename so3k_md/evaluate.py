@@ -17,8 +17,10 @@ from so3k_md.data.statistics import fit_statistics
 from so3k_md.data.write import write_extxyz
 from so3k_md.errors import So3kError
 from so3k_md.files import atomic
-from so3k_md.forces import Evaluation, evaluate
-from so3k_md.graph import PARTS, collate, to_device
+from so3k_md.graph import COULOMB, CUTOFF_LR, PARTS, collate, to_device
+from so3k_md.model.forces import Evaluation, evaluate, on_cpu
+from so3k_md.needs import needs_of
+from so3k_md.structure.coulomb import check_coulomb
 from so3k_md.structure.groups import check_mode
 
 Floats = NDArray[np.float64]
@@ -65,6 +67,8 @@ def predict(
     batch_size: int = 16,
     progress: Callable[[Iterable[Frame]], Iterable[Frame]] = iter,
     groups: str = "auto",
+    coulomb: str = COULOMB[0],
+    cutoff_lr: float = CUTOFF_LR,
 ) -> list[Prediction]:
     """Energies, forces and stress of every frame.
 
@@ -74,23 +78,28 @@ def predict(
         batch_size: frames in a batch, fewer where they are large.
         progress: wraps the frames, as tqdm does.
         groups: of non-local models: auto, for the groups of each frame, or all.
+        coulomb: of models with electrostatics, one of COULOMB.
+        cutoff_lr: of dispersion and of the shifted forms, Å.
 
     Raises:
         So3kError: an element the model does not know, two atoms on one spot, groups that are missing or too
             wide for the model, or a result that is not finite.
     """
     check_mode(groups)
-    require_elements(frames, model.elements)  # type: ignore[arg-type]
-    facts = json.loads(str(model.metadata))
+    check_coulomb(coulomb, cutoff_lr)
+    needs = needs_of(model)
+    require_elements(frames, needs.elements)
+    facts = json.loads(needs.metadata)
     for composition in {tuple(np.sort(frame.numbers).tolist()) for frame in frames}:
         warn_incomparable(composition, facts)
-    warn_unused_totals(frames, model.has_totals)  # type: ignore[arg-type]
+    warn_unused_totals(frames, needs.has_totals)
     device = next(model.parameters()).device
     predictions: list[Prediction] = []
-    items = ((frame, to_graph(frame, model.cutoff, model, groups)) for frame in progress(frames))  # type: ignore[arg-type]
+    settings = needs.cutoff, model, groups, coulomb, cutoff_lr
+    items = ((frame, to_graph(frame, *settings)) for frame in progress(frames))
     for chunk in in_chunks(items, lambda item: pairs_of(item[1]), batch_size, LARGEST_BATCH):
         graph = to_device(collate([graph for _, graph in chunk]), device)
-        found = Evaluation(*(tensor.detach().cpu() for tensor in evaluate(model, graph, len(chunk))))
+        found = on_cpu(evaluate(model, graph, len(chunk)))
         predictions += _split([frame for frame, _ in chunk], found)
     return predictions
 
@@ -246,12 +255,13 @@ def _split(frames: Sequence[Frame], found: Evaluation) -> Iterator[Prediction]:
             )
         stress = None if frame.volume is None else -found.virial[k].numpy() / frame.volume
         physics = None
-        if len(found.charges):
-            charges = found.charges[atoms].double().numpy()
-            parts = dict(zip(PARTS, found.parts[atoms].sum(0).tolist(), strict=True))
-            ratios = found.ratios[atoms].double().numpy()
+        outputs = found.outputs
+        if len(outputs.charges):
+            charges = outputs.charges[atoms].double().numpy()
+            parts = dict(zip(PARTS, outputs.parts[atoms].sum(0).tolist(), strict=True))
+            ratios = outputs.ratios[atoms].double().numpy()
             physics = Physics(charges, ratios, charges @ frame.positions, parts)
-        yield Prediction(energy, found.energies[atoms].numpy(), forces, stress, physics)
+        yield Prediction(energy, outputs.energies[atoms].numpy(), forces, stress, physics)
 
 
 def _score(errors: Sequence[Floats]) -> Score | None:

@@ -1,21 +1,28 @@
 """Everything that decides the shape of a model, and the published models."""
 
+import json
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
+from so3k_md.config import to_mapping
 from so3k_md.errors import So3kError
+from so3k_md.needs import FORMAT_VERSION, Needs
 from so3k_md.nn.interaction import INTERACTIONS
 from so3k_md.nn.radial import CUTOFFS, RADIAL_BASES
 from so3k_md.nn.spherical import CHI_INVARIANTS, MAX_DEGREE
 from so3k_md.nn.waves import GRIDS, WAVES
 
 NONLOCAL_KINDS = ("none", "sphc", "efa")
-ROUNDINGS = ("exact", "peer")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that decides the shape of a model; the defaults are the 2022 model."""
+
+    # key -> the value with which files of former versions are read, and what to do about any other
+    RETIRED: ClassVar = {
+        "rounding": ("exact", "import the model again, with so3k-md import --rounding peer to compare with")
+    }
 
     features: int = field(default=132, metadata={"doc": "F, invariant features of an atom"})
     layers: int = field(default=6, metadata={"doc": "number of layers"})
@@ -80,10 +87,6 @@ class ModelConfig:
     dispersion: bool = field(
         default=False, metadata={"doc": "van der Waals energy of predicted volumes; imported models only"}
     )
-    rounding: str = field(
-        default="exact",
-        metadata={"doc": "exact, or peer: constants in float32 as in so3krates-torch, to compare with it"},
-    )
     n_species: int = field(
         default=100, metadata={"doc": "rows of the element tables, indexed by atomic number"}
     )
@@ -143,7 +146,6 @@ class ModelConfig:
             "interaction": INTERACTIONS,
             "nonlocal_": NONLOCAL_KINDS,
             "efa_waves": WAVES,
-            "rounding": ROUNDINGS,
         }
         for name, allowed in choices.items():
             _require(
@@ -153,12 +155,41 @@ class ModelConfig:
                 f"choose one of {', '.join(allowed)}",
             )
 
+    @property
+    def far_reach(self) -> float:
+        """Largest diameter of a group, Å; 0 without a limit."""
+        return self.efa_reach if self.nonlocal_ == "efa" and self.efa_waves == "lebedev" else 0.0
+
     @classmethod
     def preset(cls, name: str) -> "ModelConfig":
         """A published model: so3krates-2022, euclidean-2024, its invariant twin invariant-2024, or so3lr."""
         if name not in PRESETS:
             raise So3kError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
         return PRESETS[name]
+
+
+def needs_of_config(config: ModelConfig, elements: list[int]) -> Needs:
+    """The needs of a model of this shape.
+
+    Args:
+        config: its shape.
+        elements: atomic numbers that it knows.
+    """
+    return Needs(
+        format_version=FORMAT_VERSION,
+        config=json.dumps(to_mapping(config)),
+        elements=elements,
+        cutoff=config.cutoff,
+        nonlocal_kind=config.nonlocal_,
+        far_reach=config.far_reach,
+        has_totals=config.charge_embedding or config.spin_embedding or config.electrostatics,
+        has_long_range=config.electrostatics,
+        has_zbl=config.zbl,
+        n_layers=config.layers,
+        features=config.features,
+        chi_width=sum(2 * degree + 1 for degree in config.degrees),
+        chi_from_neighbours=config.chi_start == "neighbours",
+    )
 
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from so3k_md import ModelConfig, So3krates, load
 from so3k_md.export import torchscript
-from so3k_md.kernels.model import accelerated
+from so3k_md.kernels.choose import accelerated
 from so3k_md.model import set_dtype
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

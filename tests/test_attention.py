@@ -12,6 +12,7 @@ import torch
 from ase import Atoms
 from nonlocal_models import CELL, NONLOCAL, group_graph, molecules
 from reference import sphc
+from small_models import layer_of
 
 from so3k_md import So3krates, cli
 from so3k_md.analysis.attention import beyond, draw, matrix
@@ -20,6 +21,7 @@ from so3k_md.checkpoint import save_checkpoint
 from so3k_md.data import Frame
 from so3k_md.export import torchscript
 from so3k_md.model import set_dtype
+from so3k_md.nn.sphc_layer import SphcLayer
 
 CONFIG = NONLOCAL["sphc-2022"]
 NUMBERS, POSITIONS, GROUP = molecules()
@@ -50,14 +52,14 @@ def sphc_model() -> So3krates:
     return set_dtype(So3krates(CONFIG, [1, 6, 8], seed=3), torch.float64)
 
 
-def test_it_is_what_the_model_does():
+def test_it_is_what_the_model_does(monkeypatch):
     """The pairs of every layer are those that `forward` itself asks for."""
     model, graph = sphc_model(), group_graph(NUMBERS, POSITIONS, GROUP, CONFIG.cutoff)
     asked = []
-    attended = model.attended
-    object.__setattr__(model, "attended", lambda *rows: asked.append(attended(*rows)) or asked[-1])
+    attended = SphcLayer.attended
+    monkeypatch.setattr(SphcLayer, "attended", lambda *rows: asked.append(attended(*rows)) or asked[-1])
     model.forward(graph)
-    object.__setattr__(model, "attended", attended)
+    monkeypatch.setattr(SphcLayer, "attended", attended)
     shown = layer_by_layer(model, graph, np.arange(len(NUMBERS)))
     assert len(shown) == len(asked) == CONFIG.layers
     for mine, theirs in zip(shown, asked, strict=True):
@@ -70,8 +72,8 @@ def test_it_is_what_the_model_does():
 
 def test_the_first_layer_is_the_formula():
     model, graph = sphc_model(), group_graph(NUMBERS, POSITIONS, GROUP, CONFIG.cutoff)
-    edges = model.geometry(graph.vectors, graph.idx_i, graph.idx_j)
-    chi = model.initial_chi(edges, len(NUMBERS)).detach().numpy()
+    edges = model.representation.edges(graph.vectors, graph.idx_i, graph.idx_j)
+    chi = model.representation.initial_chi(edges, len(NUMBERS)).detach().numpy()
     settings = CONFIG.kappa, CONFIG.nonlocal_p, CONFIG.norm_eps, CONFIG.temperature
     phi = sphc.neighbourhoods(chi, GROUP, *settings)[1]
     layer = layer_by_layer(model, graph, LARGEST)[0]
@@ -82,8 +84,10 @@ def test_the_first_layer_is_the_formula():
 def test_tiles_make_no_difference():
     model, graph = sphc_model(), group_graph(NUMBERS, POSITIONS, GROUP, CONFIG.cutoff)
     whole = layer_by_layer(model, graph, LARGEST)
-    model.tile = 9
-    assert len(model.tiles(model.group_rows(graph.group, graph.group, torch.arange(16)))) > 3
+    for layer in model.representation.layers:
+        layer.tile = 9
+    groups = model.representation.reach.group_rows(graph.group, graph.group, torch.arange(16))
+    assert len(layer_of(model, 0).tiles(groups)) > 3
     for one, other in zip(whole, layer_by_layer(model, graph, LARGEST), strict=True):
         assert np.array_equal(one.idx_j, other.idx_j)
         assert one.phi == pytest.approx(other.phi, abs=1e-12)

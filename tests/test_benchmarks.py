@@ -59,7 +59,7 @@ def test_torsion_of_models(module, tmp_path, monkeypatch, capsys):
             features=12, layers=2, cutoff=2.9, degrees=(1, 2, 4), n_rbf=8, attention_scale=3.0, nonlocal_=kind
         )
         model = So3krates(config, [1, 6], seed=1)
-        model.head.scale.fill_(20.0)
+        model.energies.head.scale.fill_(20.0)
         save_checkpoint(tmp_path / f"{kind}.ckpt", model, model.state_dict(), {})
     test = dict(np.load(SCAN))
     np.savez(tmp_path / "test.npz", z=test["z"], **{key: test[key][:3] for key in ("R", "E", "F")})

@@ -14,8 +14,9 @@ from so3k_md.cli import main
 from so3k_md.data import Dataset, read_frames
 from so3k_md.data.write import write_extxyz
 from so3k_md.evaluate import LARGEST_BATCH, predict, score
-from so3k_md.forces import evaluate
 from so3k_md.model import ModelConfig, So3krates, set_dtype
+from so3k_md.model.forces import evaluate
+from so3k_md.needs import needs_of
 
 SMALL = ModelConfig(
     features=8, layers=2, heads=2, degrees=(1, 2), n_rbf=6, radial_hidden=8, chi_hidden=4, cutoff=4.0
@@ -27,7 +28,7 @@ def folder(tmp_path_factory):
     """A model and data: labelled and not, periodic and not, of different sizes."""
     folder = tmp_path_factory.mktemp("eval")
     model = set_dtype(So3krates(SMALL, [1, 6, 8]), torch.float64)
-    model.head.shift[6] = -1029.5
+    model.energies.head.shift[6] = -1029.5
     save_checkpoint(folder / "model.ckpt", model, model.state_dict(), {})
     rng = np.random.default_rng(1)
     blocks = []
@@ -63,7 +64,7 @@ def test_document_is_a_direct_calculation(folder, output):
     model, frames = load(folder / "model.ckpt"), read_frames(folder / "data.xyz")
     energy_errors, forces_errors = [], []
     for k, frame in enumerate(frames):
-        direct = evaluate(model, Dataset([frame], model.cutoff).batch([0]).graph, 1)
+        direct = evaluate(model, Dataset([frame], needs_of(model).cutoff).batch([0]).graph, 1)
         predicted = document["frames"]["energy_predicted"][k]
         assert predicted == pytest.approx(float(direct.energy), rel=1e-13)
         if k == 2:
@@ -97,7 +98,7 @@ def test_predictions_keep_every_digit(folder, output):
         assert (atoms.pbc == frame.pbc).all()
         assert atoms.get_potential_energy() == document["frames"]["energy_predicted"][k] == found.energy
         assert (atoms.calc.results["forces"] == found.forces).all()
-        assert (atoms.calc.results["energies"] == found.energies).all()
+        assert (atoms.calc.results["energies"] == found.outputs.energies).all()
         assert ("stress" in atoms.calc.results) == bool(frame.pbc.any())
         if frame.pbc.any():
             assert (atoms.cell.array == frame.cell).all()
@@ -246,7 +247,7 @@ def test_refuses_in_one_line(folder, output, tmp_path, monkeypatch, capsys, data
 
 def test_model_that_gives_nan_is_refused(folder, capsys, tmp_path):
     model = set_dtype(So3krates(SMALL, [1, 6, 8]), torch.float64)
-    model.embedding.weight.data.fill_(float("nan"))
+    model.representation.embedding.weight.data.fill_(float("nan"))
     save_checkpoint(tmp_path / "nan.ckpt", model, model.state_dict(), {})
     words = ["eval", str(tmp_path / "nan.ckpt"), str(folder / "data.xyz"), "--json", str(tmp_path / "a.json")]
     assert main(words) == 2

@@ -14,9 +14,10 @@ from so3k_md.cli import main
 from so3k_md.errors import So3kError
 from so3k_md.export import torchscript
 from so3k_md.export.contract import ATTRIBUTES, EXTRA_FILE, KERNEL_FILE, STAGES
-from so3k_md.forces import evaluate
 from so3k_md.kernels.build import load_kernels
 from so3k_md.model import set_dtype
+from so3k_md.model.forces import evaluate
+from so3k_md.needs import needs_of
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_file_has_every_word_of_the_contract_and_says_what_it_is(small, tmp_path
     facts = metadata(loaded)
     assert json.loads(extra[EXTRA_FILE]) == facts
     assert facts["name"] == "a-name"
-    assert facts["elements"] == loaded.elements == [1, 6, 8]
+    assert facts["elements"] == needs_of(loaded).elements == [1, 6, 8]
     assert facts["units"] == {"length": "Angstrom", "energy": "eV"}
     assert facts["dtype"] == "float32"
     assert facts["config"]["nonlocal"] == "none"
@@ -53,7 +54,7 @@ def test_checkpoint_export_and_another_precision_agree(small, checkpoint, cluste
     expected = evaluate(set_dtype(small, torch.float64), graph, 1)
     for path in (checkpoint, tmp_path / "m.pt"):
         got = evaluate(load(path, dtype="float64"), graph, 1)
-        assert torch.allclose(got.energies, expected.energies, rtol=0, atol=1e-10)
+        assert torch.allclose(got.energies, expected.outputs.energies, rtol=0, atol=1e-10)
         assert torch.allclose(got.forces, expected.forces, rtol=0, atol=1e-10)
         assert next(load(path).parameters()).dtype == torch.float32
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from nonlocal_models import CELL, NONLOCAL, group_graph, molecules
-from small_models import lively
+from small_models import cutoff_of, lively
 from torch import nn
 
 from so3k_md import So3krates
-from so3k_md.forces import Evaluation, evaluate
 from so3k_md.model import set_dtype
+from so3k_md.model.forces import Evaluation, evaluate
 from so3k_md.structure.build import build_graph
 
 GROUPED = ["sphc-2022", "sphc-2024", "efa-lebedev"]
@@ -24,12 +24,12 @@ def model_of(name: str, **changes) -> nn.Module:
 
 def one_group(model, numbers, positions, cell=None) -> Evaluation:
     """What `groups: all` does: one group, and the images of the atoms as they come."""
-    graph = build_graph(numbers, positions, cell, np.full(3, cell is not None), model.cutoff)
+    graph = build_graph(numbers, positions, cell, np.full(3, cell is not None), cutoff_of(model))
     return evaluate(model, graph, 1)
 
 
 def grouped(model, numbers, positions, group, cell=None) -> Evaluation:
-    return evaluate(model, group_graph(numbers, positions, group, model.cutoff, cell), 1)
+    return evaluate(model, group_graph(numbers, positions, group, cutoff_of(model), cell), 1)
 
 
 def two_molecules():

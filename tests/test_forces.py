@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from small_models import graph_of
+from small_models import cutoff_of, graph_of
 
-from so3k_md.forces import evaluate
+from so3k_md.model.forces import evaluate
 
 CELL = np.array([[4.5, 0.0, 0.0], [0.7, 4.7, 0.0], [-0.4, 0.3, 5.6]])
 H = 2e-5  # Å; small, as the second derivative of the cosine cutoff jumps where a pair leaves
@@ -18,26 +18,26 @@ def slope(energy_at) -> float:
 
 def test_forces_are_minus_the_gradient(model, cluster):
     numbers, positions = cluster
-    forces = evaluate(model, graph_of(numbers, positions, model.cutoff, CELL), 1).forces
+    forces = evaluate(model, graph_of(numbers, positions, cutoff_of(model), CELL), 1).forces
     for atom, axis in ((0, 0), (4, 1), (9, 2)):
 
         def energy(step: float, atom: int = atom, axis: int = axis) -> float:
             moved = positions.copy()
             moved[atom, axis] += step
-            return float(evaluate(model, graph_of(numbers, moved, model.cutoff, CELL), 1).energy)
+            return float(evaluate(model, graph_of(numbers, moved, cutoff_of(model), CELL), 1).energy)
 
         assert abs(slope(energy) + float(forces[atom, axis])) < 1e-6
 
 
 def test_virial_is_minus_the_derivative_by_strain(model, cluster):
     numbers, positions = cluster
-    virial = evaluate(model, graph_of(numbers, positions, model.cutoff, CELL), 1).virial[0]
+    virial = evaluate(model, graph_of(numbers, positions, cutoff_of(model), CELL), 1).virial[0]
     for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)):
 
         def energy(step: float, a: int = a, b: int = b) -> float:
             strain = np.eye(3)
             strain[a, b] += step
-            graph = graph_of(numbers, positions @ strain, model.cutoff, CELL @ strain)
+            graph = graph_of(numbers, positions @ strain, cutoff_of(model), CELL @ strain)
             return float(evaluate(model, graph, 1).energy)
 
         assert abs(slope(energy) + float(virial[a, b])) < 1e-6 * max(1.0, float(virial.abs().max()))
@@ -45,7 +45,7 @@ def test_virial_is_minus_the_derivative_by_strain(model, cluster):
 
 def test_virial_is_symmetric_and_forces_sum_to_zero(model, cluster):
     numbers, positions = cluster
-    result = evaluate(model, graph_of(numbers, positions, model.cutoff, CELL), 1)
+    result = evaluate(model, graph_of(numbers, positions, cutoff_of(model), CELL), 1)
     assert torch.allclose(result.virial, result.virial.transpose(1, 2), rtol=0, atol=1e-9)
     assert result.forces.sum(0).abs().max() < 1e-10
     assert result.forces.abs().max() > 1e-3  # the structure is not at rest, so the checks above can fail

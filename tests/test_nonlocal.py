@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 from nonlocal_models import CELL, NONLOCAL, group_graph, molecules
-from small_models import DOORS, lively
+from small_models import DOORS, cutoff_of, far, layer_of, lively
 from test_forces import slope
 from torch import nn
 
 from so3k_md import So3krates
 from so3k_md.export import torchscript
-from so3k_md.forces import Evaluation, evaluate
 from so3k_md.graph import Graph, collate, no_long_range
 from so3k_md.model import set_dtype
+from so3k_md.model.forces import Evaluation, evaluate
+from so3k_md.needs import needs_of
 
 ROTATION = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
 ROTATION *= np.linalg.det(ROTATION)
@@ -41,7 +42,7 @@ def box() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def of(model: nn.Module, numbers, positions, group, cell=CELL) -> Evaluation:
-    return evaluate(model, group_graph(numbers, positions, group, model.cutoff, cell), 1)
+    return evaluate(model, group_graph(numbers, positions, group, cutoff_of(model), cell), 1)
 
 
 def fresh(name: str, **changes) -> So3krates:
@@ -55,9 +56,9 @@ def same(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-10) -> bool:
 
 def test_far_atoms_are_felt(model, box):
     """Else the laws below would say nothing of non-local attention."""
-    slopes = model.gradient(group_graph(*box, model.cutoff, CELL))
+    slopes = model.gradient(group_graph(*box, cutoff_of(model), CELL))
     assert slopes.positions.abs().max() > 1e-3
-    assert model.nonlocal_kind == "efa" or not slopes.cell.any()
+    assert needs_of(model).nonlocal_kind == "efa" or not slopes.cell.any()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_rotations_and_reflections_turn_the_forces_and_keep_the_energy(name, mod
     after = of(model, numbers, positions @ operation.T, group, CELL @ operation.T)
     turn = torch.tensor(operation)
     tolerance = GRID_ERROR.get(name, 1e-10)
-    assert same(after.energies, before.energies, tolerance)
+    assert same(after.outputs.energies, before.outputs.energies, tolerance)
     assert same(after.forces, before.forces @ turn.T, tolerance)
     assert same(after.virial, turn @ before.virial @ turn.T, 10 * tolerance)
 
@@ -80,7 +81,7 @@ def test_translation_and_the_choice_of_images_change_nothing(model, box):
     images = np.random.default_rng(1).integers(-2, 3, size=(len(group), 3))
     for moved in (positions + [3.0, -7.0, 11.0], positions + images @ CELL):
         after = of(model, numbers, moved, group)
-        assert same(after.energies, before.energies)
+        assert same(after.outputs.energies, before.outputs.energies)
         assert same(after.forces, before.forces)
         assert same(after.virial, before.virial)
 
@@ -91,9 +92,9 @@ def test_permutation_of_atoms_and_names_of_groups_are_arbitrary(model, box):
     before = of(model, *box)
     names = np.array([40, -3, 7_000_000_000, 12])
     after = of(model, numbers[order], positions[order], names[group][order])
-    assert same(after.energies, before.energies[order])
+    assert same(after.outputs.energies, before.outputs.energies[order])
     assert same(after.forces, before.forces[order])
-    graph = group_graph(*box, model.cutoff, CELL)
+    graph = group_graph(*box, cutoff_of(model), CELL)
     renumbered = graph._replace(group=torch.tensor([2, 0, 3, 1])[graph.group])
     assert same(evaluate(model, renumbered, 1).forces, before.forces)
 
@@ -125,7 +126,7 @@ def test_virial_is_minus_the_derivative_by_strain(model, box):
 
 
 def test_far_forces_sum_to_zero_in_each_group(name, model, box):
-    graph = group_graph(*box, model.cutoff, CELL)
+    graph = group_graph(*box, cutoff_of(model), CELL)
     result, slopes = evaluate(model, graph, 1), model.gradient(graph)
     assert same(result.forces.sum(0), torch.zeros(3))
     # waves of the lattice take the whole box for one group
@@ -140,12 +141,13 @@ def test_batch_of_unequal_groups_equals_single_structures(model, box):
     parts = [slice(0, 16), slice(13, 15), slice(15, 16), slice(3, 13)]
     cells = [CELL, CELL * 1.1, CELL.T + 1.0, CELL]
     graphs = [
-        group_graph(numbers[part], positions[part], group[part], model.cutoff, cell)
+        group_graph(numbers[part], positions[part], group[part], cutoff_of(model), cell)
         for part, cell in zip(parts, cells, strict=True)
     ]
     batch = evaluate(model, collate(graphs), len(graphs))
     singles = [evaluate(model, graph, 1) for graph in graphs]
-    for field in ("energies", "energy", "forces", "virial"):
+    assert same(batch.outputs.energies, torch.cat([single.outputs.energies for single in singles]))
+    for field in ("energy", "forces", "virial"):
         assert same(getattr(batch, field), torch.cat([getattr(single, field) for single in singles])), field
 
 
@@ -155,21 +157,26 @@ def test_atoms_alone_in_their_groups_are_alone(name, model):
     numbers, apart, cell = np.array([8, 1, 6]), np.arange(3)[:, None] * [7.0, 1.0, 0.0], 30.0 * np.eye(3)
     together = of(model, numbers, apart, np.arange(3), cell)
     alone = [of(model, numbers[[k]], apart[[k]], np.zeros(1), cell) for k in range(3)]
-    assert same(together.energies, torch.cat([one.energies for one in alone]), 1e-12)
+    assert same(together.outputs.energies, torch.cat([one.outputs.energies for one in alone]), 1e-12)
     assert same(together.forces, torch.zeros(3, 3), 1e-12)
 
 
 def test_gradient_in_tiles_is_the_derivative_of_forward(model, box):
     """`gradient` makes far pairs anew tile by tile; training differentiates `forward` as a whole."""
-    graph = group_graph(*box, model.cutoff, CELL)
+    graph = group_graph(*box, cutoff_of(model), CELL)
     expected = evaluate(model, graph, 1, differentiable=True)
-    usual = model.tile
-    for tile in (usual, 20, 1):
-        model.tile = tile
+    layers = [layer_of(model, k) for k in range(needs_of(model).n_layers)]
+    tiled = [layer for layer in layers if hasattr(layer, "tile")]
+    usual = [layer.tile for layer in tiled]
+    for tiles in (usual, [20] * len(tiled), [1] * len(tiled)):
+        for layer, tile in zip(tiled, tiles, strict=True):
+            layer.tile = tile
         got = evaluate(model, graph, 1)
-        model.tile = usual
-        assert not got.energies.requires_grad
-        for field in ("energies", "forces", "virial"):
+        for layer, tile in zip(tiled, usual, strict=True):
+            layer.tile = tile
+        assert not got.outputs.energies.requires_grad
+        assert same(got.outputs.energies, expected.outputs.energies.detach(), 1e-12)
+        for field in ("forces", "virial"):
             assert same(getattr(got, field), getattr(expected, field).detach(), 1e-12), field
 
 
@@ -177,7 +184,7 @@ def test_harmonics_of_degree_zero_alone_have_a_gradient_too(box):
     """The invariant model attends with Y_00, which nothing can be differentiated by."""
     config = replace(NONLOCAL["sphc-2024"], degrees=(0,))
     model = lively(set_dtype(So3krates(config, [1, 6, 8], seed=3), torch.float64))
-    graph = group_graph(*box, model.cutoff, CELL)
+    graph = group_graph(*box, cutoff_of(model), CELL)
     expected = evaluate(model, graph, 1, differentiable=True)
     for through in (model, torchscript.script(model)):
         assert same(evaluate(through, graph, 1).forces, expected.forces.detach(), 1e-12)
@@ -186,7 +193,7 @@ def test_harmonics_of_degree_zero_alone_have_a_gradient_too(box):
 def test_training_on_forces_has_the_right_slope(name, box):
     """d Σ F² / dθ along a random direction of all weights, against finite differences."""
     model = fresh(name)
-    graph = group_graph(*box, model.cutoff, CELL)
+    graph = group_graph(*box, cutoff_of(model), CELL)
     parameters = list(model.parameters())
     starts = [parameter.detach().clone() for parameter in parameters]
     generator = torch.Generator().manual_seed(0)
@@ -207,7 +214,7 @@ def test_float32_parameters_give_nearly_the_same(name, box):
     single = lively(So3krates(NONLOCAL[name], [1, 6, 8], seed=3))
     far_from_origin = box[1] + 500.0
     low, high = (of(model, box[0], far_from_origin, box[2]) for model in (single, fresh(name)))
-    assert low.energies.dtype == low.forces.dtype == torch.float64
+    assert low.outputs.energies.dtype == low.forces.dtype == torch.float64
     assert same(low.forces, high.forces, 2e-4)
 
 
@@ -222,12 +229,15 @@ def test_atoms_at_one_place_give_finite_numbers(model):
 
 def far_count(model, positions, numbers, group):
     """Number of far pairs in the first layer."""
-    graph = group_graph(numbers, positions, group, model.cutoff)
-    edges = model.geometry(graph.vectors, graph.idx_i, graph.idx_j)
-    x, chi = model.embed(graph.species, model.total_shares(graph)), model.initial_chi(edges, len(numbers))
-    groups = model.group_rows(graph.group, graph.group, torch.arange(len(numbers)))
+    graph = group_graph(numbers, positions, group, cutoff_of(model))
+    edges = model.representation.edges(graph.vectors, graph.idx_i, graph.idx_j)
+    x, chi = (
+        model.representation.embed(graph.species, model.representation.shares(graph)),
+        model.representation.initial_chi(edges, len(numbers)),
+    )
+    groups = model.representation.reach.group_rows(graph.group, graph.group, torch.arange(len(numbers)))
     rows = x, chi, graph.positions
-    return len(model.far_pairs(0, *rows, *rows, groups, 0, len(numbers)).phi)
+    return len(far("far_pairs", model, 0, *rows, *rows, groups, 0, len(numbers)).phi)
 
 
 def test_forces_hold_where_a_pair_becomes_a_neighbour_in_sphc_space(box):
@@ -261,8 +271,13 @@ def test_nothing_jumps_where_a_far_pair_enters_the_local_cutoff(which, box):
         results = []
         for side in (-step, step):
             moved = positions.copy()
-            moved[7] = anchor + (model.cutoff + side) * out
+            moved[7] = anchor + (cutoff_of(model) + side) * out
             results.append(of(model, numbers, moved, group, None))
-        jumps.append([float((a - b).abs().max()) for a, b in zip(*(r[:3] for r in results), strict=True)])
+        jumps.append(
+            [
+                float((getattr(results[0], field) - getattr(results[1], field)).abs().max())
+                for field in ("energy", "forces")
+            ]
+        )
     assert jumps[1][0] < 0.02 * jumps[0][0]
-    assert jumps[1][2] < 0.05 * jumps[0][2]
+    assert jumps[1][1] < 0.05 * jumps[0][1]

@@ -18,10 +18,10 @@ from so3k_md import ModelConfig, So3krates, builds, load
 from so3k_md.checkpoint import UNSEALED_FORMAT, read_checkpoint, resolve_model, save_checkpoint
 from so3k_md.cli import main
 from so3k_md.engines.ase import So3kCalculator
-from so3k_md.engines.load import load_accelerated
 from so3k_md.errors import So3kError
 from so3k_md.export import torchscript
 from so3k_md.facts import Facts, facts_of, set_facts
+from so3k_md.kernels.choose import load_accelerated
 from so3k_md.seals import look_at, members_are_intact, seal, seal_archive, seal_of
 
 MUTANTS = 60
@@ -113,7 +113,7 @@ def test_checkpoints_from_before_seals_are_read_if_their_parts_are_whole(model, 
     assert seal_of(path) == "absent"
     assert facts_of(load(path)) == facts_of(model)
     data = path.read_bytes()
-    weights = model.layers[0].interaction.linear.weight.detach().numpy().tobytes()
+    weights = model.representation.layers[0].interaction.linear.weight.detach().numpy().tobytes()
     at = data.index(weights) + 2
     path.write_bytes(data[:at] + bytes([data[at] ^ 8]) + data[at + 1 :])
     assert not members_are_intact(path)
@@ -198,7 +198,7 @@ def test_a_model_file_is_hashed_once_and_damage_is_seen_again(tmp_path, monkeypa
         hashed.append(path)
         return look_at(path)
 
-    monkeypatch.setattr("so3k_md.engines.load.look_at", counted)
+    monkeypatch.setattr("so3k_md.kernels.choose.look_at", counted)
     monkeypatch.setattr("so3k_md.checkpoint.seal_of", lambda path: counted(path).state)
     first = load_accelerated(path, kernels="off")
     assert hashed == [path]

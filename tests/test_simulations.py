@@ -164,8 +164,8 @@ def so3lr(tmp_path_factory) -> Path:
     # atoms that nothing binds must not repel each other either
     config = replace(ModelConfig.preset("so3lr"), **small, zbl=False)
     model = So3krates(config, [1, 6, 7, 8, 16], seed=3).requires_grad_(False).eval()
-    model.head.scale.fill_(0.01)
-    model.charge_head.table[8] = -0.1
+    model.energies.head.scale.fill_(0.01)
+    model.energies.physics.charge_head.table[8] = -0.1
     path = tmp_path_factory.mktemp("model") / "so3lr.pt"
     save(model, path, "small")
     return path

@@ -22,8 +22,9 @@ from so3k_md.checkpoint import metadata, read_checkpoint
 from so3k_md.cli import main
 from so3k_md.data import Dataset
 from so3k_md.errors import So3kError
-from so3k_md.forces import evaluate
 from so3k_md.model import set_dtype
+from so3k_md.model.forces import evaluate
+from so3k_md.needs import needs_of
 from so3k_md.train import prepare, trainer
 from so3k_md.train.config import DataConfig, LossConfig, TrainConfig, read_config
 from so3k_md.train.optimizer import learning_rate, update_average
@@ -96,7 +97,7 @@ def test_a_run_leaves_everything_a_reader_needs(config_file, tmp_path):
     assert all(np.isfinite(float(value)) for row in table for value in row.values())
     assert list((run / "tensorboard").glob("events*"))
     model = load(run / "best.ckpt")
-    assert model.elements == [29, 79]
+    assert needs_of(model).elements == [29, 79]
     facts = metadata(model)["training"]
     assert facts["n_train"] == 6
     assert len(facts["files"]["frames.xyz"]) == 64
@@ -135,7 +136,7 @@ def test_a_validation_in_parts_gives_what_one_batch_gives(config_file, monkeypat
     config = read_config(config_file, ["train.dtype=float64", "data.n_train=3", "data.n_valid=5"])
     frames = load_frames(config.data, config.loss)
     model = set_dtype(build_model(config, frames, "test"), torch.float64)
-    dataset = Dataset(frames.valid, model.cutoff, model)
+    dataset = Dataset(frames.valid, needs_of(model).cutoff, model)
     assert len({len(graph.idx_i) for graph in dataset.graphs}) > 1
     sizes = []
 

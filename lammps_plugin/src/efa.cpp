@@ -59,8 +59,9 @@ std::string Efa::burden(const System &system) const
   const auto at_nobody = at::zeros({0, 3}, at::dtype(at::kDouble).device(model.device));
   const auto rows =
       at::zeros({0, model.features + model.chi_width}, at_nobody.options().dtype(model.dtype));
-  const auto still = model.run("waves", at_nobody, system.cell().unsqueeze(0), nobody).toTensor();
-  const auto width = sums(0, {nobody, 1, 0}, {rows, still}).size(1);
+  const auto still =
+      model.reach.run("waves", at_nobody, system.cell().unsqueeze(0), nobody).toTensor();
+  const auto width = sums(model.layers.at(0), {nobody, 1, 0}, {rows, still}).size(1);
   const auto gathered = most(groups.members.n_remote()), summed = most(groups.n_summed);
   const auto bytes = static_cast<double>(gathered) * row_bytes() +
       static_cast<double>(summed * width * model.n_layers) * model.element_size();
@@ -74,16 +75,17 @@ void Efa::update(const System &system)
   check_reach();
   lattice = system.cell().unsqueeze(0).requires_grad_();
   const auto cell_of = at::zeros_like(groups.group_src);
-  waves = by_tile(model.run("waves", r_src, lattice, cell_of).toTensor(), tiles.size());
+  waves = by_tile(model.reach.run("waves", r_src, lattice, cell_of).toTensor(), tiles.size());
 }
 
 /// Every rank that shares a group finds the same.
 void Efa::check_reach() const
 {
   if (model.far_reach <= 0.0 || groups.n_groups == 0) return;
-  auto support = model.run("support", r_src.detach(), groups.group_src, groups.n_groups).toTensor();
+  auto support =
+      model.reach.run("support", r_src.detach(), groups.group_src, groups.n_groups).toTensor();
   if (groups.total.busy()) support = groups.total.largest(support);
-  const auto widths = model.run("diameter", support).toTensor();
+  const auto widths = model.reach.run("diameter", support).toTensor();
   const auto widest = widths.argmax().item<int64_t>();
   const auto width = widths[widest].item<double>();
   if (width > model.far_reach)
@@ -107,32 +109,39 @@ Tensor Efa::evaluate(const Formula &f, const std::vector<Tensor> &inputs) const
   return tiles.size() == 1 ? f(inputs) : recomputed(f, inputs);
 }
 
+/// Waves with the signs of their weights.
+Tensor Efa::signed_waves(const Tensor &waves) const
+{
+  return model.reach.run("signed", waves).toTensor();
+}
+
 /// Of inputs (rows, waves).
-Tensor Efa::sums(int64_t k, const Tile &tile, const std::vector<Tensor> &inputs) const
+Tensor Efa::sums(const Part &layer, const Tile &tile, const std::vector<Tensor> &inputs) const
 {
   const auto [x, chi] = model.split(inputs[0]);
-  return model.run("far_sums", k, x, chi, inputs[1], tile.group, tile.n_groups).toTensor();
+  return layer["efa"].run("sums", x, chi, inputs[1], tile.group, tile.n_groups).toTensor();
 }
 
 /// Of inputs (rows, waves, sums).
-Tensor Efa::read(int64_t k, const Tile &tile, const std::vector<Tensor> &inputs) const
+Tensor Efa::read(const Part &layer, const Tile &tile, const std::vector<Tensor> &inputs) const
 {
   const auto [x, chi] = model.split(inputs[0]);
-  const auto [dx, dchi] = two(model.run("far_read", k, x, chi, inputs[1], tile.group, inputs[2]));
+  const auto [dx, dchi] =
+      two(layer["efa"].run("read", x, chi, signed_waves(inputs[1]), tile.group, inputs[2]));
   return at::cat({dx, dchi}, 1);
 }
 
 /// Of inputs (rows, waves), all atoms of the groups of a tile being there.
-Tensor Efa::whole(int64_t k, const Tile &tile, const std::vector<Tensor> &inputs) const
+Tensor Efa::whole(const Part &layer, const Tile &tile, const std::vector<Tensor> &inputs) const
 {
   const auto [x, chi] = model.split(inputs[0]);
-  const auto [dx, dchi] =
-      two(model.run("far_whole", k, x, chi, inputs[1], tile.group, tile.n_groups));
+  const auto [dx, dchi] = two(layer["efa"].run("forward", x, chi, inputs[1],
+                                               signed_waves(inputs[1]), tile.group, tile.n_groups));
   return at::cat({dx, dchi}, 1);
 }
 
 /// The rows of gathered members, and the sums of large groups over this rank's atoms.
-std::vector<Parcel> Efa::outgoing(int64_t k, const Tensor &x, const Tensor &chi) const
+std::vector<Parcel> Efa::outgoing(const Part &layer, const Tensor &x, const Tensor &chi) const
 {
   const auto own = at::cat({x, chi}, 1);
   std::vector<Parcel> parcels = {{&groups.members, own}};
@@ -141,7 +150,9 @@ std::vector<Parcel> Efa::outgoing(int64_t k, const Tensor &x, const Tensor &chi)
   std::vector<Tensor> sums_of_groups(n_large);
   for (size_t t = 0; t < n_summed; ++t) {
     const auto &tile = tiles[t];
-    const Formula f = [this, k, &tile](const auto &inputs) { return sums(k, tile, inputs); };
+    const Formula f = [this, &layer, &tile](const auto &inputs) {
+      return sums(layer, tile, inputs);
+    };
     const auto part = evaluate(f, {rows[t], waves[t]});
     auto &sum = sums_of_groups[tile.summed];
     sum = sum.defined() ? sum + part : part;
@@ -150,7 +161,7 @@ std::vector<Parcel> Efa::outgoing(int64_t k, const Tensor &x, const Tensor &chi)
   return parcels;
 }
 
-void Efa::add(int64_t k, at::TensorList arrived, Tensor &dx, Tensor &dchi) const
+void Efa::add(const Part &layer, at::TensorList arrived, Tensor &dx, Tensor &dchi) const
 {
   if (tiles.empty()) return;
   const auto rows = by_tile(arrived[0], tiles.size());
@@ -159,10 +170,14 @@ void Efa::add(int64_t k, at::TensorList arrived, Tensor &dx, Tensor &dchi) const
   for (size_t t = 0; t < tiles.size(); ++t) {
     const auto &tile = tiles[t];
     if (tile.summed >= 0) {
-      const Formula f = [this, k, &tile](const auto &inputs) { return read(k, tile, inputs); };
+      const Formula f = [this, &layer, &tile](const auto &inputs) {
+        return read(layer, tile, inputs);
+      };
       messages.push_back(evaluate(f, {rows[t], waves[t], sums_of_groups[tile.summed]}));
     } else {
-      const Formula f = [this, k, &tile](const auto &inputs) { return whole(k, tile, inputs); };
+      const Formula f = [this, &layer, &tile](const auto &inputs) {
+        return whole(layer, tile, inputs);
+      };
       messages.push_back(evaluate(f, {rows[t], waves[t]}));
     }
   }

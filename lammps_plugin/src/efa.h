@@ -21,9 +21,10 @@ class Efa : public Far {
   }
 
   void update(const System &system) override;
-  std::vector<Parcel> outgoing(int64_t k, const at::Tensor &x,
+  std::vector<Parcel> outgoing(const Part &layer, const at::Tensor &x,
                                const at::Tensor &chi) const override;
-  void add(int64_t k, at::TensorList arrived, at::Tensor &dx, at::Tensor &dchi) const override;
+  void add(const Part &layer, at::TensorList arrived, at::Tensor &dx,
+           at::Tensor &dchi) const override;
   std::vector<at::Tensor> leaves() const override { return {r_src, lattice}; }
 
  private:
@@ -40,9 +41,11 @@ class Efa : public Far {
   void check_reach() const;
   std::vector<at::Tensor> by_tile(const at::Tensor &rows, size_t n_tiles) const;
   at::Tensor evaluate(const Formula &f, const std::vector<at::Tensor> &inputs) const;
-  at::Tensor sums(int64_t k, const Tile &tile, const std::vector<at::Tensor> &inputs) const;
-  at::Tensor read(int64_t k, const Tile &tile, const std::vector<at::Tensor> &inputs) const;
-  at::Tensor whole(int64_t k, const Tile &tile, const std::vector<at::Tensor> &inputs) const;
+  at::Tensor signed_waves(const at::Tensor &waves) const;
+  at::Tensor sums(const Part &layer, const Tile &tile, const std::vector<at::Tensor> &inputs) const;
+  at::Tensor read(const Part &layer, const Tile &tile, const std::vector<at::Tensor> &inputs) const;
+  at::Tensor whole(const Part &layer, const Tile &tile,
+                   const std::vector<at::Tensor> &inputs) const;
 
   int64_t n_large = 0;                // the first groups
   std::vector<Tile> tiles;            // those of large groups first

@@ -38,10 +38,11 @@ class Far : protected LAMMPS_NS::Pointers {
   virtual void update(const System &system);
 
   /// What must travel before layer k besides the rows of near neighbours.
-  virtual std::vector<Parcel> outgoing(int64_t k, const at::Tensor &x,
+  virtual std::vector<Parcel> outgoing(const Part &layer, const at::Tensor &x,
                                        const at::Tensor &chi) const = 0;
   /// Add the messages of layer k, given what arrived of the parcels.
-  virtual void add(int64_t k, at::TensorList arrived, at::Tensor &dx, at::Tensor &dchi) const = 0;
+  virtual void add(const Part &layer, at::TensorList arrived, at::Tensor &dx,
+                   at::Tensor &dchi) const = 0;
 
   /// What the energy is differentiated by, and what follows from these derivatives.
   virtual std::vector<at::Tensor> leaves() const { return {r_src}; }

@@ -37,8 +37,9 @@ LongSlopes LongRange::evaluate(const System &system, const Tensor &q, const Tens
   const auto &[pairs, species, exchange] =
       std::tie(system.distant.pairs, system.distant.species, system.distant.exchange);
   const auto rows = exchange.forward(at::stack({q, h}, 1));
-  const auto found = model.run("long_slopes", pairs.vectors, pairs.idx_i, pairs.idx_j, species,
-                               rows.select(1, 0).contiguous(), rows.select(1, 1).contiguous());
+  const auto found = model.physics["long_pairs"].run(
+      "forward", pairs.vectors, pairs.idx_i, pairs.idx_j, species, rows.select(1, 0).contiguous(),
+      rows.select(1, 1).contiguous(), model.coulomb, model.cutoff_lr);
   const auto &fields = found.toTupleRef().elements();
   const auto column = [&](int k) { return fields[k].toTensor().to(at::kDouble).unsqueeze(1); };
   // what a pair gives to an atom of another rank goes home
@@ -57,7 +58,7 @@ LongSlopes LongRange::evaluate(const System &system, const Tensor &q, const Tens
 
 void LongRange::add_self(LongSlopes &slopes, const Tensor &q) const
 {
-  const auto [energies, by_q] = two(model.run("self_slopes", q));
+  const auto [energies, by_q] = two(model.physics.run("self_slopes", q, model.cutoff_lr));
   slopes.energies.select(1, 0) += energies;
   slopes.charges += by_q;
 }
@@ -68,11 +69,12 @@ void LongRange::add_lattice(LongSlopes &slopes, const System &system, const Tens
                             bool of_atoms) const
 {
   const auto r = system.positions(), cell = system.cell();
-  auto sums = model.run("wave_sums", q, r, cell).toTensor().cpu().contiguous();
+  const auto lattice_sum = model.physics["lattice_sum"];
+  auto sums = lattice_sum.run("sums", q, r, cell).toTensor().cpu().contiguous();
   MPI_Allreduce(MPI_IN_PLACE, sums.data_ptr<double>(), static_cast<int>(sums.numel()), MPI_DOUBLE,
                 MPI_SUM, world);
   sums = sums.to(model.device);
-  const auto found = model.run("wave_slopes", q, r, cell, sums);
+  const auto found = lattice_sum.run("read", q, r, cell, sums);
   const auto &fields = found.toTupleRef().elements();
   slopes.energies.select(1, 0) += fields[0].toTensor();
   slopes.charges += fields[1].toTensor();
@@ -80,7 +82,7 @@ void LongRange::add_lattice(LongSlopes &slopes, const System &system, const Tens
 
   auto n_atoms = static_cast<double>(system.n_centres);
   MPI_Allreduce(MPI_IN_PLACE, &n_atoms, 1, MPI_DOUBLE, MPI_SUM, world);
-  slopes.virials = of_atoms ? model.run("wave_virials", q, r, cell, sums).toTensor()
+  slopes.virials = of_atoms ? lattice_sum.run("virials", q, r, cell, sums).toTensor()
                             : (fields[3].toTensor() / n_atoms).expand({system.n_centres, 3, 3});
 }
 
@@ -92,7 +94,8 @@ void LongRange::add_open(LongSlopes &slopes, const System &system, const Tensor 
   const auto all = gather(mine, first);
   const auto last = first + system.n_centres;
   const auto r = all.narrow(1, 1, 3).contiguous();
-  const auto found = model.run("open_slopes", all.select(1, 0).to(q.scalar_type()), r, first, last);
+  const auto found =
+      model.physics.run("open_slopes", all.select(1, 0).to(q.scalar_type()), r, first, last);
   const auto &fields = found.toTupleRef().elements();
   slopes.energies.select(1, 0) += fields[0].toTensor();
   slopes.charges += fields[1].toTensor();

@@ -9,7 +9,6 @@
 #include <map>
 #include <sstream>
 
-#include "far.h"
 #include "kernels.h"
 #include "metadata.h"
 #include "seal.h"
@@ -21,18 +20,24 @@ namespace So3k {
 
 namespace {
 
-  constexpr int64_t FORMAT_VERSION = 5;
-  const std::string KERNEL_FILE = "so3k_kernels.4.pt";    // the model without weights, see export/
+  constexpr int64_t FORMAT_VERSION = 6;
+  const std::string KERNEL_FILE = "so3k_kernels.5.pt";    // the model without weights, see export/
 
-  /// The methods that this plugin calls, of every model and of each kind of non-local attention.
-  const std::vector<std::string> STAGES = {
-      "geometry",    "affinities",  "shares",    "embed",           "initial_chi",  "attend",
-      "update",      "readout",     "conserved", "close_repulsion", "raw_charges",  "ratios",
-      "long_slopes", "self_slopes", "wave_sums", "wave_slopes",     "wave_virials", "open_slopes"};
-  const std::map<std::string, std::vector<std::string>> FAR_STAGES = {
+  using Stages = std::vector<std::string>;
+
+  /// The stages of parts that this plugin calls; see so3k_md/export/contract.py.
+  const Stages REPRESENTATION = {"edges", "embed", "initial_chi"}, LAYER = {"attend", "update"},
+               ENERGIES = {"readout", "close_repulsion"}, TOTALS = {"affinities", "shares"},
+               PHYSICS = {"raw_charges", "ratios", "conserved", "self_slopes", "open_slopes"},
+               LONG_PAIRS = {"forward"}, LATTICE_SUM = {"sums", "read", "virials"};
+
+  struct NonLocal {
+    Stages reach, layer, efa;
+  };
+  const std::map<std::string, NonLocal> NONLOCAL = {
       {"none", {}},
-      {"sphc", {"group_rows", "tiles", "far_attend"}},
-      {"efa", {"waves", "far_whole", "far_sums", "far_read", "support", "diameter"}}};
+      {"sphc", {{"group_rows"}, {"tiles", "far_attend"}, {}}},
+      {"efa", {{"waves", "signed", "support", "diameter"}, {}, {"forward", "sums", "read"}}}};
 
   Module read(const std::string &file, torch::jit::ExtraFilesMap &inside)
   {
@@ -63,15 +68,13 @@ namespace {
     std::map<std::string, Tensor> weights;
     for (const auto &each : model.named_parameters()) weights[each.name] = each.value;
     for (const auto &each : model.named_buffers()) weights[each.name] = each.value;
-    for (auto each : form.named_parameters()) each.value.set_data(weights.at(each.name));
-    for (auto each : form.named_buffers()) each.value.set_data(weights.at(each.name));
+    // a part of which several parts know has a name for each, and the plain form has fewer of them
+    const auto fill = [&](const std::string &name, Tensor value) {
+      if (weights.count(name)) value.set_data(weights.at(name));
+    };
+    for (const auto &each : form.named_parameters()) fill(each.name, each.value);
+    for (const auto &each : form.named_buffers()) fill(each.name, each.value);
     return form;
-  }
-
-  void require(const Module &artefact, const std::vector<std::string> &stages)
-  {
-    for (const auto &stage : stages)
-      if (!artefact.find_method(stage)) throw std::runtime_error("it has no stage '" + stage + "'");
   }
 
 }    // namespace
@@ -87,43 +90,114 @@ Model::Model(const std::string &file, std::optional<at::ScalarType> precision,
     device(device), artefact(read(file, precision, device))
 {
   describe(long_range);
+  find_parts();
   prepare(precision);
+}
+
+Part Part::operator[](const std::string &name) const
+{
+  if (!exists() || !module->hasattr(name)) return {};
+  const auto value = module->attr(name);
+  return value.isModule() ? Part(value.toModule()) : Part();
+}
+
+std::vector<Part> Part::list() const
+{
+  std::vector<Part> parts;
+  if (exists())
+    for (const auto &child : module->children()) parts.emplace_back(child);
+  return parts;
+}
+
+void Part::require(const std::vector<std::string> &stages) const
+{
+  for (const auto &stage : stages)
+    if (!exists() || !module->find_method(stage))
+      throw std::runtime_error("it has no stage '" + stage + "'");
+}
+
+c10::TupleTypePtr Part::tuple_of(const char *stage) const
+{
+  const auto &schema = module->get_method(stage).function().getSchema();
+  return schema.arguments().at(1).type()->expect<c10::TupleType>();
+}
+
+/// A field of the named tuple `needs`.
+c10::IValue Model::need(const std::string &name) const
+{
+  const auto type = artefact.type()->getAttribute("needs")->expect<c10::TupleType>();
+  const auto &elements = artefact.attr("needs").toTupleRef().elements();
+  const auto fields = type->names().value_or(std::vector<c10::string_view>{});
+  for (size_t k = 0; k < fields.size(); ++k)
+    if (fields[k] == name) return elements[k];
+  throw std::runtime_error("it does not say its " + name);
 }
 
 void Model::describe(const LongRangeOptions &long_range)
 {
-  require(artefact, STAGES);
-  const auto version = artefact.attr("format_version").toInt();
+  if (!artefact.hasattr("needs"))
+    throw std::runtime_error(artefact.hasattr("format_version")
+                                 ? "it is of a former format: so3k-md export OLD.pt -o NEW.pt "
+                                   "writes it anew"
+                                 : "it is no model of so3k-md");
+  const auto version = need("format_version").toInt();
   if (version != FORMAT_VERSION)
     throw std::runtime_error("its format is " + std::to_string(version) + ", this plugin reads " +
                              std::to_string(FORMAT_VERSION));
-  nonlocal_kind = artefact.attr("nonlocal_kind").toStringRef();
-  if (!FAR_STAGES.count(nonlocal_kind))
-    throw std::runtime_error("this plugin has no non-local attention of kind '" + nonlocal_kind +
-                             "'");
-  require(artefact, FAR_STAGES.at(nonlocal_kind));
-  far_reach = artefact.attr("far_reach").toDouble();
+  nonlocal_kind = need("nonlocal_kind").toStringRef();
+  far_reach = need("far_reach").toDouble();
   needs_lattice = nonlocal_kind == "efa" && far_reach == 0.0;
-  const auto &metadata = artefact.attr("metadata").toStringRef();
+  const auto metadata = need("metadata").toStringRef();
   references.emplace(metadata);
   name = json_text(metadata, "name");
   if (name.empty()) name = "unnamed";
-  cutoff = artefact.attr("cutoff").toDouble();
-  elements = artefact.attr("elements").toIntVector();
-  n_layers = artefact.attr("n_layers").toInt();
-  features = artefact.attr("features").toInt();
-  chi_width = artefact.attr("chi_width").toInt();
-  has_kernels = artefact.hasattr("kernels");
-  chi_from_neighbours = artefact.attr("chi_from_neighbours").toBool();
-  has_totals = artefact.attr("has_totals").toBool();
-  has_zbl = artefact.attr("has_zbl").toBool();
-  has_long_range = artefact.attr("has_long_range").toBool();
-  singlets_only = artefact.attr("singlets_only").toBool();
-  energy_shift = artefact.attr("energy_shift").toDouble();
+  cutoff = need("cutoff").toDouble();
+  elements = need("elements").toIntVector();
+  n_layers = need("n_layers").toInt();
+  features = need("features").toInt();
+  chi_width = need("chi_width").toInt();
+  has_kernels = artefact.attr("form").toStringRef() != "plain";
+  chi_from_neighbours = need("chi_from_neighbours").toBool();
+  has_totals = need("has_totals").toBool();
+  has_zbl = need("has_zbl").toBool();
+  has_long_range = need("has_long_range").toBool();
+  singlets_only = need("singlets_only").toBool();
+  energy_shift = need("energy_shift").toDouble();
   coulomb = long_range.coulomb;
   cutoff_lr = long_range.cutoff_lr;
-  artefact.setattr("coulomb", coulomb);
-  artefact.setattr("cutoff_lr", cutoff_lr);
+}
+
+/// Every part is there, and has the stages that will be called.
+void Model::find_parts()
+{
+  const Part whole(artefact);
+  representation = whole["representation"];
+  energies = whole["energies"];
+  totals = representation["totals"];
+  reach = representation["reach"];
+  physics = energies["physics"];
+  layers = representation["layers"].list();
+  if (!NONLOCAL.count(nonlocal_kind))
+    throw std::runtime_error("this plugin has no non-local attention of kind '" + nonlocal_kind +
+                             "'");
+  const auto &nonlocal = NONLOCAL.at(nonlocal_kind);
+  representation.require(REPRESENTATION);
+  energies.require(ENERGIES);
+  reach.require(nonlocal.reach);
+  if (totals.exists()) totals.require(TOTALS);
+  if (has_long_range) {
+    physics.require(PHYSICS);
+    physics["long_pairs"].require(LONG_PAIRS);
+    physics["lattice_sum"].require(LATTICE_SUM);
+  }
+  if (static_cast<int64_t>(layers.size()) != n_layers)
+    throw std::runtime_error("it does not have the layers that it names");
+  for (const auto &layer : layers) {
+    layer.require(LAYER);
+    layer.require(nonlocal.layer);
+    if (!nonlocal.efa.empty()) layer["efa"].require(nonlocal.efa);
+  }
+  rows_type = layers.at(0).tuple_of("attend");
 }
 
 void Model::prepare(std::optional<at::ScalarType> precision)
@@ -136,10 +210,12 @@ void Model::prepare(std::optional<at::ScalarType> precision)
     parameter.set_data(parameter.to(dtype));
   }
   artefact.to(device);
-  auto stages = STAGES;
-  const auto &far_stages = FAR_STAGES.at(nonlocal_kind);
-  stages.insert(stages.end(), far_stages.begin(), far_stages.end());
-  module = torch::jit::freeze(artefact, stages);
+}
+
+c10::IValue Model::rows(const Tensor &x, const Tensor &chi, const Tensor &r) const
+{
+  const auto none = at::empty({0, 3}, at::dtype(at::kDouble).device(device));
+  return c10::ivalue::Tuple::createNamed({x, chi, r.defined() ? r : none}, rows_type);
 }
 
 bool Model::knows(int64_t atomic_number) const
@@ -160,34 +236,6 @@ double Model::bytes_of_rows(int64_t n_rows) const
 {
   return (static_cast<double>(n_layers) + 1.0) * static_cast<double>(n_rows) *
       static_cast<double>(features + chi_width) * element_size();
-}
-
-Tensor Model::last_features(const PairList &near, const Tensor &shares, int64_t n_centres,
-                            const Far *far) const
-{
-  const auto &pairs = near.pairs;
-  const auto n_rows = near.species.size(0);
-  const auto edges = run("geometry", pairs.vectors, pairs.idx_i, pairs.idx_j);
-  // The features of remote atoms before the first layer follow from their species: nothing to send.
-  auto x_src = run("embed", near.species, shares).toTensor();
-  auto x = x_src.narrow(0, 0, n_centres);
-  auto chi = run("initial_chi", edges, n_centres).toTensor();
-  auto chi_src = chi.new_zeros({n_rows, chi_width});
-  for (int64_t k = 0; k < n_layers; ++k) {
-    std::vector<Parcel> parcels;
-    if (k > 0) parcels.push_back({&near.exchange, at::cat({x, chi}, 1)});
-    if (k == 0 && chi_from_neighbours) parcels.push_back({&near.exchange, chi});
-    const auto n_near = parcels.size();
-    if (far)
-      for (auto &parcel : far->outgoing(k, x, chi)) parcels.push_back(parcel);
-    const auto arrived = deliver(parcels);
-    if (k > 0) std::tie(x_src, chi_src) = split(arrived[0]);
-    if (k == 0 && chi_from_neighbours) chi_src = arrived[0];
-    auto [dx, dchi] = two(run("attend", k, x, chi, x_src, chi_src, edges));
-    if (far) far->add(k, at::TensorList(arrived).slice(n_near), dx, dchi);
-    std::tie(x, chi) = two(run("update", k, x, chi, dx, dchi));
-  }
-  return x;
 }
 
 TorchScope::TorchScope(at::Device device) : autograd(c10::AutogradState::get_tls_state())

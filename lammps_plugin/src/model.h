@@ -6,6 +6,7 @@
 #include "pairs.h"
 #include "references.h"
 
+#include <ATen/core/jit_type.h>
 #include <c10/core/AutogradState.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/csrc/jit/api/module.h>
@@ -15,8 +16,6 @@
 #include <vector>
 
 namespace So3k {
-
-class Far;
 
 /// What users may say of electrostatics and dispersion.
 struct LongRangeOptions {
@@ -28,7 +27,35 @@ struct LongRangeOptions {
 /// The two tensors that a stage returns.
 std::pair<at::Tensor, at::Tensor> two(const c10::IValue &value);
 
-/// The exported model: its metadata and its stages, run layer by layer.
+/// A part of the exported model, or none where the model does not have it.
+class Part {
+ public:
+  Part() = default;
+  explicit Part(torch::jit::Module module) : module(std::move(module)) {}
+
+  bool exists() const { return module.has_value(); }
+
+  /// A stage by its name.
+  template <typename... Arguments>
+  c10::IValue run(const char *stage, Arguments &&...arguments) const
+  {
+    return module->run_method(stage, std::forward<Arguments>(arguments)...);
+  }
+
+  /// A part of this part.
+  Part operator[](const std::string &name) const;
+  /// The parts of a list.
+  std::vector<Part> list() const;
+  /// Throws std::runtime_error if one of these stages is missing.
+  void require(const std::vector<std::string> &stages) const;
+  /// The named tuple that a stage takes as its first argument.
+  c10::TupleTypePtr tuple_of(const char *stage) const;
+
+ private:
+  mutable std::optional<torch::jit::Module> module;
+};
+
+/// The exported model: what it needs, and its parts, whose stages engines call.
 class Model {
  public:
   /// Throws std::exception if `file` (the bytes of a .pt) is not one that this plugin understands.
@@ -37,18 +64,8 @@ class Model {
 
   bool knows(int64_t atomic_number) const;
 
-  /// Features of each centre after all layers, differentiable in the pair vectors and, if there is
-  /// attention beyond the cutoff, in its leaves. `shares` of the rows as the stage `embed` has
-  /// them.
-  at::Tensor last_features(const PairList &near, const at::Tensor &shares, int64_t n_centres,
-                           const Far *far) const;
-
-  /// A stage by its name.
-  template <typename... Arguments>
-  c10::IValue run(const char *stage, Arguments &&...arguments) const
-  {
-    return module.run_method(stage, std::forward<Arguments>(arguments)...);
-  }
+  /// Rows of atoms as layers take them; positions `r` for attention within groups only.
+  c10::IValue rows(const at::Tensor &x, const at::Tensor &chi, const at::Tensor &r = {}) const;
 
   /// Rows of features and of SPHCs from rows that hold both.
   std::pair<at::Tensor, at::Tensor> split(const at::Tensor &rows) const
@@ -61,6 +78,9 @@ class Model {
   /// Of the features and SPHCs of rows after each layer.
   double bytes_of_rows(int64_t n_rows) const;
   double element_size() const { return dtype == at::kDouble ? 8.0 : 4.0; }
+
+  Part representation, totals, reach, energies, physics;
+  std::vector<Part> layers;
 
   std::optional<References> references;
   std::string name, nonlocal_kind;
@@ -78,10 +98,12 @@ class Model {
 
  private:
   void describe(const LongRangeOptions &long_range);
+  void find_parts();
   void prepare(std::optional<at::ScalarType> precision);
+  c10::IValue need(const std::string &name) const;
 
-  torch::jit::Module artefact;    // errors of the frozen module look up its functions
-  mutable torch::jit::Module module;
+  torch::jit::Module artefact;
+  c10::TupleTypePtr rows_type;
 };
 
 /// The number of threads that others gave torch, restored when a pair style is deleted.

@@ -3,6 +3,7 @@
 #include "pair_so3k.h"
 
 #include "close.h"
+#include "layers.h"
 #include "mixed.h"
 
 #include <torch/csrc/autograd/autograd.h>
@@ -102,20 +103,21 @@ PairSo3k::Prediction PairSo3k::predict() const
   const auto &near = system->near;
   const auto n_centres = system->n_centres;
   const auto shares = totals->shares(near.species, n_centres);
-  const auto x = model->last_features(near, shares, n_centres, far.get());
+  const auto x = So3k::last_features(*model, near, shares, n_centres, far.get());
   const auto species = near.species.narrow(0, 0, n_centres);
-  const auto short_range = model->run("readout", x, species).toTensor();
+  const auto short_range = model->energies.run("readout", x, species).toTensor();
   const auto &[vectors, idx_i, idx_j, atom_i, atom_j] = near.pairs;
   const auto repulsion =
-      model->run("close_repulsion", vectors, idx_i, idx_j, near.species, n_centres).toTensor();
+      model->energies.run("close_repulsion", vectors, idx_i, idx_j, near.species, x, n_centres)
+          .toTensor();
 
   Prediction found;
   found.outputs = {(short_range + repulsion).sum()};
   found.seeds = {at::ones_like(found.outputs[0])};
   auto distant = at::zeros({n_centres, 2}, short_range.options());
   if (long_range) {
-    const auto raw = model->run("raw_charges", x, species).toTensor();
-    const auto ratios = model->run("ratios", x, species).toTensor();
+    const auto raw = model->physics.run("raw_charges", x, species).toTensor();
+    const auto ratios = model->physics.run("ratios", x, species).toTensor();
     found.charges = totals->conserved(raw.detach());
     found.ratios = ratios.detach();
     found.slopes =

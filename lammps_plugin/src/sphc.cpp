@@ -18,8 +18,8 @@ void Sphc::connect(const System &system)
   groups.check_size(options.max_group, row_bytes(), 8.0 * model.features * model.element_size());
   groups.connect();
   const auto own = at::arange(system.n_centres, groups.group.options());
-  rows = model.run("group_rows", groups.group, groups.group_src, own);
-  tiles = model.run("tiles", rows).toIntVector();
+  rows = model.reach.run("group_rows", groups.group, groups.group_src, own);
+  tiles = model.layers.at(0).run("tiles", rows).toIntVector();
 }
 
 std::string Sphc::burden(const System & /*system*/) const
@@ -29,12 +29,12 @@ std::string Sphc::burden(const System & /*system*/) const
                      static_cast<double>(gathered) * row_bytes() / 1048576.0);
 }
 
-std::vector<Parcel> Sphc::outgoing(int64_t /*k*/, const Tensor &x, const Tensor &chi) const
+std::vector<Parcel> Sphc::outgoing(const Part & /*layer*/, const Tensor &x, const Tensor &chi) const
 {
   return {{&groups.members, at::cat({x, chi}, 1)}};
 }
 
-void Sphc::add(int64_t k, at::TensorList arrived, Tensor & /*dx*/, Tensor &dchi) const
+void Sphc::add(const Part &layer, at::TensorList arrived, Tensor & /*dx*/, Tensor &dchi) const
 {
   const auto n_centres = dchi.size(0);
   std::vector<Tensor> messages;
@@ -44,8 +44,8 @@ void Sphc::add(int64_t k, at::TensorList arrived, Tensor & /*dx*/, Tensor &dchi)
       const auto [x, chi] = model.split(inputs[0]);
       const auto &r = inputs[1];
       const auto own = [=](const Tensor &sources) { return sources.narrow(0, 0, n_centres); };
-      return model.run("far_attend", k, own(x), own(chi), own(r), x, chi, r, rows, first, last)
-          .toTensor();
+      const auto centres = model.rows(own(x), own(chi), own(r)), sources = model.rows(x, chi, r);
+      return layer.run("far_attend", centres, sources, rows, first, last).toTensor();
     };
     const std::vector<Tensor> inputs = {arrived[0], r_src};
     messages.push_back(tiles.size() == 2 ? attend(inputs) : recomputed(attend, inputs));

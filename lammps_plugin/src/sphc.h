@@ -19,9 +19,10 @@ class Sphc : public Far {
   {
   }
 
-  std::vector<Parcel> outgoing(int64_t k, const at::Tensor &x,
+  std::vector<Parcel> outgoing(const Part &layer, const at::Tensor &x,
                                const at::Tensor &chi) const override;
-  void add(int64_t k, at::TensorList arrived, at::Tensor &dx, at::Tensor &dchi) const override;
+  void add(const Part &layer, at::TensorList arrived, at::Tensor &dx,
+           at::Tensor &dchi) const override;
 
  private:
   void connect(const System &system) override;

@@ -211,14 +211,14 @@ void Totals::rebuild(const System &system, const std::vector<int64_t> &species_o
 Tensor Totals::shares(const Tensor &species, int64_t n_centres) const
 {
   const auto options_of = at::dtype(at::kDouble).device(model.device);
-  if (!model.has_totals) return at::zeros({0, 2}, options_of);
+  if (!model.totals.exists()) return at::zeros({0, 2}, options_of);
   const auto totals = at::tensor({std::round(total), 2.0 * options.spin}, options_of).view({1, 2});
   const auto affinities =
-      model.run("affinities", species, totals.expand({species.size(0), 2})).toTensor();
+      model.totals.run("affinities", species, totals.expand({species.size(0), 2})).toTensor();
   auto sums = affinities.narrow(0, 0, n_centres).sum(0, true, at::kDouble).cpu();
   MPI_Allreduce(MPI_IN_PLACE, sums.data_ptr<double>(), 2, MPI_DOUBLE, MPI_SUM, world);
   const auto frame = at::zeros_like(species);
-  return model.run("shares", affinities, sums.to(model.device), totals, frame).toTensor();
+  return model.totals.run("shares", affinities, sums.to(model.device), totals, frame).toTensor();
 }
 
 /// What a fragment has to have and has not is spread evenly over its atoms.
@@ -227,7 +227,7 @@ Tensor Totals::spread(const Tensor &raw, const Tensor &charge) const
   auto sums = at::zeros({fragments.n_groups, 1}, charge.options())
                   .index_add_(0, fragments.group, raw.unsqueeze(1).to(at::kDouble));
   if (fragments.total.busy()) sums = fragments.total.forward(sums);
-  return model.run("conserved", raw, sums.squeeze(1), counts, charge, fragments.group)
+  return model.physics.run("conserved", raw, sums.squeeze(1), counts, charge, fragments.group)
       .toTensor()
       .to(raw.scalar_type());
 }

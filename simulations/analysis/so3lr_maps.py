@@ -28,7 +28,7 @@ from so3k_md.analysis.figures import GREY, STYLE, colour, new_figure
 from so3k_md.engines.ase import So3kCalculator
 from so3k_md.engines.openmm import create_system
 from so3k_md.files import atomic, check_output
-from so3k_md.physical_stages import COULOMB
+from so3k_md.graph import COULOMB
 from so3k_md.units import EV_IN_KJ_MOL, KJ_IN_KCAL
 
 Floats = NDArray[np.float64]

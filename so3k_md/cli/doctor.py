@@ -282,6 +282,7 @@ def models() -> Iterator[Finding]:
     from ase.data import chemical_symbols
 
     from so3k_md.checkpoint import load
+    from so3k_md.needs import needs_of
 
     for path in sorted((Path(__file__).parents[1] / "pretrained").glob("*.pt")):
         try:
@@ -289,9 +290,10 @@ def models() -> Iterator[Finding]:
         except So3kError as error:
             yield Finding("models", path.stem, str(error), "reinstall so3k-md")
             continue
-        elements = " ".join(chemical_symbols[z] for z in model.elements)
+        needs = needs_of(model)
+        elements = " ".join(chemical_symbols[z] for z in needs.elements)
         yield Finding(
             "models",
             path.stem,
-            f"{elements}, cutoff {model.cutoff:g} Å, {path.stat().st_size / 2**20:.1f} MiB",
+            f"{elements}, cutoff {needs.cutoff:g} Å, {path.stat().st_size / 2**20:.1f} MiB",
         )

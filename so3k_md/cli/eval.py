@@ -86,11 +86,10 @@ def run(args: argparse.Namespace) -> None:
         write_parity_plots,
         write_predictions,
     )
-    from so3k_md.physical_stages import set_long_range
+    from so3k_md.needs import needs_of
 
     frames = read_frames(args.data, **{name: getattr(args, name) for name in READING})
     model: Any = load(args.model, args.device, args.dtype)
-    set_long_range(model, args.coulomb, args.cutoff_lr)
     hidden = not sys.stderr.isatty()
     predictions = predict(
         model,
@@ -98,12 +97,14 @@ def run(args: argparse.Namespace) -> None:
         args.batch_size,
         lambda items: tqdm(items, desc="evaluating", unit="frame", disable=hidden),
         args.groups,
+        args.coulomb,
+        args.cutoff_lr,
     )
     scores = score(frames, predictions)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     n_atoms = sum(len(frame.numbers) for frame in frames)
     print(f"{args.model} on {args.data}: {len(frames)} frames, {n_atoms} atoms, {dtype}")
-    if model.has_long_range:
+    if needs_of(model).has_long_range:
         print(
             f"coulomb {args.coulomb}, dispersion to {args.cutoff_lr:g} Å, energies without the model's shift"
         )

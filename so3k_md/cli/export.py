@@ -26,12 +26,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export, verify and say what was verified."""
-    from so3k_md.checkpoint import load, parse_dtype, resolve_model
+    from so3k_md.checkpoint import eager, load, parse_dtype, resolve_model
     from so3k_md.convert.former import is_former, read_former
     from so3k_md.errors import So3kError
     from so3k_md.export.torchscript import save
     from so3k_md.files import check_output
-    from so3k_md.kernels.model import eager
     from so3k_md.model import set_dtype
 
     output = check_output(args.output, args.overwrite)

@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Convert, export, verify, and say whose work it is."""
     from so3k_md.checkpoint import parse_dtype
+    from so3k_md.convert.rounding import round_like_peer
     from so3k_md.convert.so3lr import build, convert
     from so3k_md.errors import So3kError
     from so3k_md.export.torchscript import save
@@ -52,7 +53,9 @@ def run(args: argparse.Namespace) -> None:
             f"{facts['source']} does not hold the published weights of SO3LR: "
             f"if that is meant, so3k-md import {args.source} -o {output}"
         )
-    model = build(imported, args.rounding, parse_dtype(args.dtype) if args.dtype else None)
+    model = build(imported, parse_dtype(args.dtype) if args.dtype else None)
+    if args.rounding == "peer":
+        round_like_peer(model)
     checks = save(model, output, args.name or Path(output).stem)
     for check, deviation in checks.items():
         print(f"verified against eager evaluation: {check:<20} largest relative deviation {deviation:.1e}")

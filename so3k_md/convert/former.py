@@ -1,4 +1,4 @@
-"""Exported files of format 4, which have no seal, as models: read as data, without running their code."""
+"""Exported files of formats 4 and 5 as models: read as data, without running their code."""
 
 import json
 from pathlib import Path
@@ -6,21 +6,19 @@ from typing import Any
 
 from torch import Tensor
 
-from so3k_md.checkpoint import first_line, format_of, is_torchscript
-from so3k_md.config import from_mapping
+from so3k_md.checkpoint import checked_seal, first_line, format_of, is_torchscript, model_of
 from so3k_md.convert.unpickle import Record, read_torch
 from so3k_md.errors import So3kError
-from so3k_md.facts import Facts, set_facts
-from so3k_md.model import So3krates, set_dtype
-from so3k_md.model_config import ModelConfig
+from so3k_md.model import So3krates
+from so3k_md.needs import GIVEN
 from so3k_md.seals import members_are_intact
 
-FORMAT = 4
+FORMATS = (4, 5)  # the first of them has no seal
 
 
 def is_former(path: Path) -> bool:
     """Whether a file is of the former format."""
-    return is_torchscript(path) and format_of(path) == FORMAT
+    return is_torchscript(path) and format_of(path) in FORMATS
 
 
 def read_former(path: Path) -> So3krates:
@@ -29,21 +27,16 @@ def read_former(path: Path) -> So3krates:
     Raises:
         So3kError: the file is damaged, or not what it says it is.
     """
-    if not members_are_intact(path):
+    if checked_seal(path) == "absent" and not members_are_intact(path):
         raise So3kError(f"{path} is damaged: copy it again, or export the checkpoint that it was made from")
     root = read_torch(path.read_bytes(), str(path))
     try:
-        facts = Facts(**{name: root.state[name] for name in Facts._fields})
-        config = json.loads(facts.metadata)["config"]
-        model = So3krates(from_mapping(ModelConfig, config, "model"), facts.elements)
-        weights = _tensors(root)
-        set_dtype(model, weights["embedding.weight"].dtype)
-        model.load_state_dict({name: weights[name] for name in model.state_dict()})
+        facts = {name: root.state[name] for name in GIVEN}
+        model = model_of(json.loads(facts["metadata"])["config"], facts, _tensors(root))
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise So3kError(
             f"{path} has parts that do not fit together ({first_line(error)}): export its checkpoint again"
         ) from error
-    set_facts(model, facts)
     return model.requires_grad_(False).eval()
 
 

@@ -21,7 +21,9 @@ from so3k_md.convert.sources import Source, find
 from so3k_md.convert.unpickle import Record, read_pickle, read_torch
 from so3k_md.errors import So3kError
 from so3k_md.model import So3krates, set_dtype
+from so3k_md.model.weights import file_weights, load_weights
 from so3k_md.model_config import ModelConfig
+from so3k_md.needs import with_needs
 
 # SHA-256 of the published weights, all tensors of `entries` but the shifts, in our layout.
 PUBLISHED = "e3576b30a5942c85e9d2f26b099b32b9e6c50f31b24c53b10f90bee1e9d40a0f"
@@ -107,31 +109,33 @@ def convert(source: str = "wheel", elements: Iterable[int] = ()) -> Imported:
     return Imported(foreign.model_config(model.settings, *hidden), weights, trained, metadata)
 
 
-def build(imported: Imported, rounding: str = "exact", dtype: torch.dtype | None = None) -> So3krates:
+def build(imported: Imported, dtype: torch.dtype | None = None) -> So3krates:
     """The model of what was imported.
 
     Args:
         imported: result of `convert`.
-        rounding: "exact", or "peer" for constants in float32, as in so3krates-torch.
         dtype: precision of the parameters; None keeps the file's.
 
     Raises:
         So3kError: the shapes of the weights do not follow from the settings.
     """
-    config = from_mapping(ModelConfig, imported.config | {"rounding": rounding}, "model")
+    config = from_mapping(ModelConfig, imported.config, "model")
     _check_widths(config, imported)
     model = So3krates(config, imported.elements)
-    weights = dict(model.named_buffers()) | imported.weights
-    for name, expected in model.state_dict().items():
+    weights = imported.weights
+    for name, expected in file_weights(model).items():
         if name in weights and weights[name].shape != expected.shape:
             shapes = f"{tuple(weights[name].shape)} instead of {tuple(expected.shape)}"
             raise So3kError(f"{imported.metadata['source']} has the shape {shapes} for {name}: get it anew")
     set_dtype(model, weights["embedding.weight"].dtype)  # first: weights take the precision of where they go
-    model.load_state_dict(weights)
-    model.metadata = json.dumps(imported.metadata)
-    model.energy_shift = float(imported.metadata["energy_shift_ev_per_atom"])
-    # its authors trained SO3LR on closed shells only; of other models nothing is known
-    model.singlets_only = bool(imported.metadata["weights_as_published"])
+    load_weights(model, weights)
+    with_needs(
+        model,
+        metadata=json.dumps(imported.metadata),
+        energy_shift=float(imported.metadata["energy_shift_ev_per_atom"]),
+        # its authors trained SO3LR on closed shells only; of other models nothing is known
+        singlets_only=bool(imported.metadata["weights_as_published"]),
+    )
     if dtype is not None:
         set_dtype(model, dtype)
     return model.requires_grad_(False).eval()

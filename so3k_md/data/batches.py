@@ -11,10 +11,11 @@ from torch import Tensor
 
 from so3k_md.data.frames import Frame
 from so3k_md.errors import So3kError
-from so3k_md.graph import Graph, collate, to_device
-from so3k_md.physical_stages import check_periodicity
+from so3k_md.graph import COULOMB, CUTOFF_LR, Graph, collate, to_device
+from so3k_md.needs import needs_of
 from so3k_md.structure.build import build_graph, build_long_range
 from so3k_md.structure.charges import resolve_totals
+from so3k_md.structure.coulomb import check_periodicity
 from so3k_md.structure.groups import check_axes, check_reach, lattice_waves, resolve_groups
 
 T = TypeVar("T")
@@ -112,7 +113,14 @@ def in_chunks(
         yield chunk
 
 
-def to_graph(frame: Frame, cutoff: float, model: Any = None, groups: str = "auto") -> Graph:
+def to_graph(
+    frame: Frame,
+    cutoff: float,
+    model: Any = None,
+    groups: str = "auto",
+    coulomb: str = COULOMB[0],
+    cutoff_lr: float = CUTOFF_LR,
+) -> Graph:
     """The graph of a frame.
 
     Args:
@@ -120,32 +128,35 @@ def to_graph(frame: Frame, cutoff: float, model: Any = None, groups: str = "auto
         cutoff: Å.
         model: whose attention beyond the cutoff has use for groups; None for a local one.
         groups: auto, for the groups of the frame, or all.
+        coulomb: for models with electrostatics, one of COULOMB.
+        cutoff_lr: of dispersion and of the shifted forms, Å.
 
     Raises:
         So3kError: two atoms on one spot or groups that cannot be used, named with file and frame.
     """
     group = None
-    far = model is not None and model.nonlocal_kind != "none"
+    needs = None if model is None else needs_of(model)
+    far = needs is not None and needs.nonlocal_kind != "none"
     if far:
-        check_axes(model, frame.pbc, frame.where)
+        check_axes(needs, frame.pbc, frame.where)
         periodic = bool(frame.pbc.any())
-        if lattice_waves(model):
+        if lattice_waves(needs):
             group, groups = np.zeros(len(frame.numbers), dtype=np.int64), "all"
         else:
             group = resolve_groups(frame.group, len(frame.numbers), periodic, groups, frame.where)
     structure = frame.positions, frame.cell, frame.pbc
     long = None
-    if model is not None and model.has_totals:
-        check_periodicity(model, frame.pbc, frame.where)
+    if needs is not None and needs.has_totals:
+        check_periodicity(needs, coulomb, frame.pbc, frame.where)
     try:
-        if model is not None and model.has_totals:
-            totals = resolve_totals(model, frame.numbers, frame.totals, frame.where)
-            long = build_long_range(*structure, model.cutoff_lr, totals)
+        if needs is not None and needs.has_totals:
+            totals = resolve_totals(needs, frame.numbers, frame.totals, frame.where)
+            long = build_long_range(*structure, totals, coulomb, cutoff_lr)
         graph = build_graph(frame.numbers, *structure, cutoff, group, groups != "all", long)
     except So3kError as error:
         raise So3kError(f"{frame.where}: {error}") from error
     if far:
-        check_reach(model, graph, frame.where)
+        check_reach(needs, model, graph, frame.where)
     return graph
 
 

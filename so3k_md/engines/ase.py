@@ -18,17 +18,16 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from so3k_md.checkpoint import metadata, parse_device
+from so3k_md.checkpoint import eager, metadata, parse_device
 from so3k_md.config import nearest
 from so3k_md.data.references import warn_incomparable
 from so3k_md.data.structures import given_totals
-from so3k_md.engines.load import frozen, load_frozen, own_model
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.export.contract import check_elements
-from so3k_md.forces import check_finite, evaluate
-from so3k_md.graph import PARTS, Graph, LongRange, no_long_range, to_device
-from so3k_md.kernels.model import accelerated, eager
-from so3k_md.physical_stages import COULOMB, CUTOFF_LR, check_periodicity, set_long_range
+from so3k_md.graph import COULOMB, CUTOFF_LR, PARTS, Graph, LongRange, no_long_range, to_device
+from so3k_md.kernels.choose import accelerated, frozen, is_compiled, load_frozen, own_model
+from so3k_md.model.forces import check_finite, evaluate
+from so3k_md.needs import needs_of
 from so3k_md.structure.build import lattice_rows, refuse_overlap, with_totals
 from so3k_md.structure.cells import check_cell
 from so3k_md.structure.charges import (
@@ -40,6 +39,7 @@ from so3k_md.structure.charges import (
     says_something,
 )
 from so3k_md.structure.contacts import CloseWatch
+from so3k_md.structure.coulomb import check_coulomb, check_periodicity
 from so3k_md.structure.groups import (
     MAX_GROUP,
     check_axes,
@@ -125,12 +125,13 @@ class So3kCalculator(Calculator):
         self.device = parse_device(device)
         if isinstance(model, nn.Module):
             self.model = own_model(model, device, dtype, kernels)
-            set_long_range(self.model, coulomb, cutoff_lr)
             self.frozen = frozen(self.model)
         else:
-            self.model, self.frozen = load_frozen(model, device, dtype, kernels, coulomb, cutoff_lr)
+            self.model, self.frozen = load_frozen(model, device, dtype, kernels)
+        self.needs = needs_of(self.model)
+        check_coulomb(coulomb, cutoff_lr)
         check_mode(groups)
-        if groups == "all" and self.model.nonlocal_kind != "none":
+        if groups == "all" and self.needs.nonlocal_kind != "none":
             warn_of_all()
         self.groups = groups
         self.max_group = max_group
@@ -141,7 +142,7 @@ class So3kCalculator(Calculator):
         self.watch = CloseWatch()
         self.told: set[str] = set()  # warnings that are not repeated
         self.checked: tuple[Any, ...] = ()  # numbers, cell and pbc of the last cell that was checked
-        self.pairs = VerletList(search, self.model.cutoff, skin)
+        self.pairs = VerletList(search, self.needs.cutoff, skin)
         self.long_pairs = VerletList(search_once, cutoff_lr, LONG_SKIN * skin, trim=False)
         self.whole = Unwrapper()
 
@@ -159,19 +160,19 @@ class So3kCalculator(Calculator):
         self.results = {
             "energy": result.energy.item(),
             "free_energy": result.energy.item(),
-            "energies": result.energies.numpy(force=True),
+            "energies": result.outputs.energies.numpy(force=True),
             "forces": result.forces.numpy(force=True),
         }
-        if self.model.has_zbl or self.model.has_long_range:
-            parts = result.parts.sum(0).tolist()
+        if self.needs.has_zbl or self.needs.has_long_range:
+            parts = result.outputs.parts.sum(0).tolist()
             self.results["energy_parts"] = dict(zip(PARTS, parts, strict=True))
-        if self.model.has_long_range:
-            charges = result.charges.numpy(force=True).astype(np.float64)
+        if self.needs.has_long_range:
+            charges = result.outputs.charges.numpy(force=True).astype(np.float64)
             self.results["charges"] = charges
-            self.results["hirshfeld_ratios"] = result.ratios.numpy(force=True).astype(np.float64)
+            self.results["hirshfeld_ratios"] = result.outputs.ratios.numpy(force=True).astype(np.float64)
             self.results["dipole"] = charges @ self.atoms.positions
-            self.results["energy_shift"] = self.model.energy_shift * len(self.atoms)
-            self.results["coulomb"] = self.model.coulomb
+            self.results["energy_shift"] = self.needs.energy_shift * len(self.atoms)
+            self.results["coulomb"] = self.coulomb
         if self.atoms.pbc.any() and self.atoms.cell.rank == 3:
             stress = -result.virial[0].numpy(force=True) / self.atoms.get_volume()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
@@ -187,7 +188,7 @@ class So3kCalculator(Calculator):
                 f"{fixed[0]} cannot be set, only {', '.join(TOTALS)}: make a new calculator for other options"
             )
         if kwargs:
-            refuse_unknown(self.model, given_options(self.parameters | kwargs), "So3kCalculator")
+            refuse_unknown(self.needs, given_options(self.parameters | kwargs), "So3kCalculator")
             self.reset()
         changed: dict[str, Any] = super().set(**kwargs)
         return changed
@@ -195,7 +196,7 @@ class So3kCalculator(Calculator):
     def __getstate__(self) -> dict[str, Any]:
         """All but the compiled form, which `__setstate__` makes again where it arrives."""
         state = self.__dict__ | {"frozen": None}
-        if hasattr(self.model, "kernels"):
+        if is_compiled(self.model):
             state["model"] = eager(self.model)
         elif isinstance(self.model, torch.jit.ScriptModule):
             state["model"] = bytes(self.model.save_to_buffer())
@@ -206,7 +207,6 @@ class So3kCalculator(Calculator):
         if isinstance(self.model, bytes):
             self.model = torch.jit.load(io.BytesIO(self.model), map_location=self.device)
         self.model = accelerated(self.model.to(self.device), self.kernels)
-        set_long_range(self.model, self.coulomb, self.cutoff_lr)
         self.frozen = frozen(self.model)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "So3kCalculator":
@@ -238,7 +238,7 @@ class So3kCalculator(Calculator):
 
     def graph(self, atoms: Atoms) -> Graph:
         """What the model sees of the atoms."""
-        check_atoms(atoms, self.model.elements)
+        check_atoms(atoms, self.needs.elements)
         self.check_cell(atoms)
         # rows of open axes are not used: any that complete the basis will do
         periodic = atoms.pbc[:, None]
@@ -261,27 +261,31 @@ class So3kCalculator(Calculator):
             cell=torch.from_numpy(lattice_rows(atoms.cell.array, atoms.pbc))[None],
             long=self.long_range(atoms, geometry),
         )
-        check_reach(self.model, graph, WHERE)
+        check_reach(self.needs, self.model, graph, WHERE)
         return to_device(graph, self.device)
 
     def long_range(self, atoms: Atoms, geometry: tuple[Tensor, Tensor, Tensor]) -> LongRange:
         """Pairs within `cutoff_lr`, and the totals of the structure."""
         given = combined(given_options(self.parameters), given_totals(atoms), WHERE)
         self.warn_of_charge(atoms, given)
-        if not self.model.has_totals:
+        if not self.needs.has_totals:
             return no_long_range(torch.zeros(len(atoms), dtype=torch.int64), 1)
-        check_periodicity(self.model, atoms.pbc, WHERE)
-        totals = resolve_totals(self.model, atoms.numbers, given, WHERE)
+        check_periodicity(self.needs, self.coulomb, atoms.pbc, WHERE)
+        totals = resolve_totals(self.needs, atoms.numbers, given, WHERE)
         vectors, idx_i, idx_j = self.long_pairs(*geometry)
-        return with_totals(vectors, idx_i, idx_j, totals)
+        return with_totals(vectors, idx_i, idx_j, totals, self.coulomb, self.cutoff_lr)
+
+    def check_sizes(self, group: Ints) -> None:
+        """`check_group_sizes` of numbers (n,) that tell groups."""
+        check_group_sizes(group, self.needs, self.max_group, next(self.model.parameters()).element_size())
 
     def warn_of_charge(self, atoms: Atoms, given: GivenTotals) -> None:
         """Say once what of a structure's charge is not used."""
-        if not self.model.has_totals and says_something(given):
+        if not self.needs.has_totals and says_something(given):
             self.tell(UNUSED)
         initial = float(atoms.get_initial_charges().sum()) if atoms.has("initial_charges") else 0.0
         silent = given.charge is None and given.fragment_charges is None
-        if self.model.has_totals and silent and abs(initial) > 0.5:
+        if self.needs.has_totals and silent and abs(initial) > 0.5:
             self.tell(
                 f"the initial charges of the atoms add up to {initial:+.3g} e and are not used: name the "
                 'total in atoms.info["charge"] or So3kCalculator(charge=…), 0 if it is neutral'
@@ -312,16 +316,16 @@ class So3kCalculator(Calculator):
 
     def grouped(self, atoms: Atoms) -> tuple[Ints, Floats]:
         """The group of each atom (n,), and positions (n, 3), Å, in which groups are whole."""
-        if self.model.nonlocal_kind == "none":
+        if self.needs.nonlocal_kind == "none":
             return np.zeros(len(atoms), dtype=np.int64), atoms.positions
-        check_axes(self.model, atoms.pbc, WHERE)
-        if self.groups == "all" or lattice_waves(self.model):
+        check_axes(self.needs, atoms.pbc, WHERE)
+        if self.groups == "all" or lattice_waves(self.needs):
             group = np.zeros(len(atoms), dtype=np.int64)
-            check_group_sizes(group, self.model, self.max_group)
+            self.check_sizes(group)
             return group, atoms.positions
         named = atoms.arrays.get("group")
         group = resolve_groups(named, len(atoms), atoms.pbc.any(), "auto", WHERE)
-        check_group_sizes(group if named is None else named, self.model, self.max_group)
+        self.check_sizes(group if named is None else named)
         return group, self.whole(atoms.positions, atoms.cell.array, atoms.pbc, group, atoms.numbers)
 
 

@@ -1,63 +1,70 @@
 """The words that the exported file and its readers share; the C++ side uses the same ones."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from ase.data import chemical_symbols
 
-from so3k_md.checkpoint import EXTRA_FILE
+from so3k_md.checkpoint import EXTRA_FILE, KERNEL_FILE
 from so3k_md.errors import So3kError
-from so3k_md.facts import Facts
-from so3k_md.model import FORMAT_VERSION
+from so3k_md.needs import FORMAT_VERSION, needs_of
 
-__all__ = ["ATTRIBUTES", "EXTRA_FILE", "FORMAT_VERSION", "KERNEL_FILE", "STAGES", "check_elements"]
+__all__ = ["ATTRIBUTES", "EXTRA_FILE", "FORMAT_VERSION", "KERNEL_FILE", "NONLOCAL_STAGES", "STAGES"]
 
-STAGES = [
-    "geometry",
-    "embed",
-    "initial_chi",
-    "attend",
-    "update",
-    "affinities",
-    "shares",
-    "close_repulsion",
-    "readout",
-    "raw_charges",
-    "conserved",
-    "ratios",
-    "long_slopes",
-    "self_slopes",
-    "wave_sums",
-    "wave_slopes",
-    "wave_virials",
-    "open_slopes",
-    "gradient",
-    "group_rows",
-    "tiles",
-    "far_pairs",
-    "far_attend",
-    "waves",
-    "far_whole",
-    "far_sums",
-    "far_read",
-    "support",
-    "diameter",
-]
-ATTRIBUTES = [
-    *Facts._fields,
-    "cutoff",
-    "n_layers",
-    "features",
-    "chi_width",
-    "chi_from_neighbours",
-    "nonlocal_kind",
-    "far_reach",
-    "has_totals",
-    "has_zbl",
-    "has_long_range",
-    "format_version",
-]
-# the same model without weights, calling the compiled kernels; another name whenever their calls change
-KERNEL_FILE = "so3k_kernels.4.pt"
+ATTRIBUTES = ["needs", "form"]
+# Part of an exported file -> the stages of it that engines call; every layer has those of layer 0.
+STAGES = {
+    "": ["forward", "gradient"],
+    "representation": ["edges", "embed", "initial_chi"],
+    "representation.layers.0": ["attend", "update"],
+    "energies": ["readout", "close_repulsion"],
+    # None in models without total charge and spin, or without electrostatics and dispersion
+    "representation.totals": ["affinities", "shares"],
+    "energies.physics": ["raw_charges", "ratios", "conserved", "self_slopes", "open_slopes"],
+    "energies.physics.long_pairs": ["forward"],
+    "energies.physics.lattice_sum": ["sums", "read", "virials"],
+}
+# The same of the kinds of non-local attention.
+NONLOCAL_STAGES: dict[str, dict[str, list[str]]] = {
+    "none": {},
+    "sphc": {
+        "representation.reach": ["group_rows"],
+        "representation.layers.0": ["tiles", "far_attend", "far_pairs"],
+    },
+    "efa": {
+        "representation.reach": ["waves", "signed", "support", "diameter"],
+        "representation.layers.0.efa": ["forward", "sums", "read"],
+    },
+}
+
+
+def part(model: Any, path: str) -> Any:
+    """A part of a model by its path; None where the model does not have it."""
+    for name in path.split(".") if path else []:
+        model = getattr(model, name, None)
+    return model
+
+
+def missing(model: Any) -> list[str]:
+    """The attributes and stages that a file of this format should have and does not."""
+    absent = [name for name in ATTRIBUTES if not hasattr(model, name)]
+    if absent:
+        return absent
+    needs = needs_of(model)
+    optional = {"representation.totals", *(path for path in STAGES if path.startswith("energies.physics"))}
+    if needs.has_long_range:
+        optional = {"representation.totals"}
+    wanted = [
+        (path, stage)
+        for table in (STAGES, NONLOCAL_STAGES[needs.nonlocal_kind])
+        for path in table
+        for stage in table[path]
+    ]
+    return [
+        f"{path}.{stage}".lstrip(".")
+        for path, stage in wanted
+        if not (path in optional and part(model, path) is None) and not hasattr(part(model, path), stage)
+    ]
 
 
 def check_elements(numbers: Iterable[int], elements: Iterable[int]) -> None:

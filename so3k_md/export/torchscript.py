@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 
+from so3k_md.checkpoint import is_rounded
 from so3k_md.config import to_mapping
 from so3k_md.export.contract import EXTRA_FILE, FORMAT_VERSION, KERNEL_FILE
 from so3k_md.export.verify import verify
 from so3k_md.files import atomic
 from so3k_md.kernels.build import load_kernels
-from so3k_md.kernels.model import emptied, kernel_code, with_weights
+from so3k_md.kernels.parts import emptied, kernel_code, with_weights
 from so3k_md.model import So3krates, set_dtype, still_copy, weights_hash
+from so3k_md.needs import with_needs
 from so3k_md.seals import seal_archive
 
 
@@ -35,16 +37,17 @@ def describe(model: So3krates, name: str) -> dict[str, Any]:
     from so3k_md import __version__
 
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    references = {str(z): float(model.head.shift[z]) for z in model.elements}
-    return json.loads(model.metadata) | {
+    needs = model.needs
+    references = {str(z): float(model.energies.head.shift[z]) for z in needs.elements}
+    return json.loads(needs.metadata) | {
         "name": name,
         "format_version": FORMAT_VERSION,
         "config": to_mapping(model.config),
-        "elements": model.elements,
+        "elements": needs.elements,
         "units": {"length": "Angstrom", "energy": "eV"},
         "dtype": dtype,
-        "cutoff_angstrom": model.cutoff,
-        "nonlocal": model.nonlocal_kind,
+        "cutoff_angstrom": needs.cutoff,
+        "nonlocal": needs.nonlocal_kind,
         "energy_reference_ev": references,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "weights_sha256": weights_hash(model),
@@ -71,12 +74,12 @@ def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -
         So3kError: a check failed, or the file cannot be written.
     """
     model = still_copy(model)
-    model.metadata = json.dumps(describe(model, name))
+    with_needs(model, metadata=json.dumps(describe(model, name)))
     scripted = script(model)
-    extra: dict[str, str | bytes] = {EXTRA_FILE: model.metadata}
+    extra: dict[str, str | bytes] = {EXTRA_FILE: model.needs.metadata}
     fast = None
-    if kernels != "off":
-        code = kernel_code(model.config, tuple(model.elements))
+    if kernels != "off" and not is_rounded(model):
+        code = kernel_code(model.config, tuple(model.needs.elements))
         extra[KERNEL_FILE] = record = archive(emptied(with_weights(code, model)))
         if load_kernels():
             fast = with_weights(record, set_dtype(copy.deepcopy(model), torch.float32))

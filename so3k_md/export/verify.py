@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from so3k_md.checkpoint import load_torchscript
 from so3k_md.errors import So3kError
-from so3k_md.export.contract import ATTRIBUTES, STAGES
-from so3k_md.forces import Evaluation, evaluate
-from so3k_md.graph import Graph, LongRange
+from so3k_md.export.contract import missing
+from so3k_md.graph import COULOMB, CUTOFF_LR, Graph, LongRange
 from so3k_md.model import So3krates, set_dtype
+from so3k_md.model.forces import Evaluation, evaluate, tensors_of
 
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9}  # relative to the largest value
 SPACINGS = (1.3, 1.6, 2.0, 2.5, 3.0)  # Å: a trained model may be beside itself where atoms are crowded
@@ -44,7 +44,8 @@ def probe(
         idx_i, idx_j = torch.nonzero(distance < cutoff).unbind(1)
         once_i, once_j = torch.triu_indices(len(r), len(r), 1)
         atoms, zero = torch.zeros_like(species), torch.zeros(1, dtype=torch.float64)
-        long = LongRange(vectors[once_i, once_j], once_i, once_j, zero, zero, atoms, zero)
+        pairs = vectors[once_i, once_j], once_i, once_j
+        long = LongRange(*pairs, zero, zero, atoms, zero, COULOMB[0], CUTOFF_LR)
         return Graph(species, vectors[idx_i, idx_j], idx_i, idx_j, atoms, r, atoms, cell, long)
 
     return positions, graph
@@ -69,21 +70,20 @@ def verify(
     """
     dtype = next(model.parameters()).dtype
     loaded = load_torchscript(Path(path), torch.device("cpu"))
-    missing = [name for name in ATTRIBUTES + STAGES if not hasattr(loaded, name)]
-    if missing:
+    if lacking := missing(loaded):
         raise So3kError(
-            f"the exported file lacks {', '.join(missing)}: this is a mistake of so3k-md, please report it"
+            f"the exported file lacks {', '.join(lacking)}: this is a mistake of so3k-md, please report it"
         )
     for spacing in SPACINGS:
-        positions, graph = probe(model.elements, model.cutoff, spacing)
+        positions, graph = probe(model.needs.elements, model.needs.cutoff, spacing)
         eager = evaluate(model, graph(positions), 1)
         if eager.forces.abs().max() < TAME:  # false for NaN
             break
-    if not torch.isfinite(eager.forces).all() or not torch.isfinite(eager.energies).all():
+    if not torch.isfinite(eager.forces).all() or not torch.isfinite(eager.outputs.energies).all():
         raise So3kError(
             "the model gives energies or forces that are not finite: its weights are broken, train it again"
         )
-    frozen = torch.jit.freeze(copy.deepcopy(loaded).eval(), preserved_attrs=STAGES)
+    frozen = torch.jit.freeze(copy.deepcopy(loaded).eval(), preserved_attrs=["gradient"])
     checks = {}
     with torch.jit.optimized_execution(False):  # a few calls only: compiling for speed would take far longer
         for name, other in {"scripted": scripted, "loaded": loaded, "frozen": frozen}.items():
@@ -98,7 +98,7 @@ def verify(
 
 
 def _deviation(a: Evaluation, b: Evaluation) -> float:
-    pairs = [(u, v) for u, v in zip(a, b, strict=True) if u.numel()]
+    pairs = [(u, v) for u, v in zip(tensors_of(a), tensors_of(b), strict=True) if u.numel()]
     return max(float((u - v).abs().max() / (1.0 + u.abs().max())) for u, v in pairs)
 
 

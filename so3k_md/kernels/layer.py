@@ -1,13 +1,17 @@
-"""A layer whose messages, from local neighbours and from atoms near in SPHC space, the kernels compute."""
+"""Layers whose messages, from local neighbors and from atoms near in SPHC space, the kernels compute."""
 
-from typing import TYPE_CHECKING
+import uuid
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from so3k_md.graph import Edges
+from so3k_md.graph import Edges, Groups, Rows
+from so3k_md.kernels.table import TOLERANCES, Tabulated
+from so3k_md.nn.efa_layer import EfaLayer
+from so3k_md.nn.geometry import Geometry
 from so3k_md.nn.layer import Layer
-from so3k_md.nn.nonlocal_sphc import Groups
+from so3k_md.nn.sphc_layer import SphcLayer
 
 if TYPE_CHECKING:
     from so3k_md.model_config import ModelConfig
@@ -15,32 +19,72 @@ if TYPE_CHECKING:
 LANES = 16  # numbers of the widest register
 
 
-class KernelLayer(Layer):
-    """`Layer` for pairs that are given once.
+class KernelLayer(Layer, Tabulated):
+    """`Layer` for pairs that are given once; arguments as there.
 
     The filter of a pair is the same in both directions, as it depends on r and ‖χ_i − χ_j‖ only. Its radial
     part is a table, its spherical part and all products of features are made in the kernel, some pairs at a
     time, so that no array of (pairs, F) exists. Weights in the order that the kernels want, and the tables,
-    are made once (`near_constants`, `far_constants`) and handed to each call. They are copies: a weight that
-    a list holds would stay an attribute when the model is frozen, and its module with it, whose methods
-    freezing deletes although errors refer to them.
-
-    Args:
-        config: shape of the model.
-        is_first: whether all χ are zero where it begins.
+    are made at the first call; the library keeps them, once in a process for all layers with the same `key`.
+    They are copies: a weight that a list holds would stay an attribute when the model is frozen, and its
+    module with it, whose methods freezing deletes although errors refer to them.
     """
 
-    def __init__(self, config: "ModelConfig", is_first: bool):
-        super().__init__(config, torch.Generator())
+    def __init__(self, config: "ModelConfig", generator: torch.Generator, geometry: Geometry, is_first: bool):
+        super().__init__(config, generator, geometry, is_first)
+        self.geometry: Any = geometry
         self.is_first = is_first
+        self.key = uuid.uuid4().hex  # that of nobody else; `with_weights` has one of the content
         self.degrees = list(config.degrees)
         self.squared = config.chi_invariant == "squared"
-        self.p = int(config.nonlocal_p)
-        # the features of each head of `far`, one for each degree, are followed by zeros that fill registers
-        self.extra = -(config.features // len(config.degrees)) % LANES
+        self.tolerances = [TOLERANCES[torch.float32], TOLERANCES[torch.float64]]
 
-    def near_radial(self, rbf: Tensor) -> Tensor:
+    def attend(self, centres: Rows, sources: Rows, edges: Edges) -> tuple[Tensor, Tensor]:
+        """Messages (Δx, Δχ) to the centres from their local neighbors."""
+        constants = self.constants(0, centres.x)
+        return torch.ops.so3k.attend(
+            centres.x,
+            centres.chi,
+            sources.x,
+            sources.chi,
+            edges.r,
+            edges.cut,
+            edges.ylm,
+            [edges.idx_i, edges.idx_j, edges.back] + constants,
+            [self.geometry.cutoff / constants[-1].size(0), self.norm_eps],
+            self.degrees,
+            self.squared,
+        )
+
+    def constants(self, n: int, x: Tensor) -> list[Tensor]:
+        """What the kernels make of the weights: for local pairs (n = 0), or for those of groups (n = 1).
+
+        Args:
+            n: number of the function in `function`.
+            x: any features.
+        """
+        weight = self.feature_attention.value.weight
+        key = self.key + " " + str(n)
+        made = torch.ops.so3k.recall(x, weight, key)
+        if len(made) == 0:
+            tolerance = self.tolerances[0 if weight.dtype == torch.float32 else 1]
+            table = self.table(n, self.geometry.cutoff, tolerance)
+            with torch.no_grad():
+                made = self.constants_of(n, table)
+            made = torch.ops.so3k.keep(weight, key, made)
+        return made
+
+    def function(self, n: int, r: Tensor) -> Tensor:
+        """Radial part of the filters of local pairs at distances (points,), Å."""
+        return self.near_radial(r)
+
+    def constants_of(self, n: int, table: Tensor) -> list[Tensor]:
+        """`near_constants`."""
+        return self.near_constants(table)
+
+    def near_radial(self, r: Tensor) -> Tensor:
         """What the filters of local pairs have of the distance, (pairs, 2 features), float64."""
+        rbf = self.geometry.damped_basis(r) if self.geometry.damp_rbf else self.geometry.radial_basis(r)
         # where all χ are zero the spherical part is a constant, which the table takes along
         zero = torch.zeros([1, len(self.degrees)], dtype=torch.float64)
         parts = [self.feature_filter.radial.exact(rbf), self.geometric_filter.radial.exact(rbf)]
@@ -53,16 +97,8 @@ class KernelLayer(Layer):
             ]
         return torch.cat([parts[0] + rest[0], parts[1] + rest[1]], dim=1)
 
-    def far_radial(self, rbf: Tensor) -> Tensor:
-        """What far pairs' filters have within the cutoff beside `beyond`, (pairs, features)."""
-        return self.geometric_filter.radial.exact(rbf) - self.beyond(rbf.size(1))
-
-    def beyond(self, n_rbf: int) -> Tensor:
-        """What they have beyond it, where the basis is zero, (1, features), float64."""
-        return self.geometric_filter.radial.exact(torch.zeros([1, n_rbf], dtype=torch.float64))
-
     def near_constants(self, table: Tensor) -> list[Tensor]:
-        """What `near` wants, in the order of `constants_of` in attend.cpp.
+        """What `attend` wants, in the order of `constants_of` in attend.cpp.
 
         Args:
             table: of `near_radial`, (intervals, 6, 2 features).
@@ -113,40 +149,86 @@ class KernelLayer(Layer):
         ]
         return [tensor.contiguous() for tensor in constants]
 
-    def near(
-        self,
-        x: Tensor,
-        chi: Tensor,
-        x_src: Tensor,
-        chi_src: Tensor,
-        edges: Edges,
-        cutoff: float,
-        constants: list[Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        """Messages (Δx, Δχ) to the centres from their local neighbours."""
-        return torch.ops.so3k.attend(
-            x,
-            chi,
-            x_src,
-            chi_src,
-            edges.r,
-            edges.cut,
-            edges.ylm,
-            [edges.idx_i, edges.idx_j, edges.back] + constants,
-            [cutoff / constants[-1].size(0), self.norm_eps],
+
+class KernelEfaLayer(KernelLayer, EfaLayer):
+    """`EfaLayer` whose local messages the kernels compute."""
+
+
+class KernelSphcLayer(KernelLayer, SphcLayer):
+    """`SphcLayer` whose messages the kernels compute, local ones and those within groups.
+
+    The kernel has tiles of its own and makes them again in the reverse pass by itself.
+    """
+
+    def __init__(self, config: "ModelConfig", generator: torch.Generator, geometry: Geometry, is_first: bool):
+        super().__init__(config, generator, geometry, is_first)
+        self.recomputes = False
+        self.p = int(config.nonlocal_p)
+        self.n_rbf = config.n_rbf
+        # the features of each head, one for each degree, are followed by zeros that fill registers
+        self.extra = -(config.features // len(config.degrees)) % LANES
+
+    @torch.jit.export
+    def tiles(self, groups: Groups) -> list[int]:
+        """All centres at once."""
+        return [0, groups.size.size(0)] if groups.size.size(0) > 0 else [0]
+
+    def far_messages(self, rows: Rows, groups: Groups) -> Tensor:
+        """Δχ to all atoms."""
+        return self.far_attend(rows, rows, groups, 0, rows.x.size(0))
+
+    @torch.jit.export
+    def far_attend(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> Tensor:
+        """Δχ to some centres; arguments as in `far_pairs`."""
+        query, key = self.far_rows(centres.x[first:last], sources.x)
+        constants = self.constants(1, centres.x)
+        steps = self.geometry.steps(query)
+        mine = [groups.members, groups.first[first:last], groups.size[first:last], groups.own[first:last]]
+        cutoff = self.geometry.cutoff
+        return torch.ops.so3k.far_attend(
+            self.widened(query),
+            self.widened(key),
+            centres.chi[first:last],
+            sources.chi,
+            centres.r[first:last],
+            sources.r,
+            mine + constants + steps,
+            [
+                cutoff / constants[-1].size(0),
+                cutoff,
+                self.norm_eps,
+                self.temperature,
+                self.kappa,
+                self.geometry.direction,
+            ],
             self.degrees,
+            self.p,
             self.squared,
         )
 
-    def far_constants(self, table: Tensor, n_rbf: int) -> list[Tensor]:
-        """What `far` wants, in the order of `constants_of` in far_attend.cpp, without the groups.
+    def function(self, n: int, r: Tensor) -> Tensor:
+        """Radial part of the filters of local pairs (n = 0), or of pairs of groups (n = 1)."""
+        if n == 0:
+            return self.near_radial(r)
+        # damped also where local pairs are not; see `far_neighbours`
+        return self.geometric_filter.radial.exact(self.geometry.damped_basis(r)) - self.beyond()
+
+    def constants_of(self, n: int, table: Tensor) -> list[Tensor]:
+        """`near_constants` (n = 0), or `far_constants` (n = 1)."""
+        return self.near_constants(table) if n == 0 else self.far_constants(table)
+
+    def beyond(self) -> Tensor:
+        """What filters have beyond the cutoff, where the basis is zero, (1, features), float64."""
+        return self.geometric_filter.radial.exact(torch.zeros([1, self.n_rbf], dtype=torch.float64))
+
+    def far_constants(self, table: Tensor) -> list[Tensor]:
+        """What `far_attend` wants, in the order of `constants_of` in far_attend.cpp, without the groups.
 
         Args:
-            table: of `far_radial`, (intervals, 6, features).
-            n_rbf: of the radial basis.
+            table: of `function`, (intervals, 6, features).
         """
         weight = self.geometric_filter.spherical.out.weight
-        beyond = self.beyond(n_rbf)
+        beyond = self.beyond()
         shift = beyond + or_zeros(self.geometric_filter.spherical.out.bias, beyond[:, :1])
         wide = self.widened(table.to(weight.dtype).flatten(0, 1))
         out = self.widened(weight)
@@ -163,36 +245,6 @@ class KernelLayer(Layer):
         """Rows in which the features of each head are followed by zeros that make up whole registers."""
         by_head = rows.view(rows.size(0), len(self.degrees), rows.size(1) // len(self.degrees))
         return nn.functional.pad(by_head, [0, self.extra]).flatten(1)
-
-    def far(
-        self,
-        query: Tensor,
-        key: Tensor,
-        chi: Tensor,
-        r: Tensor,
-        chi_src: Tensor,
-        r_src: Tensor,
-        groups: Groups,
-        cutoff: float,
-        direction: float,
-        constants: list[Tensor],
-        steps: list[Tensor],
-    ) -> Tensor:
-        """Δχ to the centres, whose groups these are; see `FarStages.far_pairs`."""
-        numbers = [cutoff / constants[-1].size(0), cutoff, self.norm_eps, self.temperature, self.kappa]
-        return torch.ops.so3k.far_attend(
-            self.widened(query),
-            self.widened(key),
-            chi,
-            chi_src,
-            r,
-            r_src,
-            [groups.members, groups.first, groups.size, groups.own] + constants + steps,
-            numbers + [direction],
-            self.degrees,
-            self.p,
-            self.squared,
-        )
 
 
 def or_zeros(bias: Tensor | None, zeros: Tensor) -> Tensor:

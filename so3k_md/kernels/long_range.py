@@ -10,9 +10,15 @@ from so3k_md.physics.long_range import LongPairs, PairSums
 class KernelLongPairs(LongPairs):
     """The same sums with the numbers of some pairs at a time in the first cache."""
 
-    def __init__(self, rounding: str = "exact"):
-        super().__init__(rounding)
+    def __init__(self) -> None:
+        super().__init__()
         self.bohr, self.hartree = BOHR, HARTREE
+
+    def tally(
+        self, vectors: Tensor, slopes: Tensor, idx_i: Tensor, idx_j: Tensor, frame: Tensor, n_frames: int
+    ) -> tuple[Tensor, Tensor]:
+        """As in LongPairs."""
+        return torch.ops.so3k.tally(vectors, slopes, idx_i, idx_j, frame, n_frames)
 
     def pair_sums(
         self,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from so3k_md.graph import Edges
+from so3k_md.graph import Edges, Graph
 from so3k_md.nn.linear import ResidualMLP, lecun_normal
 from so3k_md.nn.segment import segment_sum
 
@@ -47,6 +47,68 @@ class TotalEmbedding(nn.Module):
     def forward(self, share: Tensor) -> Tensor:
         """Shares ψ y_i / Σ_j y_j of the atoms, (rows,), to features (rows, features)."""
         return self.mlp(share[:, None] * self.value.index_select(0, (share < 0).to(torch.int64)))
+
+
+class ChargeAndSpin(nn.Module):
+    """x ← (x + e^charge + e^spin) / sqrt(n) with the embeddings that a model has, n − 1 of them.
+
+    Args:
+        charge: embedding of the total charge, or None.
+        spin: embedding of the number of unpaired electrons, or None.
+    """
+
+    def __init__(self, charge: TotalEmbedding | None, spin: TotalEmbedding | None):
+        super().__init__()
+        self.charge_embedding = charge
+        self.spin_embedding = spin
+        self.scale = (1 + int(charge is not None) + int(spin is not None)) ** -0.5
+        self.eps = 0.0  # added to Σ_j y_j; not zero in another program
+
+    def forward(self, x: Tensor, shares: Tensor) -> Tensor:
+        """Features (rows, F) of atoms with these shares (rows, 2)."""
+        # most structures are neutral singlets, to which nothing is added
+        if bool(shares.any()):
+            charge, spin = shares.to(x.dtype).unbind(1)
+            if self.charge_embedding is not None:
+                x = x + self.charge_embedding(charge)
+            if self.spin_embedding is not None:
+                x = x + self.spin_embedding(spin)
+        return x * self.scale
+
+    @torch.jit.export
+    def affinities(self, species: Tensor, totals: Tensor) -> Tensor:
+        """By what atoms share the totals of their structure, charge and unpaired electrons, (rows, 2).
+
+        Args:
+            species: (rows,).
+            totals: of the structure of each row, (rows, 2).
+        """
+        charge = spin = torch.ones_like(totals[:, 0])
+        if self.charge_embedding is not None:
+            charge = self.charge_embedding.affinity(species, totals[:, 0])
+        if self.spin_embedding is not None:
+            spin = self.spin_embedding.affinity(species, totals[:, 1])
+        return torch.stack([charge, spin], dim=1)
+
+    @torch.jit.export
+    def shares(self, affinities: Tensor, sums: Tensor, totals: Tensor, frame: Tensor) -> Tensor:
+        """ψ y_i / Σ_j y_j of each row, (rows, 2).
+
+        Args:
+            affinities: y, (rows, 2).
+            sums: Σ_j y_j, (frames, 2).
+            totals: ψ, (frames, 2).
+            frame: of each row, (rows,).
+        """
+        factor = totals.to(sums.dtype) / (sums + self.eps)
+        return affinities * factor.index_select(0, frame)
+
+    def of_graph(self, graph: Graph) -> Tensor:
+        """Shares of the atoms of a graph, (atoms, 2)."""
+        totals = torch.stack([graph.long.charge, graph.long.spin], dim=1)
+        affinities = self.affinities(graph.species, totals.index_select(0, graph.frame))
+        sums = segment_sum(affinities, graph.frame, totals.size(0))
+        return self.shares(affinities, sums, totals, graph.frame)
 
 
 def neighbour_chi(edges: Edges, n_centres: int, eps: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,7 +98,7 @@ class SphericalHarmonics(nn.Module):
     def __init__(self, degrees: list[int]):
         super().__init__()
         self.degrees = degrees
-        self.steps = nn.ModuleList([NextDegree(degree) for degree in range(max(degrees))])
+        self.steps: Any = nn.ModuleList([NextDegree(degree) for degree in range(max(degrees))])
 
     def forward(self, unit: Tensor) -> Tensor:
         """Y of unit vectors (pairs, 3) as (pairs, chi_width)."""

@@ -33,16 +33,12 @@ C6 = """
 
 
 class FreeAtoms(nn.Module):
-    """α⁰ and v = α⁰² / C6⁰ of free atoms, a.u.
-
-    Args:
-        rounding: "exact", or "peer" for numbers rounded to float32.
-    """
+    """α⁰ and v = α⁰² / C6⁰ of free atoms, a.u."""
 
     alpha: Tensor
     v: Tensor
 
-    def __init__(self, rounding: str = "exact"):
+    def __init__(self) -> None:
         super().__init__()
         # no element has the number 0, and the heaviest have no entry
         alpha, c6 = (
@@ -51,8 +47,6 @@ class FreeAtoms(nn.Module):
             )
             for table in (POLARIZABILITY, C6)
         )
-        if rounding == "peer":
-            alpha, c6 = alpha.float().double(), c6.float().double()
         self.register_buffer("alpha", alpha)
         self.register_buffer("v", alpha * alpha / c6)
 

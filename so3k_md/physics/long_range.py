@@ -5,11 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from so3k_md.graph import TAPER
+from so3k_md.nn.segment import outer_sum, pair_forces
 from so3k_md.physics.coulomb import KE, shifted_potential
 from so3k_md.physics.dispersion import FreeAtoms, pair_kernel
 from so3k_md.physics.tiling import tile_on
 
-TAPER = 2.0  # Å before the cutoff in which dispersion is switched off
 TILE = 32768  # pairs at once, whose temporaries fit a core's cache
 
 
@@ -33,14 +34,11 @@ class LongPairs(nn.Module):
     """E = Σ k_e q_i q_j K(r) + Σ α_i α_j e(r, (α_i + α_j)/2) over all pairs.
 
     K is the shifted Coulomb potential, e the damped and switched dispersion; α are polarizabilities.
-
-    Args:
-        rounding: "exact" or "peer", of the table of free atoms.
     """
 
-    def __init__(self, rounding: str = "exact"):
+    def __init__(self) -> None:
         super().__init__()
-        self.atoms = FreeAtoms(rounding)
+        self.atoms = FreeAtoms()
         self.tile = TILE
         self.ke = KE
         self.taper = TAPER
@@ -75,6 +73,22 @@ class LongPairs(nn.Module):
         energies = 0.5 * torch.stack([q * phi, alpha * psi], dim=1)
         slopes = phi.to(q.dtype), free * (psi + through_mean).to(q.dtype)
         return LongSlopes(energies, found.vectors, slopes[0], slopes[1])
+
+    def tally(
+        self, vectors: Tensor, slopes: Tensor, idx_i: Tensor, idx_j: Tensor, frame: Tensor, n_frames: int
+    ) -> tuple[Tensor, Tensor]:
+        """∂E/∂r_i (atoms, 3) and Σ (r_j − r_i) ⊗ g_ij (frames, 3, 3) from the slopes g of pairs, float64.
+
+        Args:
+            vectors: r_j − r_i, (pairs, 3), Å.
+            slopes: g, (pairs, 3), eV/Å.
+            idx_i: (pairs,).
+            idx_j: (pairs,).
+            frame: of each atom, (atoms,).
+            n_frames: number of frames.
+        """
+        g = slopes.to(torch.float64)
+        return -pair_forces(g, idx_i, idx_j, frame.size(0)), outer_sum(vectors, g, frame, idx_i, n_frames)
 
     def pair_sums(
         self,

@@ -70,7 +70,12 @@ def build_graph(
 
 
 def build_long_range(
-    positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, cutoff_lr: float, totals: Totals
+    positions: ArrayLike,
+    cell: ArrayLike | None,
+    pbc: ArrayLike,
+    totals: Totals,
+    coulomb: str,
+    cutoff_lr: float,
 ) -> LongRange:
     """What the long-range physics needs of one structure.
 
@@ -78,16 +83,19 @@ def build_long_range(
         positions: (n, 3), Å.
         cell: (3, 3), Å, or None.
         pbc: (3,).
-        cutoff_lr: Å.
         totals: charge, spin and fragments.
+        coulomb: one of COULOMB.
+        cutoff_lr: Å.
     """
     idx_i, idx_j, shifts = neighbor_pairs(positions, cell, pbc, cutoff_lr, once=True)
     points = np.array(positions, dtype=np.float64).reshape(-1, 3)
     vectors = torch.from_numpy(points[idx_j] - points[idx_i] + shifts @ lattice_rows(cell, pbc))
-    return with_totals(vectors, torch.from_numpy(idx_i), torch.from_numpy(idx_j), totals)
+    return with_totals(vectors, torch.from_numpy(idx_i), torch.from_numpy(idx_j), totals, coulomb, cutoff_lr)
 
 
-def with_totals(vectors: Tensor, idx_i: Tensor, idx_j: Tensor, totals: Totals) -> LongRange:
+def with_totals(
+    vectors: Tensor, idx_i: Tensor, idx_j: Tensor, totals: Totals, coulomb: str, cutoff_lr: float
+) -> LongRange:
     """Pairs beyond the cutoff together with the totals of their one structure."""
     return LongRange(
         vectors,
@@ -97,6 +105,8 @@ def with_totals(vectors: Tensor, idx_i: Tensor, idx_j: Tensor, totals: Totals) -
         torch.tensor([totals.unpaired], dtype=torch.float64),
         torch.from_numpy(totals.fragment),
         torch.from_numpy(totals.fragment_charge),
+        coulomb,
+        cutoff_lr,
     )
 
 

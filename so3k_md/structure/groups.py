@@ -15,6 +15,7 @@ Ints = NDArray[np.int64]
 
 MODES = ("auto", "all")
 MAX_GROUP = 10_000  # atoms of a group that sphc accepts unasked: 1e8 pairs a layer
+FAR_TILE = 32768  # pairs that a layer holds at a time
 FAR_NUMBERS = 6  # numbers that the gradient holds for a far pair, in units of F (measured)
 LINK = 3.0  # Å; longer than bonds, so that links up to here connect nearly every molecule
 
@@ -62,13 +63,13 @@ def resolve_groups(array: ArrayLike | None, n_atoms: int, periodic: bool, groups
     return np.zeros(n_atoms, dtype=np.int64)
 
 
-def lattice_waves(model: Any) -> bool:
+def lattice_waves(needs: Any) -> bool:
     """Whether a model's waves are those of a periodic box, which as a whole is then one extensive group.
 
     Args:
-        model: eager or exported.
+        needs: of the model.
     """
-    return model.nonlocal_kind == "efa" and model.far_reach == 0
+    return needs.nonlocal_kind == "efa" and needs.far_reach == 0
 
 
 def warn_of_all() -> None:
@@ -81,42 +82,44 @@ def warn_of_all() -> None:
     )
 
 
-def check_axes(model: Any, pbc: ArrayLike, where: str) -> None:
+def check_axes(needs: Any, pbc: ArrayLike, where: str) -> None:
     """Refuse open axes where the waves of a model are those of the lattice.
 
     Args:
-        model: eager or exported.
+        needs: of the model.
         pbc: which axes are periodic (3,).
         where: what to call the structure in messages.
 
     Raises:
         So3kError: names the structure and the remedy.
     """
-    if lattice_waves(model) and not np.all(pbc):
+    if lattice_waves(needs) and not np.all(pbc):
         raise So3kError(
             f"{where}: has an open axis, and the model's waves are those of a periodic box (efa_waves: "
             "reciprocal): give it a cell and pbc along all axes, or use a model with efa_waves: lebedev"
         )
 
 
-def check_group_sizes(group: ArrayLike, model: Any, max_group: int = MAX_GROUP) -> None:
+def check_group_sizes(
+    group: ArrayLike, needs: Any, max_group: int = MAX_GROUP, element_size: int = 4
+) -> None:
     """Refuse groups whose quadratic cost in an sphc model is hardly meant; other models accept any.
 
     Args:
         group: whole numbers, equal within a group (atoms,).
-        model: eager or exported.
+        needs: of the model.
         max_group: largest group, atoms.
+        element_size: bytes of a number of the model.
 
     Raises:
         So3kError: names the group, its size and cost, and the remedy.
     """
-    if model.nonlocal_kind != "sphc":
+    if needs.nonlocal_kind != "sphc":
         return
     numbers, sizes = np.unique(np.asarray(group), return_counts=True)
     n = int(sizes.max())
     if n > max_group:
-        width = next(model.parameters()).element_size()
-        gib = max(n, model.tile) * FAR_NUMBERS * model.features * width / 2**30
+        gib = max(n, FAR_TILE) * FAR_NUMBERS * needs.features * element_size / 2**30
         raise So3kError(
             f"group {numbers[sizes.argmax()]} has {n} atoms, more than max_group = {max_group}: attention in "
             f"it takes {n * (n - 1):.1e} pairs a layer, {gib:.1g} GiB of them at a time; raise max_group if "
@@ -124,10 +127,11 @@ def check_group_sizes(group: ArrayLike, model: Any, max_group: int = MAX_GROUP) 
         )
 
 
-def check_reach(model: Any, graph: Graph, where: str) -> None:
+def check_reach(needs: Any, model: Any, graph: Graph, where: str) -> None:
     """Refuse groups that are wider than the waves of an efa model reach.
 
     Args:
+        needs: of the model.
         model: eager or exported.
         graph: one structure.
         where: what to call it in messages.
@@ -135,15 +139,16 @@ def check_reach(model: Any, graph: Graph, where: str) -> None:
     Raises:
         So3kError: names the structure, the width of its widest group, and the remedy.
     """
-    if model.nonlocal_kind != "efa" or lattice_waves(model):
+    if needs.nonlocal_kind != "efa" or lattice_waves(needs):
         return
     device = next(model.parameters()).device
     n_groups = int(graph.group.max()) + 1
-    widths = model.diameter(model.support(graph.positions.to(device), graph.group.to(device), n_groups))
-    if (widest := float(widths.max())) > model.far_reach:
+    reach = model.representation.reach
+    widths = reach.diameter(reach.support(graph.positions.to(device), graph.group.to(device), n_groups))
+    if (widest := float(widths.max())) > needs.far_reach:
         raise So3kError(
             f"{where}: the group of atom {int((graph.group == widths.argmax().cpu()).nonzero()[0])} is "
-            f"{widest:.1f} Å wide, the model's waves reach {model.far_reach:.1f} Å: use smaller groups, or a "
+            f"{widest:.1f} Å wide, the model's waves reach {needs.far_reach:.1f} Å: use smaller groups, or a "
             "model with a larger efa_reach"
         )
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from so3k_md.data import Targets
-from so3k_md.forces import Evaluation
+from so3k_md.model.forces import Evaluation
 from so3k_md.train.config import LossConfig
 
 

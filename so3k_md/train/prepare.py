@@ -20,6 +20,7 @@ from so3k_md.data.units import units_of
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.memory import available_memory, describe_bytes
 from so3k_md.model import So3krates
+from so3k_md.needs import with_needs
 from so3k_md.train.config import DataConfig, LossConfig, RunConfig, to_sections
 
 # Numbers held for each pair, layer and feature. A training step: 30 to 35, measured on three models. A
@@ -108,7 +109,7 @@ def build_model(config: RunConfig, frames: Frames, name: str) -> So3krates:
             "leave them out"
         )
     model = So3krates(config.model, elements, config.train.seed)
-    warn_unused_totals([*frames.train, *frames.valid], model.has_totals)
+    warn_unused_totals([*frames.train, *frames.valid], model.needs.has_totals)
     _set_head(model, config, frames, name)
     return model
 
@@ -117,17 +118,18 @@ def _set_head(model: So3krates, config: RunConfig, frames: Frames, name: str) ->
     """Element energies, the scale of the energies, and the metadata that tell where they come from."""
     reference = config.data.reference if config.loss.energy > 0 else "none"
     statistics = fit_statistics(frames.train, reference, frames.atoms)
+    head = model.energies.head
     for z, shift in statistics.shift.items():
-        model.head.shift[z] = shift
-    model.head.scale.fill_(statistics.scale)
+        head.shift[z] = shift
+    head.scale.fill_(statistics.scale)
     if statistics.rest:  # what bonds give is learned, and begins at its mean
-        bias = model.head.mlp.out.bias
+        bias = head.mlp.out.bias
         assert bias is not None
         with torch.no_grad():
             bias.fill_(statistics.rest / statistics.scale)
     files = (config.data.train, config.data.valid, config.data.isolated_atoms)
     sources = {Path(file) for file in files if file}
-    model.metadata = json.dumps(
+    facts = json.dumps(
         {
             "name": name,
             "references": describe_references(frames.train, statistics.source),
@@ -142,6 +144,7 @@ def _set_head(model: So3krates, config: RunConfig, frames: Frames, name: str) ->
             },
         }
     )
+    with_needs(model, metadata=facts)
 
 
 def check_memory(train_set: Dataset, valid_set: Dataset, config: RunConfig) -> None:

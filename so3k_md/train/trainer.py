@@ -19,8 +19,9 @@ from so3k_md.data import Dataset, batches
 from so3k_md.data.batches import LARGEST_BATCH
 from so3k_md.errors import So3kError, Stopped
 from so3k_md.files import atomic, check_folder, locked, remove_leftovers
-from so3k_md.forces import evaluate
 from so3k_md.model import So3krates, set_dtype
+from so3k_md.model.forces import evaluate
+from so3k_md.model.weights import file_name, load_weights
 from so3k_md.train.config import LossConfig, RunConfig, to_sections
 from so3k_md.train.log import Log, Row
 from so3k_md.train.loss import errors, weighted_loss
@@ -102,7 +103,8 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
             check_frames(state["training"].get("frames"), frames, folder)
         model = build_model(config, frames, folder.resolve().name)
         train_set, valid_set = (
-            Dataset(part, model.cutoff, model, config.data.groups) for part in (frames.train, frames.valid)
+            Dataset(part, model.needs.cutoff, model, config.data.groups)
+            for part in (frames.train, frames.valid)
         )
         check_memory(train_set, valid_set, config)
         optimizer = make_optimizer(set_dtype(model, dtype).to(device), config.train)
@@ -138,9 +140,10 @@ def _begin(run: Run, clear: bool) -> None:
 def _restore(run: Run, state: dict[str, Any]) -> tuple[Progress, list[list[float]]]:
     """Put back what `_save` stored; returns the progress and the rows of the log."""
     training = state["training"]
-    run.model.load_state_dict(state["weights"])
+    load_weights(run.model, state["weights"])
+    own = {file_name(name): name for name in run.average}
     for name, value in training["average"].items():
-        run.average[name] = value.to(run.device)
+        run.average[own[file_name(name)]] = value.to(run.device)
     run.optimizer.load_state_dict(training["optimizer"])
     known = {name: training[name] for name in Progress._fields if name in training}
     return Progress(**known), training["rows"]
@@ -149,7 +152,7 @@ def _restore(run: Run, state: dict[str, Any]) -> tuple[Progress, list[list[float
 def _save(run: Run, progress: Progress, log: Log) -> None:
     """Everything that going on needs."""
     training = {
-        "average": run.average,
+        "average": {file_name(name): value for name, value in run.average.items()},
         "optimizer": run.optimizer.state_dict(),
         "rows": [list(row) for row in log.rows],
         "config": to_sections(run.config),

@@ -18,7 +18,10 @@ import pytest
         ("model.heads=5", "model.features = 12.*divisible by heads = 5"),
         ("model.degrees=[1,9]", "model.degrees.*0 to 4"),
         ("model.cutoff=-5", "model.cutoff = -5.*positive"),
-        ("model.radial_basis=bessel", "model.radial_basis = 'bessel'.*bernstein"),
+        (
+            "model.radial_basis=bessel",
+            "model.radial_basis = 'bessel'.*bernstein",
+        ),
         ("model.preset=so3krates-2023", "so3krates-2023.*so3krates-2022"),
         ("loss.forces=-1", "loss.*-1.*negative"),
         ("train.dtype=float16", "float16.*float32"),

@@ -18,6 +18,7 @@ from so3k_md.config import to_mapping
 from so3k_md.convert.so3lr import build, convert
 from so3k_md.convert.sources import INSIDE, PACKAGE
 from so3k_md.errors import So3kError
+from so3k_md.needs import needs_of
 
 
 @pytest.fixture
@@ -105,8 +106,8 @@ def test_the_model_takes_every_weight(write):
     for name, tensor in model.state_dict().items():
         if name in imported.weights:
             assert torch.equal(tensor, imported.weights[name].double()), name
-    assert model.embedding.weight.dtype == torch.float64
-    assert model.elements == TRAINED
+    assert model.representation.embedding.weight.dtype == torch.float64
+    assert needs_of(model).elements == TRAINED
 
 
 def test_nothing_of_the_other_program_is_imported(write):
@@ -267,7 +268,7 @@ def test_the_published_weights():
     assert imported.metadata["energy_shift_ev_per_atom"] == float(torch.tensor(SHIFT))
     model = build(imported)
     assert to_mapping(model.config) == to_mapping(ModelConfig.preset("so3lr"))
-    assert not model.head.shift.any()
+    assert not model.energies.head.shift.any()
 
 
 @pytest.mark.parametrize("published", [True, False])
@@ -275,13 +276,13 @@ def test_the_model_knows_its_shift_and_its_spins(write, published):
     """Engines tell of the shift that is left out; open shells are refused where none were trained."""
     imported = convert(write())
     model = build(imported._replace(metadata=imported.metadata | {"weights_as_published": published}))
-    assert model.energy_shift == float(torch.tensor(SHIFT))
-    assert model.singlets_only is published
+    assert needs_of(model).energy_shift == float(torch.tensor(SHIFT))
+    assert needs_of(model).singlets_only is published
 
 
 def test_weights_in_float64_keep_their_digits(write):
     imported = convert(write())
     exact = {name: tensor.double() * (1 + 1e-12) for name, tensor in imported.weights.items()}
     model = build(imported._replace(weights=exact))
-    assert torch.equal(model.embedding.weight, exact["embedding.weight"])
+    assert torch.equal(model.representation.embedding.weight, exact["embedding.weight"])
     assert build(imported).embedding.weight.dtype == torch.float32

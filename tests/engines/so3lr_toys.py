@@ -21,9 +21,9 @@ def so3lr_toy(seed: int = 3) -> So3krates:
     """Weights at random in float64; forces of some eV/Å, charges of some tenths of e, singlets only."""
     model = So3krates(replace(ModelConfig.preset("so3lr"), **SMALL), [1, 6, 7, 8], seed)
     model = set_dtype(model, torch.float64).eval().requires_grad_(False)
-    model.head.scale.fill_(2.0)
-    model.charge_head.mlp.out.weight.mul_(0.3)
-    model.charge_head.table.copy_(torch.linspace(0.4, -0.4, 20, dtype=torch.float64))
+    model.energies.head.scale.fill_(2.0)
+    model.energies.physics.charge_head.mlp.out.weight.mul_(0.3)
+    model.energies.physics.charge_head.table.copy_(torch.linspace(0.4, -0.4, 20, dtype=torch.float64))
     model.singlets_only = True
     model.energy_shift = -10.0
     return model

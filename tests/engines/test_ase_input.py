@@ -180,7 +180,7 @@ def test_a_cell_is_looked_at_when_it_changes():
 
 def test_what_is_not_finite_is_not_returned():
     model = copy.deepcopy(toy_model())
-    model.head.scale[8] = np.inf
+    model.energies.head.scale[8] = np.inf
     message = refusal(So3kCalculator(model).get_forces, structure("open"))
     assert "the energy of atom 2 is not a finite number" in message
     assert "are closest" in message

@@ -13,8 +13,8 @@ from so3k_md import So3krates
 from so3k_md.engines.ase import So3kCalculator
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.export.torchscript import archive, script
-from so3k_md.forces import evaluate
 from so3k_md.model import set_dtype
+from so3k_md.model.forces import evaluate
 from so3k_md.structure.build import build_graph
 
 

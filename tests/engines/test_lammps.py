@@ -42,7 +42,7 @@ def euclidean() -> So3krates:
         ModelConfig.preset("euclidean-2024"), **small, heads=2, layer_norm=True, residual_mlp=True
     )
     model = set_dtype(So3krates(config, elements=[1, 6, 8], seed=4), torch.float64).eval()
-    model.head.scale.fill_(5.0)
+    model.energies.head.scale.fill_(5.0)
     return model.requires_grad_(False)
 
 
@@ -106,7 +106,7 @@ def agrees(found, expected) -> None:
     virial = expected.virial[0].numpy()
     scale = max(np.abs(virial).max(), 1.0)
     assert found.energy == pytest.approx(expected.energy.item(), rel=1e-9)
-    np.testing.assert_allclose(found.energies, expected.energies.detach(), rtol=1e-9)
+    np.testing.assert_allclose(found.outputs.energies, expected.outputs.energies.detach(), rtol=1e-9)
     np.testing.assert_allclose(found.forces, expected.forces, atol=1e-8)
     np.testing.assert_allclose(found.virial, virial[VOIGT][:6], atol=1e-8 * scale)
     np.testing.assert_allclose(found.virials.sum(0), virial[VOIGT][:6], atol=1e-8 * scale)

@@ -11,7 +11,8 @@ from lammps_runs import SYMBOLS, check_virial, read_dump, run, setup, words, wri
 from test_lammps_nonlocal import KINDS, far_folder, far_structure
 from toys import far_toy
 
-from so3k_md.forces import evaluate
+from so3k_md.model.forces import evaluate
+from so3k_md.needs import needs_of
 from so3k_md.structure.build import build_graph
 
 __all__ = ["far_folder"]
@@ -48,7 +49,7 @@ def matches(dump: np.ndarray, kind: str, cell) -> None:
     alone = np.where(molecules == 0, -1 - np.arange(len(dump)), molecules)
     numbers = [atomic_numbers[SYMBOLS[t - 1]] for t in types]
     model = far_toy(kind)
-    graph = build_graph(numbers, positions, cell.array, [True] * 3, model.cutoff, group=alone)
+    graph = build_graph(numbers, positions, cell.array, [True] * 3, needs_of(model).cutoff, group=alone)
     known = evaluate(model, graph._replace(positions=torch.tensor(positions)), 1)
     np.testing.assert_allclose(dump[:, 5:8], known.forces, rtol=0, atol=1e-8)
 

@@ -22,8 +22,8 @@ from so3lr_toys import ammonium, ions, so3lr_toy, water_dimer, waters
 from toys import save_toy
 
 from so3k_md.engines.ase import So3kCalculator
-from so3k_md.forces import Evaluation, evaluate
-from so3k_md.physical_stages import COULOMB
+from so3k_md.graph import COULOMB
+from so3k_md.model.forces import Evaluation, evaluate
 
 RANKS = (1, 2, 3, 4)
 SYMBOLS = ("H", "C", "N", "O")
@@ -145,7 +145,7 @@ def test_equals_pytorch(long_results, ranks, case):
     symmetric = 0.5 * (virial + virial.T)
     scale = max(np.abs(virial).max(), 1.0)
     assert found.energy == pytest.approx(known.energy.item(), rel=1e-9)
-    np.testing.assert_allclose(found.energies, known.energies.detach(), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.outputs.energies, known.energies.detach(), rtol=0, atol=1e-9)
     np.testing.assert_allclose(found.forces, known.forces, rtol=0, atol=1e-8)
     np.testing.assert_allclose(found.virial, symmetric[VOIGT][:6], rtol=0, atol=1e-8 * scale)
     np.testing.assert_allclose(found.virials.sum(0), symmetric[VOIGT][:6], rtol=0, atol=1e-8 * scale)

@@ -11,7 +11,7 @@ from so3lr_toys import so3lr_toy
 from test_lammps_so3lr import CUTOFF_LR, FRAGMENTS, SYMBOLS, commands, long_folder, long_structure, place
 
 from so3k_md.engines.ase import So3kCalculator
-from so3k_md.physical_stages import COULOMB
+from so3k_md.graph import COULOMB
 
 __all__ = ["long_folder", "place"]
 

@@ -128,7 +128,7 @@ def test_atoms_without_bonds_and_two_with_one_may_part():
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_model_that_gives_no_number_stops(backend):
     model = copy.deepcopy(toy_model())
-    model.head.scale.fill_(torch.nan)
+    model.energies.head.scale.fill_(torch.nan)
     made = create_system(structure("open"), model, backend=backend)
     with (
         pytest.raises(So3kError, match="the force of the model on particle 0 is not a finite"),

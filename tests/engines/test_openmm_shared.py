@@ -12,9 +12,9 @@ from ase.build import molecule
 from openmm import unit
 from test_sharing import resident_mb
 
-from so3k_md.engines.load import load_accelerated
 from so3k_md.engines.openmm import create_system
 from so3k_md.engines.openmm.module import script_for_openmm
+from so3k_md.kernels.choose import load_accelerated
 
 MODEL = "cumulene-local"
 SHIPPED = ["ethanol-rmd17", "cumulene-local", "cumulene-sphc", "cumulene-efa"]

@@ -15,8 +15,8 @@ from so3k_md.engines.openmm import create_system
 from so3k_md.engines.openmm.module import script_for_openmm
 from so3k_md.engines.openmm.topology import topology_of
 from so3k_md.errors import So3kError
+from so3k_md.graph import COULOMB
 from so3k_md.kernels.build import load_kernels
-from so3k_md.physical_stages import COULOMB
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
 MOLECULES, PAIR = {"fragments": "molecules"}, [0] * 9 + [1] * 9

@@ -10,8 +10,9 @@ from ase import Atoms
 from ase.build import molecule
 
 from so3k_md.export.torchscript import archive, script
-from so3k_md.forces import evaluate
 from so3k_md.model import ModelConfig, So3krates, set_dtype
+from so3k_md.model.forces import evaluate
+from so3k_md.needs import needs_of
 from so3k_md.structure.build import build_graph
 
 STRUCTURES = ("open", "lone", "periodic", "triclinic", "small")
@@ -42,8 +43,8 @@ def far_toy(kind: str) -> So3krates:
 def loud(model: So3krates) -> So3krates:
     """A model in float64 whose forces are about 1 eV/Å."""
     model = set_dtype(model, torch.float64).eval()
-    model.head.scale.fill_(5.0)
-    model.head.shift.copy_(-100.0 * torch.arange(model.config.n_species))
+    model.energies.head.scale.fill_(5.0)
+    model.energies.head.shift.copy_(-100.0 * torch.arange(model.config.n_species))
     return model.requires_grad_(False)
 
 
@@ -115,6 +116,6 @@ def pytorch(atoms: Atoms, model=None, group=None):
     """The model's own answer, from a fresh neighbour search."""
     model = toy_model() if model is None else model
     graph = build_graph(
-        atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, model.cutoff, group=group
+        atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, needs_of(model).cutoff, group=group
     )
     return evaluate(model, graph, 1)

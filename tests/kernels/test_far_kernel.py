@@ -5,13 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 from nonlocal_models import NONLOCAL, group_graph, molecules
-from small_models import lively
+from small_models import cutoff_of, far, lively
 
 from so3k_md import ModelConfig, So3krates
-from so3k_md.forces import evaluate
 from so3k_md.kernels.build import load_kernels
-from so3k_md.kernels.model import KernelSo3krates, accelerated, take_over
+from so3k_md.kernels.choose import accelerated
+from so3k_md.kernels.parts import COMPILED
 from so3k_md.model import set_dtype
+from so3k_md.model.forces import evaluate
+from so3k_md.model.weights import file_weights, load_weights
+from so3k_md.needs import needs_of
 
 CONFIGS = {
     "2022": NONLOCAL["sphc-2022"],
@@ -43,11 +46,13 @@ def peak(values: torch.Tensor) -> float:
 
 
 @pytest.fixture(params=CONFIGS)
-def both(request) -> tuple[So3krates, KernelSo3krates]:
+def both(request) -> tuple[So3krates, So3krates]:
     """A model as it is and with kernels, in float64."""
     assert load_kernels()
     model = model_of(CONFIGS[request.param])
-    return model, take_over(KernelSo3krates(model.config, model.elements), model)
+    fast = So3krates(model.config, model.needs.elements, parts=COMPILED["cpu"])
+    load_weights(set_dtype(fast, torch.float64), file_weights(model))
+    return model, fast
 
 
 def atoms_of(model: So3krates, n: int) -> list[torch.Tensor]:
@@ -55,7 +60,7 @@ def atoms_of(model: So3krates, n: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     x, chi, r = (
         torch.randn(n, width, generator=generator, dtype=torch.float64)
-        for width in (model.features, model.chi_width, 3)
+        for width in (needs_of(model).features, needs_of(model).chi_width, 3)
     )
     return [tensor.requires_grad_() for tensor in (x, 0.3 * chi, 4.0 * r)]
 
@@ -64,11 +69,11 @@ def test_messages_and_their_adjoint_are_those_of_the_stages(both):
     model, fast = both
     n = len(GROUP)
     leaves = atoms_of(model, n)
-    groups = model.group_rows(GROUP, GROUP, torch.arange(n))
-    pairs = model.far_pairs(1, *leaves, *leaves, groups, 0, n)
+    groups = model.representation.reach.group_rows(GROUP, GROUP, torch.arange(n))
+    pairs = far("far_pairs", model, 1, *leaves, *leaves, groups, 0, n)
     assert len(pairs.r) > 2 * n
-    assert 0 < int((pairs.r < model.cutoff).sum()) < len(pairs.r)
-    found, expected = (m.far_attend(1, *leaves, *leaves, groups, 0, n) for m in (fast, model))
+    assert 0 < int((pairs.r < cutoff_of(model)).sum()) < len(pairs.r)
+    found, expected = (far("far_attend", m, 1, *leaves, *leaves, groups, 0, n) for m in (fast, model))
     assert torch.allclose(found, expected, rtol=0, atol=1e-9 * peak(expected))
     slope = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2)).double()
     for got, wanted in zip(*(torch.autograd.grad(m, leaves, slope) for m in (found, expected)), strict=True):
@@ -80,25 +85,25 @@ def test_centres_of_which_other_members_live_elsewhere(both):
     """As in LAMMPS: sources of other ranks follow the centres, and centres come in runs."""
     model, fast = both
     leaves = atoms_of(model, len(GROUP))
-    whole = model.group_rows(GROUP, GROUP, torch.arange(len(GROUP)))
-    expected = model.far_attend(1, *leaves, *leaves, whole, 0, len(GROUP))
+    whole = model.representation.reach.group_rows(GROUP, GROUP, torch.arange(len(GROUP)))
+    expected = far("far_attend", model, 1, *leaves, *leaves, whole, 0, len(GROUP))
     mine = torch.arange(0, len(GROUP), 2)
     order = torch.cat([mine, torch.arange(1, len(GROUP), 2)])
     rows = [leaf[order] for leaf in leaves]
-    groups = fast.group_rows(GROUP[mine], GROUP[order], torch.arange(len(mine)))
+    groups = fast.representation.reach.group_rows(GROUP[mine], GROUP[order], torch.arange(len(mine)))
     found = []
     for first, last in ((0, 17), (17, len(mine))):
         own = [row[: len(mine)] for row in rows]
-        found.append(fast.far_attend(1, *own, *rows, groups, first, last))
+        found.append(far("far_attend", fast, 1, *own, *rows, groups, first, last))
     assert torch.allclose(torch.cat(found), expected[mine], rtol=0, atol=1e-9 * peak(expected))
 
 
 def test_evaluation_needs_no_tiles_of_its_own(both):
     model, fast = both
-    graph = group_graph(*molecules(), model.cutoff)
+    graph = group_graph(*molecules(), cutoff_of(model))
     expected, found = (evaluate(m, graph, 1) for m in (model, fast))
-    assert model.tiled
-    assert not fast.tiled
+    assert model.by_layer
+    assert not fast.by_layer
     largest = peak(expected.forces)
     assert torch.allclose(found.forces, expected.forces, rtol=0, atol=1e-7 * largest)
     assert torch.allclose(found.virial, expected.virial, rtol=0, atol=1e-6 * largest)
@@ -106,7 +111,7 @@ def test_evaluation_needs_no_tiles_of_its_own(both):
 
 def test_float32_is_as_near_to_float64_as_the_stages_are():
     exact, single = (model_of(CONFIGS["2022"], dtype) for dtype in (torch.float64, torch.float32))
-    graph = group_graph(*molecules(), exact.cutoff)
+    graph = group_graph(*molecules(), cutoff_of(exact))
     reference = evaluate(exact, graph, 1).forces
     errors = [peak(evaluate(m, graph, 1).forces - reference) for m in (single, accelerated(single, "auto"))]
     assert errors[1] < 3 * errors[0] + 1e-6 * peak(reference)

@@ -6,18 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_models import CONFIGS, graph_of, lively
+from small_models import CONFIGS, attend, cutoff_of, graph_of, lively
 
 from so3k_md import ModelConfig, So3krates, load
-from so3k_md.engines.load import load_accelerated
+from so3k_md.checkpoint import eager
 from so3k_md.errors import So3kError
 from so3k_md.export import torchscript
 from so3k_md.export.contract import KERNEL_FILE
-from so3k_md.forces import evaluate
 from so3k_md.kernels.build import load_kernels
-from so3k_md.kernels.model import KernelSo3krates, accelerated, eager
+from so3k_md.kernels.choose import accelerated, is_compiled, load_accelerated
+from so3k_md.kernels.parts import COMPILED
 from so3k_md.kernels.table import CLOSEST, TOLERANCES, Tabulated
 from so3k_md.model import set_dtype
+from so3k_md.model.forces import evaluate
+from so3k_md.needs import needs_of, with_needs
 
 CELL = np.array([[4.1, 0.0, 0.0], [0.9, 4.6, 0.0], [-0.7, 0.5, 5.3]])  # smaller than two cutoffs
 SO3LR = replace(
@@ -44,11 +46,13 @@ def pair(request):
 def test_energies_forces_and_virial_are_those_of_the_layers(pair, cluster, cell):
     numbers, positions = cluster
     model, fast = pair
-    graph = graph_of(numbers, positions, model.cutoff, cell)
+    graph = graph_of(numbers, positions, cutoff_of(model), cell)
     expected, found = (evaluate(m, graph, 1) for m in (model, fast))
     largest = expected.forces.abs().max()
     assert largest > 0.1
-    assert torch.allclose(found.energies, expected.energies, rtol=0, atol=1e-8 * float(largest))
+    assert torch.allclose(
+        found.outputs.energies, expected.outputs.energies, rtol=0, atol=1e-8 * float(largest)
+    )
     assert torch.allclose(found.forces, expected.forces, rtol=0, atol=1e-7 * float(largest))
     assert torch.allclose(found.virial, expected.virial, rtol=0, atol=1e-6 * float(largest))
 
@@ -56,13 +60,15 @@ def test_energies_forces_and_virial_are_those_of_the_layers(pair, cluster, cell)
 def test_forces_are_finite_differences(pair, cluster):
     numbers, positions = cluster
     fast = pair[1]
-    forces = evaluate(fast, graph_of(numbers, positions, fast.cutoff), 1).forces
+    forces = evaluate(fast, graph_of(numbers, positions, cutoff_of(fast)), 1).forces
     for atom, axis in ((0, 0), (5, 1), (11, 2)):
         energies = []
         for step in (-1e-4, 1e-4):
             moved = positions.copy()
             moved[atom, axis] += step
-            energies.append(float(evaluate(fast, graph_of(numbers, moved, fast.cutoff), 1).energy.detach()))
+            energies.append(
+                float(evaluate(fast, graph_of(numbers, moved, cutoff_of(fast)), 1).energy.detach())
+            )
         slope = (energies[1] - energies[0]) / 2e-4
         assert abs(slope + float(forces[atom, axis])) < 1e-6 * float(1 + forces.abs().max())
 
@@ -71,17 +77,21 @@ def test_layers_of_parts_with_sources_elsewhere_make_up_the_whole(pair, cluster)
     """As in LAMMPS: some atoms are centres, the others sources without pairs of their own."""
     numbers, positions = cluster
     model, fast = pair
-    graph = graph_of(numbers, positions, model.cutoff, CELL)
+    graph = graph_of(numbers, positions, cutoff_of(model), CELL)
     n = len(numbers)
-    x = model.embed(graph.species, model.total_shares(graph))
-    chi = 0.3 * torch.randn(n, model.chi_width, generator=torch.Generator().manual_seed(1)).double()
-    whole = model.attend(1, x, chi, x, chi, model.geometry(graph.vectors, graph.idx_i, graph.idx_j))
+    x = model.representation.embed(graph.species, model.representation.shares(graph))
+    chi = 0.3 * torch.randn(n, needs_of(model).chi_width, generator=torch.Generator().manual_seed(1)).double()
+    whole = attend(
+        model, 1, x, chi, x, chi, model.representation.edges(graph.vectors, graph.idx_i, graph.idx_j)
+    )
     for mine in (torch.arange(0, 5), torch.arange(5, n)):
         rows = torch.cat([mine, torch.tensor([i for i in range(n) if i not in mine.tolist()])])
         local = torch.empty(n, dtype=torch.int64).scatter(0, rows, torch.arange(n))
         keep = torch.isin(graph.idx_i, mine)
-        edges = fast.geometry(graph.vectors[keep], local[graph.idx_i[keep]], local[graph.idx_j[keep]])
-        parts = fast.attend(1, x[mine], chi[mine], x[rows], chi[rows], edges)
+        edges = fast.representation.edges(
+            graph.vectors[keep], local[graph.idx_i[keep]], local[graph.idx_j[keep]]
+        )
+        parts = attend(fast, 1, x[mine], chi[mine], x[rows], chi[rows], edges)
         assert not edges.back.all()
         for part, all_rows in zip(parts, whole, strict=True):
             assert torch.allclose(part, all_rows[mine], rtol=0, atol=1e-8)
@@ -89,9 +99,9 @@ def test_layers_of_parts_with_sources_elsewhere_make_up_the_whole(pair, cluster)
 
 def test_an_atom_alone_has_no_message(pair):
     model, fast = pair
-    graph = graph_of(np.array([6]), np.zeros((1, 3)), model.cutoff)
+    graph = graph_of(np.array([6]), np.zeros((1, 3)), cutoff_of(model))
     expected, found = (evaluate(m, graph, 1) for m in (model, fast))
-    assert torch.allclose(found.energies, expected.energies, rtol=0, atol=1e-12)
+    assert torch.allclose(found.outputs.energies, expected.outputs.energies, rtol=0, atol=1e-12)
     assert found.forces.abs().max() == 0
 
 
@@ -99,7 +109,7 @@ def test_an_atom_alone_has_no_message(pair):
 def test_attention_beyond_the_cutoff_is_left_as_it_is(cluster, kind):
     numbers, positions = cluster
     model = model_of(replace(CONFIGS["so3krates-2022"], nonlocal_=kind))
-    graph = graph_of(numbers, positions, model.cutoff)
+    graph = graph_of(numbers, positions, cutoff_of(model))
     expected, found = (evaluate(m, graph, 1) for m in (model, accelerated(model, "on")))
     tolerance = 1e-7 * float(expected.forces.abs().max())
     assert torch.allclose(found.forces, expected.forces, rtol=0, atol=tolerance)
@@ -109,7 +119,7 @@ def test_float32_is_as_near_to_float64_as_the_layers_are(cluster):
     numbers, positions = cluster
     exact = model_of(SO3LR)
     single = model_of(SO3LR, torch.float32)
-    graph = graph_of(numbers, positions, exact.cutoff, CELL)
+    graph = graph_of(numbers, positions, cutoff_of(exact), CELL)
     reference = evaluate(exact, graph, 1).forces
     errors = [
         float((evaluate(m, graph, 1).forces - reference).abs().max())
@@ -151,12 +161,13 @@ def test_table_follows_its_function(dtype, tolerance, door):
 def test_exported_file_becomes_the_model_it_was(tmp_path):
     model = model_of(SO3LR)
     with torch.no_grad():  # digits that float32 has no room for
-        model.embedding.weight.add_(1e-12)
-    model.coulomb, model.cutoff_lr = "shifted", 9.0
+        model.representation.embedding.weight.add_(1e-12)
+    with_needs(model, energy_shift=-3.5, singlets_only=True)
     torchscript.save(model, tmp_path / "model.pt", "test")
     copy = eager(load(tmp_path / "model.pt"))
     assert type(copy) is So3krates
-    assert (copy.coulomb, copy.cutoff_lr, copy.elements) == ("shifted", 9.0, [1, 6, 8])
+    facts = needs_of(copy)
+    assert (facts.energy_shift, facts.singlets_only, facts.elements) == (-3.5, True, [1, 6, 8])
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor.nan_to_num(), copy.state_dict()[name].nan_to_num())
 
@@ -165,7 +176,7 @@ def test_kernels_serve_float32_by_themselves_and_others_when_asked():
     single, double = model_of(ODD, torch.float32), model_of(ODD)
     assert accelerated(single, "off") is single
     assert accelerated(double, "auto") is double
-    assert hasattr(accelerated(single, "auto"), "kernels")
+    assert is_compiled(accelerated(single, "auto"))
     with pytest.raises(So3kError, match="choose auto, on or off"):
         accelerated(single, "fast")
 
@@ -175,8 +186,8 @@ def test_a_file_with_kernels_is_loaded_as_it_is(tmp_path, cluster, dtype):
     path = tmp_path / "model.pt"
     torchscript.save(model_of(SO3LR, torch.float32), path, "test")
     taken, made = load_accelerated(path, dtype=dtype), load_accelerated(path, dtype=dtype, kernels="off")
-    assert hasattr(taken, "kernels") == (dtype != "float64")
-    assert not hasattr(made, "kernels")
+    assert is_compiled(taken) == (dtype != "float64")
+    assert not is_compiled(made)
     forces = [evaluate(model, graph_of(*cluster, 4.0), 1).forces for model in (taken, made)]
     assert (forces[0] - forces[1]).abs().max() < 1e-4 * forces[1].abs().max()
 
@@ -200,6 +211,7 @@ def test_kernels_refuse_what_is_not_on_a_cpu():
 
 
 def test_first_layer_of_a_model_that_starts_from_zeros_has_no_spherical_part():
-    fast = KernelSo3krates(SO3LR, [1, 6, 8])
-    shapes = [fast.constants(k, fast.embedding.weight)[15].shape for k in (0, 1)]
+    fast = So3krates(SO3LR, [1, 6, 8], parts=COMPILED["cpu"])
+    x = fast.representation.embedding.weight
+    shapes = [layer.constants(0, x)[15].shape for layer in fast.representation.layers]
     assert shapes == [(2, 0, 32), (2, 8, 32)]

@@ -12,6 +12,7 @@ from reference import efa
 from so3k_md import So3krates
 from so3k_md.errors import So3kError
 from so3k_md.model import set_dtype
+from so3k_md.needs import needs_of
 from so3k_md.nn.waves import GRIDS, LebedevWaves, ReciprocalWaves
 
 # Table S3 of arXiv:2412.08541 (its "6000" is the rule of 5810 points): points of the grid, b_max / π.
@@ -74,7 +75,7 @@ def test_diameter_is_bounded_from_above_by_little(grid):
 def test_groups_beyond_the_reach_are_refused():
     config = NONLOCAL["efa-lebedev"]
     model = set_dtype(So3krates(config, [1, 6, 8]), torch.float64)
-    assert model.far_reach == config.efa_reach
+    assert needs_of(model).far_reach == config.efa_reach
     for length, fits in ((0.9 * config.efa_reach, True), (1.01 * config.efa_reach, False)):
         graph = pair_graph(length)
         if fits:
@@ -95,11 +96,13 @@ def messages(model, x, chi, r, group, cell):
     """(Δx, Δχ) by pairs, by waves, and by sums and their reading apart."""
     group = torch.from_numpy(group)
     n_groups = int(group.max()) + 1
-    waves = model.waves(torch.from_numpy(r), cell, torch.zeros(len(r), dtype=torch.int64))
+    reach, layer = model.representation.reach, model.representation.layers[0].efa
+    waves = reach.waves(torch.from_numpy(r), cell, torch.zeros(len(r), dtype=torch.int64))
+    signed = reach.signed(waves)
     for pairwise in (256, 0):
-        model.layers[0].efa.pairwise = pairwise
-        yield model.far_whole(0, x, chi, waves, group, n_groups)
-    yield model.far_read(0, x, chi, waves, group, model.far_sums(0, x, chi, waves, group, n_groups))
+        layer.pairwise = pairwise
+        yield layer(x, chi, waves, signed, group, n_groups)
+    yield layer.read(x, chi, signed, group, layer.sums(x, chi, waves, group, n_groups))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ def test_message_is_the_sum_over_the_pairs_of_a_group(name, grid):
     _, r, group = molecules()
     rng = np.random.default_rng(1)
     group = rng.permutation(group)  # rows of a group need not be neighbours
-    x, chi = rng.normal(size=(len(r), config.features)), rng.normal(size=(len(r), model.chi_width))
+    x, chi = rng.normal(size=(len(r), config.features)), rng.normal(size=(len(r), needs_of(model).chi_width))
     n_frequencies = config.efa_features // 2
     if name == "efa-lebedev":
         kernels, error = efa.sinc_kernel(n_frequencies, B_MAX[grid] * math.pi, config.efa_reach), 3e-5
@@ -119,7 +122,7 @@ def test_message_is_the_sum_over_the_pairs_of_a_group(name, grid):
     else:
         kernels, error = efa.lattice_kernel(n_frequencies, config.efa_k_max, CELL), 1e-7
     cell = torch.from_numpy(CELL)[None]
-    weights = {key: value.numpy() for key, value in model.layers[0].efa.state_dict().items()}
+    weights = {key: value.numpy() for key, value in model.representation.layers[0].efa.state_dict().items()}
     widths = config.degrees, config.efa_features, config.efa_values
     for numbers in (group, np.zeros_like(group)):
         expected = efa.message(*widths, weights, x, chi, r, numbers, kernels)
@@ -136,15 +139,15 @@ def test_sums_of_parts_of_a_group_add_up():
     _, r, group = molecules()
     r, group = torch.from_numpy(r), torch.from_numpy(group)
     x = torch.randn(len(r), config.features, dtype=torch.float64)
-    chi = torch.randn(len(r), model.chi_width, dtype=torch.float64)
+    chi = torch.randn(len(r), needs_of(model).chi_width, dtype=torch.float64)
     parts = [torch.arange(0, 5), torch.arange(5, len(r)), torch.arange(0)]
 
     def sums(rows):
-        waves = model.waves(r[rows], NO_CELL, torch.zeros(len(rows), dtype=torch.int64))
-        return model.far_sums(1, x[rows], chi[rows], waves, group[rows], 4)
+        waves = model.representation.reach.waves(r[rows], NO_CELL, torch.zeros(len(rows), dtype=torch.int64))
+        return model.representation.layers[1].efa.sums(x[rows], chi[rows], waves, group[rows], 4)
 
     def support(rows):
-        return model.support(r[rows], group[rows], 4)
+        return model.representation.reach.support(r[rows], group[rows], 4)
 
     every = torch.arange(len(r))
     assert torch.allclose(sum(sums(rows) for rows in parts), sums(every), rtol=0, atol=1e-12)
@@ -154,7 +157,7 @@ def test_sums_of_parts_of_a_group_add_up():
 
 def lattice_energy(model, cell, r, numbers):
     with torch.no_grad():
-        return float(model(group_graph(numbers, r, np.zeros(len(r)), model.cutoff, cell)).sum())
+        return float(model(group_graph(numbers, r, np.zeros(len(r)), needs_of(model).cutoff, cell)).sum())
 
 
 def test_waves_of_a_lattice_do_not_depend_on_the_cell_that_describes_it():
@@ -183,7 +186,7 @@ def test_waves_enter_and_leave_without_a_jump():
     count, energy = [], []
     for side in (-1e-6, 1e-6):
         cell = np.diag([edge + side, 10.0, 11.0])
-        count.append(len(model.efa_waves.lattice(torch.from_numpy(cell)[None])))
+        count.append(len(model.representation.reach.efa_waves.lattice(torch.from_numpy(cell)[None])))
         energy.append(lattice_energy(model, cell, r, numbers))
     assert count[0] < count[1]
     assert abs(energy[1] - energy[0]) < 1e-5

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from small_models import CONFIGS, REFERENCE, graph_of
+from small_models import CONFIGS, REFERENCE, attend, graph_of, update
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.model import set_dtype
+from so3k_md.needs import needs_of
 from so3k_md.nn.spherical import coupling
 from so3k_md.structure.build import build_graph
 
@@ -99,14 +100,14 @@ def test_a_layer_is_its_published_equations(cluster):
         config = CONFIGS[name]
         model = set_dtype(So3krates(config, [1, 6, 8], seed=2), torch.float64)
         graph = graph_of(numbers, positions, config.cutoff)
-        edges = model.geometry(graph.vectors, graph.idx_i, graph.idx_j)
+        edges = model.representation.edges(graph.vectors, graph.idx_i, graph.idx_j)
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(len(numbers), config.features, dtype=torch.float64, generator=generator)
-        chi = torch.randn(len(numbers), model.chi_width, dtype=torch.float64, generator=generator)
+        chi = torch.randn(len(numbers), needs_of(model).chi_width, dtype=torch.float64, generator=generator)
         with torch.no_grad():
-            dx, dchi = model.attend(1, x, chi, x, chi, edges)
-            got = model.update(1, x, chi, dx, dchi)
-            expected = layer_by_hand(config, model.layers[1], x, chi, edges)
+            dx, dchi = attend(model, 1, x, chi, x, chi, edges)
+            got = update(model, 1, x, chi, dx, dchi)
+            expected = layer_by_hand(config, model.representation.layers[1], x, chi, edges)
         for a, b in zip(got, expected, strict=True):
             assert torch.allclose(a, b, rtol=1e-11, atol=1e-11), name
 
@@ -117,13 +118,13 @@ def test_geometry_follows_the_convention_of_the_preset(cluster):
         config = CONFIGS[name]
         model = set_dtype(So3krates(config, [1, 6, 8]), torch.float64)
         graph = graph_of(numbers, positions, config.cutoff)
-        edges = model.geometry(graph.vectors, graph.idx_i, graph.idx_j)
+        edges = model.representation.edges(graph.vectors, graph.idx_i, graph.idx_j)
         r = torch.linalg.vector_norm(graph.vectors, dim=1)
         start = 0 if config.degrees[0] == 1 else 1
         expected = sign * math.sqrt(3 / (4 * math.pi)) * graph.vectors[:, [1, 2, 0]] / r[:, None]
         assert torch.allclose(edges.ylm[:, start : start + 3], expected, rtol=0, atol=1e-13)
         beyond = edges.rbf / edges.cut[:, None] if config.damp_rbf else edges.rbf
-        assert torch.allclose(beyond, model.radial_basis(r), rtol=1e-9, atol=1e-12)
+        assert torch.allclose(beyond, model.representation.geometry.radial_basis(r), rtol=1e-9, atol=1e-12)
 
 
 def test_first_sphcs_of_a_cumulene_have_the_known_spread():
@@ -131,8 +132,8 @@ def test_first_sphcs_of_a_cumulene_have_the_known_spread():
     data = np.load(REFERENCE / "cumulene_efa_frame0.npz")
     model = set_dtype(So3krates(EXACT), torch.float64)
     graph = build_graph(data["z"], data["R"], None, np.zeros(3, bool), 5.0)
-    edges = model.geometry(graph.vectors, graph.idx_i, graph.idx_j)
-    chi = model.initial_chi(edges, 13)
+    edges = model.representation.edges(graph.vectors, graph.idx_i, graph.idx_j)
+    chi = model.representation.initial_chi(edges, 13)
     norms = torch.linalg.vector_norm(chi, dim=1)
     distances = torch.cdist(chi, chi)[~torch.eye(13, dtype=torch.bool)]
     assert abs(float(norms.min()) - 0.580) < 6e-4

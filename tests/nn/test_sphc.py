@@ -7,10 +7,11 @@ import pytest
 import torch
 from nonlocal_models import NONLOCAL, molecules
 from reference import sphc
-from small_models import REFERENCE
+from small_models import REFERENCE, cutoff_of, far, layer_of
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.model import set_dtype
+from so3k_md.needs import needs_of
 from so3k_md.structure.build import build_graph
 
 PUBLISHED = replace(ModelConfig.preset("so3krates-2022"), layers=1, norm_eps=0.0, nonlocal_="sphc")
@@ -24,20 +25,20 @@ def model_of(config):
 def rows(model, n, seed=0, spread=0.4):
     """Features and SPHCs that no structure would have."""
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, model.features))
-    chi = spread * rng.normal(size=(n, model.chi_width))
+    x = rng.normal(size=(n, needs_of(model).features))
+    chi = spread * rng.normal(size=(n, needs_of(model).chi_width))
     return torch.from_numpy(x), torch.from_numpy(chi)
 
 
 def whole(model, group):
-    return model.group_rows(group, group, torch.arange(len(group)))
+    return model.representation.reach.group_rows(group, group, torch.arange(len(group)))
 
 
 def neighbourhood(model, chi, r, group):
     """φ_χ of the first layer as the model sees it, (n, n)."""
-    x = torch.zeros(len(chi), model.features, dtype=torch.float64)
+    x = torch.zeros(len(chi), needs_of(model).features, dtype=torch.float64)
     groups = whole(model, torch.as_tensor(group))
-    pairs = model.far_pairs(0, x, chi, r, x, chi, r, groups, 0, len(chi))
+    pairs = far("far_pairs", model, 0, x, chi, r, x, chi, r, groups, 0, len(chi))
     phi = np.zeros((len(chi), len(chi)))
     phi[pairs.idx_i, pairs.idx_j] = pairs.phi.detach()
     return phi
@@ -47,7 +48,8 @@ def first_neighbourhood(cutoff, positions, numbers, group):
     """φ_χ, χ and u of the published model at the start of its first layer."""
     model = model_of(replace(PUBLISHED, cutoff=cutoff))
     graph = build_graph(numbers, positions, None, np.zeros(3, bool), cutoff)
-    chi = model.initial_chi(model.geometry(graph.vectors, graph.idx_i, graph.idx_j), len(numbers))
+    edges = model.representation.edges(graph.vectors, graph.idx_i, graph.idx_j)
+    chi = model.representation.initial_chi(edges, len(numbers))
     phi = neighbourhood(model, chi, graph.positions, group)
     return phi, chi.numpy(), sphc.neighbourhoods(chi.numpy(), group)[0]
 
@@ -110,16 +112,17 @@ def test_message_is_the_published_equation_within_groups(preset):
 
         def radial(length, model=model):
             at = torch.tensor([length])
-            return (model.radial_basis(at) * model.cutoff_function(at)[:, None])[0].numpy()
+            return model.representation.geometry.damped_basis(at)[0].numpy()
 
         def harmonics(unit, model=model):
-            return model.harmonics(torch.from_numpy(unit)[None])[0].numpy()
+            return model.representation.geometry.harmonics(torch.from_numpy(unit)[None])[0].numpy()
 
         for numbers in (group, np.zeros_like(group)):
             with torch.no_grad():
                 groups = whole(model, torch.from_numpy(numbers))
-                got = model.far_attend(1, x, chi, r, x, chi, r, groups, 0, len(numbers)).numpy()
-            weights = {name: value.numpy() for name, value in model.layers[1].state_dict().items()}
+                got = far("far_attend", model, 1, x, chi, r, x, chi, r, groups, 0, len(numbers)).numpy()
+            layer = layer_of(model, 1)
+            weights = {name: value.numpy() for name, value in layer.state_dict().items()}
             arrays = x.numpy(), chi.numpy(), positions, numbers
             expected = sphc.message(config, weights, *arrays, radial, harmonics)
             assert np.abs(expected).max() > 0.01
@@ -132,15 +135,15 @@ def test_groups_take_any_numbers_and_sources_in_any_order():
     x, chi = rows(model, len(group))
     r, group = torch.from_numpy(positions), torch.from_numpy(group)
     n = len(group)
-    expected = model.far_attend(1, x, chi, r, x, chi, r, whole(model, group), 0, n)
+    expected = far("far_attend", model, 1, x, chi, r, x, chi, r, whole(model, group), 0, n)
     strange = torch.tensor([7_000_000_000, -3, 12, 5])[group]
     order = torch.randperm(n, generator=torch.Generator().manual_seed(1))
     place = torch.empty(n, dtype=torch.int64).scatter(0, order, torch.arange(n))
     for centres in (torch.arange(n), torch.tensor([11, 3, 0, 12])):
         own = place[centres]
-        groups = model.group_rows(strange[centres], strange[order], own)
+        groups = model.representation.reach.group_rows(strange[centres], strange[order], own)
         mine = x[centres], chi[centres], r[centres]
-        got = model.far_attend(1, *mine, x[order], chi[order], r[order], groups, 0, len(centres))
+        got = far("far_attend", model, 1, *mine, x[order], chi[order], r[order], groups, 0, len(centres))
         assert torch.allclose(got, expected[centres], rtol=0, atol=1e-13)
 
 
@@ -150,18 +153,18 @@ def test_tiles_join_to_the_whole_message():
     x, chi = rows(model, len(group))
     r = torch.from_numpy(positions)
     groups = whole(model, torch.from_numpy(group))
-    expected = model.far_attend(1, x, chi, r, x, chi, r, groups, 0, len(group))
-    assert model.tiles(groups) == [0, len(group)]
+    expected = far("far_attend", model, 1, x, chi, r, x, chi, r, groups, 0, len(group))
+    assert layer_of(model, 0).tiles(groups) == [0, len(group)]
     for tile in (1, 13, 40):
-        model.tile = tile
-        bounds = model.tiles(groups)
+        layer_of(model, 0).tile = tile
+        bounds = layer_of(model, 0).tiles(groups)
         pairs = [int(groups.size[a:b].sum()) for a, b in zip(bounds, bounds[1:], strict=False)]
         assert bounds[0] == 0
         assert bounds[-1] == len(group)
         assert len(bounds) > 2
         assert max(pairs) < tile + int(groups.size.max())
         parts = [
-            model.far_attend(1, x, chi, r, x, chi, r, groups, a, b)
+            far("far_attend", model, 1, x, chi, r, x, chi, r, groups, a, b)
             for a, b in zip(bounds, bounds[1:], strict=False)
         ]
         assert torch.allclose(torch.cat(parts), expected, rtol=0, atol=1e-14)
@@ -177,7 +180,7 @@ def test_equal_and_very_different_sphcs_give_finite_messages_and_slopes(eps, spr
     leaves = [tensor.requires_grad_() for tensor in (x, chi, torch.from_numpy(positions))]
     x, chi, r = leaves
     groups = whole(model, torch.from_numpy(group))
-    message = model.far_attend(1, x, chi, r, x, chi, r, groups, 0, len(group))
+    message = far("far_attend", model, 1, x, chi, r, x, chi, r, groups, 0, len(group))
     if spread < 1:
         assert not message.any()
     else:
@@ -191,7 +194,7 @@ def test_pairs_and_single_atoms_have_no_far_neighbours():
     x, chi = rows(model, 5)
     r = torch.randn(5, 3, dtype=torch.float64)
     groups = whole(model, torch.tensor([0, 1, 1, 2, 2]))
-    assert not model.far_attend(1, x, chi, r, x, chi, r, groups, 0, 5).any()
+    assert not far("far_attend", model, 1, x, chi, r, x, chi, r, groups, 0, 5).any()
 
 
 def test_far_filter_is_continuous_at_the_cutoff():
@@ -202,7 +205,7 @@ def test_far_filter_is_continuous_at_the_cutoff():
         groups = whole(model, torch.zeros(3, dtype=torch.int64))
         messages = []
         for side in (-1e-7, 1e-7):
-            r = torch.tensor([[0.0, 0, 0], [model.cutoff + side, 0, 0], [0, 9.0, 0]], dtype=torch.float64)
-            messages.append(model.far_attend(1, x, chi, r, x, chi, r, groups, 0, 3))
+            r = torch.tensor([[0.0, 0, 0], [cutoff_of(model) + side, 0, 0], [0, 9.0, 0]], dtype=torch.float64)
+            messages.append(far("far_attend", model, 1, x, chi, r, x, chi, r, groups, 0, 3))
         assert messages[0].abs().max() > 1e-3
         assert torch.allclose(*messages, rtol=0, atol=1e-5 * float(messages[0].detach().abs().max()))

@@ -3,11 +3,13 @@
 import pytest
 import torch
 from nonlocal_models import NONLOCAL
-from small_models import lively
+from small_models import far, layer_of, lively
 
 from so3k_md import So3krates
+from so3k_md.graph import Rows
 from so3k_md.model import set_dtype
-from so3k_md.nn.nonlocal_sphc import pieces, products, products_adjoint
+from so3k_md.needs import needs_of
+from so3k_md.nn.sphc import pieces, products, products_adjoint
 
 GROUP = torch.tensor([3] * 2 + [0] * 80 + [1] + [3] * 8 + [2] * 2)
 
@@ -35,21 +37,22 @@ def test_adjoint_of_the_products_is_that_of_autograd_and_adds_to_what_is_there()
 def test_adjoint_in_tiles_is_the_derivative_of_the_messages(preset, scripted):
     model = lively(set_dtype(So3krates(NONLOCAL[preset], [1, 6, 8], seed=2), torch.float64))
     generator = torch.Generator().manual_seed(1)
-    shapes = [(len(GROUP), width) for width in (model.features, model.chi_width, 3)]
+    shapes = [(len(GROUP), width) for width in (needs_of(model).features, needs_of(model).chi_width, 3)]
     x, chi, r = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
-    groups = model.group_rows(GROUP, GROUP, torch.arange(len(GROUP)))
+    groups = model.representation.reach.group_rows(GROUP, GROUP, torch.arange(len(GROUP)))
     leaves = [tensor.requires_grad_() for tensor in (x, 0.3 * chi, 4.0 * r)]
     rows = leaves * 2
-    pairs = model.far_pairs(1, *rows, groups, 0, len(GROUP))
+    pairs = far("far_pairs", model, 1, *rows, groups, 0, len(GROUP))
     assert len(pieces(pairs.alpha)) > 2
-    message = model.far_attend(1, *rows, groups, 0, len(GROUP))
+    message = far("far_attend", model, 1, *rows, groups, 0, len(GROUP))
     slope = torch.randn(message.shape, generator=generator, dtype=torch.float64)
     expected = torch.autograd.grad(message, leaves, slope)
     assert min(float(part.abs().max()) for part in expected) > 1e-4
     if scripted:
         model = torch.jit.script(model)
-    for tile in (model.tile, 600):
-        model.tile = tile
-        found = model.far_adjoint(1, *(tensor.detach() for tensor in leaves), groups, slope)
+    layer = layer_of(model, 1)
+    for tile in (layer.tile, 600):
+        layer.tile = tile
+        found = layer.far_adjoint(Rows(*(tensor.detach() for tensor in leaves)), groups, slope)
         for got, wanted in zip(found, expected, strict=True):
             assert torch.allclose(got, wanted, rtol=0, atol=1e-11)

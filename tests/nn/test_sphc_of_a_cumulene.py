@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from small_models import cutoff_of, far
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.model import set_dtype
@@ -19,16 +20,16 @@ def end_to_end(degrees: tuple[int, ...], theta: float) -> float:
     config = replace(ModelConfig(), degrees=degrees, layers=1, cutoff=2.9, nonlocal_="sphc")
     model = set_dtype(So3krates(config, [1, 6]), torch.float64)
     positions = scan["R"][np.flatnonzero(scan["theta"] == theta)[0]]
-    graph = build_graph(scan["z"], positions, None, np.zeros(3, bool), model.cutoff, np.zeros(13, int))
+    graph = build_graph(scan["z"], positions, None, np.zeros(3, bool), cutoff_of(model), np.zeros(13, int))
     with torch.no_grad():
-        edges = model.geometry(graph.vectors, graph.idx_i, graph.idx_j)
+        edges = model.representation.edges(graph.vectors, graph.idx_i, graph.idx_j)
         x, chi, r = (
-            model.embed(graph.species, model.total_shares(graph)),
-            model.initial_chi(edges, 13),
+            model.representation.embed(graph.species, model.representation.shares(graph)),
+            model.representation.initial_chi(edges, 13),
             graph.positions,
         )
-        groups = model.group_rows(graph.group, graph.group, torch.arange(13))
-        pairs = model.far_pairs(0, x, chi, r, x, chi, r, groups, 0, 13)
+        groups = model.representation.reach.group_rows(graph.group, graph.group, torch.arange(13))
+        pairs = far("far_pairs", model, 0, x, chi, r, x, chi, r, groups, 0, 13)
     return float(pairs.phi[(pairs.idx_i == 0) & (pairs.idx_j == 8)].sum())
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from plain import CELL, atoms, half_pairs
 
+from so3k_md.convert.rounding import round_constants
 from so3k_md.kernels.build import load_kernels
 from so3k_md.kernels.long_range import KernelLongPairs
 from so3k_md.physics.coulomb import open_sum, self_terms, shifted_potential
@@ -59,7 +60,10 @@ def test_equals_the_published_model(name, long_pairs):
         arguments = [torch.tensor(z.astype(np.int64)), torch.tensor(q), torch.tensor(h)]
         for rounding, tolerance in (("peer", 1e-12), ("exact", 5e-10 * len(z))):
             pairs = half_pairs(r, cell, cutoff)
-            found = long_pairs(rounding)(*pairs, *arguments, "shifted", cutoff).energies.sum(0)
+            part = long_pairs()
+            if rounding == "peer":
+                round_constants(part)
+            found = part(*pairs, *arguments, "shifted", cutoff).energies.sum(0)
             assert np.abs(found.numpy() - REFERENCE[key][1:]).max() < tolerance * max(1, abs(found).max())
 
 

@@ -85,7 +85,8 @@ def test_nothing_breaks_where_two_atoms_share_a_place():
     model = So3krates(replace(ModelConfig.preset("so3lr"), layers=1), [1, 8])
     vectors = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
     i = torch.tensor([0, 1])
-    energies = model.close_repulsion(vectors, i, i.flip(0), torch.tensor([1, 8]), 2)
+    like = model.representation.embedding.weight
+    energies = model.energies.close_repulsion(vectors, i, i.flip(0), torch.tensor([1, 8]), like, 2)
     (slopes,) = torch.autograd.grad(energies.sum(), vectors)
     assert torch.isfinite(energies).all()
     assert torch.isfinite(slopes).all()

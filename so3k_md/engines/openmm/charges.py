@@ -30,7 +30,7 @@ WHERE = "the system"
 
 
 def totals_of(
-    model: Any,
+    needs: Any,
     topology: app.Topology,
     rows: Sequence[int],
     numbers: Sequence[int],
@@ -39,7 +39,7 @@ def totals_of(
     """What a model is told of the atoms it describes, beside their positions.
 
     Args:
-        model: one without charges takes none.
+        needs: of the model; one without charges takes none.
         topology: its bonds and residues, for fragments that are molecules.
         rows: the atoms described (atoms,).
         numbers: their atomic numbers (atoms,).
@@ -48,10 +48,10 @@ def totals_of(
     Raises:
         So3kError: what cannot be, or what the model does not know.
     """
-    refuse_unknown(model, given, WHERE)
-    if model.has_totals and isinstance(given.fragment, str):
+    refuse_unknown(needs, given, WHERE)
+    if needs.has_totals and isinstance(given.fragment, str):
         given = by_molecules(topology, rows, numbers, given)
-    return resolve_totals(model, numbers, given, WHERE)
+    return resolve_totals(needs, numbers, given, WHERE)
 
 
 def by_molecules(
@@ -123,7 +123,7 @@ def one_cluster(topology: app.Topology, rows: Sequence[int]) -> Ints:
     return np.where(roots, 0, parent)
 
 
-def named_totals(atoms: Atoms, model: Any, options: dict[str, Any]) -> dict[str, Any]:
+def named_totals(atoms: Atoms, needs: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The options of `add_model`, with charge, spin and fragments of the structure where none are given.
 
     Of a structure that is described in part, only its fragments tell anything.
@@ -133,7 +133,7 @@ def named_totals(atoms: Atoms, model: Any, options: dict[str, Any]) -> dict[str,
     """
     names = ("charge", "spin", "fragments", "fragment_charges")
     own = given_totals(atoms)
-    if not model.has_totals:
+    if not needs.has_totals:
         if says_something(own):
             warnings.warn(UNUSED, So3kWarning, stacklevel=3)
         return options
@@ -156,11 +156,11 @@ def part_of(own: GivenTotals, rows: Sequence[int]) -> GivenTotals:
     return GivenTotals(fragment=chosen, fragment_charges=mine)
 
 
-def describe_physics(model: Any, coulomb: str, cutoff_lr: float, totals: Totals, reach: str) -> str:
+def describe_physics(needs: Any, coulomb: str, cutoff_lr: float, totals: Totals, reach: str) -> str:
     """One line on the charges of a system, and on the form of their energy.
 
     Args:
-        model: with electrostatics.
+        needs: of a model with electrostatics.
         coulomb: one of COULOMB.
         cutoff_lr: Å.
         totals: of the system.
@@ -172,6 +172,6 @@ def describe_physics(model: Any, coulomb: str, cutoff_lr: float, totals: Totals,
     if n_fragments > 1 and totals.fragment_charge.any():
         pieces += f" ({np.count_nonzero(totals.fragment_charge)} charged)"
     line = f"coulomb: {form}; dispersion to {cutoff_lr:g} Å; total charge {totals.charge:+g} e in {pieces}"
-    if model.energy_shift:
-        line += f"; energies are without {model.energy_shift:g} eV for each atom"
+    if needs.energy_shift:
+        line += f"; energies are without {needs.energy_shift:g} eV for each atom"
     return line

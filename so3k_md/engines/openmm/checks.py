@@ -125,7 +125,7 @@ def output_fault(energy: Tensor, forces: Tensor, rows: Tensor) -> str:
     return f"the {what} is not a finite number: atoms may lie on one spot; minimise first, or check the model"
 
 
-def needs_links(model: Any, periodic: bool) -> bool:
+def needs_links(needs: Any, periodic: bool) -> bool:
     """Whether it matters in which image the atoms of a group lie.
 
     It does not in an open system, nor to waves of the lattice itself.
@@ -133,8 +133,8 @@ def needs_links(model: Any, periodic: bool) -> bool:
     Raises:
         So3kError: waves of the lattice in an open system.
     """
-    check_axes(model, periodic, "the system")
-    return periodic and model.nonlocal_kind != "none" and not lattice_waves(model)
+    check_axes(needs, periodic, "the system")
+    return bool(periodic and needs.nonlocal_kind != "none" and not lattice_waves(needs))
 
 
 def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None:

@@ -2,12 +2,11 @@
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from openmm import app
-from torch import nn
 
 from so3k_md.errors import So3kError
 from so3k_md.structure.groups import check_group_sizes, lattice_waves, resolve_groups, spanning_tree
@@ -24,7 +23,7 @@ class Linked(NamedTuple):
 
 
 def linked_groups(
-    model: nn.Module,
+    needs: Any,
     topology: app.Topology,
     rows: Sequence[int],
     groups: str | ArrayLike,
@@ -38,7 +37,7 @@ def linked_groups(
     all atoms has no links: it is taken in the images as they come.
 
     Args:
-        model: sphc or efa.
+        needs: of a model of the kind sphc or efa.
         topology: its bonds say what a molecule is.
         rows: the atoms described (atoms,).
         groups: auto, all, or a whole number for each atom (atoms,).
@@ -52,10 +51,10 @@ def linked_groups(
     """
     bonds = bonds_among(topology, rows)
     unlinked = np.arange(len(rows)), bonds[:0]
-    if lattice_waves(model):
+    if lattice_waves(needs):
         return Linked(np.zeros(len(rows), dtype=np.int64), *unlinked)
     group = groups_of(bonds, len(rows), groups, cell is not None)
-    check_group_sizes(group, model, max_group)
+    check_group_sizes(group, needs, max_group)
     if cell is None or isinstance(groups, str) and groups == "all":
         return Linked(group, *unlinked)
     bonds = bonds[group[bonds[:, 0]] == group[bonds[:, 1]]]

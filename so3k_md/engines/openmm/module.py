@@ -24,13 +24,16 @@ from so3k_md.engines.openmm.checks import (
     output_fault,
     scatter_fault,
 )
-from so3k_md.engines.openmm.particles import GraphOfParticles, graph_tensors, slopes_of_tensors
+from so3k_md.engines.openmm.particles import GraphOfParticles, gradient_of_tensors, graph_tensors
 from so3k_md.engines.openmm.trials import Trials
 from so3k_md.export.contract import check_elements
+from so3k_md.graph import COULOMB, CUTOFF_LR
+from so3k_md.kernels.choose import is_compiled
 from so3k_md.model import still_copy
+from so3k_md.needs import Needs, needs_of
 from so3k_md.nn.segment import pair_forces
-from so3k_md.physical_stages import COULOMB, CUTOFF_LR, set_long_range
 from so3k_md.structure.charges import GivenTotals, Totals, resolve_totals
+from so3k_md.structure.coulomb import check_coulomb
 from so3k_md.structure.lists import SKIN, check_skin
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
@@ -60,28 +63,15 @@ class OpenMMModule(nn.Module):
         shared: whether the model is shared, which the library of kernels must be loaded for.
     """
 
-    has_long_range: torch.jit.Final[bool]
     is_shared: torch.jit.Final[bool]
     has_reach: torch.jit.Final[bool]
-    cutoff: float
-    elements: list[int]
-    metadata: str
-    format_version: int
-    nonlocal_kind: str
-    coulomb: str
-    cutoff_lr: float
+    needs: Needs
 
     def __init__(self, model: Any, seen: GraphOfParticles, shared: bool):
         super().__init__()
         # TorchForce hands on attributes but not the extra files of an artefact
-        self.cutoff = model.cutoff
-        self.elements = model.elements
-        self.metadata = model.metadata
-        self.format_version = model.format_version
-        self.nonlocal_kind = model.nonlocal_kind
-        self.coulomb = model.coulomb
-        self.cutoff_lr = model.cutoff_lr
-        self.has_long_range = model.has_long_range
+        self.needs = needs = needs_of(model)
+        self.cutoff = needs.cutoff
         self.periodic = seen.periodic
         self.longest_link = LONGEST_LINK
         self.energy_unit = EV_IN_KJ_MOL
@@ -92,10 +82,10 @@ class OpenMMModule(nn.Module):
         else:
             self.model = model
         # waves that span a sphere say how wide a group may be
-        self.has_reach = float(model.far_reach) > 0.0
-        self.far_reach = float(model.far_reach)
+        self.has_reach = needs.far_reach > 0.0
+        self.far_reach = needs.far_reach
         if self.has_reach:
-            self.waves = model.efa_waves
+            self.waves = model.representation.reach
         self.seen = seen
         self.trials = Trials()
 
@@ -123,13 +113,15 @@ class OpenMMModule(nn.Module):
             with torch.no_grad():
                 graph = self.seen(mine, cell, whole)
             if self.is_shared:
-                slopes = slopes_of_tensors(self.shared.gradient(graph_tensors(graph)))
+                gradient = gradient_of_tensors(
+                    self.shared.gradient(graph_tensors(graph), graph.long.coulomb, graph.long.cutoff)
+                )
             else:
-                slopes = self.model.gradient(graph)
+                gradient = self.model.gradient(graph)
             with torch.no_grad():
                 n_atoms = graph.species.size(0)
-                pulls = pair_forces(slopes.vectors, graph.idx_i, graph.idx_j, n_atoms) - slopes.positions
-                energy = slopes.energies.sum() * self.energy_unit
+                pulls = pair_forces(gradient.vectors, graph.idx_i, graph.idx_j, n_atoms) - gradient.positions
+                energy = gradient.outputs.energies.sum() * self.energy_unit
                 fault = scatter_fault(graph.idx_i, self.seen.bonded, n_atoms, self.cutoff)
                 if len(fault) == 0:
                     fault = output_fault(energy, pulls, self.seen.rows)
@@ -174,13 +166,16 @@ class OpenMMModule(nn.Module):
             mine, cell = self.seen.lengths(positions, box)
             graph = self.seen(mine, cell, self.seen.whole(mine, cell))
         if self.is_shared:
-            slopes = slopes_of_tensors(self.shared.gradient(graph_tensors(graph)))
+            gradient = gradient_of_tensors(
+                self.shared.gradient(graph_tensors(graph), graph.long.coulomb, graph.long.cutoff)
+            )
         else:
-            slopes = self.model.gradient(graph)
+            gradient = self.model.gradient(graph)
         with torch.no_grad():
-            parts = slopes.parts.sum(0) * self.energy_unit
-            dipole = slopes.charges.to(graph.positions.dtype) @ graph.positions
-            return Report(slopes.charges, slopes.ratios, parts, dipole)
+            found = gradient.outputs
+            parts = found.parts.sum(0) * self.energy_unit
+            dipole = found.charges.to(graph.positions.dtype) @ graph.positions
+            return Report(found.charges, found.ratios, parts, dipole)
 
 
 def shared_model(model: nn.Module) -> Any:
@@ -238,21 +233,33 @@ def script_for_openmm(
     n_particles = len(numbers) if n_particles is None else n_particles
     check_skin(skin)
     check_rows(rows, len(numbers), n_particles)
-    elements: Any = model.elements
-    check_elements(numbers, elements)
+    needs = needs_of(model)
+    check_elements(numbers, needs.elements)
     numbered = np.unique(np.zeros(len(numbers)) if group is None else group, return_inverse=True)[1].tolist()
-    links = checked_tree(parent, numbered) if needs_links(model, periodic) else None
+    links = checked_tree(parent, numbered) if needs_links(needs, periodic) else None
     alone = cluster is not None
     if alone:
         links = checked_tree(cluster, [0] * len(numbers))
+    check_coulomb(coulomb, cutoff_lr)
     still = still_copy(model)
-    set_long_range(still, coulomb, cutoff_lr)
     if totals is None:
-        totals = resolve_totals(model, numbers, GivenTotals(), "the system")
+        totals = resolve_totals(needs, numbers, GivenTotals(), "the system")
     seen = GraphOfParticles(
-        still, numbers, rows, periodic, skin, numbered, links, bonds, totals, alone, bonded
+        needs,
+        numbers,
+        rows,
+        periodic,
+        skin,
+        numbered,
+        links,
+        bonds,
+        totals,
+        alone,
+        bonded,
+        coulomb,
+        cutoff_lr,
     )
-    shared = shared or hasattr(still, "kernels")
+    shared = shared or is_compiled(still)
     module = torch.jit.script(OpenMMModule(still, seen, shared).eval())
     # what is scripted stays in the process for ever, and all copies and frozen forms of it, one for each
     # Context; what is loaded goes with its last user

@@ -1,7 +1,6 @@
 """What the model sees of OpenMM's particles: pairs from kept lists, whole groups, the totals."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +9,8 @@ from torch import Tensor, nn
 from vesin_torch import NeighborList
 
 from so3k_md.engines.openmm.checks import box_fault
-from so3k_md.graph import Graph, LongRange, Slopes
+from so3k_md.graph import Gradient, Graph, LongRange, Outputs
+from so3k_md.needs import Needs
 from so3k_md.structure.cells import limits_of
 from so3k_md.structure.charges import Totals
 from so3k_md.structure.lists import LONG_SKIN, VerletList, wrap
@@ -40,9 +40,10 @@ def graph_tensors(graph: Graph) -> list[Tensor]:
     ]
 
 
-def slopes_of_tensors(found: list[Tensor]) -> Slopes:
-    """Slopes of the tensors of which they consist, in the order of their fields."""
-    return Slopes(found[0], found[1], found[2], found[3], found[4], found[5], found[6], found[7])
+def gradient_of_tensors(found: list[Tensor]) -> Gradient:
+    """A gradient of the tensors of which it consists, in the order of its fields."""
+    outputs = Outputs(found[0], found[1], found[2], found[3])
+    return Gradient(outputs, found[4], found[5], found[6], found[7])
 
 
 class PairSearch(nn.Module):
@@ -85,7 +86,7 @@ class GraphOfParticles(nn.Module):
     It refuses nothing: see `OpenMMModule.forward`.
 
     Args:
-        model: the artefact, or an eager model.
+        needs: of the model.
         numbers: atomic numbers of the atoms described (atoms,).
         rows: their rows among OpenMM's particles (atoms,).
         periodic: whether a box comes with the positions.
@@ -97,6 +98,8 @@ class GraphOfParticles(nn.Module):
         totals: charge, spin and fragments of the atoms.
         alone: whether charges see no image of themselves, in a box that others share; links may be long then.
         bonded: atoms that have bonds (bonded,).
+        coulomb: one of COULOMB.
+        cutoff_lr: of long-range pairs, Å.
     """
 
     has_long_range: torch.jit.Final[bool]
@@ -117,7 +120,7 @@ class GraphOfParticles(nn.Module):
 
     def __init__(
         self,
-        model: Any,
+        needs: Needs,
         numbers: Sequence[int],
         rows: Sequence[int],
         periodic: bool,
@@ -128,18 +131,21 @@ class GraphOfParticles(nn.Module):
         totals: Totals,
         alone: bool,
         bonded: ArrayLike,
+        coulomb: str,
+        cutoff_lr: float,
     ):
         super().__init__()
-        self.has_long_range = model.has_long_range
+        self.has_long_range = needs.has_long_range
         self.periodic = periodic
         self.alone = alone
         self.make_whole = parent is not None
         self.check_whole = self.make_whole and not alone
         self.nm = NM_IN_ANGSTROM
-        self.pairs = VerletList(PairSearch(model.cutoff + skin), model.cutoff, skin)
+        self.coulomb, self.cutoff_lr = coulomb, cutoff_lr
+        self.pairs = VerletList(PairSearch(needs.cutoff + skin), needs.cutoff, skin)
         if self.has_long_range:
-            search = PairSearch(model.cutoff_lr + LONG_SKIN * skin, once=True)
-            self.long_pairs = VerletList(search, model.cutoff_lr, LONG_SKIN * skin, trim=False)
+            search = PairSearch(cutoff_lr + LONG_SKIN * skin, once=True)
+            self.long_pairs = VerletList(search, cutoff_lr, LONG_SKIN * skin, trim=False)
         limits = limits_of(numbers)
         self.shortest, self.smallest = limits.length, limits.volume
         parents = np.array(parent or [], dtype=np.int64)
@@ -210,6 +216,14 @@ class GraphOfParticles(nn.Module):
         if self.alone:
             lattice = torch.zeros_like(lattice)
         long = LongRange(
-            far_vectors, far_i, far_j, self.charge, self.unpaired, self.fragment, self.fragment_charge
+            far_vectors,
+            far_i,
+            far_j,
+            self.charge,
+            self.unpaired,
+            self.fragment,
+            self.fragment_charge,
+            self.coulomb,
+            self.cutoff_lr,
         )
         return Graph(self.species, vectors, idx_i, idx_j, self.frame, whole, self.group, lattice, long)

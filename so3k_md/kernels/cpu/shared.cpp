@@ -125,13 +125,24 @@ namespace {
     return all;
   }
 
-  /// Tensors in the order of the fields as the named tuple that `type` is, and back.
-  IValue packed(const c10::TypePtr &type, const c10::List<Tensor> &flat, std::size_t &next)
+  /// What a graph consists of: tensors in the order of the fields, and the form and cutoff of the
+  /// Coulomb energy.
+  struct Flat {
+    const c10::List<Tensor> &tensors;
+    const std::string &coulomb;
+    double cutoff;
+    std::size_t next = 0;
+  };
+
+  /// The same as the named tuple that `type` is.
+  IValue packed(const c10::TypePtr &type, Flat &flat)
   {
+    if (type->kind() == c10::TypeKind::StringType) return flat.coulomb;
+    if (type->kind() == c10::TypeKind::FloatType) return flat.cutoff;
     const auto tuple = type->cast<c10::TupleType>();
-    if (!tuple) return flat.get(next++);
+    if (!tuple) return flat.tensors.get(flat.next++);
     std::vector<IValue> fields;
-    for (const auto &field : tuple->elements()) fields.push_back(packed(field, flat, next));
+    for (const auto &field : tuple->elements()) fields.push_back(packed(field, flat));
     return c10::ivalue::Tuple::createNamed(std::move(fields), tuple);
   }
 
@@ -152,8 +163,9 @@ namespace {
     {
     }
 
-    /// `So3krates.gradient` of a Graph, both as the tensors of which they consist.
-    c10::List<Tensor> gradient(const c10::List<Tensor> &graph)
+    /// `So3krates.gradient` of a Graph, both as the tensors of which they consist, and the form
+    /// and cutoff of the Coulomb energy.
+    c10::List<Tensor> gradient(const c10::List<Tensor> &graph, std::string coulomb, double cutoff)
     {
       for (const Tensor &tensor : graph)
         TORCH_CHECK(tensor.is_cpu(),
@@ -162,11 +174,11 @@ namespace {
       const WithoutLock without_lock;
       const at::AutoGradMode with_gradients(true);
       auto method = loaded->model().get_method("gradient");
-      std::size_t next = 0;
-      auto given = packed(method.function().getSchema().arguments().at(1).type(), graph, next);
-      c10::List<Tensor> slopes;
-      unpack(method({std::move(given)}), slopes);
-      return slopes;
+      Flat flat{graph, coulomb, cutoff};
+      auto given = packed(method.function().getSchema().arguments().at(1).type(), flat);
+      c10::List<Tensor> found;
+      unpack(method({std::move(given)}), found);
+      return found;
     }
 
     std::tuple<Tensor, int64_t> state() const { return {loaded->file, checksum(loaded->file)}; }

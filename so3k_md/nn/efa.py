@@ -74,6 +74,7 @@ class EuclideanFastAttention(nn.Module):
             y = y.index_copy(0, rows, found.flatten(0, 1))
         return self.messages(x, y)
 
+    @torch.jit.export
     def sums(self, x: Tensor, chi: Tensor, waves: Tensor, group: Tensor, n_groups: int) -> Tensor:
         """Σ_j k_j ⊗ v_j of the atoms that are here, (groups, waves · D · (1 + m) · (values + m))."""
         v = self.value_rows(x, chi)
@@ -85,6 +86,7 @@ class EuclideanFastAttention(nn.Module):
             total = total.index_copy(0, groups, torch.bmm(k_block.transpose(1, 2), v_block).flatten(1))
         return total
 
+    @torch.jit.export
     def read(
         self, x: Tensor, chi: Tensor, signed: Tensor, group: Tensor, sums: Tensor
     ) -> tuple[Tensor, Tensor]:

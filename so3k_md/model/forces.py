@@ -6,20 +6,18 @@ import torch
 from torch import Tensor
 
 from so3k_md.errors import So3kError
-from so3k_md.graph import Graph, Slopes
+from so3k_md.graph import Gradient, Graph, Outputs
+from so3k_md.needs import needs_of
 from so3k_md.nn.segment import outer_sum, pair_forces, segment_sum
 
 
 class Evaluation(NamedTuple):
-    """What a model says of a batch, in eV, Å and e; charges and ratios are empty where it has none."""
+    """The outputs of a batch, and what follows from them and their derivatives."""
 
-    energies: Tensor  # (atoms,)
-    energy: Tensor  # (frames,)
-    forces: Tensor  # (atoms, 3)
-    virial: Tensor  # (frames, 3, 3); stress in the sign of ASE is −virial / volume
-    charges: Tensor  # (atoms,)
-    ratios: Tensor  # (atoms,), Hirshfeld volumes over those of free atoms
-    parts: Tensor  # (atoms, 4), the energies by `graph.PARTS`
+    outputs: Outputs  # of the atoms
+    energy: Tensor  # (frames,), eV
+    forces: Tensor  # (atoms, 3), eV/Å
+    virial: Tensor  # (frames, 3, 3), eV; stress in the sign of ASE is −virial / volume
 
 
 def evaluate(model: Any, graph: Graph, n_frames: int, differentiable: bool = False) -> Evaluation:
@@ -35,15 +33,15 @@ def evaluate(model: Any, graph: Graph, n_frames: int, differentiable: bool = Fal
         n_frames: number of structures in it.
         differentiable: let gradients pass through the forces, for training.
     """
-    slopes = differentiable_slopes(model, graph) if differentiable else model.gradient(graph)
+    found = differentiable_gradient(model, graph) if differentiable else as_gradient(model.gradient(graph))
     n_atoms = graph.species.numel()
-    forces = pair_forces(slopes.vectors, graph.idx_i, graph.idx_j, n_atoms) - slopes.positions
-    virial = slopes.virial - graph.cell.transpose(1, 2) @ slopes.cell
-    virial = virial - outer_sum(graph.vectors, slopes.vectors, graph.frame, graph.idx_i, n_frames)
+    forces = pair_forces(found.vectors, graph.idx_i, graph.idx_j, n_atoms) - found.positions
+    virial = found.virial - graph.cell.transpose(1, 2) @ found.cell
+    virial = virial - outer_sum(graph.vectors, found.vectors, graph.frame, graph.idx_i, n_frames)
     atoms = torch.arange(n_atoms, device=graph.frame.device)
-    virial = virial - outer_sum(graph.positions, slopes.positions, graph.frame, atoms, n_frames)
-    energy = segment_sum(slopes.energies, graph.frame, n_frames)
-    return Evaluation(slopes.energies, energy, forces, virial, slopes.charges, slopes.ratios, slopes.parts)
+    virial = virial - outer_sum(graph.positions, found.positions, graph.frame, atoms, n_frames)
+    energy = segment_sum(found.outputs.energies, graph.frame, n_frames)
+    return Evaluation(found.outputs, energy, forces, virial)
 
 
 def check_finite(result: Evaluation, graph: Graph) -> None:
@@ -56,7 +54,8 @@ def check_finite(result: Evaluation, graph: Graph) -> None:
     Raises:
         So3kError: names the atom, and the two atoms that are closest to each other.
     """
-    of_atoms = {"energy": result.energies, "force": result.forces.sum(1), "charge": result.charges}
+    outputs = result.outputs
+    of_atoms = {"energy": outputs.energies, "force": result.forces.sum(1), "charge": outputs.charges}
     wrong = [name for name, values in of_atoms.items() if not bool(torch.isfinite(values).all())]
     if not wrong and bool(torch.isfinite(result.virial).all()):
         return
@@ -77,19 +76,35 @@ def check_finite(result: Evaluation, graph: Graph) -> None:
     )
 
 
-def differentiable_slopes(model: Any, graph: Graph) -> Slopes:
-    """What `So3krates.gradient` gives, with the graph kept so that training can go through the forces.
+def as_gradient(found: Any) -> Gradient:
+    """What `gradient` of an eager or exported model returns, which of the latter is a plain tuple."""
+    return Gradient(Outputs(*found[0]), *found[1:])
+
+
+def differentiable_gradient(model: Any, graph: Graph) -> Gradient:
+    """What `So3krates.gradient` gives, with its history, so that training can go through the forces.
 
     Raises:
         So3kError: the model has long-range physics, whose slopes in closed form cannot be differentiated.
     """
-    if model.has_long_range:
+    if needs_of(model).has_long_range:
         raise So3kError("models with electrostatics and dispersion are imported, not trained here")
     leaves = [tensor.detach().requires_grad_() for tensor in (graph.vectors, graph.positions, graph.cell)]
     vectors, positions, cell = leaves
-    energies = model(graph._replace(vectors=vectors, positions=positions, cell=cell))
+    outputs = model.assess(graph._replace(vectors=vectors, positions=positions, cell=cell)).outputs
     by_vectors, by_positions, by_cell = torch.autograd.grad(
-        [energies.sum()], leaves, create_graph=True, allow_unused=True, materialize_grads=True
+        [outputs.energies.sum()], leaves, create_graph=True, allow_unused=True, materialize_grads=True
     )
-    none, virial = energies[:0], torch.zeros_like(graph.cell)
-    return Slopes(energies, by_vectors, by_positions, by_cell, virial, none, none, none[:, None])
+    return Gradient(outputs, by_vectors, by_positions, by_cell, torch.zeros_like(graph.cell))
+
+
+def tensors_of(result: Evaluation) -> list[Tensor]:
+    """All tensors of an evaluation."""
+    return [*result.outputs, *result[1:]]
+
+
+def on_cpu(result: Evaluation) -> Evaluation:
+    """The same numbers on the CPU, without their history."""
+    tensors = [tensor.detach().cpu() for tensor in tensors_of(result)]
+    n_outputs = len(Outputs._fields)
+    return Evaluation(Outputs(*tensors[:n_outputs]), *tensors[n_outputs:])

@@ -1,19 +1,97 @@
-"""A model file as engines want it: with compiled kernels where these serve it."""
+"""Which form of a model runs, plain or compiled, and why: the one place that decides."""
 
 import zipfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from so3k_md.checkpoint import is_torchscript, load, parse_device, parse_dtype, resolve_model
-from so3k_md.export.contract import KERNEL_FILE
-from so3k_md.kernels.model import accelerated, eager
+from so3k_md.checkpoint import (
+    KERNEL_FILE,
+    eager,
+    is_rounded,
+    is_torchscript,
+    load,
+    parse_device,
+    parse_dtype,
+    resolve_model,
+)
+from so3k_md.errors import So3kError
+from so3k_md.kernels.build import load_kernels
+from so3k_md.kernels.parts import COMPILED, kernel_code, with_weights
 from so3k_md.model import set_dtype, still_copy
-from so3k_md.physical_stages import set_long_range
 from so3k_md.seals import Look, look_at
+
+WORDS = ("auto", "on", "off")
+PLAIN = "plain"
+
+
+class Choice(NamedTuple):
+    """The form in which a model runs."""
+
+    form: str  # "plain", or the name of compiled parts
+    reason: str
+    possible: bool = True  # whether what was asked for can be had
+
+
+def choose(model: Any, kernels: str = "auto") -> Choice:
+    """The form in which a model runs on its device and in its precision.
+
+    Args:
+        model: eager or exported, ready for evaluation.
+        kernels: auto, compiled parts for models in float32 on a CPU if they are built; on, for any model on a
+            CPU; off.
+
+    Raises:
+        So3kError: another word.
+    """
+    if kernels not in WORDS:
+        raise So3kError(f"kernels = {kernels!r} is not known: choose auto, on or off")
+    weight = next(model.parameters())
+    if is_compiled(model):
+        return Choice(str(model.form), "the model is given in this form")
+    if kernels == "off":
+        return Choice(PLAIN, "kernels = off")
+    if weight.device.type not in COMPILED:
+        return Choice(PLAIN, "the kernels are for CPUs", kernels == "auto")
+    if kernels == "auto" and weight.dtype != torch.float32:
+        return Choice(PLAIN, "kernels = auto takes them for float32")
+    if is_rounded(model):
+        return Choice(
+            PLAIN, "the kernels have exact constants, the model has rounded ones", kernels == "auto"
+        )
+    if not load_kernels():
+        return Choice(PLAIN, "the kernels are not built: so3k-md kernels build", kernels == "auto")
+    return Choice(COMPILED[weight.device.type].form, "the kernels are built")
+
+
+def is_compiled(model: Any) -> bool:
+    """Whether a model is made of compiled parts."""
+    return str(model.form) != PLAIN
+
+
+def accelerated(model: Any, kernels: str = "auto", code: bytes | None = None) -> Any:
+    """The model in the form that `choose` gives, itself where that is its own.
+
+    Args:
+        model: see `choose`.
+        kernels: see there.
+        code: of `kernel_code`, if it is known already.
+
+    Raises:
+        So3kError: another word, or `on` where it cannot be.
+    """
+    choice = choose(model, kernels)
+    if not choice.possible:
+        raise So3kError(f"kernels = on is impossible: {choice.reason}")
+    if choice.form in (PLAIN, str(model.form)):
+        return model
+    if code is None:
+        shape = eager(model)
+        code = kernel_code(shape.config, tuple(shape.needs.elements), next(model.parameters()).device.type)
+    return with_weights(code, model)
 
 
 def load_accelerated(
@@ -27,7 +105,7 @@ def load_accelerated(
         path: see `so3k_md.checkpoint.load`.
         device: see there.
         dtype: see there.
-        kernels: see `so3k_md.kernels.model.accelerated`.
+        kernels: see `accelerated`.
 
     Raises:
         So3kError: see both.
@@ -70,7 +148,7 @@ def fitting_model(
     weight, place = next(model.parameters()), parse_device(device)
     precision = weight.dtype if dtype is None else parse_dtype(dtype)
     fits = weight.device == place and weight.dtype == precision
-    if hasattr(model, "kernels"):  # a form that can neither be cast nor moved
+    if is_compiled(model):  # a form that can neither be cast nor moved
         if fits and kernels in ("auto", "on"):
             return model
         model = eager(model)
@@ -92,20 +170,17 @@ def load_frozen(
     device: str,
     dtype: torch.dtype | str | None,
     kernels: str,
-    coulomb: str,
-    cutoff_lr: float,
 ) -> tuple[Any, Any]:
-    """The same with settings, and its `frozen` form; the same file and settings give the same objects again.
+    """The same and its `frozen` form; the same file gives the same objects again.
 
     Args:
         path, device, dtype, kernels: of `load_accelerated`.
-        coulomb, cutoff_lr: of `so3k_md.physical_stages.set_long_range`.
 
     Raises:
-        So3kError: see both.
+        So3kError: see there.
     """
     file = resolve_model(path)
-    return _frozen(file, look_at(file), device, dtype, kernels, coulomb, cutoff_lr)
+    return _frozen(file, look_at(file), device, dtype, kernels)
 
 
 @lru_cache(maxsize=8)
@@ -115,11 +190,8 @@ def _frozen(
     device: str,
     dtype: torch.dtype | str | None,
     kernels: str,
-    coulomb: str,
-    cutoff_lr: float,
 ) -> tuple[Any, Any]:
     model = _made(file, look, device, dtype, kernels)
-    set_long_range(model, coulomb, cutoff_lr)
     return model, frozen(model)
 
 

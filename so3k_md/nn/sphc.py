@@ -10,17 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from so3k_md.graph import Groups
 from so3k_md.nn.radial import polynomial_cutoff
 from so3k_md.nn.segment import segment_sum
-
-
-class Groups(NamedTuple):
-    """The source rows of the group of each centre."""
-
-    members: Tensor  # (sources,) int64, source rows, group after group
-    first: Tensor  # (centres,) int64, where a centre's group begins in `members`
-    size: Tensor  # (centres,) int64, atoms of a centre's group, itself included
-    own: Tensor  # (centres,) int64, the source row that is the centre itself
 
 
 class FarPairs(NamedTuple):

@@ -1,0 +1,21 @@
+/* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
+
+#ifndef SO3K_LAYERS_H
+#define SO3K_LAYERS_H
+
+#include "far.h"
+#include "model.h"
+
+namespace So3k {
+
+/// Collective: features of each centre after all layers, differentiable in the pair vectors and,
+/// for a non-local model, in the leaves of `far`.
+///
+/// `shares` of total charge and spin, of each row, as the stage `embed` has them; `far` may be
+/// null.
+at::Tensor last_features(const Model &model, const PairList &near, const at::Tensor &shares,
+                         int64_t n_centres, const Far *far);
+
+}    // namespace So3k
+
+#endif

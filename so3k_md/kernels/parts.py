@@ -1,0 +1,116 @@
+"""The compiled parts of a model, by device, and the form of a model that is made of them."""
+
+import hashlib
+import io
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from so3k_md.graph import Edges
+from so3k_md.kernels.build import known_operators
+from so3k_md.kernels.layer import KernelEfaLayer, KernelLayer, KernelSphcLayer
+from so3k_md.kernels.long_range import KernelLongPairs
+from so3k_md.model import So3krates, weights_hash
+from so3k_md.model.parts import Parts
+from so3k_md.model_config import ModelConfig
+from so3k_md.needs import needs_of
+from so3k_md.nn.geometry import Geometry
+
+
+class KernelGeometry(Geometry):
+    """`Geometry` of every pair once: from one of two centres, or from a centre to its source.
+
+    A source is a centre if it has pairs of its own.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        self.degrees = list(config.degrees)
+        self.odd = [degree % 2 == 1 for degree in config.degrees for _ in range(2 * degree + 1)]
+
+    def forward(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor, like: Tensor) -> Edges:
+        """Everything that layers read of local pairs; arguments as in `Geometry`."""
+        r, ylm, idx_i, idx_j, back = torch.ops.so3k.geometry(
+            vectors, idx_i, idx_j, self.steps(like), self.degrees, self.direction
+        )
+        return Edges(idx_i, idx_j, r[:, None], ylm, self.cutoff_function(r), r, back)
+
+    def steps(self, like: Tensor) -> list[Tensor]:
+        """Of what harmonics are made of those one degree lower, (2l + 3, 3 (2l + 1)) for each degree l."""
+        found: list[Tensor] = []
+        for step in self.harmonics.steps:
+            found.append(step.weight.t().to(like.dtype).clone())
+        # at least one, which carries the precision
+        return found if len(found) > 0 else [torch.zeros([3, 3], dtype=like.dtype)]
+
+    def directed(self, edges: Edges) -> Edges:
+        """The same pairs in both directions, without what only layers read."""
+        turned = torch.nonzero(edges.back)[:, 0]
+        ylm = edges.ylm.index_select(0, turned)
+        ylm = torch.where(torch.tensor(self.odd, device=ylm.device), -ylm, ylm)
+        return Edges(
+            torch.cat([edges.idx_i, edges.idx_j.index_select(0, turned)]),
+            edges.idx_j,
+            edges.rbf,
+            torch.cat([edges.ylm, ylm]),
+            torch.cat([edges.cut, edges.cut.index_select(0, turned)]),
+            edges.r,
+            edges.back,
+        )
+
+
+# Device -> the parts that are compiled for it.
+COMPILED = {
+    "cpu": Parts(
+        "kernels-cpu",
+        KernelGeometry,
+        {"none": KernelLayer, "sphc": KernelSphcLayer, "efa": KernelEfaLayer},
+        KernelLongPairs,
+    )
+}
+
+
+@lru_cache(maxsize=16)
+def kernel_code(config: ModelConfig, elements: tuple[int, ...], device: str = "cpu") -> bytes:
+    """The compiled form of all models of one shape as a TorchScript file without weights.
+
+    Args:
+        config: their shape.
+        elements: atomic numbers that they know.
+        device: a key of COMPILED.
+    """
+    form = So3krates(config, list(elements), parts=COMPILED[device]).eval().requires_grad_(False)
+    for layer in form.representation.layers:
+        layer.key = ""
+    with known_operators():
+        return bytes(torch.jit.script(emptied(form)).save_to_buffer())
+
+
+def emptied(form: nn.Module) -> nn.Module:
+    """A module without its weights and constants, in place."""
+    for tensor in [*form.parameters(), *form.buffers()]:
+        tensor.data = torch.empty([0], dtype=tensor.dtype)
+    return form
+
+
+def with_weights(code: bytes, model: Any) -> Any:
+    """The compiled form of a model, whose weights and constants it shares.
+
+    Loaded instead of scripted, for what belongs to the unit of compilation of a file ends with it, and what
+    is scripted never does, nor its copies.
+
+    Args:
+        code: of `kernel_code`.
+        model: eager or exported.
+    """
+    form = torch.jit.load(io.BytesIO(code))
+    given = dict(model.named_parameters()) | dict(model.named_buffers())
+    for name, tensor in [*form.named_parameters(), *form.named_buffers()]:
+        tensor.data = given[name].data
+    form.needs = needs_of(model)
+    digest = hashlib.sha256(code + weights_hash(model).encode()).hexdigest()
+    for k, layer in enumerate(form.representation.layers.children()):
+        layer.key = f"{digest} {k}"
+    return form.eval()

@@ -1,0 +1,92 @@
+"""From the last features to the outputs of each atom: learned energies, and physics in closed form."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from so3k_md.adjoint import slope_only
+from so3k_md.graph import Graph, Outputs
+from so3k_md.model.long_range import LongRangePhysics
+from so3k_md.nn.geometry import Geometry
+from so3k_md.nn.readout import EnergyHead
+from so3k_md.physics.zbl import ZBL
+
+
+class Assessment(NamedTuple):
+    """The outputs, with the derivatives of long-range energies, which leave no history."""
+
+    outputs: Outputs
+    positions: Tensor  # (atoms, 3), ∂E/∂r_i, eV/Å
+    virial: Tensor  # (frames, 3, 3), what these leave out of it, eV
+
+
+class Energies(nn.Module):
+    """e_i = head(x_i) + repulsion of nuclei + electrostatics + dispersion, as far as a model has them.
+
+    Args:
+        head: learned energies.
+        repulsion: of nuclei, or None.
+        physics: electrostatics and dispersion, or None.
+        geometry: of pairs, for the cutoff function of the repulsion.
+    """
+
+    def __init__(
+        self, head: EnergyHead, repulsion: ZBL | None, physics: LongRangePhysics | None, geometry: Geometry
+    ):
+        super().__init__()
+        self.head = head
+        self.repulsion = repulsion
+        self.physics = physics
+        self.cutoff_function = geometry.cutoff_function
+
+    def forward(self, x: Tensor, graph: Graph) -> Assessment:
+        """The outputs of all atoms from their last features x (atoms, F)."""
+        species, none = graph.species, x[:0, 0]
+        short = self.readout(x, species)
+        close = self.close_repulsion(graph.vectors, graph.idx_i, graph.idx_j, species, x, species.size(0))
+        if self.physics is not None:
+            q_tape, h_tape = self.physics.charges(x, graph), self.physics.ratios(x, species)
+            found = self.physics(q_tape, h_tape, graph)
+            parts = torch.stack([short, close, found.energies[:, 0], found.energies[:, 1]], dim=1)
+            # the slopes by charges and ratios go on through the layers
+            tape = slope_only(q_tape, found.charges) + slope_only(h_tape, found.ratios)
+            outputs = Outputs(parts.sum(1) + tape, parts, q_tape, h_tape)
+            return Assessment(outputs, found.positions, found.virial)
+        virial = torch.zeros([graph.cell.size(0), 3, 3], dtype=torch.float64, device=x.device)
+        parts = torch.stack([short, close, torch.zeros_like(short), torch.zeros_like(short)], dim=1)
+        outputs = Outputs(short + close, parts, none, none)
+        return Assessment(outputs, torch.zeros_like(graph.positions), virial)
+
+    @torch.jit.export
+    def readout(self, x: Tensor, species: Tensor) -> Tensor:
+        """Learned energies (atoms,) in eV, float64."""
+        return self.head(x, species)
+
+    @torch.jit.export
+    def close_repulsion(
+        self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor, species: Tensor, like: Tensor, n_centres: int
+    ) -> Tensor:
+        """Repulsion of nuclei, (n_centres,), eV, float64; zeros for models without it.
+
+        Args:
+            vectors: r_j − r_i of the pairs within the cutoff, (pairs, 3), Å.
+            idx_i: centre rows, (pairs,).
+            idx_j: source rows, (pairs,).
+            species: of all rows.
+            like: any tensor of the precision in which layers work.
+            n_centres: number of centre rows.
+        """
+        energies = torch.zeros([n_centres], dtype=torch.float64, device=vectors.device)
+        if self.repulsion is not None:
+            with torch.no_grad():
+                square = (vectors * vectors).sum(1)
+                near = torch.nonzero(square < self.repulsion.reach * self.repulsion.reach)[:, 0]
+            v = vectors.index_select(0, near).to(like.dtype)
+            # a floor under the distance keeps energy and slope finite for atoms at the same place
+            r = torch.sqrt((v * v).sum(1).clamp(min=1e-12))
+            i, z = idx_i.index_select(0, near), species.to(torch.float64)
+            z_i, z_j = z.index_select(0, i), z.index_select(0, idx_j.index_select(0, near))
+            pairs = self.repulsion(r, z_i, z_j, self.cutoff_function(r))
+            energies = energies.index_add(0, i, pairs.to(torch.float64))
+        return energies

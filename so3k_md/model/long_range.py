@@ -1,0 +1,143 @@
+"""Charges and volumes of atoms, and the electrostatics and dispersion that follow from them."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from so3k_md.graph import Graph
+from so3k_md.nn.readout import ChargeHead, RatioHead
+from so3k_md.nn.segment import outer_sum, segment_sum
+from so3k_md.physics.coulomb import open_sum, self_terms
+from so3k_md.physics.kspace import KSlopes, LatticeSum
+from so3k_md.physics.long_range import LongPairs
+
+
+class LongRangeEnergies(NamedTuple):
+    """Energies of atoms and all derivatives, in closed form."""
+
+    energies: Tensor  # (atoms, 2), electrostatics and dispersion, eV, float64
+    charges: Tensor  # (atoms,), ∂E/∂q, eV/e
+    ratios: Tensor  # (atoms,), ∂E/∂h, eV
+    positions: Tensor  # (atoms, 3), ∂E/∂r, eV/Å
+    virial: Tensor  # (frames, 3, 3), what these leave out of it, eV
+
+
+class LongRangePhysics(nn.Module):
+    """Electrostatics and dispersion, as SO3LR has them.
+
+    Charges and volumes follow from the last features; the energies of pairs follow from these with slopes in
+    closed form, so that no pair beyond the cutoff is ever part of a history.
+
+    Args:
+        charge_head: charges that do not yet add up.
+        ratio_head: Hirshfeld volumes over those of free atoms.
+        long_pairs: energies of pairs.
+        lattice_sum: energies of a periodic cell.
+    """
+
+    def __init__(
+        self, charge_head: ChargeHead, ratio_head: RatioHead, long_pairs: LongPairs, lattice_sum: LatticeSum
+    ):
+        super().__init__()
+        self.charge_head = charge_head
+        self.ratio_head = ratio_head
+        self.long_pairs = long_pairs
+        self.lattice_sum = lattice_sum
+
+    def forward(self, q_tape: Tensor, h_tape: Tensor, graph: Graph) -> LongRangeEnergies:
+        """Energies of the atoms of a graph.
+
+        Args:
+            q_tape: charges, (atoms,), e; their history is left alone.
+            h_tape: Hirshfeld volumes over those of free atoms, (atoms,).
+            graph: one structure or a batch.
+        """
+        with torch.no_grad():
+            q, h, long = q_tape.clone(), h_tape.clone(), graph.long
+            n_atoms, n_frames = q.size(0), graph.cell.size(0)
+            pairs = self.long_pairs(
+                long.vectors, long.idx_i, long.idx_j, graph.species, q, h, long.coulomb, long.cutoff
+            )
+            r_slopes, outer = self.long_pairs.tally(
+                long.vectors, pairs.vectors, long.idx_i, long.idx_j, graph.frame, n_frames
+            )
+            atoms = torch.arange(n_atoms, device=q.device)
+            virial = outer_sum(graph.positions, r_slopes, graph.frame, atoms, n_frames) - outer
+            coulomb, q_slopes = pairs.energies[:, 0], pairs.charges
+            if long.coulomb == "shifted+self":
+                energies, slopes = self.self_slopes(q, long.cutoff)
+                coulomb, q_slopes = coulomb + energies, q_slopes + slopes
+            elif long.coulomb == "kspace":
+                for frame in range(n_frames):
+                    mine = torch.nonzero(graph.frame == frame)[:, 0]
+                    whole = self.whole_coulomb(
+                        q.index_select(0, mine), graph.positions.index_select(0, mine), graph.cell[frame]
+                    )
+                    coulomb = coulomb.index_add(0, mine, whole.energies)
+                    q_slopes = q_slopes.index_add(0, mine, whole.charges)
+                    r_slopes = r_slopes.index_add(0, mine, whole.positions.to(r_slopes.dtype))
+                    virial[frame] += whole.virial
+            energies = torch.stack([coulomb, pairs.energies[:, 1]], dim=1)
+            return LongRangeEnergies(energies, q_slopes, pairs.ratios, r_slopes, virial)
+
+    def charges(self, x: Tensor, graph: Graph) -> Tensor:
+        """Charges (atoms,), e, that add up to those of the fragments."""
+        raw = self.raw_charges(x, graph.species)
+        charge, fragment = graph.long.fragment_charge, graph.long.fragment
+        n_fragments = charge.size(0)
+        sums = segment_sum(raw, fragment, n_fragments)
+        count = segment_sum(torch.ones_like(raw), fragment, n_fragments)
+        return self.conserved(raw, sums, count, charge, fragment)
+
+    @torch.jit.export
+    def raw_charges(self, x: Tensor, species: Tensor) -> Tensor:
+        """Charges (rows,), e, that do not yet add up."""
+        return self.charge_head(x, species)
+
+    @torch.jit.export
+    def conserved(self, raw: Tensor, sums: Tensor, count: Tensor, charge: Tensor, fragment: Tensor) -> Tensor:
+        """q_i = q̃_i + (Q − Σ q̃) / N of the fragment of each row, (rows,).
+
+        Args:
+            raw: q̃, (rows,), e.
+            sums: Σ q̃, (fragments,), e.
+            count: N, atoms, (fragments,).
+            charge: Q, (fragments,), e.
+            fragment: of each row, (rows,).
+        """
+        return raw + ((charge.to(sums.dtype) - sums) / count).index_select(0, fragment)
+
+    @torch.jit.export
+    def ratios(self, x: Tensor, species: Tensor) -> Tensor:
+        """Hirshfeld volumes over those of free atoms, (rows,)."""
+        return self.ratio_head(x, species)
+
+    @torch.jit.export
+    def self_slopes(self, q: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+        """Energy of each charge in its own shifted potential, (atoms,) eV, and its slope by q."""
+        return self_terms(q, cutoff)
+
+    @torch.jit.export
+    def open_slopes(self, q: Tensor, r: Tensor, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies of some atoms of an open structure, and slopes by their q and r; see `open_sum`."""
+        return open_sum(q, r, first, last)
+
+    def whole_coulomb(self, q: Tensor, r: Tensor, cell: Tensor) -> KSlopes:
+        """The Coulomb energy of one structure without any cutoff: over its lattice, or in the open.
+
+        The virial is what slopes by the positions do not account for.
+        """
+        periodic = (cell * cell).sum(1) > 0
+        if bool(periodic.all()):
+            found = self.lattice_sum(q, r, cell)
+            # what the positions contribute to the virial is added to it with their slopes
+            rest = found.virial + r.t() @ found.positions.to(r.dtype)
+            return KSlopes(found.energies, found.charges, found.positions, rest)
+        if bool(periodic.any()):
+            raise RuntimeError(
+                "[so3k] coulomb = kspace needs a box that is periodic in all directions, or in none: "
+                "choose shifted+self, or make the box periodic"
+            )
+        energies, q_slopes, r_slopes = self.open_slopes(q, r, 0, q.size(0))
+        return KSlopes(energies, q_slopes, r_slopes, torch.zeros_like(cell))

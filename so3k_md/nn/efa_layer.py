@@ -1,0 +1,83 @@
+"""A layer with Euclidean fast attention between all atoms of a group, and the waves that it reads."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from so3k_md.graph import Edges, Graph, Reach, Rows
+from so3k_md.nn.efa import EuclideanFastAttention
+from so3k_md.nn.geometry import Geometry
+from so3k_md.nn.layer import Layer, no_reach
+from so3k_md.nn.waves import WAVES
+
+if TYPE_CHECKING:
+    from so3k_md.model_config import ModelConfig
+
+
+class EfaLayer(Layer):
+    """`Layer` with the messages of `EuclideanFastAttention`; arguments as there."""
+
+    def __init__(self, config: "ModelConfig", generator: torch.Generator, geometry: Geometry, is_first: bool):
+        super().__init__(config, generator, geometry, is_first)
+        widths = config.efa_features, config.efa_values
+        self.efa = EuclideanFastAttention(config.features, list(config.degrees), *widths, generator)
+
+    def forward(self, rows: Rows, edges: Edges, reach: Reach) -> Rows:
+        """Rows after the layer, where the sources are the centres themselves."""
+        dx, dchi = self.attend(rows, rows, edges)
+        efa = self.efa(rows.x, rows.chi, reach.waves, reach.signed, reach.group, reach.n_groups)
+        return self.update(rows, dx + efa[0], dchi + efa[1])
+
+
+class EfaReach(nn.Module):
+    """Plane waves at the atoms, within groups none of which is wider than the waves reach.
+
+    Args:
+        config: shape of the model.
+    """
+
+    def __init__(self, config: "ModelConfig"):
+        super().__init__()
+        settings = config.efa_features // 2, config.efa_grid, config.efa_reach, config.efa_k_max
+        self.efa_waves: Any = WAVES[config.efa_waves](*settings)
+        self.far_reach = config.far_reach
+
+    def forward(self, graph: Graph) -> Reach:
+        """The waves at all atoms of a graph.
+
+        Waves of the lattice reach all images, so that only the whole frame is an extensive group.
+        """
+        group = graph.group if self.far_reach > 0.0 else graph.frame
+        n_groups = int(group.max()) + 1
+        with torch.no_grad():
+            # a copy: TorchScript would hand the projections made here on to `waves`, without their graph
+            r = graph.positions.clone()
+            widest = float(self.diameter(self.support(r, group, n_groups)).max())
+        if self.far_reach > 0.0 and widest > self.far_reach:
+            raise RuntimeError(
+                f"[so3k] a group is {widest} A wide, the waves of this model reach {self.far_reach} A: "
+                "use smaller groups, or a model with a larger efa_reach"
+            )
+        waves = self.waves(graph.positions, graph.cell, graph.frame)
+        return Reach(no_reach(graph).groups, waves, self.signed(waves), group, n_groups)
+
+    @torch.jit.export
+    def waves(self, r: Tensor, cell: Tensor, cell_of: Tensor) -> Tensor:
+        """The plane waves at positions (centres, 3), Å, of which each centre is in cell `cell_of`."""
+        return self.efa_waves(r, cell, cell_of)
+
+    @torch.jit.export
+    def signed(self, waves: Tensor) -> Tensor:
+        """The waves with the signs of their weights."""
+        return self.efa_waves.signed(waves)
+
+    @torch.jit.export
+    def support(self, r: Tensor, group: Tensor, n_groups: int) -> Tensor:
+        """How far each group reaches along each direction of the grid, for `diameter`."""
+        return self.efa_waves.support(r, group, n_groups)
+
+    @torch.jit.export
+    def diameter(self, support: Tensor) -> Tensor:
+        """An upper bound of the diameter of each group, Å, which `far_reach` must not be below."""
+        return self.efa_waves.diameter(support)

@@ -1,0 +1,70 @@
+"""The geometry of pairs: distance, direction, and the functions that layers read of them."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from so3k_md.graph import Edges
+from so3k_md.nn.radial import CUTOFFS, RADIAL_BASES
+from so3k_md.nn.spherical import DegreeSum, SphericalHarmonics
+
+if TYPE_CHECKING:
+    from so3k_md.model_config import ModelConfig
+
+
+class Geometry(nn.Module):
+    """Radial basis, spherical harmonics and cutoff function of pairs.
+
+    Args:
+        config: shape of the model.
+    """
+
+    def __init__(self, config: "ModelConfig"):
+        super().__init__()
+        self.cutoff = config.cutoff
+        self.direction = -1.0 if config.direction == "to_centre" else 1.0
+        self.damp_rbf = config.damp_rbf
+        self.cutoff_function = CUTOFFS[config.cutoff_function](config.cutoff, config.cutoff_p)
+        self.radial_basis = RADIAL_BASES[config.radial_basis](config.n_rbf, config.cutoff)
+        self.harmonics = SphericalHarmonics(list(config.degrees))
+        self.degree_sum = DegreeSum(list(config.degrees))
+
+    def forward(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor, like: Tensor) -> Edges:
+        """Everything that layers read of local pairs.
+
+        Args:
+            vectors: r_j − r_i, (pairs, 3), Å, of any floating type.
+            idx_i: centre rows, (pairs,).
+            idx_j: source rows, (pairs,).
+            like: any tensor of the precision in which layers work.
+        """
+        vectors = vectors.to(like.dtype)
+        r = self.length(vectors)
+        cut = self.cutoff_function(r)
+        rbf = self.radial_basis(r)
+        if self.damp_rbf:
+            rbf = rbf * cut[:, None]
+        return Edges(idx_i, idx_j, rbf, self.ylm(vectors, r), cut, r, empty_bool(r))
+
+    def length(self, vectors: Tensor) -> Tensor:
+        """Lengths (pairs,) of vectors (pairs, 3), Å."""
+        # a floor under the distance keeps unit vectors and gradients finite for atoms at the same place
+        return torch.sqrt((vectors * vectors).sum(1).clamp(min=1e-24))
+
+    def ylm(self, vectors: Tensor, r: Tensor) -> Tensor:
+        """Harmonics (pairs, chi_width) of vectors (pairs, 3) of length r (pairs,)."""
+        return self.harmonics(vectors * (self.direction / r)[:, None])
+
+    def damped_basis(self, r: Tensor) -> Tensor:
+        """The radial basis times the cutoff function, (pairs, n_rbf), whatever local pairs do."""
+        return self.radial_basis(r) * self.cutoff_function(r)[:, None]
+
+    def directed(self, edges: Edges) -> Edges:
+        """The pairs in both directions, as `forward` gives them here."""
+        return edges
+
+
+def empty_bool(like: Tensor) -> Tensor:
+    """No values, on the device of a tensor."""
+    return torch.empty([0], dtype=torch.bool, device=like.device)

@@ -1,0 +1,295 @@
+"""A layer with attention between atoms of a group that are near in SPHC space, and its reverse pass."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from so3k_md.adjoint import gradients, leaf
+from so3k_md.graph import Edges, Graph, Groups, Reach, Rows
+from so3k_md.nn.geometry import Geometry
+from so3k_md.nn.layer import Layer, no_reach
+from so3k_md.nn.segment import segment_sum
+from so3k_md.nn.sphc import (
+    FarNeighbours,
+    FarPairs,
+    group_pairs,
+    group_rows,
+    neighbourhoods,
+    pieces,
+    products,
+    products_adjoint,
+    tile_bounds,
+)
+
+if TYPE_CHECKING:
+    from so3k_md.model_config import ModelConfig
+
+TILE = 32768  # pairs of groups evaluated at once: enough to be fast, few enough to fit a cache
+
+
+class Step(NamedTuple):
+    """A layer with a history of its own."""
+
+    inputs: list[Tensor]  # x, χ and the non-local message Δχ, where the history begins
+    rows: Rows  # after the layer
+
+
+class SphcLayer(Layer):
+    """`Layer` with Δχ_i^(l) += Σ_j φ_χ,ij α_ij^l Y^(l)(r̂_ij) over the neighbors j in SPHC space.
+
+    Pairs of groups are evaluated tile by tile, and again in the reverse pass (`adjoint`), so that memory is
+    linear in the atoms. Arguments as in `Layer`.
+    """
+
+    def __init__(self, config: "ModelConfig", generator: torch.Generator, geometry: Geometry, is_first: bool):
+        super().__init__(config, generator, geometry, is_first)
+        self.geometry = geometry
+        self.temperature, self.kappa, self.nonlocal_p = config.temperature, config.kappa, config.nonlocal_p
+        self.tile = TILE
+        self.recomputes = True
+
+    def forward(self, rows: Rows, edges: Edges, reach: Reach) -> Rows:
+        """Rows after the layer, where the sources are the centres themselves."""
+        dx, dchi = self.attend(rows, rows, edges)
+        return self.update(rows, dx, dchi + self.far_messages(rows, reach.groups))
+
+    def taped(self, rows: Rows, edges: Edges, reach: Reach) -> Step:
+        """`forward` with a history that begins at its inputs and leaves out non-local messages.
+
+        Args:
+            rows: of all atoms.
+            edges: leaves of the history.
+            reach: groups.
+        """
+        with torch.no_grad():
+            # of copies: TorchScript would hand what `attend` has in common with it on, without its graph
+            far = self.far_messages(Rows(rows.x.clone(), rows.chi.clone(), rows.r), reach.groups)
+        far = leaf(far)
+        start = Rows(leaf(rows.x), leaf(rows.chi), rows.r)
+        dx, dchi = self.attend(start, start, edges)
+        return Step([start.x, start.chi, far], self.update(start, dx, dchi + far))
+
+    @torch.jit.export
+    def adjoint(
+        self, step: Step, shared: list[Tensor], reach: Reach, g_x: Tensor, g_chi: Tensor
+    ) -> list[Tensor]:
+        """Derivatives by the inputs x, χ and r of a step, then by `shared`, of those by its rows.
+
+        Args:
+            step: of `taped`.
+            shared: leaves of the history that all steps have in common.
+            reach: groups.
+            g_x, g_chi: derivatives by x and χ after the layer.
+        """
+        g = gradients([step.rows.x, step.rows.chi], step.inputs + shared, [g_x, g_chi])
+        rows = Rows(step.inputs[0], step.inputs[1], step.rows.r)
+        far_x, far_chi, far_r = self.far_adjoint(rows, reach.groups, g[2])
+        return [g[0] + far_x, g[1] + far_chi, far_r] + g[3:]
+
+    @torch.jit.export
+    def tiles(self, groups: Groups) -> list[int]:
+        """Bounds of the runs of centres that `far_attend` shall take at once."""
+        # a GPU needs more pairs to be busy, and has no cache to stay in
+        return tile_bounds(groups.size, self.tile * 16 if groups.size.is_cuda else self.tile)
+
+    @torch.jit.export
+    def far_attend(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> Tensor:
+        """Δχ to some centres; arguments as in `far_pairs`."""
+        return self.far_message(self.far_pairs(centres, sources, groups, first, last), last - first)
+
+    @torch.jit.export
+    def far_pairs(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> FarPairs:
+        """The pairs of groups that are neighbors in SPHC space, with their attention.
+
+        Args:
+            centres: the atoms of a group in one image.
+            sources: the same of all members of the groups.
+            groups: of `group_rows`.
+            first: first centre.
+            last: one after the last centre.
+        """
+        pairs = self.far_neighbours(centres, sources, groups, first, last)
+        query, key = self.far_rows(centres.x[first:last], sources.x)
+        return self.attended(query, key, pairs)
+
+    def far_messages(self, rows: Rows, groups: Groups) -> Tensor:
+        """Δχ to all atoms, tile after tile."""
+        bounds = self.tiles(groups)
+        query, key = self.far_rows(rows.x, rows.x)
+        messages: list[Tensor] = []
+        for tile in range(len(bounds) - 1):
+            first, last = bounds[tile], bounds[tile + 1]
+            pairs = self.far_neighbours(rows, rows, groups, first, last)
+            messages.append(self.far_message(self.attended(query[first:last], key, pairs), last - first))
+        return torch.cat(messages)
+
+    def far_rows(self, x: Tensor, x_src: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries of the centres and keys of the sources, of which `far_alpha` makes the attention."""
+        attention = self.geometric_attention.attention
+        return attention.query(x) * attention.scale, attention.key(x_src)
+
+    def far_neighbours(
+        self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int
+    ) -> FarNeighbours:
+        """The pairs of groups that are neighbors in SPHC space; arguments as in `far_pairs`."""
+        idx_i, idx_j = group_pairs(groups, first, last)
+        chi, r = centres.chi[first:last], centres.r[first:last]
+        difference = chi.index_select(0, idx_i) - sources.chi.index_select(0, idx_j)
+        phi = self.neighbourhood((difference * difference).sum(1), idx_i, groups.size[first:last])
+        kept = torch.nonzero(phi > 0.0)[:, 0]
+        idx_i, idx_j = idx_i.index_select(0, kept), idx_j.index_select(0, kept)
+        phi, difference = phi.index_select(0, kept), difference.index_select(0, kept)
+        vectors = (sources.r.index_select(0, idx_j) - r.index_select(0, idx_i)).to(chi.dtype)
+        length = self.geometry.length(vectors)
+        near = torch.nonzero(length < self.geometry.cutoff)[:, 0]
+        # damped also where the local attention is not: these pairs must not jump at the cutoff
+        beyond, near_w = self.radial_filters(self.geometry.damped_basis(length.index_select(0, near)))
+        distance = self.chi_distance.of_squares(self.geometry.degree_sum(difference * difference))
+        ylm = self.geometry.ylm(vectors, length)
+        return FarNeighbours(idx_i, idx_j, length, phi, distance, beyond, near, near_w, ylm)
+
+    def neighbourhood(self, square: Tensor, idx_i: Tensor, size: Tensor) -> Tensor:
+        """φ_χ of the pairs of the groups from their ‖χ_i − χ_j‖², (pairs,)."""
+        distance = torch.sqrt(square + (self.norm_eps * self.norm_eps + 1e-30)) - self.norm_eps
+        return neighbourhoods(distance / self.temperature, idx_i, size, self.kappa, self.nonlocal_p)
+
+    def radial_filters(self, rbf: Tensor) -> tuple[Tensor, Tensor]:
+        """The radial part of the filters beyond the cutoff, (features,), and what is added to it within.
+
+        Args:
+            rbf: damped radial basis of pairs within the cutoff, (near, n_rbf); beyond it is zero.
+        """
+        radial = self.geometric_filter.radial
+        nothing = torch.zeros([1, rbf.size(1)], dtype=rbf.dtype, device=rbf.device)
+        beyond = radial(nothing)
+        return beyond[0], radial(rbf) - beyond
+
+    def attended(self, query: Tensor, key: Tensor, pairs: FarNeighbours) -> FarPairs:
+        """Pairs with their attention, from queries of the centres of a tile and keys of all sources."""
+        alpha = self.far_alpha(query, key, pairs)
+        return FarPairs(pairs.idx_i, pairs.idx_j, pairs.r, pairs.phi, alpha, pairs.ylm)
+
+    def far_message(self, pairs: FarPairs, n_centres: int) -> Tensor:
+        """Δχ_i^(l) = Σ_j φ_χ,ij α_ij^l Y^(l)(r̂_ij)."""
+        weight = pairs.alpha * pairs.phi[:, None]
+        return segment_sum(self.geometry.degree_sum.repeat(weight) * pairs.ylm, pairs.idx_i, n_centres)
+
+    def far_alpha(self, query: Tensor, key: Tensor, pairs: FarNeighbours) -> Tensor:
+        """α of pairs by the weights of the geometric attention, (pairs, degrees).
+
+        Args:
+            query: of the centres of a tile.
+            key: of the sources.
+            pairs: of the tile.
+        """
+        net = self.geometric_filter.spherical
+        heads = pairs.distance.size(1)
+        bounds = pieces(pairs.distance)
+        parts: list[Tensor] = []
+        for n in range(len(bounds) - 1):
+            a, b = bounds[n], bounds[n + 1]
+            w = net.shifted(pairs.distance[a:b], pairs.beyond)
+            parts.append(products(query, key, w, pairs.idx_i[a:b], pairs.idx_j[a:b], heads))
+        near = pairs.near
+        near_i, near_j = pairs.idx_i.index_select(0, near), pairs.idx_j.index_select(0, near)
+        near_alpha = products(query, key, pairs.near_w, near_i, near_j, heads)
+        return torch.cat(parts).index_add(0, near, near_alpha)
+
+    def far_adjoint(self, rows: Rows, groups: Groups, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ slope · ∂Δχ/∂(x, χ, r); tiles are evaluated anew, one at a time.
+
+        Args:
+            rows: of all atoms.
+            groups: of all atoms.
+            slope: derivatives by the messages Δχ, (atoms, chi_width).
+        """
+        bounds = self.tiles(groups)
+        x = leaf(rows.x)
+        query, key = self.far_rows(x, x)
+        g_query, g_key = torch.zeros_like(query), torch.zeros_like(key)
+        g_chi, g_r = torch.zeros_like(rows.chi), torch.zeros_like(rows.r)
+        for tile in range(len(bounds) - 1):
+            first, last = bounds[tile], bounds[tile + 1]
+            leaves = Rows(x, leaf(rows.chi), leaf(rows.r))
+            pairs = self.far_neighbours(leaves, leaves, groups, first, last)
+            seeds = self.pair_slopes(
+                query[first:last], key, pairs, slope[first:last], g_query[first:last], g_key
+            )
+            outputs = [pairs.phi, pairs.distance, pairs.near_w, pairs.ylm]
+            found = gradients(outputs, [leaves.chi, leaves.r], seeds)
+            g_chi += found[0]
+            g_r += found[1]
+        return gradients([query, key], [x], [g_query, g_key])[0], g_chi, g_r
+
+    def pair_slopes(
+        self, query: Tensor, key: Tensor, pairs: FarNeighbours, slope: Tensor, g_query: Tensor, g_key: Tensor
+    ) -> list[Tensor]:
+        """Σ slope · ∂Δχ/∂ of φ_χ, invariants, near filters and Y; of queries and keys it is added up.
+
+        With y^l = Σ_m slope_ilm Y_lm: ∂/∂φ = Σ_l α^l y^l, ∂/∂α^l = φ y^l, ∂/∂Y^(l) = φ α^l slope_i^(l).
+
+        Args:
+            query, key: of the centres of the tile and of all sources.
+            pairs: of the tile.
+            slope: of the messages Δχ to its centres, (centres, chi_width).
+            g_query, g_key: what is added to, in place.
+        """
+        degree_sum = self.geometry.degree_sum
+        with torch.no_grad():
+            slope = slope.index_select(0, pairs.idx_i)
+            y = degree_sum(slope * pairs.ylm)
+            g_alpha = pairs.phi[:, None] * y
+        alpha, g_distance, g_near_w = self.far_alpha_adjoint(query, key, pairs, g_alpha, g_query, g_key)
+        with torch.no_grad():
+            g_ylm = degree_sum.repeat(alpha * pairs.phi[:, None]) * slope
+            return [(alpha * y).sum(1), g_distance, g_near_w, g_ylm]
+
+    def far_alpha_adjoint(
+        self, query: Tensor, key: Tensor, pairs: FarNeighbours, slope: Tensor, g_query: Tensor, g_key: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """α of `far_alpha`, and Σ slope · ∂α/∂ of the invariants and of the near filters.
+
+        Args:
+            query, key, pairs: as in `far_alpha`.
+            slope: (pairs, degrees).
+            g_query, g_key: Σ slope · ∂α/∂(query, key) is added to what is in them, in place.
+        """
+        net = self.geometric_filter.spherical
+        near = pairs.near
+        near_i, near_j = pairs.idx_i.index_select(0, near), pairs.idx_j.index_select(0, near)
+        near_slope = slope.index_select(0, near)
+        near_alpha, g_near_w = products_adjoint(
+            query, key, pairs.near_w, near_i, near_j, near_slope, g_query, g_key
+        )
+        bounds = pieces(pairs.distance)
+        parts: list[Tensor] = []
+        g_distance: list[Tensor] = []
+        for n in range(len(bounds) - 1):
+            a, b = bounds[n], bounds[n + 1]
+            idx_i, idx_j = pairs.idx_i[a:b], pairs.idx_j[a:b]
+            distance = leaf(pairs.distance[a:b])
+            w = net.shifted(distance, pairs.beyond)
+            part, g_w = products_adjoint(query, key, w, idx_i, idx_j, slope[a:b], g_query, g_key)
+            parts.append(part)
+            g_distance.append(gradients([w], [distance], [g_w])[0])
+        return torch.cat(parts).index_add(0, near, near_alpha), torch.cat(g_distance), g_near_w
+
+
+class SphcReach(nn.Module):
+    """The members of the group of each atom."""
+
+    def __init__(self, config: "ModelConfig"):
+        super().__init__()
+
+    def forward(self, graph: Graph) -> Reach:
+        """The groups of a graph."""
+        none = no_reach(graph)
+        own = torch.arange(graph.species.size(0), device=graph.species.device)
+        groups = self.group_rows(graph.group, graph.group, own)
+        return Reach(groups, none.waves, none.signed, none.group, 0)
+
+    @torch.jit.export
+    def group_rows(self, group: Tensor, group_src: Tensor, own: Tensor) -> Groups:
+        """Where each centre finds the members of its group; see `nn.sphc.group_rows`."""
+        return group_rows(group, group_src, own)

@@ -1,0 +1,44 @@
+"""The form of the Coulomb energy that an engine asks for, and the structures for which it exists."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from so3k_md.errors import So3kError
+from so3k_md.graph import COULOMB, TAPER
+
+
+def check_coulomb(coulomb: str, cutoff_lr: float) -> None:
+    """Refuse a form of the Coulomb energy, or an end of long-range pairs, that is not possible.
+
+    Args:
+        coulomb: one of COULOMB.
+        cutoff_lr: Å.
+
+    Raises:
+        So3kError: see above.
+    """
+    if coulomb not in COULOMB:
+        raise So3kError(f"coulomb = {coulomb!r} is not known: choose one of {', '.join(COULOMB)}")
+    if not (TAPER < cutoff_lr < float("inf")):
+        raise So3kError(f"cutoff_lr = {cutoff_lr} Å is impossible: give a length above {TAPER:g}")
+
+
+def check_periodicity(needs: Any, coulomb: str, pbc: ArrayLike, where: str) -> None:
+    """Refuse structures that are periodic along some axes only, over which a lattice sum cannot run.
+
+    Args:
+        needs: of the model.
+        coulomb: one of COULOMB.
+        pbc: whether each axis is periodic.
+        where: for messages.
+
+    Raises:
+        So3kError: see above.
+    """
+    periodic = np.asarray(pbc)
+    if needs.has_long_range and coulomb == "kspace" and periodic.any() and not periodic.all():
+        raise So3kError(
+            f"{where}: periodic along some axes only, which coulomb = kspace cannot do: choose shifted+self"
+        )
