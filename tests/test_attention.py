@@ -136,7 +136,7 @@ def test_molecules_of_a_trajectory_are_its_groups(folder):
 def test_picture_and_numbers(folder, capsys):
     words = ["analyze", f"{folder}/open.xyz", "--attention", f"{folder}/sphc.pt", "-o", f"{folder}/out"]
     assert cli.main(words) == 0
-    assert "4 groups, shown is one of 8 atoms" in capsys.readouterr().out
+    assert "4 groups; the picture shows one of 8 atoms" in capsys.readouterr().out
     assert (folder / "out" / "attention.png").read_bytes().startswith(b"\x89PNG")
     read = json.loads((folder / "out" / "attention.json").read_text())
     found = far_attention(f"{folder}/sphc.pt", read_frame(f"{folder}/open.xyz", None, 0))
@@ -170,12 +170,12 @@ def test_share_beyond_the_cutoff(folder):
         ("open.xyz --attention sphc.pt --frame 2", "has 2 frames, --frame is 2: choose from 0 to 1"),
         ("open.xyz --attention sphc.pt --frame -1", "--frame is -1"),
         ("open.xyz open.xyz --attention sphc.pt", "takes one file"),
-        ("open.xyz --attention sphc.pt --log a.csv", "--log does not go with --attention"),
+        ("open.xyz --attention sphc.pt --log a.csv", "--log cannot be combined with --attention"),
         ("open.xyz --attention sphc.pt --top open.xyz", "leave out --top"),
         ("nobody.xyz --attention sphc.pt", "is periodic, and nothing says which atoms form a group"),
         ("absent.dcd --attention sphc.pt", "absent.dcd does not exist"),
-        ("open.xyz --frame 1", "--frame belongs to --attention"),
-        ("open.xyz --groups all", "--groups belongs to --attention"),
+        ("open.xyz --frame 1", "--frame needs --attention"),
+        ("open.xyz --groups all", "--groups needs --attention"),
     ],
 )
 def test_what_is_refused(words, message, folder, monkeypatch, capfd):

@@ -40,7 +40,7 @@ EXTRAS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line, like every other mistake of the user."""
+    """An argument parser whose errors are one line, like every other mistake of the user."""
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
@@ -56,8 +56,14 @@ def build_parser(verbs: tuple[str, ...]) -> Parser:
     """The parser of the given verbs: only the one in use, so that the others need not be imported."""
     common = Parser(add_help=False)
     # SUPPRESS: a default here would undo a `--debug` that stands before the verb.
-    common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
-    parser = Parser("so3k-md", description="So3krates force fields in OpenMM and LAMMPS.", parents=[common])
+    common.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
+    parser = Parser(
+        "so3k-md",
+        description="Train So3krates force fields and run them in ASE, OpenMM and LAMMPS.",
+        parents=[common],
+    )
     parser.add_argument("--version", action="version", version=f"so3k-md {version('so3k-md')}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name in verbs:
@@ -95,7 +101,10 @@ def describe(error: BaseException) -> tuple[str, int]:
         return f"the package {package} is not installed: pip install 'so3k-md[{EXTRAS[package]}]'", 2
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror or error}{where}: free space, change the rights or choose another path", 2
+        return (
+            f"{error.strerror or error}{where}: free space, change permissions or choose another path",
+            2,
+        )
     if isinstance(error, Stopped):
         return str(error), error.code
     if isinstance(error, KeyboardInterrupt):

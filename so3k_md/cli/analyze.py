@@ -1,6 +1,6 @@
 """`so3k-md analyze TRAJ … --top TOP`: trajectories of OpenMM or LAMMPS to one report.
 
-`so3k-md analyze FILE --attention MODEL`: who attends to whom beyond the cutoff, in one frame.
+`so3k-md analyze FILE --attention MODEL`: the non-local attention in one frame.
 `so3k-md analyze FILE --spectrum`: the infrared spectrum from the dipole along a run.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from so3k_md.errors import So3kError
 from so3k_md.files import check_output
 
-HELP = "analyse trajectories of OpenMM and LAMMPS: one HTML report and JSON"
+HELP = "analyse trajectories of OpenMM and LAMMPS: write an HTML report and the numbers as JSON"
 ROOM_K = 300.0
 PERIODIC = {"auto": None, "yes": True, "no": False}
 
@@ -20,66 +20,96 @@ PERIODIC = {"auto": None, "yes": True, "no": False}
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments of the verb."""
     add = parser.add_argument
-    add("trajectories", nargs="+", metavar="TRAJ", help="DCD, XTC, HDF5, PDB, XYZ or LAMMPS dump (xu yu zu)")
     add(
-        "--top", nargs="+", metavar="TOP", help="PDB, mmCIF, …: one for all or one for each; HDF5 has its own"
+        "trajectories",
+        nargs="+",
+        metavar="TRAJ",
+        help="trajectory: DCD, XTC, HDF5, PDB, XYZ or LAMMPS dump (xu yu zu)",
+    )
+    add(
+        "--top",
+        nargs="+",
+        metavar="TOP",
+        help="topology of DCD, XTC and LAMMPS dumps: PDB, mmCIF, …; one for all trajectories or one for each",
     )
     add(
         "--log",
         nargs="+",
         metavar="LOG",
-        help="OpenMM CSV or LAMMPS log, one for each trajectory; - for none",
+        help="log of each trajectory: CSV of OpenMM or log of LAMMPS; - for none",
     )
-    add("--label", nargs="+", metavar="NAME", help="names in the report, one for each trajectory")
-    add("-o", "--output", default="analysis", metavar="DIR", help="folder for report.html and report.json")
-    add("--json", metavar="FILE", help="write the numbers here instead")
+    add(
+        "--label",
+        nargs="+",
+        metavar="NAME",
+        help="name of each trajectory in the report (default: its file name)",
+    )
+    add("-o", "--output", default="analysis", metavar="DIR", help="folder of the output (default: analysis)")
+    add("--json", metavar="FILE", help="write the numbers to this file instead")
     time = parser.add_mutually_exclusive_group()
-    time.add_argument("--timestep-fs", type=float, metavar="X", help="time of one step, where no file says")
     time.add_argument(
-        "--frame-interval-ps", type=float, metavar="X", help="time between two frames of the files"
+        "--timestep-fs", type=float, metavar="X", help="time step, fs, if the files do not give it"
     )
-    add("--temperature", type=float, metavar="K", help="temperature of the thermostat, to compare with")
+    time.add_argument(
+        "--frame-interval-ps",
+        type=float,
+        metavar="X",
+        help="time between two frames, ps; takes precedence over the files",
+    )
+    add(
+        "--temperature",
+        type=float,
+        metavar="K",
+        help="temperature of the thermostat, K, for comparison; of a spectrum: default 300",
+    )
     add(
         "--from",
         dest="from_ps",
         type=float,
         metavar="PS",
-        help="averages from this time on, ps (default: where the log becomes stationary)",
+        help="start of the averages, ps (default: where the log becomes stationary)",
     )
-    add("--stride", type=int, default=1, metavar="N", help="use every N-th frame")
-    add("--periodic", choices=("auto", "yes", "no"), default="auto", help="overrule what the files say")
+    add("--stride", type=int, default=1, metavar="N", help="read every N-th frame (default 1)")
+    add(
+        "--periodic",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="yes: use the cell; no: ignore it; auto (default): decide by the files",
+    )
     add("--overwrite", action="store_true", help="replace an earlier report")
     far = parser.add_argument_group("non-local attention, instead of the report")
     far.add_argument(
         "--attention",
         metavar="MODEL",
-        help="draw who attends to whom at which distance in one frame of TRAJ, or of a file of structures "
-        "(extended XYZ, npz, …): DIR/attention.png and .json",
+        help="an sphc model: draw its non-local attention against the distance in one frame of TRAJ, or of a "
+        "file of structures (extended XYZ, npz, …); writes DIR/attention.png and .json",
     )
-    far.add_argument("--frame", type=int, metavar="N", help="its number, from 0 (default 0)")
+    far.add_argument("--frame", type=int, metavar="N", help="number of the frame, from 0 (default 0)")
     far.add_argument(
         "--groups",
         choices=("auto", "all"),
-        help="auto (default): molecules of a trajectory, `group` of a structure; all: one group of all atoms",
+        help="auto (default): molecules of a trajectory, array `group` of a structure; all: one group",
     )
     infrared = parser.add_argument_group("infrared spectrum, instead of the report")
     infrared.add_argument(
         "--spectrum",
         action="store_true",
-        help="TRAJ is the dipole along a run: physics.csv of OpenMM, a table of LAMMPS' fix ave/time (with "
-        "--timestep-fs), or npz with time_ps and dipole: DIR/spectrum.png and .json",
+        help="TRAJ is a table of the dipole along a run: physics.csv of OpenMM, fix ave/time of LAMMPS (with "
+        "--timestep-fs), or npz with time_ps and dipole; writes DIR/spectrum.png and .json",
     )
-    infrared.add_argument("--resolution", type=float, metavar="X", help="cm⁻¹ (default 10)")
+    infrared.add_argument(
+        "--resolution", type=float, metavar="X", help="resolution of the spectrum, cm⁻¹ (default 10)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Check the outputs, analyse each trajectory, write one report; or show attention or a spectrum."""
     if args.attention is not None and args.spectrum:
-        raise So3kError("--attention and --spectrum are two different pictures: ask for one at a time")
+        raise So3kError("--attention and --spectrum cannot be combined: run them one at a time")
     if args.attention is None:
-        refuse(args, ("frame", "groups"), "belongs to --attention")
+        refuse(args, ("frame", "groups"), "needs --attention")
     if not args.spectrum:
-        refuse(args, ("resolution",), "belongs to --spectrum")
+        refuse(args, ("resolution",), "needs --spectrum")
     if args.attention is not None:
         show_attention(args)
         return
@@ -113,9 +143,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def show_attention(args: argparse.Namespace) -> None:
-    """Write picture and numbers of the far attention in one frame."""
+    """Write picture and numbers of the non-local attention in one frame."""
     others = ("log", "label", "timestep_fs", "frame_interval_ps", "temperature")
-    refuse(args, others, "does not go with --attention")
+    refuse(args, others, "cannot be combined with --attention")
     if len(args.trajectories) > 1 or len(args.top or ()) > 1:
         raise So3kError("--attention takes one file and one --top: run it once for each")
     picture, numbers = outputs(args, "attention")
@@ -127,10 +157,13 @@ def show_attention(args: argparse.Namespace) -> None:
     found = far_attention(args.attention, frame, args.groups or "auto")
     picture.parent.mkdir(exist_ok=True)
     write_attention(found, picture, numbers)
-    print(f"{found.model} in {frame.where}: {found.groups} groups, shown is one of {len(found.names)} atoms")
+    print(
+        f"{found.model} in {frame.where}: {found.groups} groups; "
+        f"the picture shows one of {len(found.names)} atoms"
+    )
     for k, layer in enumerate(found.layers):
         print(
-            f"layer {k + 1}: {len(layer.r)} pairs, Σφ {layer.phi.sum() / len(found.names):.2f} an atom, "
+            f"layer {k + 1}: {len(layer.r)} pairs, Σφ {layer.phi.sum() / len(found.names):.2f} per atom, "
             f"{100 * beyond(layer, found.cutoff):.0f} % of Σ|φα| beyond {found.cutoff:g} Å"
         )
     print(f"picture: {picture}\nnumbers: {numbers}")
@@ -138,7 +171,7 @@ def show_attention(args: argparse.Namespace) -> None:
 
 def show_spectrum(args: argparse.Namespace) -> None:
     """Write picture and numbers of the infrared spectrum of one run."""
-    refuse(args, ("top", "log", "label", "frame_interval_ps"), "does not go with --spectrum")
+    refuse(args, ("top", "log", "label", "frame_interval_ps"), "cannot be combined with --spectrum")
     if len(args.trajectories) > 1:
         raise So3kError("--spectrum takes one file: run it once for each")
     picture, numbers = outputs(args, "spectrum")

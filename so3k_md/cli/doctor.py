@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from so3k_md.errors import So3kError
 
-HELP = "print versions, platforms, plugins and models, and what to do about each that is wrong"
+HELP = "check packages, platforms, plugin, kernels and models, and print a remedy for each fault"
 
 WORKS = "works"
 OPEN = "so3k_md.engines.lammps.open_lammps"
@@ -33,7 +33,7 @@ class Finding(NamedTuple):
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("--strict", action="store_true", help="exit with 2 if anything is wrong")
+    parser.add_argument("--strict", action="store_true", help="exit with code 2 if there is a fault")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -44,9 +44,14 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps([finding._asdict() for finding in findings], indent=1))
     else:
         print("\n".join(as_lines(findings)))
-        print(f"\n{len(wrong)} to mend, see the arrows above" if wrong else "\nnothing is wrong")
+        print(f"\n{faults(wrong)}: see the lines with -> above" if wrong else "\nno faults")
     if args.strict and wrong:
-        raise So3kError(f"{len(wrong)} to mend: {', '.join(finding.name for finding in wrong)}")
+        raise So3kError(f"{faults(wrong)}: {', '.join(finding.name for finding in wrong)}")
+
+
+def faults(wrong: list[Finding]) -> str:
+    """How many faults there are, in words."""
+    return "1 fault" if len(wrong) == 1 else f"{len(wrong)} faults"
 
 
 def as_lines(findings: list[Finding]) -> Iterator[str]:
@@ -66,7 +71,7 @@ def packages() -> Iterator[Finding]:
     """Python and each package that so3k-md asks for, against the versions that its own metadata names."""
     supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
     yield Finding(
-        "packages", "python", platform.python_version(), None if supported else "install 3.11 to 3.13"
+        "packages", "python", platform.python_version(), None if supported else "install Python 3.11 to 3.13"
     )
     yield Finding("packages", "so3k-md", version("so3k-md"))
     base = [name for name, _, extra in wanted_packages() if not extra]
@@ -168,7 +173,7 @@ def probe_openmm() -> None:
             energy = context.getState(getEnergy=True).getPotentialEnergy()._value
         except openmm.OpenMMException as error:
             return str(error).splitlines()[0]
-        return WORKS if abs(energy - 14.0) < 1e-6 else f"gives {energy} where 14 is right"
+        return WORKS if abs(energy - 14.0) < 1e-6 else f"wrong energy: {energy} instead of 14"
 
     class Square(torch.nn.Module):
         def __init__(self) -> None:
@@ -181,7 +186,7 @@ def probe_openmm() -> None:
     problem, facts = torchforce_problem(), platform_facts()
     used, best = choose_backend(), best_platform()  # before a TorchForce changes them
     lacks = torch.cuda.is_available() and "CUDA" not in [fact.name for fact in facts]
-    remedy = f"OpenMM does not use the GPU: {cuda_wheels()}" if lacks else None
+    remedy = f"OpenMM has no platform CUDA for the GPU: {cuda_wheels()}" if lacks else None
     say("platforms", ", ".join(fact.name for fact in facts), remedy)
     module = torch.jit.script(Square())
     for fact in facts:
@@ -193,7 +198,7 @@ def probe_openmm() -> None:
             say(tried, "ends the process", f"choose another platform than {fact.name}, or another backend")
             answer = outcome(openmm.Platform.getPlatformByName(fact.name), make_force(module, name, "cpu"))
             say(tried, answer, None if answer == WORKS else "choose another platform or backend")
-    say("backend = auto", f"{used.name}, in runs of so3k-md on platform {best.getName()}: {used.reason}")
+    say("backend = auto", f"{used.name} on platform {best.getName()}: {used.reason}")
 
 
 PAIR_STYLE_INPUT = """units metal
@@ -208,12 +213,12 @@ def kernels() -> Iterator[Finding]:
     from so3k_md.kernels.build import find_kernels, load_kernels
 
     library = find_kernels()
-    remedy = "CPUs are several times faster with them: so3k-md kernels build"
+    remedy = "run so3k-md kernels build: float32 models are several times faster on CPUs with them"
     yield Finding("kernels", "library", str(library or "not built"), None if library else remedy)
     if library is not None:
         try:
             load_kernels()
-            yield Finding("kernels", "torch", "loads them")
+            yield Finding("kernels", "torch", "loads the library")
         except OSError as error:
             broken = str(error).splitlines()[0]
             yield Finding("kernels", "torch", broken, "build them again: so3k-md kernels build --force")
@@ -235,7 +240,9 @@ def lammps_plugin() -> Iterator[Finding]:
         yield Finding("lammps", "plugin", "none", str(error))
         return
     except subprocess.TimeoutExpired:
-        yield Finding("lammps", "pair_style so3k", "hangs", "try `mpirun -np 2 hostname`: MPI does not start")
+        yield Finding(
+            "lammps", "pair_style so3k", "does not end within 120 s", "check MPI: mpirun -np 2 hostname"
+        )
         return
     lines = [line for line in (probe.stdout + probe.stderr).splitlines() if "ERROR" in line]
     value = "works on 2 ranks" if not probe.returncode else (lines or [f"ends with {probe.returncode}"])[0]
@@ -261,12 +268,12 @@ def lammps_in_python() -> Finding:
     works = f"{OPEN}() works"
     if own := failed.get("lammps.lammps"):
         reason = "does not find pair_style so3k" if own == "AssertionError" else f"fails ({own})"
-        works += f"; lammps.lammps() {reason}, it needs LD_LIBRARY_PATH and LAMMPS_PLUGIN_PATH"
+        works += f"; lammps.lammps() {reason}: it needs LD_LIBRARY_PATH and LAMMPS_PLUGIN_PATH"
     return Finding("lammps", "in Python", works)
 
 
 def devices() -> Iterator[Finding]:
-    """Where a model can run."""
+    """On which devices a model can run."""
     import torch
 
     yield Finding("devices", "cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")

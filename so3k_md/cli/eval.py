@@ -9,63 +9,83 @@ from typing import Any
 from so3k_md.errors import So3kError
 from so3k_md.files import check_output
 
-HELP = "errors of a model on labelled structures, or its predictions for unlabelled ones"
+HELP = "compute the errors of a model on labelled structures, or predictions for unlabelled ones"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "model", metavar="MODEL", help="checkpoint, exported .pt, or the name of a shipped model"
+        "model", metavar="MODEL", help="checkpoint, exported .pt, or the name of a bundled model"
     )
-    parser.add_argument("data", metavar="DATA", help="extended XYZ or npz")
-    parser.add_argument("--json", metavar="FILE", help="write errors and per-frame numbers")
+    parser.add_argument("data", metavar="DATA", help="structures: extended XYZ or npz")
+    parser.add_argument("--json", metavar="FILE", help="write the errors of the file and of each frame")
     parser.add_argument(
         "--predictions", metavar="FILE", help="write predictions as extended XYZ, in full precision"
     )
     parser.add_argument("--plot", metavar="DIR", help="write parity plots")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument(
-        "--dtype", choices=("float32", "float64"), help="precision (default: as in the model's file)"
-    )
-    parser.add_argument("--batch-size", type=int, default=16, help="structures at a time (default 16)")
-    parser.add_argument("--energy-key", help="key of the energy (default energy; E in npz)")
-    parser.add_argument("--forces-key", help="key of the forces (default forces; F in npz)")
-    parser.add_argument(
-        "--stress-key", help="key of the stress or virial, whichever its unit or name says (default stress)"
+        "--dtype", choices=("float32", "float64"), help="precision (default: that of the model file)"
     )
     parser.add_argument(
-        "--energy-unit", default="eV", help="of the file: eV (default), meV, kcal/mol, kJ/mol, Hartree"
+        "--batch-size", type=int, default=16, metavar="N", help="structures per batch (default 16)"
     )
-    parser.add_argument("--length-unit", default="Angstrom", help="of the file: Angstrom (default), nm, Bohr")
-    parser.add_argument("--forces-unit", help="such as Hartree/Bohr (default: energy unit / length unit)")
+    parser.add_argument("--energy-key", metavar="KEY", help="key of the energy (default energy; E in npz)")
+    parser.add_argument("--forces-key", metavar="KEY", help="key of the forces (default forces; F in npz)")
     parser.add_argument(
-        "--stress-unit", help="such as GPa, kbar, eV/Angstrom^3, or an energy if the file holds virials"
+        "--stress-key",
+        metavar="KEY",
+        help="key of the stress, or of the virial if its unit or name says so (default stress)",
     )
     parser.add_argument(
-        "--stress-sign", default="ase", help="ase (default): tension positive, virial −V stress; opposite"
+        "--energy-unit",
+        metavar="UNIT",
+        default="eV",
+        help="unit of the energies: eV (default), meV, kcal/mol, kJ/mol, Hartree",
+    )
+    parser.add_argument(
+        "--length-unit",
+        metavar="UNIT",
+        default="Angstrom",
+        help="unit of the lengths: Angstrom (default), nm, Bohr",
+    )
+    parser.add_argument(
+        "--forces-unit",
+        metavar="UNIT",
+        help="unit of the forces, such as Hartree/Bohr (default: energy unit / length unit)",
+    )
+    parser.add_argument(
+        "--stress-unit",
+        metavar="UNIT",
+        help="unit of the stress: GPa, kbar, eV/Angstrom^3, …; an energy for virials",
+    )
+    parser.add_argument(
+        "--stress-sign",
+        default="ase",
+        help="sign: ase (default; stress positive in tension, virial −V stress) or opposite",
     )
     parser.add_argument(
         "--spin-convention",
         default="auto",
-        help="what values named spin count: S, unpaired (2S), multiplicity (2S+1), auto (default)",
+        help="meaning of values named spin: S, unpaired (2S), multiplicity (2S+1), auto (default)",
     )
     parser.add_argument(
         "--groups",
         choices=("auto", "all"),
         default="auto",
-        help="of non-local attention: auto (default), the array `group` or an open structure; all atoms",
+        help="groups of non-local models: auto (default; array `group`, or a whole open structure) or all",
     )
     parser.add_argument(
         "--coulomb",
         default="kspace",
-        help="of models with electrostatics: kspace (default), the exact sum; shifted; shifted+self",
+        help="form of the Coulomb energy: kspace (default; the exact sum), shifted or shifted+self",
     )
     parser.add_argument(
         "--cutoff-lr",
         type=float,
         default=12.0,
         metavar="A",
-        help="of dispersion and of the shifted forms, Å (default 12)",
+        help="cutoff of dispersion and of the shifted Coulomb forms, Å (default 12)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing output")
 
@@ -105,12 +125,10 @@ def run(args: argparse.Namespace) -> None:
     n_atoms = sum(len(frame.numbers) for frame in frames)
     print(f"{args.model} on {args.data}: {len(frames)} frames, {n_atoms} atoms, {dtype}")
     if needs_of(model).has_long_range:
-        print(
-            f"coulomb {args.coulomb}, dispersion to {args.cutoff_lr:g} Å, energies without the model's shift"
-        )
+        print(f"coulomb {args.coulomb}, dispersion to {args.cutoff_lr:g} Å, energies without energy shift")
     print(table(scores))
     if not any(scores.values()):
-        print("no frame has a reference: where the file has other keys, name them with --energy-key etc.")
+        print("no frame has a reference: if the keys have other names, give --energy-key, --forces-key, …")
     if args.json:
         head = {"model": str(args.model), "data": str(args.data), "dtype": dtype, "device": args.device}
         write_document(args.json, head | to_document(frames, predictions, scores))
@@ -124,9 +142,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_arguments(args: argparse.Namespace) -> None:
-    """Refuse what cannot end well, before any work."""
+    """Refuse impossible options and outputs before any work."""
     if args.batch_size < 1:
-        raise So3kError(f"--batch-size {args.batch_size}: at least 1 is needed")
+        raise So3kError(f"--batch-size {args.batch_size} is impossible: give at least 1")
     from so3k_md.evaluate import PICTURES
 
     outputs = [check_output(path, args.overwrite) for path in (args.json, args.predictions) if path]
@@ -143,6 +161,4 @@ def _check_arguments(args: argparse.Namespace) -> None:
     places = [Path(args.model), Path(args.data), *outputs]
     for k, path in enumerate(places[2:], start=2):
         if path.resolve() in [other.resolve() for other in places[:k]]:
-            raise So3kError(
-                f"{path} is named twice, as input or other output: give every output its own name"
-            )
+            raise So3kError(f"{path} is named twice, as input or as output: give every output its own name")

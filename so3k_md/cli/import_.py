@@ -3,35 +3,39 @@
 import argparse
 from pathlib import Path
 
-HELP = "bring in SO3LR, or a model of its family, from so3krates-torch or mlff (JAX)"
+HELP = "convert SO3LR, or a model of its family, from so3krates-torch or mlff (JAX)"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    parser.add_argument("model", help="so3lr, or a file: a model that so3krates-torch saved, or params.pkl")
+    parser.add_argument(
+        "model", help="so3lr, or a file: a model saved by so3krates-torch, or params.pkl of mlff"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="MODEL.pt", help="file to write")
     parser.add_argument(
         "--source",
         default="wheel",
         metavar="wheel|FILE",
-        help="where so3lr is: the installed so3krates-torch (default), its wheel, so3lr.model or params.pkl",
+        help="source of so3lr: the installed so3krates-torch (default), its wheel, so3lr.model or params.pkl",
     )
     parser.add_argument(
         "--rounding",
         choices=["exact", "peer"],
         default="exact",
-        help="constants exact (default), or in float32 as in so3krates-torch, to compare with it to 1e-10",
+        help="constants: exact (default), or peer: float32 as in so3krates-torch, to agree to 1e-10",
     )
-    parser.add_argument("--dtype", choices=["float32", "float64"], help="precision; default: the file's")
     parser.add_argument(
-        "--elements", metavar="H,C,O", help="what it was trained on, if the file does not tell"
+        "--dtype", choices=["float32", "float64"], help="precision (default: that of the source)"
     )
-    parser.add_argument("--name", help="what the model calls itself; default: the name of the file")
+    parser.add_argument(
+        "--elements", metavar="H,C,O", help="elements of the training data, if the file does not name them"
+    )
+    parser.add_argument("--name", help="name in the metadata (default: the name of the file)")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert, export, verify, and say whose work it is."""
+    """Convert, export, verify, and print licence and citations."""
     from so3k_md.checkpoint import parse_dtype
     from so3k_md.convert.rounding import round_like_peer
     from so3k_md.convert.so3lr import build, convert
@@ -41,17 +45,15 @@ def run(args: argparse.Namespace) -> None:
 
     output = check_output(args.output, args.overwrite)
     if output.suffix != ".pt":
-        raise So3kError(f"{output} does not end in .pt: the engines expect that")
+        raise So3kError(f"{output} does not end in .pt, which the engines expect: give MODEL.pt")
     if args.model != "so3lr" and args.source != "wheel":
-        raise So3kError(
-            f"--source says where so3lr is, but {args.model} is a file itself: leave one of them out"
-        )
+        raise So3kError(f"--source is for the model so3lr, but {args.model} is a file: leave --source out")
     imported = convert(args.source if args.model == "so3lr" else args.model, _numbers(args.elements))
     facts = imported.metadata
     if args.model == "so3lr" and not facts["weights_as_published"]:
         raise So3kError(
-            f"{facts['source']} does not hold the published weights of SO3LR: "
-            f"if that is meant, so3k-md import {args.source} -o {output}"
+            f"{facts['source']} does not contain the published weights of SO3LR: "
+            f"to import it as another model, so3k-md import {args.source} -o {output}"
         )
     model = build(imported, parse_dtype(args.dtype) if args.dtype else None)
     if args.rounding == "peer":
@@ -62,10 +64,8 @@ def run(args: argparse.Namespace) -> None:
     print(f"imported: {facts['imported']} from {facts['source']}, constants {args.rounding}")
     print(f"licence: {facts['licence']}")
     print("please cite:", *facts["citations"], sep="\n    ")
-    print(
-        f"left out of all energies: {facts['energy_shift_ev_per_atom']:.7f} eV/atom of the original program"
-    )
-    print(f"wrote {output}; see what it is with: so3k-md info {output}")
+    print(f"energy shift, in no energy here: {facts['energy_shift_ev_per_atom']:.7f} eV/atom")
+    print(f"wrote {output}; print its metadata with: so3k-md info {output}")
 
 
 def _numbers(symbols: str | None) -> list[int]:
@@ -77,5 +77,7 @@ def _numbers(symbols: str | None) -> list[int]:
     words = [word.strip() for word in symbols.split(",")] if symbols else []
     unknown = [word for word in words if atomic_numbers.get(word, 0) < 1]
     if unknown:
-        raise So3kError(f"{unknown[0]!r} in --elements is no chemical element: write symbols, such as H,C,O")
+        raise So3kError(
+            f"{unknown[0]!r} in --elements is not a chemical element: give symbols, such as H,C,O"
+        )
     return [atomic_numbers[word] for word in words]

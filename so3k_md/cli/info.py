@@ -2,13 +2,13 @@
 
 import argparse
 
-HELP = "say what a model file is"
+HELP = "print the metadata of a model: elements, cutoff, configuration, units, versions"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    parser.add_argument("model", help="checkpoint, exported .pt, or name of a shipped model")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("model", help="checkpoint, exported .pt, or the name of a bundled model")
+    parser.add_argument("--json", action="store_true", help="print the metadata as JSON")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""so3k-md lammps: build the LAMMPS plugin, and say where it is."""
+"""so3k-md lammps: build the LAMMPS plugin, or print its folder."""
 
 import argparse
 
@@ -9,8 +9,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions of the verb."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     build = actions.add_parser("build", help="compile the plugin against the installed torch and LAMMPS")
-    build.add_argument("--force", action="store_true", help="compile again although it is there")
-    actions.add_parser("path", help="print the plugin's folder, for LAMMPS_PLUGIN_PATH")
+    build.add_argument("--force", action="store_true", help="compile again even if it is built")
+    actions.add_parser("path", help="print the folder of the plugin, for LAMMPS_PLUGIN_PATH")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -10,15 +10,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     parser.add_argument("config", help="YAML file with the sections model, data, loss, train")
     parser.add_argument(
-        "overrides", nargs="*", metavar="section.key=value", help="values that replace the file's"
+        "overrides", nargs="*", metavar="section.key=value", help="values that replace those of the file"
     )
-    parser.add_argument("-o", "--output", help="folder of the run; default: the name of the YAML file")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
-    parser.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
+    parser.add_argument(
+        "-o", "--output", metavar="FOLDER", help="folder of the run (default: the name of the YAML file)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue from the last checkpoint in the folder"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start again in a folder that contains a run"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, and say where the result is."""
+    """Train, and print the path of the best checkpoint."""
     from so3k_md.train.config import read_config
     from so3k_md.train.trainer import train
 

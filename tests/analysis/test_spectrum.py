@@ -134,10 +134,10 @@ def test_bad_tables_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--spectrum", "--top", "x.pdb"], "does not go with --spectrum"),
+        (["--spectrum", "--top", "x.pdb"], "cannot be combined with --spectrum"),
         (["--spectrum", "--attention", "m"], "one at a time"),
-        (["--resolution", "5"], "belongs to --spectrum"),
-        (["--spectrum", "--frame", "1"], "belongs to --attention"),
+        (["--resolution", "5"], "needs --spectrum"),
+        (["--spectrum", "--frame", "1"], "needs --attention"),
     ],
 )
 def test_options_that_have_no_meaning(words, said, tmp_path, capsys):

@@ -243,7 +243,7 @@ def test_without_the_package_one_line_says_how_to_get_it(monkeypatch, tmp_path, 
 def test_the_command_line_imports_a_model_of_the_family(write, tmp_path, capsys):
     path, output = write(), tmp_path / "small.pt"
     assert main(["import", "so3lr", "--source", path, "-o", str(output)]) == 2
-    assert "not hold the published weights" in capsys.readouterr().err
+    assert "not contain the published weights" in capsys.readouterr().err
     assert main(["import", path, "-o", str(output), "--rounding", "peer", "--dtype", "float64"]) == 0
     out = capsys.readouterr().out
     assert "10.1021/jacs.5c09558" in out
