@@ -276,7 +276,7 @@ def devices() -> Iterator[Finding]:
     """On which devices a model can run."""
     import torch
 
-    yield Finding("devices", "cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    yield Finding("devices", "cpu", f"cores: {os.cpu_count()}, threads of torch: {torch.get_num_threads()}")
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
         yield Finding("devices", f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GiB")
@@ -285,7 +285,7 @@ def devices() -> Iterator[Finding]:
 
 
 def models() -> Iterator[Finding]:
-    """The shipped models, each loaded."""
+    """The bundled models, each loaded."""
     from ase.data import chemical_symbols
 
     from so3k_md.checkpoint import load
