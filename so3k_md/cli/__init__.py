@@ -15,10 +15,10 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NoReturn
 
+from so3k_md import __version__
 from so3k_md.errors import So3kError, So3kWarning, Stopped
 
 VERBS = ("train", "eval", "export", "import", "info", "kernels", "lammps", "analyze", "doctor")
@@ -64,7 +64,7 @@ def build_parser(verbs: tuple[str, ...]) -> Parser:
         description="Train So3krates force fields and run them in ASE, OpenMM and LAMMPS.",
         parents=[common],
     )
-    parser.add_argument("--version", action="version", version=f"so3k-md {version('so3k-md')}")
+    parser.add_argument("--version", action="version", version=f"so3k-md {__version__}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name in verbs:
         verb = load_verb(name)

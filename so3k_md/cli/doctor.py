@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from so3k_md import __version__
 from so3k_md.errors import So3kError
 
 HELP = "check packages, platforms, plugin, kernels and models, and print a remedy for each fault"
@@ -73,7 +74,7 @@ def packages() -> Iterator[Finding]:
     yield Finding(
         "packages", "python", platform.python_version(), None if supported else "install Python 3.11 to 3.13"
     )
-    yield Finding("packages", "so3k-md", version("so3k-md"))
+    yield Finding("packages", "so3k-md", __version__)
     base = [name for name, _, extra in wanted_packages() if not extra]
     for name, spec, extra in wanted_packages():
         found = installed(name)

@@ -82,12 +82,10 @@ def source_folder() -> Path:
     Raises:
         So3kError: the sources are in neither place.
     """
-    for folder in (PACKAGE.parent / "lammps_plugin", PACKAGE / "lammps_plugin"):
+    for folder in (PACKAGE / "lammps_plugin", PACKAGE.parent / "lammps_plugin"):
         if (folder / "CMakeLists.txt").is_file():
             return folder
-    raise So3kError(
-        f"the plugin's sources, lammps_plugin/, are not at {PACKAGE.parent}: pip install -e . in a checkout"
-    )
+    raise So3kError(f"the plugin's sources, lammps_plugin/, are not in {PACKAGE}: reinstall so3k-md")
 
 
 def build_key() -> str:
@@ -106,11 +104,12 @@ def build_key() -> str:
         *sorted(sources.glob("*.py")),
         *sorted((sources / "src").glob("*.[ch]*")),
     ]
-    files += sorted((PACKAGE / "kernels").glob("*.[ch]*"))
+    kernels = PACKAGE / "kernels"  # a copy of them lies beside the plugin
+    files += [kernels / "build.py", *sorted((kernels / "cpu").glob("*.[ch]*"))]
     content = hashlib.sha256(sys.prefix.encode())
     for file in files:
         content.update(file.name.encode() + file.read_bytes())
-    content.update(processor().encode())  # beside the plugin lie kernels for this one
+    content.update(processor().encode())
     python = f"py{sys.version_info.major}.{sys.version_info.minor}"
     return "-".join([*(f"{n}{v}" for n, v in versions.items()), python, content.hexdigest()[:12]])
 
@@ -134,7 +133,9 @@ def build_plugin(force: bool = False) -> Path:
     kernels = build_kernels()
     target = writable_root(KIND, WHAT) / build_key()
     with workshop(target.parent) as work:
-        configure = ["-G", "Ninja", "-DSO3K_KERNELS=OFF", "-S", str(source_folder()), "-B", str(work)]
+        # CMake by itself would take the Python of the environment that is active
+        options = [f"-DPython_EXECUTABLE={sys.executable}", "-DSO3K_KERNELS=OFF"]
+        configure = ["-G", "Ninja", *options, "-S", str(source_folder()), "-B", str(work)]
         for step in ([cmake, *configure], [cmake, "--build", str(work)]):
             compile_step(step, f"{WHAT} does not", "lammps-build")
         shutil.copy(kernels, work)

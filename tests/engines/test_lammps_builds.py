@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,27 @@ def test_facts_of_headers(tmp_path):
     package = "Version: 20240829\nCflags: -I${includedir} -DLAMMPS_BIGBIG\n"
     (tmp_path / "lib/pkgconfig/liblammps.pc").write_text(package)
     assert module.facts(tmp_path / "include/lammps") == (20240829, -1, "bigbig")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "lammps_plugin/CMakeLists.txt",
+        "lammps_plugin/src/pairs.cpp",
+        "so3k_md/kernels/build.py",
+        "so3k_md/kernels/cpu/attend.cpp",
+        "so3k_md/kernels/cpu/pairs.h",
+    ],
+)
+def test_a_build_is_kept_for_its_sources_only(tmp_path, monkeypatch, source):
+    """Also those of the kernels, of which a copy lies beside the plugin."""
+    for folder in (SOURCES, lammps.PACKAGE / "kernels"):
+        shutil.copytree(folder, tmp_path / folder.relative_to(lammps.PACKAGE.parent))
+    monkeypatch.setattr(lammps, "PACKAGE", tmp_path / "so3k_md")
+    before = lammps.build_key()
+    with (tmp_path / source).open("a") as file:
+        file.write("\n")
+    assert lammps.build_key() != before
 
 
 @pytest.mark.parametrize(
