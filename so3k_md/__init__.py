@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from so3k_md.model import ModelConfig, So3krates
 
 __all__ = ["Graph", "ModelConfig", "So3krates", "__version__", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _HOMES = {"Graph": "graph", "ModelConfig": "model", "So3krates": "model", "load": "checkpoint"}
 

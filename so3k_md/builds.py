@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 from so3k_md.errors import So3kError
@@ -167,12 +168,19 @@ def compile_step(command: Sequence[str], what: str, log: str) -> None:
         return
     file = Path(tempfile.gettempdir()) / f"so3k-md-{log}.{os.getpid()}.log"
     file.write_text(done.stdout + done.stderr)
-    lines = (done.stderr + done.stdout).splitlines()
+    raise So3kError(f"{what} compile: {_reason(done.stderr + done.stdout)}; the whole log is {file}")
+
+
+def _reason(log: str) -> str:
+    """The first complaint; one of CMake ends in a colon and goes on in indented lines."""
+    lines = log.splitlines()
     marks = ("error:", "error")  # of the compiler rather than of what called it
-    reason = next(
-        (line.strip() for mark in marks for line in lines if mark in line.lower()), "no reason given"
-    )
-    raise So3kError(f"{what} compile: {reason}; the whole log is {file}")
+    first = next((n for mark in marks for n, line in enumerate(lines) if mark in line.lower()), None)
+    if first is None:
+        return "no reason given"
+    below = takewhile(lambda line: line.startswith(" "), lines[first + 1 :])
+    said = [lines[first], *(below if lines[first].endswith(":") else [])]
+    return " ".join(line.strip() for line in said)
 
 
 def processor() -> str:

@@ -113,7 +113,9 @@ def test_archive_has_no_half_of_the_tests(archive):
 
 def test_wheel_holds_every_source_and_nothing_else(held):
     sources = {
-        f"{place}/{name}": data for place, folder in FOLDERS.items() for name, data in contents(folder).items()
+        f"{place}/{name}": data
+        for place, folder in FOLDERS.items()
+        for name, data in contents(folder).items()
     }
     package = {name: data for name, data in held.items() if ".dist-info/" not in name}
     assert sorted(package) == sorted(sources)

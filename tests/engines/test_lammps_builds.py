@@ -16,9 +16,11 @@ from lammps_runs import lammps_frame, run, setup, words, write_data
 from test_lammps_nonlocal import far_structure
 from toys import far_toy, pytorch, save_toy, structure
 
+from so3k_md.builds import compile_step, tool
 from so3k_md.checkpoint import resolve_model
 from so3k_md.cli.doctor import lammps_in_python
 from so3k_md.engines import lammps
+from so3k_md.errors import So3kError
 
 SOURCES = lammps.source_folder()
 HEADERS = Path(str(lammps.distribution("lammps").locate_file("lammps/include/lammps")))
@@ -144,6 +146,15 @@ def test_a_build_is_kept_for_its_sources_only(tmp_path, monkeypatch, source):
     with (tmp_path / source).open("a") as file:
         file.write("\n")
     assert lammps.build_key() != before
+
+
+def test_the_reason_of_cmake_is_told(tmp_path):
+    """It stands in the lines below the one that says error."""
+    text = "torch, which is a package with many files and long names, is missing in some Python: install it"
+    (tmp_path / "CMakeLists.txt").write_text(f'project(none NONE)\nmessage(FATAL_ERROR "{text}")\n')
+    command = [tool("cmake", lammps.EXTRA), "-S", str(tmp_path), "-B", str(tmp_path / "made")]
+    with pytest.raises(So3kError, match=rf"it does not compile: .*\(message\): {text}; the whole log is"):
+        compile_step(command, "it does not", "test")
 
 
 @pytest.mark.parametrize(
