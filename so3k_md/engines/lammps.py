@@ -106,7 +106,7 @@ def build_key() -> str:
     ]
     kernels = PACKAGE / "kernels"  # a copy of them lies beside the plugin
     files += [kernels / "build.py", *sorted((kernels / "cpu").glob("*.[ch]*"))]
-    content = hashlib.sha256(sys.prefix.encode())
+    content = hashlib.sha256(os.path.realpath(sys.prefix).encode())
     for file in files:
         content.update(file.name.encode() + file.read_bytes())
     content.update(processor().encode())

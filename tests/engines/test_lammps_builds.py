@@ -148,6 +148,14 @@ def test_a_build_is_kept_for_its_sources_only(tmp_path, monkeypatch, source):
     assert lammps.build_key() != before
 
 
+def test_an_environment_has_one_build_by_whatever_path(tmp_path, monkeypatch):
+    """The launcher's Python need not come by the same link as the one that built."""
+    before = lammps.build_key()
+    (tmp_path / "link").symlink_to(sys.prefix)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "link"))
+    assert lammps.build_key() == before
+
+
 def test_the_reason_of_cmake_is_told(tmp_path):
     """It stands in the lines below the one that says error."""
     text = "torch, which is a package with many files and long names, is missing in some Python: install it"
