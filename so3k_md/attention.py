@@ -18,7 +18,8 @@ from so3k_md.checkpoint import load, metadata
 from so3k_md.data import Frame, read_frames, require_elements, to_graph
 from so3k_md.errors import So3kError
 from so3k_md.graph import Graph
-from so3k_md.structure.groups import check_group_sizes
+from so3k_md.structure.groups import MAX_GROUP, check_group_sizes
+from so3k_md.structure.needs import needs_of
 
 TRAJECTORIES = (".dcd", ".xtc", *HDF5)
 
@@ -83,7 +84,7 @@ def far_attention(model_path: str, frame: Frame, groups: str = "auto") -> Attent
         )
     require_elements([frame], model.elements)
     graph = to_graph(frame, model.cutoff, model, groups)
-    check_group_sizes(graph.group, model)
+    check_group_sizes(graph.group, needs_of(model), MAX_GROUP, frame.where)
     sizes = np.bincount(graph.group)
     atoms = np.flatnonzero(graph.group.numpy() == sizes.argmax())
     if len(atoms) < 2:

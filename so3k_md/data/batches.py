@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from so3k_md.data.frames import Frame
-from so3k_md.errors import So3kError
 from so3k_md.graph import Graph, collate, to_device
-from so3k_md.physical_stages import check_periodicity
-from so3k_md.structure.build import build_graph, build_long_range
-from so3k_md.structure.charges import resolve_totals
-from so3k_md.structure.groups import check_axes, check_reach, lattice_waves, resolve_groups
+from so3k_md.structure.build import build, fresh
+from so3k_md.structure.groups import announce, check_reach
+from so3k_md.structure.needs import Needs, needs_of
+from so3k_md.structure.structure import checked
 
 T = TypeVar("T")
 
@@ -116,35 +115,25 @@ def to_graph(frame: Frame, cutoff: float, model: Any = None, groups: str = "auto
     """The graph of a frame.
 
     Args:
-        frame: a structure.
+        frame: a structure, whose cell its reader has compared with its atoms.
         cutoff: Å.
-        model: whose attention beyond the cutoff has use for groups; None for a local one.
-        groups: auto, for the groups of the frame, or all.
+        model: that the graph is for; None for a local one without charges.
+        groups: of attention beyond the cutoff: auto, for the groups of the frame, or all.
 
     Raises:
-        So3kError: two atoms on one spot or groups that cannot be used, named with file and frame.
+        So3kError: two atoms on one spot, or groups or charges that cannot be used, named with file and frame.
     """
-    group = None
-    far = model is not None and model.nonlocal_kind != "none"
-    if far:
-        check_axes(model, frame.pbc, frame.where)
-        periodic = bool(frame.pbc.any())
-        if lattice_waves(model):
-            group, groups = np.zeros(len(frame.numbers), dtype=np.int64), "all"
-        else:
-            group = resolve_groups(frame.group, len(frame.numbers), periodic, groups, frame.where)
-    structure = frame.positions, frame.cell, frame.pbc
-    long = None
-    if model is not None and model.has_totals:
-        check_periodicity(model, frame.pbc, frame.where)
-    try:
-        if model is not None and model.has_totals:
-            totals = resolve_totals(model, frame.numbers, frame.totals, frame.where)
-            long = build_long_range(*structure, model.cutoff_lr, totals)
-        graph = build_graph(frame.numbers, *structure, cutoff, group, groups != "all", long)
-    except So3kError as error:
-        raise So3kError(f"{frame.where}: {error}") from error
-    if far:
+    needs, coulomb, cutoff_lr = Needs(cutoff), "", 0.0
+    if model is not None:
+        needs = needs_of(model)._replace(cutoff=cutoff)
+        coulomb, cutoff_lr = model.coulomb, model.cutoff_lr
+    announce(needs, groups)
+    structure = checked(
+        needs, frame.numbers, frame.positions, frame.cell, frame.pbc,
+        where=frame.where, group=frame.group, groups=groups, totals=frame.totals, coulomb=coulomb,
+    )  # fmt: skip
+    graph = build(structure, fresh(needs, cutoff_lr))
+    if model is not None:
         check_reach(model, graph, frame.where)
     return graph
 

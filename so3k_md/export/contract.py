@@ -1,13 +1,9 @@
 """The words that the exported file and its readers share; the C++ side uses the same ones."""
 
-from collections.abc import Iterable
-
-from ase.data import chemical_symbols
-
 from so3k_md.checkpoint import EXTRA_FILE
-from so3k_md.errors import So3kError
 from so3k_md.facts import Facts
 from so3k_md.model import FORMAT_VERSION
+from so3k_md.structure.needs import check_elements
 
 __all__ = ["ATTRIBUTES", "EXTRA_FILE", "FORMAT_VERSION", "KERNEL_FILE", "STAGES", "check_elements"]
 
@@ -58,23 +54,3 @@ ATTRIBUTES = [
 ]
 # the same model without weights, calling the compiled kernels; another name whenever their calls change
 KERNEL_FILE = "so3k_kernels.4.pt"
-
-
-def check_elements(numbers: Iterable[int], elements: Iterable[int]) -> None:
-    """Refuse atoms that a model was not trained for.
-
-    Args:
-        numbers: atomic numbers of the atoms.
-        elements: atomic numbers that the model knows.
-
-    Raises:
-        So3kError: names the first such atom.
-    """
-    known = sorted(int(z) for z in elements)
-    for atom, number in enumerate(numbers):
-        if number not in known:
-            name = chemical_symbols[number] if 0 <= number < len(chemical_symbols) else number
-            raise So3kError(
-                f"atom {atom} is {name}, the model knows only "
-                f"{', '.join(chemical_symbols[z] for z in known)}: use a model trained with this element"
-            )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.structure.needs import Needs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -68,18 +69,18 @@ def says_something(given: GivenTotals) -> bool:
     )
 
 
-def refuse_unknown(model: Any, given: GivenTotals, where: str) -> None:
+def refuse_unknown(needs: Needs, given: GivenTotals, where: str) -> None:
     """Refuse a charge, spin or fragments that were asked for of a model without them.
 
     Args:
-        model: eager or exported.
+        needs: of the needs.
         given: what the user says.
         where: for messages.
 
     Raises:
         So3kError: see above.
     """
-    if not model.has_totals and says_something(given):
+    if not needs.has_totals and says_something(given):
         raise So3kError(f"{where}: charges are given, the model knows nothing of them: leave them out")
 
 
@@ -104,11 +105,11 @@ def combined(options: GivenTotals, structure: GivenTotals, where: str) -> GivenT
     return GivenTotals(*(wanted if own is None else own for wanted, own in pairs))
 
 
-def resolve_totals(model: Any, numbers: ArrayLike, given: GivenTotals, where: str) -> Totals:
+def resolve_totals(needs: Needs, numbers: ArrayLike, given: GivenTotals, where: str) -> Totals:
     """The totals of a structure as a model takes them, or a refusal of what cannot be.
 
     Args:
-        model: those without a total charge get a neutral structure whatever is given.
+        needs: of the model; without a total charge it gets a neutral structure whatever is given.
         numbers: atomic numbers, (n,).
         given: what the user says.
         where: for messages.
@@ -118,7 +119,7 @@ def resolve_totals(model: Any, numbers: ArrayLike, given: GivenTotals, where: st
             or fewer than none; spins that the model was not trained for; fragments without charges.
     """
     n_atoms = np.size(numbers)
-    if not model.has_totals:
+    if not needs.has_totals:
         return neutral(n_atoms)
     charge = None if given.charge is None else _number(given.charge, "charge", where)
     pieces, charges = _fragments(n_atoms, given.fragment, given.fragment_charges, where)
@@ -135,9 +136,17 @@ def resolve_totals(model: Any, numbers: ArrayLike, given: GivenTotals, where: st
             f"{where}: a charge of {charges[wrong[0]]:+g} e is not whole: give charges of ions and molecules"
         )
     unpaired = unpaired_electrons(given.spin, int(np.sum(numbers)) - round(total), where)
-    _check_electrons(model, int(np.sum(numbers)), round(total), unpaired, where)
-    _check_pieces(model, np.asarray(numbers), pieces, np.round(charges), where)
+    _check_electrons(needs, int(np.sum(numbers)), round(total), unpaired, where)
+    _check_pieces(needs, np.asarray(numbers), pieces, np.round(charges), where)
     return Totals(float(np.round(total)), unpaired, pieces, np.round(charges))
+
+
+def check_periodicity(needs: Needs, pbc: ArrayLike, coulomb: str, where: str) -> None:
+    """Refuse structures that are periodic along some axes only, over which a lattice sum cannot run."""
+    if needs.has_long_range and coulomb == "kspace" and np.any(pbc) and not np.all(pbc):
+        raise So3kError(
+            f"{where}: periodic along some axes only, which coulomb = kspace cannot do: choose shifted+self"
+        )
 
 
 def spin_readings(spin: Spin, electrons: int) -> dict[str, float]:
@@ -194,7 +203,7 @@ def unpaired_electrons(spin: Any, electrons: int, where: str) -> float:
     return next(iter(readings.values()), 2.0 * float(spin.value))
 
 
-def _check_electrons(model: Any, protons: int, charge: int, unpaired: float, where: str) -> None:
+def _check_electrons(needs: Needs, protons: int, charge: int, unpaired: float, where: str) -> None:
     """Refuse charges of no matter, and spins that the electrons do not allow or the model does not know."""
     electrons = protons - charge
     if not 0 <= electrons <= MOST_ELECTRONS * protons:
@@ -204,7 +213,7 @@ def _check_electrons(model: Any, protons: int, charge: int, unpaired: float, whe
         )
     if unpaired < 0 or unpaired != round(unpaired):
         raise So3kError(f"{where}: spin = {unpaired / 2:g} is impossible: give 0, 0.5, 1, ...")
-    if model.singlets_only and unpaired:
+    if needs.singlets_only and unpaired:
         raise So3kError(
             f"{where}: spin = {unpaired / 2:g}, but the model was trained on singlets only: set spin to 0"
         )
@@ -214,19 +223,19 @@ def _check_electrons(model: Any, protons: int, charge: int, unpaired: float, whe
         )
 
 
-def _check_pieces(model: Any, numbers: Ints, pieces: Ints, charges: Floats, where: str) -> None:
+def _check_pieces(needs: Needs, numbers: Ints, pieces: Ints, charges: Floats, where: str) -> None:
     """Refuse the same of a fragment, whose unpaired electrons are known only where a model has none."""
     if len(charges) < 2:
         return
     protons = np.bincount(pieces, weights=numbers)
     electrons = protons - charges
     wrong = (electrons < 0) | (electrons > MOST_ELECTRONS * protons)
-    if model.singlets_only:
+    if needs.singlets_only:
         wrong |= electrons % 2 == 1
     if wrong.any():
         piece = int(wrong.argmax())
         name = f"{where}: the fragment of atom {int((pieces == piece).argmax())}"
-        _check_electrons(model, int(protons[piece]), int(charges[piece]), 0.0, name)
+        _check_electrons(needs, int(protons[piece]), int(charges[piece]), 0.0, name)
 
 
 def _fragments(

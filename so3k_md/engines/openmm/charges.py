@@ -23,6 +23,7 @@ from so3k_md.structure.charges import (
     resolve_totals,
     says_something,
 )
+from so3k_md.structure.needs import Needs
 
 Ints = NDArray[np.int64]
 
@@ -30,7 +31,7 @@ WHERE = "the system"
 
 
 def totals_of(
-    model: Any,
+    needs: Needs,
     topology: app.Topology,
     rows: Sequence[int],
     numbers: Sequence[int],
@@ -39,7 +40,7 @@ def totals_of(
     """What a model is told of the atoms it describes, beside their positions.
 
     Args:
-        model: one without charges takes none.
+        needs: of the model; one without charges takes none.
         topology: its bonds and residues, for fragments that are molecules.
         rows: the atoms described (atoms,).
         numbers: their atomic numbers (atoms,).
@@ -48,10 +49,10 @@ def totals_of(
     Raises:
         So3kError: what cannot be, or what the model does not know.
     """
-    refuse_unknown(model, given, WHERE)
-    if model.has_totals and isinstance(given.fragment, str):
+    refuse_unknown(needs, given, WHERE)
+    if needs.has_totals and isinstance(given.fragment, str):
         given = by_molecules(topology, rows, numbers, given)
-    return resolve_totals(model, numbers, given, WHERE)
+    return resolve_totals(needs, numbers, given, WHERE)
 
 
 def by_molecules(

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from so3k_md.errors import So3kError
-from so3k_md.structure.groups import check_axes, lattice_waves
+from so3k_md.structure.groups import images_matter
+from so3k_md.structure.needs import needs_of
 
 
 def check_finite(positions: Tensor, rows: Tensor) -> None:
@@ -126,15 +127,8 @@ def output_fault(energy: Tensor, forces: Tensor, rows: Tensor) -> str:
 
 
 def needs_links(model: Any, periodic: bool) -> bool:
-    """Whether it matters in which image the atoms of a group lie.
-
-    It does not in an open system, nor to waves of the lattice itself.
-
-    Raises:
-        So3kError: waves of the lattice in an open system.
-    """
-    check_axes(model, periodic, "the system")
-    return periodic and model.nonlocal_kind != "none" and not lattice_waves(model)
+    """`images_matter` to a model, eager or exported, with a box or without."""
+    return images_matter(needs_of(model), periodic, "the system")
 
 
 def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None:
@@ -142,7 +136,7 @@ def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None
     if parent is None:
         raise So3kError(
             "a model with non-local attention in a periodic box needs the links that hold its groups "
-            "together: give `parent`, as so3k_md.structure.groups.spanning_tree makes it"
+            "together: give `parent`, as so3k_md.structure.images.spanning_tree makes it"
         )
     end = links = np.asarray(parent)
     numbers = np.asarray(group)
@@ -157,7 +151,7 @@ def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None
         fits = roots and np.array_equal(numbers[links], numbers)
     if not fits:
         raise So3kError(
-            "parent is not one tree for each group: let so3k_md.structure.groups.spanning_tree make it"
+            "parent is not one tree for each group: let so3k_md.structure.images.spanning_tree make it"
         )
     return links.tolist()
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from openmm import app
-from torch import nn
 
 from so3k_md.errors import So3kError
-from so3k_md.structure.groups import check_group_sizes, lattice_waves, resolve_groups, spanning_tree
+from so3k_md.structure.groups import announce, grouping, lattice_waves
+from so3k_md.structure.images import spanning_tree
+from so3k_md.structure.needs import Needs
 
 Ints = NDArray[np.int64]
 
@@ -24,7 +25,7 @@ class Linked(NamedTuple):
 
 
 def linked_groups(
-    model: nn.Module,
+    needs: Needs,
     topology: app.Topology,
     rows: Sequence[int],
     groups: str | ArrayLike,
@@ -38,7 +39,7 @@ def linked_groups(
     all atoms has no links: it is taken in the images as they come.
 
     Args:
-        model: sphc or efa.
+        needs: of the model, sphc or efa.
         topology: its bonds say what a molecule is.
         rows: the atoms described (atoms,).
         groups: auto, all, or a whole number for each atom (atoms,).
@@ -51,13 +52,14 @@ def linked_groups(
             one is held together over the boundary.
     """
     bonds = bonds_among(topology, rows)
-    unlinked = np.arange(len(rows)), bonds[:0]
-    if lattice_waves(model):
-        return Linked(np.zeros(len(rows), dtype=np.int64), *unlinked)
-    group = groups_of(bonds, len(rows), groups, cell is not None)
-    check_group_sizes(group, model, max_group)
-    if cell is None or isinstance(groups, str) and groups == "all":
-        return Linked(group, *unlinked)
+    named, mode = (None, groups) if isinstance(groups, str) else (np.asarray(groups), "auto")
+    announce(needs, mode)
+    if named is None and mode == "auto" and not lattice_waves(needs):
+        named = molecules_of(bonds, len(rows), cell is not None)
+    where = "the system" if isinstance(groups, str) else "groups"
+    group, linked = grouping(needs, named, len(rows), cell is not None, mode, where, max_group)
+    if cell is None or not linked:
+        return Linked(group, np.arange(len(rows)), bonds[:0])
     bonds = bonds[group[bonds[:, 0]] == group[bonds[:, 1]]]
     parent, tree = trees(len(rows), bonds)
     torn = trees_per_group(tree, group) > 1
@@ -69,20 +71,17 @@ def linked_groups(
     return Linked(group, parent, bonds)
 
 
-def groups_of(bonds: Ints, n_atoms: int, groups: str | ArrayLike, periodic: bool) -> Ints:
-    """The group of each atom: its molecule, one for all, or as named.
+def molecules_of(bonds: Ints, n_atoms: int, periodic: bool) -> Ints | None:
+    """The molecule of each atom, (atoms,); None for an open system without bonds, which is one group.
 
     Args:
         bonds: pairs of atoms (bonds, 2).
         n_atoms: number of atoms.
-        groups: auto for the molecules that the bonds make, one for all atoms of an open system without bonds;
-            all; or a whole number for each atom.
         periodic: whether there is a box.
+
+    Raises:
+        So3kError: a periodic system without bonds.
     """
-    if not isinstance(groups, str):
-        return resolve_groups(np.asarray(groups), n_atoms, periodic, "auto", "groups")
-    if groups != "auto":
-        return resolve_groups(None, n_atoms, periodic, groups, "the topology")
     if len(bonds) or n_atoms == 1:
         return trees(n_atoms, bonds)[1]
     if periodic:
@@ -90,7 +89,7 @@ def groups_of(bonds: Ints, n_atoms: int, groups: str | ArrayLike, periodic: bool
             "the topology has no bonds, from which the groups of non-local attention would follow: add them "
             "(CONECT records, or topology.createStandardBonds()), or name the group of each atom by groups"
         )
-    return np.zeros(n_atoms, dtype=np.int64)
+    return None
 
 
 def bonds_among(topology: app.Topology, rows: Sequence[int]) -> Ints:

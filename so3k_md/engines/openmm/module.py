@@ -32,6 +32,7 @@ from so3k_md.nn.segment import pair_forces
 from so3k_md.physical_stages import COULOMB, CUTOFF_LR, set_long_range
 from so3k_md.structure.charges import GivenTotals, Totals, resolve_totals
 from so3k_md.structure.lists import SKIN, check_skin
+from so3k_md.structure.needs import needs_of
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
 ERROR_TAG = "[so3k]"
@@ -248,7 +249,7 @@ def script_for_openmm(
     still = still_copy(model)
     set_long_range(still, coulomb, cutoff_lr)
     if totals is None:
-        totals = resolve_totals(model, numbers, GivenTotals(), "the system")
+        totals = resolve_totals(needs_of(model), numbers, GivenTotals(), "the system")
     seen = GraphOfParticles(
         still, numbers, rows, periodic, skin, numbered, links, bonds, totals, alone, bonded
     )

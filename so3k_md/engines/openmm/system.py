@@ -29,6 +29,7 @@ from so3k_md.physical_stages import COULOMB, CUTOFF_LR
 from so3k_md.structure.charges import GivenTotals
 from so3k_md.structure.groups import MAX_GROUP
 from so3k_md.structure.lists import SKIN
+from so3k_md.structure.needs import needs_of
 from so3k_md.units import NM_IN_ANGSTROM
 
 log = logging.getLogger(__name__)
@@ -170,21 +171,20 @@ def add_model(
     wanted = wanted_kernels(kernels, device)
     loaded = fitting_model(model, "cpu", dtype, wanted)
     warn_incomparable(numbers, metadata(loaded))
+    needs = needs_of(loaded)
     cell = cell_of(system, topology)
     periodic = cell is not None
-    molecular = bool(loaded.nonlocal_kind != "none" and isinstance(groups, str) and groups == "auto")
+    molecular = bool(needs.nonlocal_kind != "none" and isinstance(groups, str) and groups == "auto")
     if positions_nm is None:  # else what has no bonds after the guess is an atom by itself, as ions are
         refuse_bare(topology, rows, molecular, isinstance(fragments, str))
     # openmm-ml hands over an empty System when it interpolates
     n_particles = max(system.getNumParticles(), topology.getNumAtoms())
     linked = None
-    if loaded.nonlocal_kind != "none":
+    if needs.nonlocal_kind != "none":
         positions = None if positions_nm is None else positions_nm * NM_IN_ANGSTROM
-        linked = linked_groups(loaded, topology, rows, groups, max_group, cell, positions)
-    totals = totals_of(
-        loaded, topology, rows, numbers, GivenTotals(charge, spin, fragments, fragment_charges)
-    )
-    part = periodic and len(rows) < n_particles and coulomb == "kspace" and bool(loaded.has_long_range)
+        linked = linked_groups(needs, topology, rows, groups, max_group, cell, positions)
+    totals = totals_of(needs, topology, rows, numbers, GivenTotals(charge, spin, fragments, fragment_charges))
+    part = periodic and len(rows) < n_particles and coulomb == "kspace" and needs.has_long_range
     if positions_nm is not None:
         warn_of_close(topology, positions_nm, cell, rows)
     elif periodic and keep_molecules:
@@ -214,8 +214,8 @@ def add_model(
         system.addForce(bonds)
     log.info("So3krates in OpenMM by %s: %s", used.name, used.reason)
     if linked:
-        log.info("%s", describe(str(loaded.nonlocal_kind), linked.group))
-    if loaded.has_long_range:
+        log.info("%s", describe(needs.nonlocal_kind, linked.group))
+    if needs.has_long_range:
         reach = "nearest images of a part" if part else "over the lattice" if periodic else "all pairs"
         log.info("%s", describe_physics(loaded, coulomb, cutoff_lr, totals, reach))
     return used
