@@ -122,7 +122,7 @@ class So3kCalculator(Calculator):
         self.watch = CloseWatch()
         self.told: set[str] = set()  # warnings that are not repeated
         self.last: Structure | None = None
-        self.known: tuple[Any, ...] = ()  # what was checked of it
+        self.known: dict[str, Any] = {}  # what was checked of it
         self.lists = kept(self.needs, cutoff_lr, skin)
 
     def calculate(
@@ -169,6 +169,7 @@ class So3kCalculator(Calculator):
         if kwargs:
             refuse_unknown(self.needs, given_options(self.parameters | kwargs), "So3kCalculator")
             self.reset()
+            self.known = {}
         changed: dict[str, Any] = super().set(**kwargs)
         return changed
 
@@ -228,19 +229,28 @@ class So3kCalculator(Calculator):
 
     def structure(self, atoms: Atoms) -> Structure:
         """The atoms, checked; what does not change while atoms move is checked once."""
-        given = combined(given_options(self.parameters), given_totals(atoms), WHERE)
-        self.warn_of_charge(atoms, given)
-        now = (atoms.numbers, atoms.cell.array, atoms.pbc, atoms.arrays.get("group"), *given)
-        if self.last is not None and all(map(np.array_equal, now, self.known)):
+        now = seen(atoms) | {"positions": None, "initial": atoms.arrays.get("initial_charges")}
+        if self.last and self.known and all(np.array_equal(now[name], self.known[name]) for name in now):
             self.last = moved(self.last, atoms.positions)
             return self.last
+        given = combined(given_options(self.parameters), given_totals(atoms), WHERE)
+        self.warn_of_charge(atoms, given)
         if self.last is None or not np.array_equal(self.last.numbers, atoms.numbers):
             warn_incomparable(atoms.numbers, metadata(self.model))
         self.last = checked(
-            self.needs, atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc,
-            where=WHERE, remedy=REMEDY, group=now[3], groups=self.groups, max_group=self.max_group,
-            totals=given, coulomb=self.coulomb,
-        )  # fmt: skip
+            self.needs,
+            atoms.numbers,
+            atoms.positions,
+            atoms.cell.array,
+            atoms.pbc,
+            where=WHERE,
+            remedy=REMEDY,
+            group=atoms.arrays.get("group"),
+            groups=self.groups,
+            max_group=self.max_group,
+            totals=given,
+            coulomb=self.coulomb,
+        )
         self.known = copy.deepcopy(now)
         return self.last
 
