@@ -77,7 +77,7 @@ def nearest_images(vectors: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
     return shifts
 
 
-def make_whole(positions: Floats, cell: ArrayLike | None, pbc: ArrayLike, parent: Ints) -> Floats:
+def make_whole(positions: Floats, cell: ArrayLike | None, pbc: ArrayLike, parent: NDArray[Any]) -> Floats:
     """`unwrap` for arrays and any cell.
 
     Args:
@@ -148,7 +148,7 @@ def spanning_tree(positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, 
     return _tree(finite_positions(positions), *full_rank(cell, pbc), np.asarray(group))
 
 
-def _unwrapped(points: Floats, lattice: Floats, periodic: Flags, parent: Ints) -> Floats:
+def _unwrapped(points: Floats, lattice: Floats, periodic: Flags, parent: NDArray[Any]) -> Floats:
     """`unwrap` for arrays."""
     arrays = points, lattice, periodic, parent
     return unwrap(*(torch.from_numpy(np.array(array)) for array in arrays)).numpy()

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from so3k_md.analysis.bonds import bond_tree, by_type, composition, formula, guess_bonds
+from so3k_md.analysis.bonds import by_type, composition, formula
 from so3k_md.analysis.torsions import torsion_kinds, torsions
+from so3k_md.structure.bonds import guess_bonds, trees
 
 ETHANOL = np.array([6, 8, 1, 1, 1, 6, 1, 1, 1])
 SYMBOLS = ("C", "O", "H", "H", "H", "C", "H", "H", "H")
@@ -16,7 +17,7 @@ PLACES = np.array(
 
 
 def test_bonds_of_ethanol_are_guessed() -> None:
-    assert {tuple(bond) for bond in guess_bonds(PLACES, ETHANOL).tolist()} == {
+    assert {tuple(bond) for bond in guess_bonds(ETHANOL, PLACES).bonds.tolist()} == {
         tuple(b) for b in BONDS.tolist()
     }
 
@@ -24,14 +25,14 @@ def test_bonds_of_ethanol_are_guessed() -> None:
 def test_bonds_are_guessed_across_the_boundary() -> None:
     cell = np.diag([6.0, 6, 6])
     wrapped = (PLACES + 0.3) % 6
-    assert len(guess_bonds(wrapped, ETHANOL)) < len(BONDS)
-    assert len(guess_bonds(wrapped, ETHANOL, cell, (True, True, True))) == len(BONDS)
+    assert len(guess_bonds(ETHANOL, wrapped).bonds) < len(BONDS)
+    assert len(guess_bonds(ETHANOL, wrapped, cell, True).bonds) == len(BONDS)
 
 
 @pytest.mark.parametrize("number", [18, 13, 79, 11])
 def test_metals_ions_and_noble_gases_have_no_bonds(number: int) -> None:
     places = 2.5 * np.stack(np.meshgrid(*[np.arange(3)] * 3), -1).reshape(-1, 3)
-    assert guess_bonds(places, np.full(27, number)).shape == (0, 2)
+    assert guess_bonds(np.full(27, number), places).bonds.shape == (0, 2)
 
 
 def test_torsions_of_ethanol() -> None:
@@ -56,13 +57,11 @@ def test_bond_types_are_named_from_the_heavier_end() -> None:
 
 def test_each_molecule_is_one_tree() -> None:
     bonds = np.concatenate([BONDS, BONDS + 9])
-    tree, molecules = bond_tree(bonds, 19)
+    parent, molecules = trees(19, bonds)
     assert molecules.tolist() == [0] * 9 + [1] * 9 + [2]
-    assert sorted(tree[:, 0].tolist()) == list(range(19))
-    visited: set[int] = set()
-    for atom, parent in tree.tolist():
-        assert parent == -1 or parent in visited
-        visited.add(atom)
+    assert np.flatnonzero(parent == np.arange(19)).tolist() == [0, 9, 18]
+    links = {tuple(sorted((atom, before))) for atom, before in enumerate(parent.tolist()) if atom != before}
+    assert links == {tuple(sorted(bond)) for bond in bonds.tolist()}
     assert composition((*SYMBOLS, *SYMBOLS, "Ar"), molecules) == "2 × C2H6O, Ar"
 
 

@@ -11,11 +11,12 @@ from toys import FAR_KINDS, ethanols, far_toy, loud, mixture, pytorch, toy_model
 
 from so3k_md import So3krates
 from so3k_md.engines.openmm import create_system
-from so3k_md.engines.openmm.groups import bonds_among, molecules_of, trees
+from so3k_md.engines.openmm.groups import bonds_among, molecules_of
 from so3k_md.engines.openmm.module import script_for_openmm
 from so3k_md.engines.openmm.run import readable_errors, run_script
 from so3k_md.engines.openmm.topology import topology_of
 from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.structure.bonds import trees
 from so3k_md.units import EV_IN_KJ_MOL
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from openmm import app
 
 from so3k_md.data.structures import given_totals
-from so3k_md.engines.openmm.groups import bonds_among, trees
+from so3k_md.engines.openmm.groups import bonds_among
 from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.structure.bonds import trees
 from so3k_md.structure.charges import (
     UNUSED,
     GivenTotals,

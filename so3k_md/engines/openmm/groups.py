@@ -1,6 +1,5 @@
 """Groups of non-local attention in OpenMM: who belongs to one, and what holds it together in a box."""
 
-from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from openmm import app
 
 from so3k_md.errors import So3kError
+from so3k_md.structure.bonds import trees
 from so3k_md.structure.groups import announce, grouping, lattice_waves
 from so3k_md.structure.images import spanning_tree
 from so3k_md.structure.needs import Needs
@@ -97,34 +97,6 @@ def bonds_among(topology: app.Topology, rows: Sequence[int]) -> Ints:
     place = {row: k for k, row in enumerate(rows)}
     pairs = [(place.get(first.index), place.get(second.index)) for first, second in topology.bonds()]
     return np.array([pair for pair in pairs if None not in pair], dtype=np.int64).reshape(-1, 2)
-
-
-def trees(n_atoms: int, bonds: Ints) -> tuple[Ints, Ints]:
-    """Breadth-first trees along bonds: the atom before each (a root is its own), and the number of its tree.
-
-    Args:
-        n_atoms: number of atoms.
-        bonds: pairs of atoms (bonds, 2).
-    """
-    neighbours: list[list[int]] = [[] for _ in range(n_atoms)]
-    for i, j in bonds.tolist():
-        neighbours[i].append(j)
-        neighbours[j].append(i)
-    parent, tree = np.arange(n_atoms), np.full(n_atoms, -1)
-    n_trees = 0
-    for root in range(n_atoms):
-        if tree[root] >= 0:
-            continue
-        tree[root] = n_trees
-        queue = deque([root])
-        while queue:
-            i = queue.popleft()
-            for j in neighbours[i]:
-                if tree[j] < 0:
-                    parent[j], tree[j] = i, n_trees
-                    queue.append(j)
-        n_trees += 1
-    return parent, tree
 
 
 def trees_per_group(tree: Ints, group: Ints) -> Ints:

@@ -12,9 +12,9 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 from openmm import app, unit
 
-from so3k_md.engines.openmm.topology import guess_bonds, nm_positions, topology_of
+from so3k_md.engines.openmm.topology import nm_positions, topology_of
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.structure.bonds import bond_radii
+from so3k_md.structure.bonds import bond_radii, guess_bonds
 from so3k_md.structure.cells import check_cell, is_dummy
 from so3k_md.units import NM_IN_ANGSTROM
 
@@ -170,8 +170,8 @@ def with_bonds(topology: app.Topology, positions_nm: Floats) -> app.Topology:
     if not bare:
         return topology
     box = box_of(topology)
-    found = Atoms(numbers_of(topology), positions_nm * NM_IN_ANGSTROM, cell=box, pbc=box is not None)
-    bonds = [pair for pair in guess_bonds(found)[0] if bare.intersection(pair)]
+    guess = guess_bonds(numbers_of(topology), positions_nm * NM_IN_ANGSTROM, box, box is not None)
+    bonds = [pair for pair in guess.of_molecules.tolist() if bare.intersection(pair)]
     if not bonds:
         return topology
     topology = copy.deepcopy(topology)
