@@ -14,6 +14,7 @@ from so3k_md.structure.groups import (
     check_axes,
     check_group_sizes,
     grouping,
+    images_matter,
 )
 from so3k_md.structure.images import (
     GROWTH,
@@ -219,6 +220,7 @@ def test_images_matter_to_named_groups_in_a_box_alone():
     for needs in (lattice, Needs(3.0)):
         assert not grouping(needs, [0, 1], 2, True, "auto", "here").linked
         assert not grouping(needs, [0, 1], 2, True, "auto", "here").group.any()
+        assert not images_matter(needs, True, "here")
 
 
 @pytest.mark.parametrize(
