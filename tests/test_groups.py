@@ -19,12 +19,12 @@ from so3k_md.structure.groups import (
 from so3k_md.structure.images import (
     GROWTH,
     Unwrapper,
-    make_whole,
     nearest_images,
     spanning_tree,
     unwrap,
 )
 from so3k_md.structure.needs import Needs, needs_of
+from so3k_md.structure.pairs import full_rank
 
 CELLS = {
     "orthorhombic": np.diag([11.0, 12.0, 13.0]),
@@ -55,6 +55,11 @@ def molecules():
     group = np.repeat([7, -2, 3, 12, 4], [len(part) for part in parts])
     order = rng.permutation(len(group))
     return np.concatenate(parts)[order], group[order]
+
+
+def make_whole(positions, cell, pbc, parent):
+    """`unwrap` for arrays and any cell."""
+    return unwrap(*(torch.from_numpy(array) for array in (positions, *full_rank(cell, pbc), parent))).numpy()
 
 
 def broken(positions, cell, pbc, seed=0):

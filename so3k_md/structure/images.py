@@ -77,18 +77,6 @@ def nearest_images(vectors: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
     return shifts
 
 
-def make_whole(positions: Floats, cell: ArrayLike | None, pbc: ArrayLike, parent: NDArray[Any]) -> Floats:
-    """`unwrap` for arrays and any cell.
-
-    Args:
-        positions: in any image, (n, 3), Å.
-        cell: rows are the lattice vectors, (3, 3), Å.
-        pbc: which axes are periodic (3,).
-        parent: as `spanning_tree` gives it (n,).
-    """
-    return _unwrapped(np.asarray(positions), *full_rank(cell, pbc), parent)
-
-
 class Unwrapper:
     """Makes the groups of a structure whole, step after step.
 
@@ -148,7 +136,7 @@ def spanning_tree(positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, 
     return _tree(finite_positions(positions), *full_rank(cell, pbc), np.asarray(group))
 
 
-def _unwrapped(points: Floats, lattice: Floats, periodic: Flags, parent: NDArray[Any]) -> Floats:
+def _unwrapped(points: Floats, lattice: Floats, periodic: Flags, parent: Ints) -> Floats:
     """`unwrap` for arrays."""
     arrays = points, lattice, periodic, parent
     return unwrap(*(torch.from_numpy(np.array(array)) for array in arrays)).numpy()
