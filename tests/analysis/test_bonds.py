@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
-from so3k_md.analysis.bonds import by_type, composition, formula
+from so3k_md.analysis.bonds import by_type, composition, formula, make_whole
 from so3k_md.analysis.torsions import torsion_kinds, torsions
 from so3k_md.structure.bonds import guess_bonds, trees
+from so3k_md.structure.images import unwrap
+from so3k_md.structure.pairs import full_rank
 
 ETHANOL = np.array([6, 8, 1, 1, 1, 6, 1, 1, 1])
 SYMBOLS = ("C", "O", "H", "H", "H", "C", "H", "H", "H")
@@ -88,3 +91,17 @@ def test_torsions_of_the_same_elements_are_told_apart() -> None:
         if {tuple(quad) for quad in quads.tolist()} & {(0, 1, 3, 4), (1, 3, 4, 5)}
     ]
     assert len(same) == 2
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, False, True), (False, False, False)])
+def test_frames_become_whole_as_one_structure_does(pbc: tuple[bool, bool, bool]) -> None:
+    rng, cell = np.random.default_rng(5), np.array([[9.0, 0.0, 0.0], [2.0, 8.0, 0.0], [-1.0, 1.5, 10.0]])
+    cells = cell * (1 + 0.02 * np.arange(3))[:, None, None]
+    torn = PLACES + rng.integers(-2, 3, (3, 9, 3)) * np.array(pbc) @ cells
+    parent, _ = trees(9, BONDS)
+    whole = make_whole(torn, cells, pbc, parent)
+    for frame, of_cell, found in zip(torn, cells, whole, strict=True):
+        arrays = frame, *full_rank(of_cell, pbc), parent
+        expected = unwrap(*(torch.from_numpy(array) for array in arrays)).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-11)
+        np.testing.assert_allclose(found - found[0], PLACES - PLACES[0], atol=1e-11)
