@@ -24,14 +24,14 @@ OPENMM_BOX = 20.0 * np.eye(3)  # Å, the box of every System that was given none
 BOX_REMEDY = "set the right one by box_nm or topology.setPeriodicBoxVectors, None for an open system"
 
 
-class Structure(NamedTuple):
-    """Atoms, their bonds and box, and where they are."""
+class Placed(NamedTuple):
+    """A topology, its bonds and box, and where its atoms are."""
 
     topology: app.Topology
     positions_nm: Floats | None  # (atoms, 3)
 
 
-def structure_of(structure: Any, positions_nm: ArrayLike | None, box_nm: ArrayLike | None) -> Structure:
+def structure_of(structure: Any, positions_nm: ArrayLike | None, box_nm: ArrayLike | None) -> Placed:
     """The topology and positions of whatever describes a structure, with bonds where they were missing.
 
     Args:
@@ -59,7 +59,7 @@ def structure_of(structure: Any, positions_nm: ArrayLike | None, box_nm: ArrayLi
         check_box(topology, box_of(topology), "box_nm")
     points = None if positions_nm is None else positions_in_nm(positions_nm, topology.getNumAtoms())
     topology = without_dummy_box(topology)
-    return Structure(topology if points is None else with_bonds(topology, points), points)
+    return Placed(topology if points is None else with_bonds(topology, points), points)
 
 
 def positions_in_nm(positions: Any, n_atoms: int) -> Floats:
