@@ -10,7 +10,6 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from so3k_md.analysis.attention import Attention, LayerAttention
-from so3k_md.analysis.bonds import bond_tree
 from so3k_md.analysis.formats.dump import is_dump
 from so3k_md.analysis.topology import HDF5
 from so3k_md.analysis.trajectory import load_trajectory
@@ -19,7 +18,8 @@ from so3k_md.data import Frame, read_frames, require_elements, to_graph
 from so3k_md.errors import So3kError
 from so3k_md.graph import Graph, Rows
 from so3k_md.model import So3krates
-from so3k_md.structure.groups import check_group_sizes
+from so3k_md.structure.bonds import trees
+from so3k_md.structure.groups import MAX_GROUP, check_group_sizes
 
 TRAJECTORIES = (".dcd", ".xtc", *HDF5)
 
@@ -55,7 +55,7 @@ def read_frame(path: str, topology: str | None, number: int, periodic: bool | No
         stress=None,
         place=number,
         source=path,
-        group=bond_tree(data.bonds, len(data.numbers))[1],
+        group=trees(len(data.numbers), data.bonds)[1],
     )
 
 
@@ -85,7 +85,7 @@ def far_attention(model_path: str, frame: Frame, groups: str = "auto") -> Attent
         )
     require_elements([frame], needs.elements)
     graph = to_graph(frame, needs.cutoff, model, groups)
-    check_group_sizes(graph.group, needs)
+    check_group_sizes(graph.group, needs, MAX_GROUP, frame.where)
     sizes = np.bincount(graph.group)
     atoms = np.flatnonzero(graph.group.numpy() == sizes.argmax())
     if len(atoms) < 2:

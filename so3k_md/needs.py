@@ -10,7 +10,7 @@ class Needs(NamedTuple):
 
     format_version: int
     config: str  # JSON, all that decides the shape of the model
-    elements: list[int]  # atomic numbers that it knows
+    elements: list[int]  # atomic numbers that it knows; empty for any
     cutoff: float  # of local pairs, Å
     nonlocal_kind: str  # attention within groups: none, sphc or efa
     far_reach: float  # largest diameter of a group, Å; 0 without a limit
@@ -28,6 +28,11 @@ class Needs(NamedTuple):
 
 # What does not follow from the configuration.
 GIVEN = ("elements", "singlets_only", "energy_shift", "metadata")
+
+
+def needs_of_cutoff(cutoff: float) -> Needs:
+    """The needs of a local model of any elements, of which the cutoff (Å) alone is known."""
+    return Needs(FORMAT_VERSION, "{}", [], cutoff, "none", 0.0, False, False, False, 0, 0, 0, False)
 
 
 def needs_of(model: Any) -> Needs:

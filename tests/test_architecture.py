@@ -137,6 +137,20 @@ def test_heavy_packages_stay_where_they_belong(name):
         assert owner(name, HEAVY[package]), f"{name} imports {package}"
 
 
+# Where a Graph is put together: from a structure, from OpenMM's particles (scripted), from other graphs.
+BUILDERS = {"graph", "structure.build", "engines.openmm.particles", "model"}
+
+
+def assembles(path: Path) -> bool:
+    """Whether a file calls Graph or LongRange with fields of its own."""
+    calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    return any(ast.unparse(call.func) in ("Graph", "LongRange") for call in calls)
+
+
+def test_graphs_are_put_together_in_one_place():
+    assert {name for name, path in sources().items() if assembles(path)} == BUILDERS
+
+
 def test_rules_notice_a_violation(tmp_path):
     bad = tmp_path / "bad.py"
     bad.write_text("def f():\n    from so3k_md.model import So3krates\n")

@@ -8,15 +8,23 @@ import torch
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.needs import Needs, needs_of
 from so3k_md.structure.build import build_graph
 from so3k_md.structure.groups import (
+    announce,
     check_axes,
     check_group_sizes,
-    resolve_groups,
-    spanning_tree,
+    grouping,
+    images_matter,
 )
-from so3k_md.structure.unwrap import nearest_images, unwrap
-from so3k_md.structure.whole import GROWTH, Unwrapper, make_whole
+from so3k_md.structure.images import (
+    GROWTH,
+    Unwrapper,
+    nearest_images,
+    spanning_tree,
+    unwrap,
+)
+from so3k_md.structure.pairs import full_rank
 
 CELLS = {
     "orthorhombic": np.diag([11.0, 12.0, 13.0]),
@@ -47,6 +55,11 @@ def molecules():
     group = np.repeat([7, -2, 3, 12, 4], [len(part) for part in parts])
     order = rng.permutation(len(group))
     return np.concatenate(parts)[order], group[order]
+
+
+def make_whole(positions, cell, pbc, parent):
+    """`unwrap` for arrays and any cell."""
+    return unwrap(*(torch.from_numpy(array) for array in (positions, *full_rank(cell, pbc), parent))).numpy()
 
 
 def broken(positions, cell, pbc, seed=0):
@@ -163,7 +176,7 @@ def test_graph_holds_whole_groups(molecules, cell):
 def test_links_are_kept_while_they_are_beyond_doubt(molecules):
     positions, group = molecules
     cell, keep = CELLS["triclinic"], Unwrapper()
-    rng, numbers, pbc = np.random.default_rng(8), np.ones(len(group), dtype=int), [True] * 3
+    rng, numbers, pbc = np.random.default_rng(8), np.ones(len(group), dtype=int), np.ones(3, bool)
     for step in range(20):
         positions = positions + 0.02 * rng.normal(size=positions.shape)
         cell = cell @ (np.eye(3) + 1e-3 * rng.normal(size=(3, 3)))
@@ -175,9 +188,9 @@ def test_links_are_kept_while_they_are_beyond_doubt(molecules):
     stretched[group == 12] *= 2.0
     keep(stretched, cell, pbc, group, numbers)
     assert keep.builds == 2, f"links grew by more than {GROWTH} Å"
-    for changed in ({"numbers": 2 * numbers}, {"group": group % 3}, {"pbc": [True, True, False]}):
+    for changed in ({"numbers": 2 * numbers}, {"group": group % 3}, {"pbc": np.array([True, True, False])}):
         before = keep.builds
-        arguments = {"cell": cell, "pbc": pbc, "group": group, "numbers": numbers}
+        arguments = {"lattice": cell, "pbc": pbc, "group": group, "numbers": numbers}
         keep(positions, **arguments)
         keep(positions, **(arguments | changed))
         assert keep.builds >= before + 1
@@ -186,15 +199,33 @@ def test_links_are_kept_while_they_are_beyond_doubt(molecules):
     before = keep.builds
     keep(positions, small, pbc, group, numbers)
     assert keep.builds == before + 1, "a link of half a box is not beyond doubt"
-    assert keep(positions, None, [False] * 3, group, numbers) is positions
+
+
+FAR = Needs(3.0, nonlocal_kind="sphc")
 
 
 def test_groups_are_numbered():
-    assert resolve_groups([5, -1, 5, 9], 4, True, "auto", "here").tolist() == [1, 0, 1, 2]
-    assert resolve_groups(np.array([2.0, 1.0]), 2, True, "auto", "here").tolist() == [1, 0]
-    assert resolve_groups(None, 3, False, "auto", "here").tolist() == [0, 0, 0]
+    assert grouping(FAR, [5, -1, 5, 9], 4, True, "auto", "here").group.tolist() == [1, 0, 1, 2]
+    assert grouping(FAR, np.array([2.0, 1.0]), 2, True, "auto", "here").group.tolist() == [1, 0]
+    assert grouping(FAR, None, 3, False, "auto", "here").group.tolist() == [0, 0, 0]
+    assert grouping(FAR, [5, -1, 5], 3, True, "all", "here").group.tolist() == [0, 0, 0]
     with pytest.warns(So3kWarning, match="neither extensive nor separable.*which image"):
-        assert resolve_groups([5, -1, 5], 3, True, "all", "here").tolist() == [0, 0, 0]
+        announce(FAR, "all")
+    for needs in (Needs(3.0), Needs(3.0, nonlocal_kind="efa")):  # to which one group is no other physics
+        announce(needs, "all")
+
+
+def test_images_matter_to_named_groups_in_a_box_alone():
+    lattice = Needs(3.0, nonlocal_kind="efa")
+    waves = lattice._replace(far_reach=9.0)
+    for needs in (FAR, waves):
+        assert grouping(needs, [0, 1], 2, [True, False, False], "auto", "here").linked
+        assert not grouping(needs, [0, 1], 2, False, "auto", "here").linked
+        assert not grouping(needs, [0, 1], 2, True, "all", "here").linked
+    for needs in (lattice, Needs(3.0)):
+        assert not grouping(needs, [0, 1], 2, True, "auto", "here").linked
+        assert not grouping(needs, [0, 1], 2, True, "auto", "here").group.any()
+        assert not images_matter(needs, True, "here")
 
 
 @pytest.mark.parametrize(
@@ -213,21 +244,21 @@ def test_groups_are_numbered():
 )
 def test_unusable_groups_are_refused(array, groups, says):
     with pytest.raises(So3kError, match=says) as refusal:
-        resolve_groups(array, 3, True, groups, "here")
+        grouping(FAR, array, 3, True, groups, "here")
     assert "\n" not in str(refusal.value)
 
 
 def test_large_groups_are_refused_to_sphc_alone():
     group = np.concatenate([np.full(40, -5), np.full(41, 7), np.arange(50, 60)])
     sphc, efa, local = (
-        So3krates(ModelConfig(nonlocal_=kind, features=12)) for kind in ("sphc", "efa", "none")
+        needs_of(So3krates(ModelConfig(nonlocal_=kind, features=12))) for kind in ("sphc", "efa", "none")
     )
-    check_group_sizes(group, sphc, 41)
-    check_group_sizes(group, efa, 1)
-    check_group_sizes(group, local, 1)
-    says = r"group 7 has 41 atoms.*max_group = 40: .*1.6e\+03 pairs.* GiB.*raise max_group.*efa"
+    check_group_sizes(group, sphc, 41, "here")
+    check_group_sizes(group, efa, 1, "here")
+    check_group_sizes(group, local, 1, "here")
+    says = r"here: group 7 has 41 atoms.*max_group = 40: .*1.6e\+03 pairs.* GiB.*raise max_group.*efa"
     with pytest.raises(So3kError, match=says):
-        check_group_sizes(group, sphc, 40)
+        check_group_sizes(group, sphc, 40, "here")
 
 
 def test_open_axes_are_refused_to_waves_of_the_lattice():

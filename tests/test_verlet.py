@@ -5,9 +5,9 @@ import pytest
 import torch
 from vesin import NeighborList
 
-from so3k_md.engines.ase import search
 from so3k_md.engines.openmm.particles import PairSearch
 from so3k_md.structure.lists import VerletList, wrap
+from so3k_md.structure.pairs import search
 
 CUTOFF, SKIN = 3.0, 0.8
 CELLS = {

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from so3k_md import cli
-from so3k_md.analysis.bonds import bond_tree, make_whole
+from so3k_md.analysis.bonds import make_whole
 from so3k_md.analysis.figures import GREY, STYLE, colour, new_figure, to_png
 from so3k_md.analysis.trajectory import load_trajectory
 from so3k_md.errors import So3kError
 from so3k_md.files import atomic, check_output
+from so3k_md.structure.bonds import trees
 from so3k_md.units import BOLTZMANN_EV_K
 
 Floats = NDArray[np.float64]
@@ -80,8 +81,8 @@ def read(word: str, args: argparse.Namespace) -> Run:
     size = len(ELEMENTS)
     if data.symbols[:size] * (len(data.symbols) // size) != data.symbols or data.symbols[:size] != ELEMENTS:
         raise So3kError(f"{path} does not hold C9H4 molecules, each C0 to C8 and four H: give runs of those")
-    tree, _ = bond_tree(data.bonds, len(data.symbols))
-    whole = make_whole(data.positions, data.cells, data.pbc, tree).reshape(len(data.positions), -1, size, 3)
+    parent, _ = trees(len(data.symbols), data.bonds)
+    whole = make_whole(data.positions, data.cells, data.pbc, parent).reshape(len(data.positions), -1, size, 3)
     after = data.time - data.time[0] >= args.skip
     if not after.any():
         raise So3kError(f"{path} ends after {np.ptp(data.time):g} ps, --skip is {args.skip:g}: skip less")

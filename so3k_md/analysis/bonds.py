@@ -1,39 +1,11 @@
-"""The bond graph: guessed where the topology has none, and what follows from it."""
+"""Bonds by their kinds, and molecules by their formulas."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from so3k_md.analysis.contacts import close_pairs
-from so3k_md.analysis.geometry import NOT_PERIODIC, Array, Flags, Integers, minimum_image
-from so3k_md.structure.bonds import bond_radii, bonded
-
-
-def guess_bonds(
-    positions: Array,
-    numbers: Integers,
-    cell: Array | None = None,
-    pbc: tuple[bool, bool, bool] = NOT_PERIODIC,
-    lacking: Flags | None = None,
-) -> Integers:
-    """Bonds of one structure by `so3k_md.structure.bonds`, (bonds, 2) with i < j.
-
-    Args:
-        positions: (atoms, 3), Å.
-        numbers: atomic numbers (atoms,).
-        cell: rows are the cell vectors (3, 3), Å, or None.
-        pbc: which of the three cell vectors are periodic.
-        lacking: atoms whose bonds are wanted (atoms,); None for all.
-    """
-    radii = bond_radii(numbers)
-    wanted = np.ones(len(radii), dtype=bool) if lacking is None else lacking
-    if not radii[wanted].any():
-        return np.zeros((0, 2), dtype=np.int64)
-    cells = None if cell is None else cell[None]
-    close = close_pairs(positions[None], cells, pbc, cutoff=2 * float(radii.max()))
-    found = bonded(radii[close.i], radii[close.j], close.distance) & (wanted[close.i] | wanted[close.j])
-    return np.stack([close.i[found], close.j[found]], axis=1)
+from so3k_md.analysis.geometry import Array, Flags, Integers, minimum_image
 
 
 def lacks_bonds(bonds: Integers, residues: Integers) -> Flags:
@@ -54,59 +26,23 @@ def lacks_bonds(bonds: Integers, residues: Integers) -> Flags:
     return alone & several
 
 
-def adjacency(bonds: Integers) -> dict[int, list[int]]:
-    """The neighbours of each bonded atom, in rising order."""
-    neighbours: dict[int, list[int]] = defaultdict(list)
-    for i, j in bonds.tolist():
-        neighbours[i].append(j)
-        neighbours[j].append(i)
-    return {atom: sorted(found) for atom, found in neighbours.items()}
-
-
-def bond_tree(bonds: Integers, n_atoms: int) -> tuple[Integers, Integers]:
-    """The molecules as one spanning tree each: its parent (-1 at roots), visited before it, and its molecule.
-
-    Returns:
-        parents (atoms, 2): rows (atom, parent) in the order of the visit; molecules (atoms,): index per atom.
-    """
-    neighbours = adjacency(bonds)
-    molecules = np.full(n_atoms, -1, dtype=np.int64)
-    visits: list[tuple[int, int]] = []
-    count = 0
-    for root in range(n_atoms):
-        if molecules[root] >= 0:
-            continue
-        molecules[root] = count
-        front = len(visits)
-        visits.append((root, -1))
-        while front < len(visits):
-            atom = visits[front][0]
-            front += 1
-            for other in neighbours.get(atom, []):
-                if molecules[other] < 0:
-                    molecules[other] = count
-                    visits.append((other, atom))
-        count += 1
-    return np.array(visits, dtype=np.int64).reshape(-1, 2), molecules
-
-
-def make_whole(positions: Array, cells: Array | None, pbc: tuple[bool, bool, bool], tree: Integers) -> Array:
+def make_whole(
+    positions: Array, cells: Array | None, pbc: tuple[bool, bool, bool], parent: Integers
+) -> Array:
     """Positions with every molecule in one piece: each atom at the image nearest to its parent.
 
     Args:
         positions: (frames, atoms, 3), Å.
         cells: (frames, 3, 3), Å, or None.
         pbc: which of the three cell vectors are periodic.
-        tree: of `bond_tree`.
+        parent: of `so3k_md.structure.bonds.trees`, (atoms,).
     """
-    if cells is None:
-        return positions
-    whole = positions.copy()
-    for atom, parent in tree.tolist():
-        if parent >= 0:
-            step = (whole[:, atom] - whole[:, parent])[:, None]
-            whole[:, atom] = whole[:, parent] + minimum_image(step, cells, pbc)[:, 0]
-    return whole
+    # `structure.images.unwrap` for all frames at once: frame by frame small molecules take 70 times as long
+    steps = positions - positions[:, parent]
+    moves = minimum_image(steps, cells, pbc) - steps
+    for _ in range(len(parent).bit_length()):  # links that are summed double each time
+        moves, parent = moves + moves[:, parent], parent[parent]
+    return positions + moves
 
 
 def by_type(bonds: Integers, symbols: Sequence[str]) -> dict[str, Integers]:

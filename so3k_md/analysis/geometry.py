@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from so3k_md.structure.pairs import FARTHEST
+
 Array = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 Flags = NDArray[np.bool_]
 
 NOT_PERIODIC = (False, False, False)
-FARTHEST = 1e7  # Å; beyond, a run has broken down or the file is damaged
 
 
 def sound_frames(positions: Array) -> Flags:

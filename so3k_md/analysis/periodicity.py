@@ -5,14 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from so3k_md.analysis.bonds import bond_tree, make_whole
-from so3k_md.analysis.contacts import close_pairs, images
+from so3k_md.analysis.bonds import make_whole
 from so3k_md.analysis.formats.frames import Frames
 from so3k_md.analysis.geometry import FARTHEST, NOT_PERIODIC, Array, Integers, sound_frames
 from so3k_md.analysis.topology import topology_has_cell
 from so3k_md.errors import So3kError
-from so3k_md.structure.bonds import covalent_radii
-from so3k_md.structure.cells import OVERLAP, cell_fault, density, overlap_through_walls
+from so3k_md.structure.bonds import trees
+from so3k_md.structure.cells import cell_fault, density, overlap_through_walls
 
 Flags3 = tuple[bool, bool, bool]
 DEFAULT_EDGE = 20.0  # Å, of the cube that OpenMM gives to a system without a box
@@ -92,7 +91,8 @@ def judged(
     chosen = usable[np.unique(np.linspace(0, len(usable) - 1, min(SAMPLES, len(usable))).astype(int))]
     if not constant or not len(chosen):
         return said
-    through = [walls(frames.positions[k], cells[k], numbers, bonds) for k in chosen]
+    parent, _ = trees(len(numbers), bonds)
+    through = [walls(frames.positions[k], cells[k], numbers, parent) for k in chosen]
     if cube and any(through):
         return open_because(f"the cell is the 2 nm default of OpenMM, and {next(filter(None, through))}")
     moved = np.ptp(frames.positions[chosen], axis=0).max() > MOVED
@@ -108,16 +108,11 @@ def open_because(reason: str) -> Periodicity:
     return Periodicity(NOT_PERIODIC, reason, doubted=True)
 
 
-def walls(positions: Array, cell: Array, numbers: Integers, bonds: Integers) -> str | None:
+def walls(positions: Array, cell: Array, numbers: Integers, parent: Integers) -> str | None:
     """The nearest two atoms of a frame that overlap only through the walls of the cell, as a clause."""
     pbc = (True, True, True)
-    radii = covalent_radii(numbers)
-    near = close_pairs(positions[None], cell[None], pbc, 2 * OVERLAP * float(radii.max()))
-    if not (near.distance < OVERLAP * (radii[near.i] + radii[near.j])).any():
-        return None
-    tree, _ = bond_tree(bonds, len(numbers))
-    whole = make_whole(positions[None], cell[None], pbc, tree)[0]
-    found = overlap_through_walls(numbers, whole, cell, pbc, images)
+    whole = make_whole(positions[None], cell[None], pbc, parent)[0]
+    found = overlap_through_walls(numbers, whole, cell, pbc)
     if found is None:
         return None
     return f"atoms {found.first} and {found.second} meet through its walls at {found.distance:.2f} Å"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from so3k_md.analysis.bonds import bond_tree, by_type, composition, formula, make_whole
+from so3k_md.analysis.bonds import by_type, composition, formula, make_whole
 from so3k_md.analysis.distributions import (
     Distribution,
     Rdf,
@@ -22,6 +22,7 @@ from so3k_md.analysis.thermo import Thermo, read_log
 from so3k_md.analysis.torsions import torsion_kinds, torsions
 from so3k_md.analysis.trajectory import Trajectory, load_trajectory
 from so3k_md.errors import So3kError
+from so3k_md.structure.bonds import trees
 
 
 def analyze(
@@ -64,7 +65,7 @@ def analyze(
         trajectory, topology, timestep_fs=known_fs, frame_interval_ps=frame_interval_ps, stride=stride,
         periodic=periodic, logged_pbc=thermo.pbc if thermo else None,
     )  # fmt: skip
-    _, molecules = bond_tree(data.bonds, len(data.numbers))
+    _, molecules = trees(len(data.numbers), data.bonds)
     source = Source(
         trajectory=str(trajectory),
         topology=str(topology or trajectory),
@@ -128,8 +129,8 @@ def deviations(data: Trajectory, molecules: Integers, absent: dict[str, str]) ->
         return None
     kind = [data.symbols[atom] for atom in largest]
     equal = [atoms for atoms in groups if [data.symbols[atom] for atom in atoms] == kind]
-    tree, _ = bond_tree(data.bonds, len(data.numbers))
-    whole = make_whole(data.positions, data.cells, data.pbc, tree)
+    parent, _ = trees(len(data.numbers), data.bonds)
+    whole = make_whole(data.positions, data.cells, data.pbc, parent)
     square_rmsd = np.mean([rmsd(whole[:, atoms], whole[0, atoms]) ** 2 for atoms in equal], axis=0)
     square_rmsf = np.mean([rmsf(whole[:, atoms]) ** 2 for atoms in equal], axis=0)
     values = np.sqrt(square_rmsd)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from so3k_md.analysis.bonds import adjacency, chain_name, formula, ordered
+from so3k_md.analysis.bonds import chain_name, formula, ordered
 from so3k_md.analysis.geometry import Integers
+from so3k_md.structure.bonds import adjacency
 
 ALPHA = {"CA", "CH3"}  # what stands beside the peptide bond, of residues and of the caps ACE and NME
 GAMMA = {"CG", "CG1", "OG", "OG1", "SG"}

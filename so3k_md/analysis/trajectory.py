@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from so3k_md.analysis.bonds import guess_bonds, lacks_bonds
+from so3k_md.analysis.bonds import lacks_bonds
 from so3k_md.analysis.formats.dcd import read_dcd
 from so3k_md.analysis.formats.dump import is_dump, read_dump
 from so3k_md.analysis.formats.frames import Frames, kind_of
@@ -17,6 +17,7 @@ from so3k_md.analysis.periodicity import Periodicity, judged, stated
 from so3k_md.analysis.times import rising_axis, superseded
 from so3k_md.analysis.topology import HDF5, Topology, existing, load_topology, real_atoms, select
 from so3k_md.errors import So3kError
+from so3k_md.structure.bonds import guess_bonds
 
 TRAJECTORIES = ".dcd, .xtc, .h5, .hdf5, .pdb, .xyz, .extxyz or a LAMMPS `dump custom`"
 READERS: dict[str, Callable[[Path, int], Frames]] = {
@@ -206,7 +207,8 @@ def all_bonds(frames: Frames, top: Topology, found: Periodicity) -> tuple[Intege
     if not lacking.any() or not sound_frames(frames.positions[:1]).all():
         return top.bonds, "the topology"
     cell = frames.cells[0] if any(found.pbc) and frames.cells is not None else None
-    guessed = guess_bonds(first, top.numbers, cell, found.pbc, lacking)
+    guessed = guess_bonds(top.numbers, first, cell, found.pbc if cell is not None else False).bonds
+    guessed = guessed[lacking[guessed].any(axis=1)]
     if not len(top.bonds):
         return guessed, "covalent radii in the first frame (the topology has none)"
     if not len(guessed):

@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from so3k_md.data.frames import Frame
-from so3k_md.errors import So3kError
 from so3k_md.graph import COULOMB, CUTOFF_LR, Graph, collate, to_device
-from so3k_md.needs import needs_of
-from so3k_md.structure.build import build_graph, build_long_range
-from so3k_md.structure.charges import resolve_totals
-from so3k_md.structure.coulomb import check_periodicity
-from so3k_md.structure.groups import check_axes, check_reach, lattice_waves, resolve_groups
+from so3k_md.needs import needs_of, needs_of_cutoff
+from so3k_md.structure.build import build, fresh
+from so3k_md.structure.groups import announce, check_reach
+from so3k_md.structure.structure import checked
 
 T = TypeVar("T")
 
@@ -124,39 +122,25 @@ def to_graph(
     """The graph of a frame.
 
     Args:
-        frame: a structure.
+        frame: a structure, whose cell its reader has compared with its atoms.
         cutoff: Å.
-        model: whose attention beyond the cutoff has use for groups; None for a local one.
-        groups: auto, for the groups of the frame, or all.
+        model: that the graph is for; None for a local one without charges.
+        groups: of non-local attention: auto, for the groups of the frame, or all.
         coulomb: for models with electrostatics, one of COULOMB.
         cutoff_lr: of dispersion and of the shifted forms, Å.
 
     Raises:
-        So3kError: two atoms on one spot or groups that cannot be used, named with file and frame.
+        So3kError: two atoms on one spot, or groups or charges that cannot be used, named with file and frame.
     """
-    group = None
-    needs = None if model is None else needs_of(model)
-    far = needs is not None and needs.nonlocal_kind != "none"
-    if far:
-        check_axes(needs, frame.pbc, frame.where)
-        periodic = bool(frame.pbc.any())
-        if lattice_waves(needs):
-            group, groups = np.zeros(len(frame.numbers), dtype=np.int64), "all"
-        else:
-            group = resolve_groups(frame.group, len(frame.numbers), periodic, groups, frame.where)
-    structure = frame.positions, frame.cell, frame.pbc
-    long = None
-    if needs is not None and needs.has_totals:
-        check_periodicity(needs, coulomb, frame.pbc, frame.where)
-    try:
-        if needs is not None and needs.has_totals:
-            totals = resolve_totals(needs, frame.numbers, frame.totals, frame.where)
-            long = build_long_range(*structure, totals, coulomb, cutoff_lr)
-        graph = build_graph(frame.numbers, *structure, cutoff, group, groups != "all", long)
-    except So3kError as error:
-        raise So3kError(f"{frame.where}: {error}") from error
-    if far:
-        check_reach(needs, model, graph, frame.where)
+    needs = needs_of_cutoff(cutoff) if model is None else needs_of(model)._replace(cutoff=cutoff)
+    announce(needs, groups)
+    structure = checked(
+        needs, frame.numbers, frame.positions, frame.cell, frame.pbc,
+        where=frame.where, group=frame.group, groups=groups, totals=frame.totals, coulomb=coulomb,
+    )  # fmt: skip
+    graph = build(structure, fresh(needs, cutoff_lr))
+    if model is not None:
+        check_reach(model, graph, frame.where)
     return graph
 
 

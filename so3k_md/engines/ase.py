@@ -12,52 +12,33 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from ase.geometry import complete_cell
 from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from so3k_md.checkpoint import eager, metadata, parse_device
 from so3k_md.config import nearest
 from so3k_md.data.references import warn_incomparable
 from so3k_md.data.structures import given_totals
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.export.contract import check_elements
-from so3k_md.graph import COULOMB, CUTOFF_LR, PARTS, Graph, LongRange, no_long_range, to_device
+from so3k_md.graph import COULOMB, CUTOFF_LR, PARTS, Graph, to_device
 from so3k_md.kernels.choose import accelerated, frozen, is_compiled, load_frozen, own_model
 from so3k_md.model.forces import check_finite, evaluate
 from so3k_md.needs import needs_of
-from so3k_md.structure.build import lattice_rows, refuse_overlap, with_totals
-from so3k_md.structure.cells import check_cell
-from so3k_md.structure.charges import (
-    UNUSED,
-    GivenTotals,
-    combined,
-    refuse_unknown,
-    resolve_totals,
-    says_something,
-)
+from so3k_md.structure.build import build, kept
+from so3k_md.structure.charges import UNUSED, GivenTotals, combined, refuse_unknown, says_something
 from so3k_md.structure.contacts import CloseWatch
-from so3k_md.structure.coulomb import check_coulomb, check_periodicity
-from so3k_md.structure.groups import (
-    MAX_GROUP,
-    check_axes,
-    check_group_sizes,
-    check_mode,
-    check_reach,
-    lattice_waves,
-    resolve_groups,
-    warn_of_all,
-)
-from so3k_md.structure.lists import LONG_SKIN, SKIN, VerletList, check_skin
-from so3k_md.structure.pairs import neighbor_pairs
-from so3k_md.structure.whole import Unwrapper
+from so3k_md.structure.coulomb import check_coulomb
+from so3k_md.structure.groups import MAX_GROUP, announce, check_reach
+from so3k_md.structure.lists import SKIN, check_skin
+from so3k_md.structure.structure import Structure, checked, moved
 
 ARRAYS = ("positions", "numbers", "group")  # of `Atoms.arrays`
 TOTALS = ("charge", "spin", "fragments", "fragment_charges")  # keywords, in the order of GivenTotals
 OF_ASE = ("restart", "ignore_bad_restart_file", "label", "atoms", "directory")
 WHERE = "the structure"
+REMEDY = "give its lattice vectors in Å, or set atoms.pbc = False if there is none"
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -130,9 +111,7 @@ class So3kCalculator(Calculator):
             self.model, self.frozen = load_frozen(model, device, dtype, kernels)
         self.needs = needs_of(self.model)
         check_coulomb(coulomb, cutoff_lr)
-        check_mode(groups)
-        if groups == "all" and self.needs.nonlocal_kind != "none":
-            warn_of_all()
+        announce(self.needs, groups)
         self.groups = groups
         self.max_group = max_group
         self.coulomb, self.cutoff_lr = coulomb, cutoff_lr
@@ -141,10 +120,9 @@ class So3kCalculator(Calculator):
         self.set(**{name: value for name, value in zip(TOTALS, given, strict=True) if value is not None})
         self.watch = CloseWatch()
         self.told: set[str] = set()  # warnings that are not repeated
-        self.checked: tuple[Any, ...] = ()  # numbers, cell and pbc of the last cell that was checked
-        self.pairs = VerletList(search, self.needs.cutoff, skin)
-        self.long_pairs = VerletList(search_once, cutoff_lr, LONG_SKIN * skin, trim=False)
-        self.whole = Unwrapper()
+        self.last: Structure | None = None
+        self.known: dict[str, Any] = {}  # what was checked of it
+        self.lists = kept(self.needs, cutoff_lr, skin)
 
     def calculate(
         self,
@@ -190,6 +168,7 @@ class So3kCalculator(Calculator):
         if kwargs:
             refuse_unknown(self.needs, given_options(self.parameters | kwargs), "So3kCalculator")
             self.reset()
+            self.known = {}
         changed: dict[str, Any] = super().set(**kwargs)
         return changed
 
@@ -238,46 +217,40 @@ class So3kCalculator(Calculator):
 
     def graph(self, atoms: Atoms) -> Graph:
         """What the model sees of the atoms."""
-        check_atoms(atoms, self.needs.elements)
-        self.check_cell(atoms)
-        # rows of open axes are not used: any that complete the basis will do
-        periodic = atoms.pbc[:, None]
-        cell = np.where(periodic, atoms.cell, complete_cell(np.where(periodic, atoms.cell, 0.0)))
-        positions = torch.tensor(atoms.positions, dtype=torch.float64)
-        geometry = positions, torch.tensor(cell), torch.tensor(atoms.pbc)
-        builds = self.pairs.builds
-        vectors, idx_i, idx_j = self.pairs(*geometry)
-        self.check_pairs(atoms, (vectors, idx_i, idx_j), self.pairs.builds > builds)
-        species = torch.tensor(atoms.numbers, dtype=torch.int64)
-        group, unwrapped = self.grouped(atoms)
-        graph = Graph(
-            species=species,
-            vectors=vectors,
-            idx_i=idx_i,
-            idx_j=idx_j,
-            frame=torch.zeros_like(species),
-            positions=torch.tensor(unwrapped, dtype=torch.float64),
-            group=torch.from_numpy(group),
-            cell=torch.from_numpy(lattice_rows(atoms.cell.array, atoms.pbc))[None],
-            long=self.long_range(atoms, geometry),
-        )
-        check_reach(self.needs, self.model, graph, WHERE)
+        builds = self.lists.near.builds
+        graph = build(self.structure(atoms), self.lists)
+        if self.lists.near.builds > builds:
+            vectors, idx_i, idx_j = (tensor.numpy() for tensor in (graph.vectors, graph.idx_i, graph.idx_j))
+            self.watch.look(atoms.numbers, atoms.positions, vectors, idx_i, idx_j)
+        check_reach(self.model, graph, WHERE)
         return to_device(graph, self.device)
 
-    def long_range(self, atoms: Atoms, geometry: tuple[Tensor, Tensor, Tensor]) -> LongRange:
-        """Pairs within `cutoff_lr`, and the totals of the structure."""
+    def structure(self, atoms: Atoms) -> Structure:
+        """The atoms, checked; what does not change while atoms move is checked once."""
+        now = seen(atoms) | {"positions": None, "initial": atoms.arrays.get("initial_charges")}
+        if self.last and self.known and all(np.array_equal(now[name], self.known[name]) for name in now):
+            self.last = moved(self.last, atoms.positions)
+            return self.last
         given = combined(given_options(self.parameters), given_totals(atoms), WHERE)
         self.warn_of_charge(atoms, given)
-        if not self.needs.has_totals:
-            return no_long_range(torch.zeros(len(atoms), dtype=torch.int64), 1)
-        check_periodicity(self.needs, self.coulomb, atoms.pbc, WHERE)
-        totals = resolve_totals(self.needs, atoms.numbers, given, WHERE)
-        vectors, idx_i, idx_j = self.long_pairs(*geometry)
-        return with_totals(vectors, idx_i, idx_j, totals, self.coulomb, self.cutoff_lr)
-
-    def check_sizes(self, group: Ints) -> None:
-        """`check_group_sizes` of numbers (n,) that tell groups."""
-        check_group_sizes(group, self.needs, self.max_group, next(self.model.parameters()).element_size())
+        if self.last is None or not np.array_equal(self.last.numbers, atoms.numbers):
+            warn_incomparable(atoms.numbers, metadata(self.model))
+        self.last = checked(
+            self.needs,
+            atoms.numbers,
+            atoms.positions,
+            atoms.cell.array,
+            atoms.pbc,
+            where=WHERE,
+            remedy=REMEDY,
+            group=atoms.arrays.get("group"),
+            groups=self.groups,
+            max_group=self.max_group,
+            totals=given,
+            coulomb=self.coulomb,
+        )
+        self.known = copy.deepcopy(now)
+        return self.last
 
     def warn_of_charge(self, atoms: Atoms, given: GivenTotals) -> None:
         """Say once what of a structure's charge is not used."""
@@ -297,37 +270,6 @@ class So3kCalculator(Calculator):
             self.told.add(message)
             warnings.warn(message, So3kWarning, stacklevel=3)
 
-    def check_cell(self, atoms: Atoms) -> None:
-        """Refuse a cell that cannot be that of the atoms, warn of their composition, where they are new."""
-        now = atoms.numbers, atoms.cell.array, atoms.pbc
-        if not self.checked or not np.array_equal(self.checked[0], atoms.numbers):
-            warn_incomparable(atoms.numbers, metadata(self.model))
-        if not all(map(np.array_equal, self.checked, now)) or not self.checked:
-            remedy = "give its lattice vectors in Å, or set atoms.pbc = False if there is none"
-            check_cell(*now, WHERE, remedy)
-            self.checked = tuple(array.copy() for array in now)
-
-    def check_pairs(self, atoms: Atoms, pairs: tuple[Tensor, Tensor, Tensor], new: bool) -> None:
-        """Refuse atoms on one spot, and warn of close ones where the list is new."""
-        vectors, idx_i, idx_j = (tensor.numpy() for tensor in pairs)
-        refuse_overlap(vectors, idx_i, idx_j)
-        if new:
-            self.watch.look(atoms.numbers, atoms.positions, vectors, idx_i, idx_j)
-
-    def grouped(self, atoms: Atoms) -> tuple[Ints, Floats]:
-        """The group of each atom (n,), and positions (n, 3), Å, in which groups are whole."""
-        if self.needs.nonlocal_kind == "none":
-            return np.zeros(len(atoms), dtype=np.int64), atoms.positions
-        check_axes(self.needs, atoms.pbc, WHERE)
-        if self.groups == "all" or lattice_waves(self.needs):
-            group = np.zeros(len(atoms), dtype=np.int64)
-            self.check_sizes(group)
-            return group, atoms.positions
-        named = atoms.arrays.get("group")
-        group = resolve_groups(named, len(atoms), atoms.pbc.any(), "auto", WHERE)
-        self.check_sizes(group if named is None else named)
-        return group, self.whole(atoms.positions, atoms.cell.array, atoms.pbc, group, atoms.numbers)
-
 
 def seen(atoms: Atoms) -> dict[str, Any]:
     """All of a structure that the energy may depend on."""
@@ -338,29 +280,3 @@ def seen(atoms: Atoms) -> dict[str, Any]:
 def given_options(parameters: Mapping[str, Any]) -> GivenTotals:
     """What the keywords of a calculator say of charge and spin."""
     return GivenTotals(*(parameters.get(name) for name in TOTALS))
-
-
-def search(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
-    """`neighbor_pairs` for tensors."""
-    idx_i, idx_j, shifts = neighbor_pairs(positions.numpy(), cell.numpy(), pbc.numpy(), cutoff)
-    return torch.from_numpy(idx_i), torch.from_numpy(idx_j), torch.from_numpy(shifts)
-
-
-def search_once(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
-    """`neighbor_pairs` in one direction only, for tensors."""
-    found = neighbor_pairs(positions.numpy(), cell.numpy(), pbc.numpy(), cutoff, once=True)
-    idx_i, idx_j, shifts = (torch.from_numpy(array) for array in found)
-    return idx_i, idx_j, shifts
-
-
-def check_atoms(atoms: Atoms, elements: list[int]) -> None:
-    """Refuse what the model cannot describe, naming the atom."""
-    if len(atoms) == 0:
-        raise So3kError("the structure has no atoms: nothing can be calculated")
-    check_elements(atoms.numbers, elements)
-    bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
-    if len(bad):
-        raise So3kError(
-            f"atom {bad[0]} is at {atoms.positions[bad[0]].tolist()}: coordinates must be finite; check the "
-            "input, or the time step if this is a simulation"
-        )

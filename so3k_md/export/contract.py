@@ -1,12 +1,8 @@
 """The words that the exported file and its readers share; the C++ side uses the same ones."""
 
-from collections.abc import Iterable
 from typing import Any
 
-from ase.data import chemical_symbols
-
 from so3k_md.checkpoint import EXTRA_FILE, KERNEL_FILE
-from so3k_md.errors import So3kError
 from so3k_md.needs import FORMAT_VERSION, needs_of
 
 __all__ = ["ATTRIBUTES", "EXTRA_FILE", "FORMAT_VERSION", "KERNEL_FILE", "NONLOCAL_STAGES", "STAGES"]
@@ -65,23 +61,3 @@ def missing(model: Any) -> list[str]:
         for path, stage in wanted
         if not (path in optional and part(model, path) is None) and not hasattr(part(model, path), stage)
     ]
-
-
-def check_elements(numbers: Iterable[int], elements: Iterable[int]) -> None:
-    """Refuse atoms that a model was not trained for.
-
-    Args:
-        numbers: atomic numbers of the atoms.
-        elements: atomic numbers that the model knows.
-
-    Raises:
-        So3kError: names the first such atom.
-    """
-    known = sorted(int(z) for z in elements)
-    for atom, number in enumerate(numbers):
-        if number not in known:
-            name = chemical_symbols[number] if 0 <= number < len(chemical_symbols) else number
-            raise So3kError(
-                f"atom {atom} is {name}, the model knows only "
-                f"{', '.join(chemical_symbols[z] for z in known)}: use a model trained with this element"
-            )

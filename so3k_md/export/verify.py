@@ -4,51 +4,55 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from so3k_md.checkpoint import load_torchscript
 from so3k_md.errors import So3kError
 from so3k_md.export.contract import missing
-from so3k_md.graph import COULOMB, CUTOFF_LR, Graph, LongRange
+from so3k_md.graph import COULOMB, CUTOFF_LR, Graph
 from so3k_md.model import So3krates, set_dtype
 from so3k_md.model.forces import Evaluation, evaluate, tensors_of
+from so3k_md.needs import Needs
+from so3k_md.structure.build import build, fresh
+from so3k_md.structure.charges import neutral
+from so3k_md.structure.structure import Structure, moved
 
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9}  # relative to the largest value
 SPACINGS = (1.3, 1.6, 2.0, 2.5, 3.0)  # Å: a trained model may be beside itself where atoms are crowded
+BOX = 20.0  # Å
 TAME = 1e3  # eV/Å
 STEPS = (1e-4, 2e-5)  # Å, of the finite differences: the end of a cutoff may lie within one, hardly both
 FINITE_DIFFERENCE_TOLERANCE = 1e-6  # eV/Å, relative to the largest force
 
 
-def probe(
-    elements: list[int], cutoff: float, spacing: float = 1.3
-) -> tuple[Tensor, Callable[[Tensor], Graph]]:
-    """A small disordered cluster of the model's elements: its positions, and the graph of any positions.
+def probe(needs: Needs, spacing: float = 1.3) -> tuple[Tensor, Callable[[Tensor], Graph]]:
+    """A small disordered cluster of the model's elements in a box: its positions, and the graph of any.
 
     Args:
-        elements: atomic numbers.
-        cutoff: Å.
+        needs: of the model.
         spacing: of the lattice that is disordered, Å.
     """
     side = torch.arange(3, dtype=torch.float64)
     lattice = spacing * torch.cartesian_prod(side, side, side[:2])
     generator = torch.Generator().manual_seed(7)
     positions = lattice + 0.2 * torch.randn(lattice.shape, generator=generator, dtype=torch.float64)
-    species = torch.tensor([elements[i % len(elements)] for i in range(len(positions))])
-    cell = 20.0 * torch.eye(3, dtype=torch.float64)[None]
-
-    def graph(r: Tensor) -> Graph:
-        vectors = r[None, :, :] - r[:, None, :]
-        distance = torch.linalg.vector_norm(vectors, dim=2) + torch.eye(len(r)) * (cutoff + 1.0)
-        idx_i, idx_j = torch.nonzero(distance < cutoff).unbind(1)
-        once_i, once_j = torch.triu_indices(len(r), len(r), 1)
-        atoms, zero = torch.zeros_like(species), torch.zeros(1, dtype=torch.float64)
-        pairs = vectors[once_i, once_j], once_i, once_j
-        long = LongRange(*pairs, zero, zero, atoms, zero, COULOMB[0], CUTOFF_LR)
-        return Graph(species, vectors[idx_i, idx_j], idx_i, idx_j, atoms, r, atoms, cell, long)
-
-    return positions, graph
+    elements = needs.elements or [1]
+    n_atoms = len(positions)
+    cluster = Structure(
+        numbers=np.array([elements[i % len(elements)] for i in range(n_atoms)]),
+        positions=positions.numpy(),
+        lattice=BOX * np.eye(3),
+        pbc=np.full(3, True),
+        group=np.zeros(n_atoms, dtype=np.int64),
+        linked=False,
+        totals=neutral(n_atoms),  # whatever its electrons: energies are compared with each other alone
+        coulomb=COULOMB[0],
+        where="the probe",
+    )
+    lists = fresh(needs, CUTOFF_LR)
+    return positions, lambda r: build(moved(cluster, r.numpy()), lists)
 
 
 def verify(
@@ -75,7 +79,7 @@ def verify(
             f"the exported file lacks {', '.join(lacking)}: this is a mistake of so3k-md, please report it"
         )
     for spacing in SPACINGS:
-        positions, graph = probe(model.needs.elements, model.needs.cutoff, spacing)
+        positions, graph = probe(model.needs, spacing)
         eager = evaluate(model, graph(positions), 1)
         if eager.forces.abs().max() < TAME:  # false for NaN
             break

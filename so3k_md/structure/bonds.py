@@ -1,10 +1,16 @@
-"""The one rule by which bonds are guessed where a file has none."""
+"""What a bond and a molecule are, for engines and analysis alike."""
+
+from collections import defaultdict, deque
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase.data import covalent_radii as RADII
 from numpy.typing import ArrayLike, NDArray
 
+from so3k_md.structure.pairs import neighbor_pairs
+
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 # Between these, bonds last: H B C N O F Si P S Cl Ge As Se Br Te I. Contacts of metals and ions come and go.
 COVALENT = frozenset({1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 52, 53})
@@ -37,3 +43,99 @@ def bonded(radii_i: ArrayLike, radii_j: ArrayLike, distance: ArrayLike) -> NDArr
     """Which pairs are bonded, by their `bond_radii` and their distance, (pairs,), Å."""
     first, second = np.asarray(radii_i), np.asarray(radii_j)
     return (first > 0) & (second > 0) & (np.asarray(distance) < first + second)
+
+
+class Guess(NamedTuple):
+    """The bonds of a structure by `bonded`, and the molecules that they make."""
+
+    bonds: Ints  # (bonds, 2), i < j, sorted
+    molecule: Ints  # (atoms,), from 0
+    network: NDArray[np.bool_]  # (atoms,), whether its molecule goes on through the walls, as crystals do
+
+    @property
+    def of_molecules(self) -> Ints:
+        """The bonds without those of networks, (bonds, 2)."""
+        return self.bonds[~self.network[self.bonds[:, 0]]]
+
+
+def guess_bonds(
+    numbers: ArrayLike, positions: ArrayLike, cell: ArrayLike | None = None, pbc: ArrayLike = False
+) -> Guess:
+    """Bonds by the rule of `bonded`, of all images.
+
+    Args:
+        numbers: atomic numbers (atoms,), 0 for virtual sites.
+        positions: in any image, (atoms, 3), Å.
+        cell: rows are the lattice vectors (3, 3), Å, or None.
+        pbc: which axes are periodic (3,), or one flag for all.
+
+    Raises:
+        So3kError: a position or the cell is not usable.
+    """
+    radii = bond_radii(numbers)
+    points = np.asarray(positions, dtype=np.float64)
+    i, j, shifts = neighbor_pairs(points, cell, pbc, 2 * float(radii.max(initial=0.1)), once=True)
+    vectors = points[j] - points[i] + (0.0 if cell is None else shifts @ np.asarray(cell, dtype=np.float64))
+    linked = bonded(radii[i], radii[j], np.linalg.norm(vectors, axis=1))
+    ends, shifts = np.stack([i[linked], j[linked]], axis=1), shifts[linked]
+    parent, molecule = trees(len(radii), ends)
+    network = np.isin(molecule, molecule[ends[torn_links(ends, shifts, parent), 0]])
+    pairs = np.sort(ends[ends[:, 0] != ends[:, 1]], axis=1)
+    return Guess(np.unique(pairs, axis=0), molecule, network)
+
+
+def adjacency(bonds: NDArray[np.integer[Any]]) -> dict[int, list[int]]:
+    """The neighbours of each bonded atom, in rising order.
+
+    Args:
+        bonds: pairs of atoms (bonds, 2).
+    """
+    neighbours: dict[int, list[int]] = defaultdict(list)
+    for i, j in bonds.tolist():
+        neighbours[i].append(j)
+        neighbours[j].append(i)
+    return {atom: sorted(mates) for atom, mates in neighbours.items()}
+
+
+def trees(n_atoms: int, bonds: NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
+    """Breadth-first trees along bonds: the atom before each (a root is its own), and the number of its tree.
+
+    Args:
+        n_atoms: number of atoms.
+        bonds: pairs of atoms (bonds, 2).
+    """
+    neighbours = adjacency(bonds)
+    parent, tree = np.arange(n_atoms), np.full(n_atoms, -1)
+    n_trees = 0
+    for root in range(n_atoms):
+        if tree[root] >= 0:
+            continue
+        tree[root] = n_trees
+        queue = deque([root])
+        while queue:
+            i = queue.popleft()
+            for j in neighbours.get(i, ()):
+                if tree[j] < 0:
+                    parent[j], tree[j] = i, n_trees
+                    queue.append(j)
+        n_trees += 1
+    return parent, tree
+
+
+def torn_links(ends: Ints, shifts: Ints, parent: Ints) -> NDArray[np.bool_]:
+    """Which links end in another image of an atom than the walk along the tree does, (links,).
+
+    Args:
+        ends: atoms of each link (links, 2).
+        shifts: whole lattice vectors, r_j + shift @ cell - r_i is the link (links, 3).
+        parent: of `trees` along these links (atoms,).
+    """
+    step = np.zeros((len(parent), 3), dtype=np.int64)
+    forward, backward = parent[ends[:, 1]] == ends[:, 0], parent[ends[:, 0]] == ends[:, 1]
+    step[ends[forward, 1]] = shifts[forward]
+    step[ends[backward, 0]] = -shifts[backward]
+    step[parent == np.arange(len(parent))] = 0
+    image, before = step, parent
+    for _ in range(len(parent).bit_length()):  # links that are summed double each time
+        image, before = image + image[before], before[before]
+    return (image[ends[:, 0]] + shifts != image[ends[:, 1]]).any(axis=1)

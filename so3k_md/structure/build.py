@@ -1,4 +1,7 @@
-"""From a structure to what a model sees of it."""
+"""From a structure to what a model sees of it: the one builder of engines, data and checks."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -6,16 +9,115 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from so3k_md.errors import So3kError
-from so3k_md.graph import Graph, LongRange, no_long_range
-from so3k_md.structure.charges import Totals
-from so3k_md.structure.groups import spanning_tree
-from so3k_md.structure.pairs import neighbor_pairs
-from so3k_md.structure.whole import make_whole
+from so3k_md.graph import COULOMB, CUTOFF_LR, Graph, LongRange
+from so3k_md.needs import Needs, needs_of_cutoff
+from so3k_md.structure.charges import neutral
+from so3k_md.structure.images import Unwrapper
+from so3k_md.structure.lists import LONG_SKIN, VerletList
+from so3k_md.structure.pairs import full_rank, search, search_once
+from so3k_md.structure.structure import Structure, named, places
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+Pairs = tuple[Tensor, Tensor, Tensor]  # vectors (pairs, 3), Å, idx_i and idx_j (pairs,)
 
 CLOSEST = 1e-6  # Å; the direction of a shorter pair is rounding
+
+
+class FreshList:
+    """Pairs within a cutoff by a new search each time, in its order; in place of a `VerletList`.
+
+    Args:
+        search: (positions, cell, pbc, cutoff) -> idx_i, idx_j, shifts of every pair within the cutoff.
+        cutoff: Å.
+    """
+
+    def __init__(self, search: Callable[[Tensor, Tensor, Tensor, float], Pairs], cutoff: float):
+        self.search = search
+        self.cutoff = cutoff
+        self.builds = 0
+
+    def __call__(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> Pairs:
+        """Vectors (pairs, 3), idx_i and idx_j (pairs,); arguments as of `VerletList`."""
+        self.builds += 1
+        idx_i, idx_j, shifts = self.search(positions, cell, pbc, self.cutoff)
+        vectors = positions.index_select(0, idx_j) - positions.index_select(0, idx_i)
+        return vectors + shifts.to(cell.dtype) @ cell, idx_i, idx_j
+
+
+class Lists(NamedTuple):
+    """What finds the pairs of a structure and makes its groups whole; of `fresh` or `kept`."""
+
+    near: FreshList | VerletList  # all ordered pairs within the cutoff of the layers
+    far: FreshList | VerletList | None  # each pair once, to the cutoff of long-range physics
+    cutoff_lr: float  # of these, Å
+    whole: Unwrapper
+
+
+def fresh(needs: Needs, cutoff_lr: float) -> Lists:
+    """Lists for structures of which each is another one.
+
+    Args:
+        needs: of the model.
+        cutoff_lr: of long-range physics, Å, where the model has any.
+    """
+    far = FreshList(search_once, cutoff_lr) if needs.has_long_range else None
+    return Lists(FreshList(search, needs.cutoff), far, cutoff_lr, Unwrapper())
+
+
+def kept(needs: Needs, cutoff_lr: float, skin: float) -> Lists:
+    """Lists for a structure that moves.
+
+    Args:
+        needs: of the model.
+        cutoff_lr: of long-range physics, Å, where the model has any.
+        skin: Å; LONG_SKIN times as much for long-range physics.
+    """
+    far = None
+    if needs.has_long_range:
+        far = VerletList(search_once, cutoff_lr, LONG_SKIN * skin, trim=False)
+    return Lists(VerletList(search, needs.cutoff, skin), far, cutoff_lr, Unwrapper())
+
+
+def build(structure: Structure, lists: Lists) -> Graph:
+    """The Graph of a structure, in float64 on the CPU.
+
+    Args:
+        structure: checked.
+        lists: of the model's needs.
+
+    Raises:
+        So3kError: two atoms lie on the same spot.
+    """
+    arrays = structure.positions, structure.lattice, structure.pbc
+    geometry = positions, lattice, pbc = tuple(torch.from_numpy(array) for array in arrays)
+    vectors, idx_i, idx_j = lists.near(*geometry)
+    refuse_overlap(vectors, idx_i, idx_j, structure.where)
+    if structure.linked:
+        whole = lists.whole(*arrays, structure.group, structure.numbers)
+        positions = torch.from_numpy(whole)
+    totals = structure.totals
+    far = (vectors[:0], idx_i[:0], idx_j[:0]) if lists.far is None else lists.far(*geometry)
+    species = torch.from_numpy(structure.numbers)
+    return Graph(
+        species=species,
+        vectors=vectors,
+        idx_i=idx_i,
+        idx_j=idx_j,
+        frame=torch.zeros_like(species),
+        positions=positions,
+        group=torch.from_numpy(structure.group),
+        cell=(lattice * pbc[:, None])[None],
+        long=LongRange(
+            vectors=far[0],
+            idx_i=far[1],
+            idx_j=far[2],
+            charge=torch.tensor([totals.charge], dtype=torch.float64),
+            spin=torch.tensor([totals.unpaired], dtype=torch.float64),
+            fragment=torch.from_numpy(totals.fragment),
+            fragment_charge=torch.from_numpy(totals.fragment_charge),
+            coulomb=structure.coulomb,
+            cutoff=lists.cutoff_lr,
+        ),
+    )
 
 
 def build_graph(
@@ -26,9 +128,8 @@ def build_graph(
     cutoff: float,
     group: ArrayLike | None = None,
     whole: bool = True,
-    long: LongRange | None = None,
 ) -> Graph:
-    """The Graph of one structure, with vectors r_j + shift @ cell - r_i in float64.
+    """The Graph of a neutral structure whose atoms a model is known to accept.
 
     Args:
         numbers: atomic numbers (n,).
@@ -39,99 +140,41 @@ def build_graph(
         group: whole numbers, equal within the groups of a non-local model (n,); None for one group and
             positions as they are.
         whole: bring the atoms of a group into one image; if not, the images given are meant.
-        long: for models with long-range physics, of `build_long_range`.
 
     Raises:
         So3kError: a position or the cell is not usable, or two atoms lie on the same spot.
     """
-    idx_i, idx_j, shifts = neighbor_pairs(positions, cell, pbc, cutoff)
-    points = np.array(positions, dtype=np.float64).reshape(-1, 3)
-    lattice = lattice_rows(cell, pbc)
-    vectors = points[idx_j] - points[idx_i] + shifts @ lattice
-    refuse_overlap(vectors, idx_i, idx_j)
-    species = torch.from_numpy(np.array(numbers, dtype=np.int64))
-    number = np.zeros(len(points), dtype=np.int64)
+    where = "the structure"
+    z = np.array(numbers, dtype=np.int64)
+    with named(where):
+        lattice, periodic = full_rank(cell, pbc)
+    number = np.zeros(len(z), dtype=np.int64)
     if group is not None:
         number = np.unique(np.asarray(group), return_inverse=True)[1].astype(np.int64)
-        if whole and np.any(pbc):
-            points = make_whole(points, cell, pbc, spanning_tree(points, cell, pbc, number))
-    frame = torch.zeros_like(species)
-    return Graph(
-        species=species,
-        vectors=torch.from_numpy(vectors),
-        idx_i=torch.from_numpy(idx_i),
-        idx_j=torch.from_numpy(idx_j),
-        frame=frame,
-        positions=torch.from_numpy(points),
-        group=torch.from_numpy(number),
-        cell=torch.from_numpy(lattice)[None],
-        long=no_long_range(frame, 1) if long is None else long,
-    )
+    linked = whole and group is not None and bool(periodic.any())
+    points = places(positions, len(z), where)
+    known = neutral(len(z)), COULOMB[0]
+    structure = Structure(z, points, lattice, periodic, number, linked, *known, where)
+    return build(structure, fresh(needs_of_cutoff(cutoff), CUTOFF_LR))
 
 
-def build_long_range(
-    positions: ArrayLike,
-    cell: ArrayLike | None,
-    pbc: ArrayLike,
-    totals: Totals,
-    coulomb: str,
-    cutoff_lr: float,
-) -> LongRange:
-    """What the long-range physics needs of one structure.
-
-    Args:
-        positions: (n, 3), Å.
-        cell: (3, 3), Å, or None.
-        pbc: (3,).
-        totals: charge, spin and fragments.
-        coulomb: one of COULOMB.
-        cutoff_lr: Å.
-    """
-    idx_i, idx_j, shifts = neighbor_pairs(positions, cell, pbc, cutoff_lr, once=True)
-    points = np.array(positions, dtype=np.float64).reshape(-1, 3)
-    vectors = torch.from_numpy(points[idx_j] - points[idx_i] + shifts @ lattice_rows(cell, pbc))
-    return with_totals(vectors, torch.from_numpy(idx_i), torch.from_numpy(idx_j), totals, coulomb, cutoff_lr)
-
-
-def with_totals(
-    vectors: Tensor, idx_i: Tensor, idx_j: Tensor, totals: Totals, coulomb: str, cutoff_lr: float
-) -> LongRange:
-    """Pairs beyond the cutoff together with the totals of their one structure."""
-    return LongRange(
-        vectors,
-        idx_i,
-        idx_j,
-        torch.tensor([totals.charge], dtype=torch.float64),
-        torch.tensor([totals.unpaired], dtype=torch.float64),
-        torch.from_numpy(totals.fragment),
-        torch.from_numpy(totals.fragment_charge),
-        coulomb,
-        cutoff_lr,
-    )
-
-
-def lattice_rows(cell: ArrayLike | None, pbc: ArrayLike) -> Floats:
-    """The lattice vectors of periodic axes, zeros in the rows of open ones, (3, 3), Å."""
-    periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
-    rows = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64)
-    return np.where(periodic[:, None], rows, 0.0)
-
-
-def refuse_overlap(vectors: Floats, idx_i: Ints, idx_j: Ints) -> None:
+def refuse_overlap(vectors: Tensor, idx_i: Tensor, idx_j: Tensor, where: str) -> None:
     """Stop where a pair has no direction.
 
     Args:
         vectors: (pairs, 3), Å.
         idx_i: (pairs,).
         idx_j: (pairs,).
+        where: what to call the structure in messages.
 
     Raises:
         So3kError: names the two atoms.
     """
-    overlapping = np.flatnonzero((vectors * vectors).sum(axis=1) < CLOSEST**2)
+    r: NDArray[np.float64] = vectors.numpy()
+    overlapping = np.flatnonzero((r * r).sum(axis=1) < CLOSEST**2)
     if len(overlapping):
         pair = overlapping[0]
         raise So3kError(
-            f"atoms {idx_i[pair]} and {idx_j[pair]} lie on the same spot (closer than {CLOSEST:.0e} Å): "
-            "remove the duplicate or correct the positions"
+            f"{where}: atoms {int(idx_i[pair])} and {int(idx_j[pair])} lie on the same spot (closer than "
+            f"{CLOSEST:.0e} Å): remove the duplicate or correct the positions"
         )

@@ -1,6 +1,5 @@
 """Whether a periodic cell can be that of its atoms: one check for every engine, for data and for analysis."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from so3k_md.errors import So3kError
 from so3k_md.structure.bonds import covalent_radii
+from so3k_md.structure.pairs import neighbor_pairs
 
 Floats = NDArray[np.float64]
 
@@ -115,11 +115,7 @@ def check_cell(numbers: ArrayLike, cell: ArrayLike, pbc: ArrayLike, where: str, 
 
 
 def overlap_through_walls(
-    numbers: ArrayLike,
-    positions: ArrayLike,
-    cell: ArrayLike,
-    pbc: ArrayLike,
-    search: Callable[..., tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]],
+    numbers: ArrayLike, positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike
 ) -> Overlap | None:
     """The nearest two atoms that lie within each other only because of the cell, or None.
 
@@ -131,14 +127,13 @@ def overlap_through_walls(
         positions: with molecules whole, (atoms, 3), Å.
         cell: rows are the lattice vectors (3, 3), Å.
         pbc: which axes are periodic (3,), or one flag for all.
-        search: `so3k_md.structure.pairs.neighbor_pairs`, or another of its kind.
     """
     rows = np.flatnonzero(np.asarray(numbers) > 0)
     radii = covalent_radii(np.asarray(numbers)[rows])
     points, lattice = np.asarray(positions, dtype=np.float64)[rows], np.asarray(cell, dtype=np.float64)
     if not len(rows) or not np.any(pbc):
         return None
-    i, j, shifts = search(points, lattice, pbc, 2 * OVERLAP * radii.max(), True)
+    i, j, shifts = neighbor_pairs(points, lattice, pbc, 2 * OVERLAP * radii.max(), once=True)
     distance = np.linalg.norm(points[j] - points[i] + shifts @ lattice, axis=1)
     share = distance / (radii[i] + radii[j])
     through = (shifts != 0).any(axis=1)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.needs import Needs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -68,7 +69,7 @@ def says_something(given: GivenTotals) -> bool:
     )
 
 
-def refuse_unknown(needs: Any, given: GivenTotals, where: str) -> None:
+def refuse_unknown(needs: Needs, given: GivenTotals, where: str) -> None:
     """Refuse a charge, spin or fragments that were asked for of a model without them.
 
     Args:
@@ -104,11 +105,11 @@ def combined(options: GivenTotals, structure: GivenTotals, where: str) -> GivenT
     return GivenTotals(*(wanted if own is None else own for wanted, own in pairs))
 
 
-def resolve_totals(needs: Any, numbers: ArrayLike, given: GivenTotals, where: str) -> Totals:
+def resolve_totals(needs: Needs, numbers: ArrayLike, given: GivenTotals, where: str) -> Totals:
     """The totals of a structure as a model takes them, or a refusal of what cannot be.
 
     Args:
-        needs: of the model; those without a total charge get a neutral structure whatever is given.
+        needs: of the model; without a total charge it gets a neutral structure whatever is given.
         numbers: atomic numbers, (n,).
         given: what the user says.
         where: for messages.
@@ -194,7 +195,7 @@ def unpaired_electrons(spin: Any, electrons: int, where: str) -> float:
     return next(iter(readings.values()), 2.0 * float(spin.value))
 
 
-def _check_electrons(needs: Any, protons: int, charge: int, unpaired: float, where: str) -> None:
+def _check_electrons(needs: Needs, protons: int, charge: int, unpaired: float, where: str) -> None:
     """Refuse charges of no matter, and spins that the electrons do not allow or the model does not know."""
     electrons = protons - charge
     if not 0 <= electrons <= MOST_ELECTRONS * protons:
@@ -214,7 +215,7 @@ def _check_electrons(needs: Any, protons: int, charge: int, unpaired: float, whe
         )
 
 
-def _check_pieces(needs: Any, numbers: Ints, pieces: Ints, charges: Floats, where: str) -> None:
+def _check_pieces(needs: Needs, numbers: Ints, pieces: Ints, charges: Floats, where: str) -> None:
     """Refuse the same of a fragment, whose unpaired electrons are known only where a model has none."""
     if len(charges) < 2:
         return

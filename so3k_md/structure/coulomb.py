@@ -1,12 +1,11 @@
 """The form of the Coulomb energy that an engine asks for, and the structures for which it exists."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from so3k_md.errors import So3kError
 from so3k_md.graph import COULOMB, TAPER
+from so3k_md.needs import Needs
 
 
 def check_coulomb(coulomb: str, cutoff_lr: float) -> None:
@@ -25,13 +24,13 @@ def check_coulomb(coulomb: str, cutoff_lr: float) -> None:
         raise So3kError(f"cutoff_lr = {cutoff_lr} Å is impossible: give a length above {TAPER:g}")
 
 
-def check_periodicity(needs: Any, coulomb: str, pbc: ArrayLike, where: str) -> None:
+def check_periodicity(needs: Needs, pbc: ArrayLike, coulomb: str, where: str) -> None:
     """Refuse structures that are periodic along some axes only, over which a lattice sum cannot run.
 
     Args:
         needs: of the model.
-        coulomb: one of COULOMB.
         pbc: whether each axis is periodic.
+        coulomb: one of COULOMB.
         where: for messages.
 
     Raises:

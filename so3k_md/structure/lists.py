@@ -2,6 +2,12 @@
 
 The test is exact for any motion, any change of the cell and atoms put back into the box by whole lattice
 vectors, so an engine may present trial moves, unwrapped or wrapped positions, in any order.
+
+vesin's own lists (`skin`) hold the same pairs, in an order that depends on when they were made. On a walk of
+648 atoms with changes of the cell and wrapping, 13 of the 15 steps compared give other bits than a new
+search, so a restart, or a move that a barostat rejects, would not give the energy it had. In the order made
+here they take 3.9 ms/step (cutoff 5 Å, skin 0.5 Å), these lists 3.1 ms; in their own order 1.7 ms. Pairs to
+12 Å, each once and not trimmed here: 13 ms, vesin 12 ms.
 """
 
 from collections.abc import Callable
@@ -89,7 +95,7 @@ class VerletList(nn.Module):
                 vectors += self.shifts @ cell
             if not self.trim:
                 return vectors, self.idx_i, self.idx_j
-            within = torch.nonzero((vectors * vectors).sum(1) <= self.cutoff * self.cutoff)[:, 0]
+            within = torch.nonzero(torch.linalg.vector_norm(vectors, dim=1) <= self.cutoff)[:, 0]
             return (
                 vectors.index_select(0, within),
                 self.idx_i.index_select(0, within),

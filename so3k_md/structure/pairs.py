@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 from vesin import NeighborList
 
 from so3k_md.errors import So3kError
@@ -35,20 +36,40 @@ def neighbor_pairs(
     Raises:
         So3kError: a position or the cell is not usable.
     """
-    points = _finite(positions)
+    points = finite_positions(positions)
     lattice, periodic = full_rank(cell, pbc)
-    r, box, pbc_ = (torch.tensor(np.ascontiguousarray(array)) for array in (points, lattice, periodic))
-    wrapped, images = (tensor.numpy() for tensor in wrap(r, box, pbc_, cutoff))
+    r, box, axes = (torch.from_numpy(np.array(array)) for array in (points, lattice, periodic))
+    idx_i, idx_j, shifts = (tensor.numpy() for tensor in search(r, box, axes, cutoff, once))
+    return idx_i, idx_j, shifts
+
+
+def search(
+    positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float, once: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`neighbor_pairs` of what is checked already, for tensors on the CPU.
+
+    Args:
+        positions: (n, 3) float64, Å.
+        cell: of full rank, see `full_rank`, (3, 3) float64, Å.
+        pbc: which axes are periodic, (3,) bool.
+        cutoff: Å.
+        once: every pair in one direction only.
+    """
+    wrapped, images = wrap(positions, cell, pbc, cutoff)
+    points, periodic = wrapped.numpy(), pbc.numpy()
     if not periodic.any() and len(points):
         # a search costs the cube of its distance, however few atoms there are
-        cutoff = min(cutoff, float(np.linalg.norm(np.ptp(wrapped, axis=0))) + 1.0)
-    search = NeighborList(cutoff=cutoff, full_list=not once)
-    i, j, shifts = search.compute(wrapped, lattice, periodic, "ijS")
-    idx_i, idx_j = i.astype(np.int64), j.astype(np.int64)
-    image = images.astype(np.int64)
+        cutoff = min(cutoff, float(np.linalg.norm(np.ptp(points, axis=0))) + 1.0)
+    found = NeighborList(cutoff=cutoff, full_list=not once).compute(points, cell.numpy(), periodic, "ijS")
+    idx_i, idx_j, shifts = (torch.from_numpy(array.astype(np.int64)) for array in found)
+    whole = images.to(torch.int64)
     # the list was made of wrapped atoms: r_j - image_j @ cell = wrapped_j
-    total = shifts.astype(np.int64) + image[idx_i] - image[idx_j]
-    return idx_i, idx_j, total
+    return idx_i, idx_j, shifts + whole.index_select(0, idx_i) - whole.index_select(0, idx_j)
+
+
+def search_once(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+    """`search` for every pair in one direction only."""
+    return search(positions, cell, pbc, cutoff, once=True)
 
 
 def full_rank(cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
@@ -61,7 +82,7 @@ def full_rank(cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Floats, NDArray[n
     Raises:
         So3kError: the cell is not finite, flat along a periodic axis, or very thin.
     """
-    periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
+    periodic = np.array(np.broadcast_to(np.asarray(pbc, dtype=bool), (3,)))
     rows = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64)
     if rows.shape != (3, 3):
         raise So3kError(f"the cell has shape {rows.shape}: give three lattice vectors as rows, in Å")
@@ -89,7 +110,7 @@ def heights(lattice: Floats) -> Floats:
     return 1.0 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
 
 
-def _finite(positions: ArrayLike) -> Floats:
+def finite_positions(positions: ArrayLike) -> Floats:
     """Positions as an array (n, 3), or a refusal that names the atom."""
     points = np.asarray(positions, dtype=np.float64).reshape(-1, 3)
     bad = np.flatnonzero(~(np.abs(points) < FARTHEST).all(axis=1))

@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
-from so3k_md.analysis.bonds import bond_tree, by_type, composition, formula, guess_bonds
+from so3k_md.analysis.bonds import by_type, composition, formula, make_whole
 from so3k_md.analysis.torsions import torsion_kinds, torsions
+from so3k_md.structure.bonds import guess_bonds, trees
+from so3k_md.structure.images import unwrap
+from so3k_md.structure.pairs import full_rank
 
 ETHANOL = np.array([6, 8, 1, 1, 1, 6, 1, 1, 1])
 SYMBOLS = ("C", "O", "H", "H", "H", "C", "H", "H", "H")
@@ -16,7 +20,7 @@ PLACES = np.array(
 
 
 def test_bonds_of_ethanol_are_guessed() -> None:
-    assert {tuple(bond) for bond in guess_bonds(PLACES, ETHANOL).tolist()} == {
+    assert {tuple(bond) for bond in guess_bonds(ETHANOL, PLACES).bonds.tolist()} == {
         tuple(b) for b in BONDS.tolist()
     }
 
@@ -24,14 +28,14 @@ def test_bonds_of_ethanol_are_guessed() -> None:
 def test_bonds_are_guessed_across_the_boundary() -> None:
     cell = np.diag([6.0, 6, 6])
     wrapped = (PLACES + 0.3) % 6
-    assert len(guess_bonds(wrapped, ETHANOL)) < len(BONDS)
-    assert len(guess_bonds(wrapped, ETHANOL, cell, (True, True, True))) == len(BONDS)
+    assert len(guess_bonds(ETHANOL, wrapped).bonds) < len(BONDS)
+    assert len(guess_bonds(ETHANOL, wrapped, cell, True).bonds) == len(BONDS)
 
 
 @pytest.mark.parametrize("number", [18, 13, 79, 11])
 def test_metals_ions_and_noble_gases_have_no_bonds(number: int) -> None:
     places = 2.5 * np.stack(np.meshgrid(*[np.arange(3)] * 3), -1).reshape(-1, 3)
-    assert guess_bonds(places, np.full(27, number)).shape == (0, 2)
+    assert guess_bonds(np.full(27, number), places).bonds.shape == (0, 2)
 
 
 def test_torsions_of_ethanol() -> None:
@@ -56,13 +60,11 @@ def test_bond_types_are_named_from_the_heavier_end() -> None:
 
 def test_each_molecule_is_one_tree() -> None:
     bonds = np.concatenate([BONDS, BONDS + 9])
-    tree, molecules = bond_tree(bonds, 19)
+    parent, molecules = trees(19, bonds)
     assert molecules.tolist() == [0] * 9 + [1] * 9 + [2]
-    assert sorted(tree[:, 0].tolist()) == list(range(19))
-    visited: set[int] = set()
-    for atom, parent in tree.tolist():
-        assert parent == -1 or parent in visited
-        visited.add(atom)
+    assert np.flatnonzero(parent == np.arange(19)).tolist() == [0, 9, 18]
+    links = {tuple(sorted((atom, before))) for atom, before in enumerate(parent.tolist()) if atom != before}
+    assert links == {tuple(sorted(bond)) for bond in bonds.tolist()}
     assert composition((*SYMBOLS, *SYMBOLS, "Ar"), molecules) == "2 × C2H6O, Ar"
 
 
@@ -89,3 +91,17 @@ def test_torsions_of_the_same_elements_are_told_apart() -> None:
         if {tuple(quad) for quad in quads.tolist()} & {(0, 1, 3, 4), (1, 3, 4, 5)}
     ]
     assert len(same) == 2
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, False, True), (False, False, False)])
+def test_frames_become_whole_as_one_structure_does(pbc: tuple[bool, bool, bool]) -> None:
+    rng, cell = np.random.default_rng(5), np.array([[9.0, 0.0, 0.0], [2.0, 8.0, 0.0], [-1.0, 1.5, 10.0]])
+    cells = cell * (1 + 0.02 * np.arange(3))[:, None, None]
+    torn = PLACES + rng.integers(-2, 3, (3, 9, 3)) * np.array(pbc) @ cells
+    parent, _ = trees(9, BONDS)
+    whole = make_whole(torn, cells, pbc, parent)
+    for frame, of_cell, found in zip(torn, cells, whole, strict=True):
+        arrays = frame, *full_rank(of_cell, pbc), parent
+        expected = unwrap(*(torch.from_numpy(array) for array in arrays)).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-11)
+        np.testing.assert_allclose(found - found[0], PLACES - PLACES[0], atol=1e-11)

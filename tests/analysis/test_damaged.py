@@ -10,11 +10,12 @@ import mdtraj as md
 import numpy as np
 import pytest
 
-from so3k_md.analysis.bonds import bond_tree, composition
+from so3k_md.analysis.bonds import composition
 from so3k_md.analysis.formats import child, isolated
 from so3k_md.analysis.times import superseded
 from so3k_md.analysis.trajectory import load_trajectory
 from so3k_md.errors import So3kError
+from so3k_md.structure.bonds import trees
 
 KINDS = ["dcd", "xtc", "h5", "dump", "xyz", "pdb"]
 
@@ -152,7 +153,7 @@ def test_a_ligand_without_bonds_beside_water_with_sites_and_an_ion(run: SimpleNa
     path = run.folder / "water.pdb"
     path.write_text(WATER)
     found = load_trajectory(path)
-    molecules = bond_tree(found.bonds, len(found.numbers))[1]
+    molecules = trees(len(found.numbers), found.bonds)[1]
     assert composition(found.symbols, molecules) in ("H2O, CH4, Na", "CH4, H2O, Na")
     assert found.labels[3] == "C5"
     assert "2 virtual sites" in found.notes[0]

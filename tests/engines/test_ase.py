@@ -88,8 +88,8 @@ def test_kept_list_equals_new_lists_when_atoms_and_cell_change():
             del atoms[3]
         assert np.array_equal(kept.get_forces(atoms), fresh.get_forces(atoms))
         assert np.array_equal(kept.get_stress(atoms), fresh.get_stress(atoms))
-    assert 2 <= kept.pairs.builds < 15
-    assert fresh.pairs.builds == 30
+    assert 2 <= kept.lists.near.builds < 15
+    assert fresh.lists.near.builds == 30
 
 
 @pytest.mark.filterwarnings("ignore:atoms .* closer than models are trained on")  # of random motion
@@ -104,7 +104,7 @@ def test_energy_is_conserved():
     dynamics.run(100)
     kinetic = atoms.get_kinetic_energy()
     assert np.ptp(energies) < 1e-3 * kinetic
-    assert atoms.calc.pairs.builds < 30
+    assert atoms.calc.lists.near.builds < 30
 
 
 def test_precision_and_ways_to_give_a_model(model_file):

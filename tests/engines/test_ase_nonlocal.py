@@ -114,7 +114,7 @@ def test_wrapping_during_dynamics_changes_nothing(models, name):
             energies.append(run.get_total_energy())
     np.testing.assert_allclose(energies[:15], energies[15:], atol=1e-9)
     assert np.ptp(energies) < 0.02 * atoms.get_kinetic_energy()
-    assert other.calc.whole.builds == 1
+    assert other.calc.lists.whole.builds == 1
 
 
 def test_an_open_structure_is_one_group_unless_it_says_more(models):

@@ -11,11 +11,12 @@ from toys import FAR_KINDS, ethanols, far_toy, loud, mixture, pytorch, toy_model
 
 from so3k_md import So3krates
 from so3k_md.engines.openmm import create_system
-from so3k_md.engines.openmm.groups import bonds_among, groups_of, trees
+from so3k_md.engines.openmm.groups import bonds_among, molecules_of
 from so3k_md.engines.openmm.module import script_for_openmm
 from so3k_md.engines.openmm.run import readable_errors, run_script
 from so3k_md.engines.openmm.topology import topology_of
 from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.structure.bonds import trees
 from so3k_md.units import EV_IN_KJ_MOL
 
 
@@ -91,7 +92,7 @@ def test_open_structure_without_bonds_is_one_group():
     made = create_system(atoms.get_chemical_symbols(), far_toy("sphc"))
     expected = pytorch(atoms, far_toy("sphc"), np.zeros(len(atoms), dtype=int)).energy.item()
     assert energy_ev(made, atoms.positions / 10) == pytest.approx(expected, rel=1e-12)
-    assert groups_of(np.zeros((0, 2), dtype=int), 1, "auto", periodic=True).tolist() == [0]
+    assert molecules_of(np.zeros((0, 2), dtype=int), 1, periodic=True).tolist() == [0]
 
 
 def test_local_models_know_no_groups():

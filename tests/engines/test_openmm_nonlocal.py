@@ -13,7 +13,7 @@ from toys import FAR_KINDS, far_toy, mixture, pytorch
 from so3k_md.engines.openmm import create_system
 from so3k_md.engines.openmm.module import script_for_openmm
 from so3k_md.engines.openmm.topology import nm_positions
-from so3k_md.structure.groups import spanning_tree
+from so3k_md.structure.images import spanning_tree
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
 CASES = [

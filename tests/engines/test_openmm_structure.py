@@ -15,10 +15,12 @@ from openmm_doors import context_of, energy_of
 from openmmml import MLPotential
 from toys import save_toy, toy_model
 
+from so3k_md.analysis.trajectory import load_trajectory
 from so3k_md.engines.openmm import add_model, create_system
 from so3k_md.engines.openmm.boundary import cut_bonds, link_atoms
-from so3k_md.engines.openmm.topology import guess_bonds, nm_positions, topology_of
+from so3k_md.engines.openmm.topology import nm_positions, topology_of
 from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.structure.bonds import guess_bonds
 
 ETHANOL = molecule("CH3CH2OH")
 METHYL = [0, 6, 7, 8]  # a carbon and its hydrogens: the C–C bond is cut
@@ -104,11 +106,13 @@ def test_a_box_of_the_system_that_nothing_uses_is_warned_of():
         add_model(system, topology, toy_model())
 
 
-def test_an_ion_is_no_part_of_its_water():
+def test_an_ion_is_no_part_of_its_water_to_engines_and_analysis(tmp_path):
     atoms = Atoms("NaOHH", [[0, 0, 0], [2.35, 0, 0], [2.94, 0.76, 0], [2.94, -0.76, 0]])
-    bonds, molecules = guess_bonds(atoms)
-    assert sorted(bonds) == [(1, 2), (1, 3)]
-    assert molecules.tolist() == [0, 1, 1, 1]
+    atoms.write(tmp_path / "ion.xyz")
+    seen = load_trajectory(tmp_path / "ion.xyz").bonds
+    made = topology_of(atoms)
+    assert [[a.index, b.index] for a, b in made.bonds()] == seen.tolist() == [[1, 2], [1, 3]]
+    assert [len(list(residue.atoms())) for residue in made.residues()] == [1, 3]
 
 
 def test_bonds_that_a_ligand_lacks_are_guessed_where_positions_are_known():
@@ -116,7 +120,7 @@ def test_bonds_that_a_ligand_lacks_are_guessed_where_positions_are_known():
     assert bare.topology.getNumBonds() == 0
     made = create_system(bare, toy_model())
     assert {tuple(sorted((a.index, b.index))) for a, b in made.topology.bonds()} == set(
-        guess_bonds(ETHANOL)[0]
+        map(tuple, guess_bonds(ETHANOL.numbers, ETHANOL.positions).bonds.tolist())
     )
     given = create_system(bare.topology, toy_model(), positions_nm=bare.positions)
     assert given.topology.getNumBonds() == 8

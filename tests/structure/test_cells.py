@@ -7,7 +7,6 @@ from ase.build import bulk, molecule
 
 from so3k_md.errors import So3kError
 from so3k_md.structure.cells import cell_fault, check_cell, is_dummy, overlap_through_walls
-from so3k_md.structure.pairs import neighbor_pairs
 
 ETHANOL = molecule("CH3CH2OH")
 
@@ -36,7 +35,7 @@ def test_crystals_are_cells(name):
     crystal = bulk(name)
     assert cell_fault(crystal.numbers, crystal.cell.array, True) is None
     small = 0.85 * crystal.cell.array if name == "C" else crystal.cell.array
-    assert overlap_through_walls(crystal.numbers, crystal.positions, small, True, neighbor_pairs) is None
+    assert overlap_through_walls(crystal.numbers, crystal.positions, small, True) is None
 
 
 def test_open_axes_have_no_cell():
@@ -55,11 +54,11 @@ def test_only_the_cube_of_one_angstrom_is_the_dummy():
 def test_a_default_box_shows_by_molecules_that_meet_through_its_walls():
     two = ETHANOL + ETHANOL
     two.positions[9:] += [20.0, 0.0, 0.0]
-    found = overlap_through_walls(two.numbers, two.positions, 20.0 * np.eye(3), True, neighbor_pairs)
+    found = overlap_through_walls(two.numbers, two.positions, 20.0 * np.eye(3), True)
     assert found is not None
     assert found.second == found.first + 9
     assert found.distance < 1e-6
-    wide = overlap_through_walls(two.numbers, two.positions, 30.0 * np.eye(3), True, neighbor_pairs)
+    wide = overlap_through_walls(two.numbers, two.positions, 30.0 * np.eye(3), True)
     assert wide is None
 
 
@@ -67,9 +66,9 @@ def test_molecules_broken_over_a_wall_do_not_overlap():
     broken = ETHANOL.copy()
     broken.cell, broken.pbc = 6.0 * np.eye(3), True
     broken.wrap()
-    assert overlap_through_walls(broken.numbers, broken.positions, broken.cell, True, neighbor_pairs) is None
+    assert overlap_through_walls(broken.numbers, broken.positions, broken.cell, True) is None
 
 
 def test_atoms_on_one_spot_are_no_fault_of_the_cell():
     spot = Atoms("O2", np.zeros((2, 3)))
-    assert overlap_through_walls(spot.numbers, spot.positions, 10 * np.eye(3), True, neighbor_pairs) is None
+    assert overlap_through_walls(spot.numbers, spot.positions, 10 * np.eye(3), True) is None

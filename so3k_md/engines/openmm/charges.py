@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from openmm import app
 
 from so3k_md.data.structures import given_totals
-from so3k_md.engines.openmm.groups import bonds_among, trees
+from so3k_md.engines.openmm.groups import bonds_among
 from so3k_md.errors import So3kError, So3kWarning
+from so3k_md.needs import Needs
+from so3k_md.structure.bonds import trees
 from so3k_md.structure.charges import (
     UNUSED,
     GivenTotals,
@@ -30,7 +32,7 @@ WHERE = "the system"
 
 
 def totals_of(
-    needs: Any,
+    needs: Needs,
     topology: app.Topology,
     rows: Sequence[int],
     numbers: Sequence[int],
@@ -123,7 +125,7 @@ def one_cluster(topology: app.Topology, rows: Sequence[int]) -> Ints:
     return np.where(roots, 0, parent)
 
 
-def named_totals(atoms: Atoms, needs: Any, options: dict[str, Any]) -> dict[str, Any]:
+def named_totals(atoms: Atoms, needs: Needs, options: dict[str, Any]) -> dict[str, Any]:
     """The options of `add_model`, with charge, spin and fragments of the structure where none are given.
 
     Of a structure that is described in part, only its fragments tell anything.
@@ -156,7 +158,7 @@ def part_of(own: GivenTotals, rows: Sequence[int]) -> GivenTotals:
     return GivenTotals(fragment=chosen, fragment_charges=mine)
 
 
-def describe_physics(needs: Any, coulomb: str, cutoff_lr: float, totals: Totals, reach: str) -> str:
+def describe_physics(needs: Needs, coulomb: str, cutoff_lr: float, totals: Totals, reach: str) -> str:
     """One line on the charges of a system, and on the form of their energy.
 
     Args:

@@ -1,7 +1,6 @@
 """What an OpenMM module refuses: positions, what the model gives, rows of particles, trees of links."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +8,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from so3k_md.errors import So3kError
-from so3k_md.structure.groups import check_axes, lattice_waves
+from so3k_md.needs import Needs
+from so3k_md.structure.groups import images_matter
 
 
 def check_finite(positions: Tensor, rows: Tensor) -> None:
@@ -125,16 +125,9 @@ def output_fault(energy: Tensor, forces: Tensor, rows: Tensor) -> str:
     return f"the {what} is not a finite number: atoms may lie on one spot; minimise first, or check the model"
 
 
-def needs_links(needs: Any, periodic: bool) -> bool:
-    """Whether it matters in which image the atoms of a group lie.
-
-    It does not in an open system, nor to waves of the lattice itself.
-
-    Raises:
-        So3kError: waves of the lattice in an open system.
-    """
-    check_axes(needs, periodic, "the system")
-    return bool(periodic and needs.nonlocal_kind != "none" and not lattice_waves(needs))
+def needs_links(needs: Needs, periodic: bool) -> bool:
+    """`images_matter` to a model, eager or exported, with a box or without."""
+    return images_matter(needs, periodic, "the system")
 
 
 def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None:
@@ -142,7 +135,7 @@ def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None
     if parent is None:
         raise So3kError(
             "a model with non-local attention in a periodic box needs the links that hold its groups "
-            "together: give `parent`, as so3k_md.structure.groups.spanning_tree makes it"
+            "together: give `parent`, as so3k_md.structure.images.spanning_tree makes it"
         )
     end = links = np.asarray(parent)
     numbers = np.asarray(group)
@@ -157,7 +150,7 @@ def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None
         fits = roots and np.array_equal(numbers[links], numbers)
     if not fits:
         raise So3kError(
-            "parent is not one tree for each group: let so3k_md.structure.groups.spanning_tree make it"
+            "parent is not one tree for each group: let so3k_md.structure.images.spanning_tree make it"
         )
     return links.tolist()
 

@@ -1,15 +1,17 @@
 """Groups of non-local attention in OpenMM: who belongs to one, and what holds it together in a box."""
 
-from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from openmm import app
 
 from so3k_md.errors import So3kError
-from so3k_md.structure.groups import check_group_sizes, lattice_waves, resolve_groups, spanning_tree
+from so3k_md.needs import Needs
+from so3k_md.structure.bonds import trees
+from so3k_md.structure.groups import announce, grouping, lattice_waves
+from so3k_md.structure.images import spanning_tree
 
 Ints = NDArray[np.int64]
 
@@ -23,7 +25,7 @@ class Linked(NamedTuple):
 
 
 def linked_groups(
-    needs: Any,
+    needs: Needs,
     topology: app.Topology,
     rows: Sequence[int],
     groups: str | ArrayLike,
@@ -37,7 +39,7 @@ def linked_groups(
     all atoms has no links: it is taken in the images as they come.
 
     Args:
-        needs: of a model of the kind sphc or efa.
+        needs: of the model, sphc or efa.
         topology: its bonds say what a molecule is.
         rows: the atoms described (atoms,).
         groups: auto, all, or a whole number for each atom (atoms,).
@@ -50,13 +52,14 @@ def linked_groups(
             one is held together over the boundary.
     """
     bonds = bonds_among(topology, rows)
-    unlinked = np.arange(len(rows)), bonds[:0]
-    if lattice_waves(needs):
-        return Linked(np.zeros(len(rows), dtype=np.int64), *unlinked)
-    group = groups_of(bonds, len(rows), groups, cell is not None)
-    check_group_sizes(group, needs, max_group)
-    if cell is None or isinstance(groups, str) and groups == "all":
-        return Linked(group, *unlinked)
+    named, mode = (None, groups) if isinstance(groups, str) else (np.asarray(groups), "auto")
+    announce(needs, mode)
+    if named is None and mode == "auto" and not lattice_waves(needs):
+        named = molecules_of(bonds, len(rows), cell is not None)
+    where = "the system" if isinstance(groups, str) else "groups"
+    group, linked = grouping(needs, named, len(rows), cell is not None, mode, where, max_group)
+    if cell is None or not linked:
+        return Linked(group, np.arange(len(rows)), bonds[:0])
     bonds = bonds[group[bonds[:, 0]] == group[bonds[:, 1]]]
     parent, tree = trees(len(rows), bonds)
     torn = trees_per_group(tree, group) > 1
@@ -68,20 +71,17 @@ def linked_groups(
     return Linked(group, parent, bonds)
 
 
-def groups_of(bonds: Ints, n_atoms: int, groups: str | ArrayLike, periodic: bool) -> Ints:
-    """The group of each atom: its molecule, one for all, or as named.
+def molecules_of(bonds: Ints, n_atoms: int, periodic: bool) -> Ints | None:
+    """The molecule of each atom, (atoms,); None for an open system without bonds, which is one group.
 
     Args:
         bonds: pairs of atoms (bonds, 2).
         n_atoms: number of atoms.
-        groups: auto for the molecules that the bonds make, one for all atoms of an open system without bonds;
-            all; or a whole number for each atom.
         periodic: whether there is a box.
+
+    Raises:
+        So3kError: a periodic system without bonds.
     """
-    if not isinstance(groups, str):
-        return resolve_groups(np.asarray(groups), n_atoms, periodic, "auto", "groups")
-    if groups != "auto":
-        return resolve_groups(None, n_atoms, periodic, groups, "the topology")
     if len(bonds) or n_atoms == 1:
         return trees(n_atoms, bonds)[1]
     if periodic:
@@ -89,7 +89,7 @@ def groups_of(bonds: Ints, n_atoms: int, groups: str | ArrayLike, periodic: bool
             "the topology has no bonds, from which the groups of non-local attention would follow: add them "
             "(CONECT records, or topology.createStandardBonds()), or name the group of each atom by groups"
         )
-    return np.zeros(n_atoms, dtype=np.int64)
+    return None
 
 
 def bonds_among(topology: app.Topology, rows: Sequence[int]) -> Ints:
@@ -97,34 +97,6 @@ def bonds_among(topology: app.Topology, rows: Sequence[int]) -> Ints:
     place = {row: k for k, row in enumerate(rows)}
     pairs = [(place.get(first.index), place.get(second.index)) for first, second in topology.bonds()]
     return np.array([pair for pair in pairs if None not in pair], dtype=np.int64).reshape(-1, 2)
-
-
-def trees(n_atoms: int, bonds: Ints) -> tuple[Ints, Ints]:
-    """Breadth-first trees along bonds: the atom before each (a root is its own), and the number of its tree.
-
-    Args:
-        n_atoms: number of atoms.
-        bonds: pairs of atoms (bonds, 2).
-    """
-    neighbours: list[list[int]] = [[] for _ in range(n_atoms)]
-    for i, j in bonds.tolist():
-        neighbours[i].append(j)
-        neighbours[j].append(i)
-    parent, tree = np.arange(n_atoms), np.full(n_atoms, -1)
-    n_trees = 0
-    for root in range(n_atoms):
-        if tree[root] >= 0:
-            continue
-        tree[root] = n_trees
-        queue = deque([root])
-        while queue:
-            i = queue.popleft()
-            for j in neighbours[i]:
-                if tree[j] < 0:
-                    parent[j], tree[j] = i, n_trees
-                    queue.append(j)
-        n_trees += 1
-    return parent, tree
 
 
 def trees_per_group(tree: Ints, group: Ints) -> Ints:

@@ -12,9 +12,9 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 from openmm import app, unit
 
-from so3k_md.engines.openmm.topology import guess_bonds, nm_positions, topology_of
+from so3k_md.engines.openmm.topology import nm_positions, topology_of
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.structure.bonds import bond_radii
+from so3k_md.structure.bonds import bond_radii, guess_bonds
 from so3k_md.structure.cells import check_cell, is_dummy
 from so3k_md.units import NM_IN_ANGSTROM
 
@@ -24,14 +24,14 @@ OPENMM_BOX = 20.0 * np.eye(3)  # Å, the box of every System that was given none
 BOX_REMEDY = "set the right one by box_nm or topology.setPeriodicBoxVectors, None for an open system"
 
 
-class Structure(NamedTuple):
-    """Atoms, their bonds and box, and where they are."""
+class Placed(NamedTuple):
+    """A topology, its bonds and box, and where its atoms are."""
 
     topology: app.Topology
     positions_nm: Floats | None  # (atoms, 3)
 
 
-def structure_of(structure: Any, positions_nm: ArrayLike | None, box_nm: ArrayLike | None) -> Structure:
+def structure_of(structure: Any, positions_nm: ArrayLike | None, box_nm: ArrayLike | None) -> Placed:
     """The topology and positions of whatever describes a structure, with bonds where they were missing.
 
     Args:
@@ -59,7 +59,7 @@ def structure_of(structure: Any, positions_nm: ArrayLike | None, box_nm: ArrayLi
         check_box(topology, box_of(topology), "box_nm")
     points = None if positions_nm is None else positions_in_nm(positions_nm, topology.getNumAtoms())
     topology = without_dummy_box(topology)
-    return Structure(topology if points is None else with_bonds(topology, points), points)
+    return Placed(topology if points is None else with_bonds(topology, points), points)
 
 
 def positions_in_nm(positions: Any, n_atoms: int) -> Floats:
@@ -170,8 +170,8 @@ def with_bonds(topology: app.Topology, positions_nm: Floats) -> app.Topology:
     if not bare:
         return topology
     box = box_of(topology)
-    found = Atoms(numbers_of(topology), positions_nm * NM_IN_ANGSTROM, cell=box, pbc=box is not None)
-    bonds = [pair for pair in guess_bonds(found)[0] if bare.intersection(pair)]
+    guess = guess_bonds(numbers_of(topology), positions_nm * NM_IN_ANGSTROM, box, box is not None)
+    bonds = [pair for pair in guess.of_molecules.tolist() if bare.intersection(pair)]
     if not bonds:
         return topology
     topology = copy.deepcopy(topology)

@@ -26,7 +26,6 @@ from so3k_md.engines.openmm.checks import (
 )
 from so3k_md.engines.openmm.particles import GraphOfParticles, gradient_of_tensors, graph_tensors
 from so3k_md.engines.openmm.trials import Trials
-from so3k_md.export.contract import check_elements
 from so3k_md.graph import COULOMB, CUTOFF_LR
 from so3k_md.kernels.choose import is_compiled
 from so3k_md.model import still_copy
@@ -34,6 +33,7 @@ from so3k_md.needs import Needs, needs_of
 from so3k_md.nn.segment import pair_forces
 from so3k_md.structure.charges import GivenTotals, Totals, resolve_totals
 from so3k_md.structure.coulomb import check_coulomb
+from so3k_md.structure.elements import check_elements
 from so3k_md.structure.lists import SKIN, check_skin
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 

@@ -13,8 +13,8 @@ from so3k_md.graph import Gradient, Graph, LongRange, Outputs
 from so3k_md.needs import Needs
 from so3k_md.structure.cells import limits_of
 from so3k_md.structure.charges import Totals
+from so3k_md.structure.images import unwrap
 from so3k_md.structure.lists import LONG_SKIN, VerletList, wrap
-from so3k_md.structure.unwrap import unwrap
 from so3k_md.units import NM_IN_ANGSTROM
 
 

@@ -85,7 +85,7 @@ def create_system(
     wanted = wanted_kernels(options.get("kernels", "auto"), options.get("device", "cpu"))
     loaded = fitting_model(model, "cpu", options.pop("dtype", None), wanted)
     if isinstance(structure, Atoms):
-        options = named_totals(structure, loaded, named_groups(structure, options))
+        options = named_totals(structure, needs_of(loaded), named_groups(structure, options))
     used = add_model(
         system,
         topology,
@@ -170,8 +170,8 @@ def add_model(
     numbers = atomic_numbers(topology, rows)
     wanted = wanted_kernels(kernels, device)
     loaded = fitting_model(model, "cpu", dtype, wanted)
-    needs = needs_of(loaded)
     warn_incomparable(numbers, metadata(loaded))
+    needs = needs_of(loaded)
     cell = cell_of(system, topology)
     periodic = cell is not None
     molecular = bool(needs.nonlocal_kind != "none" and isinstance(groups, str) and groups == "auto")
@@ -184,7 +184,7 @@ def add_model(
         positions = None if positions_nm is None else positions_nm * NM_IN_ANGSTROM
         linked = linked_groups(needs, topology, rows, groups, max_group, cell, positions)
     totals = totals_of(needs, topology, rows, numbers, GivenTotals(charge, spin, fragments, fragment_charges))
-    part = periodic and len(rows) < n_particles and coulomb == "kspace" and bool(needs.has_long_range)
+    part = periodic and len(rows) < n_particles and coulomb == "kspace" and needs.has_long_range
     if positions_nm is not None:
         warn_of_close(topology, positions_nm, cell, rows)
     elif periodic and keep_molecules:

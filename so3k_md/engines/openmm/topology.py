@@ -11,10 +11,9 @@ from openmm import app, unit
 from openmm.app.internal.unitcell import reducePeriodicBoxVectors
 
 from so3k_md.errors import So3kError
-from so3k_md.structure.bonds import bond_radii, bonded
+from so3k_md.structure.bonds import guess_bonds
 from so3k_md.structure.cells import check_cell, is_dummy
 from so3k_md.structure.contacts import warn_of_close_pair
-from so3k_md.structure.pairs import neighbor_pairs
 from so3k_md.units import NM_IN_ANGSTROM
 
 
@@ -33,14 +32,15 @@ def topology_of(structure: Atoms | Sequence[int | str]) -> app.Topology:
         return _assemble(_numbers(structure), [], np.zeros(len(structure), dtype=int))
     if structure.pbc.all() and is_dummy(structure.cell.array):
         # not a box of these atoms: their bonds are those of an open structure, and the caller sees the box
-        bonds, molecules = guess_bonds(Atoms(structure.numbers, structure.positions))
+        guess = guess_bonds(structure.numbers, structure.positions)
     else:
         if structure.pbc.all():
             check_cell(
                 structure.numbers, structure.cell.array, True, "the structure", "correct it, or set pbc"
             )
-        bonds, molecules = guess_bonds(structure)
-    topology = _assemble(structure.numbers.tolist(), bonds, molecules)
+        guess = guess_bonds(structure.numbers, structure.positions, structure.cell.array, structure.pbc)
+    # networks such as crystals are no molecules, so that a barostat scales their atoms one by one
+    topology = _assemble(structure.numbers.tolist(), guess.of_molecules.tolist(), guess.molecule)
     if structure.pbc.any():
         box_nm = _turned_cell(structure)[0] / NM_IN_ANGSTROM
         topology.setPeriodicBoxVectors(reducePeriodicBoxVectors(box_nm * unit.nanometer))
@@ -51,34 +51,6 @@ def nm_positions(atoms: Atoms) -> NDArray[np.float64]:
     """Positions (atoms, 3) in nm, turned with the cell into OpenMM's form: a along x, b in the xy plane."""
     turn = _turned_cell(atoms)[1] if atoms.pbc.any() else np.eye(3)
     return atoms.positions @ turn / NM_IN_ANGSTROM
-
-
-def guess_bonds(atoms: Atoms) -> tuple[list[tuple[int, int]], NDArray[np.int64]]:
-    """Bonds (i < j) by the rule of `structure.bonds`, and the number of each atom's molecule.
-
-    Networks that go on through the walls of the cell, such as crystals, are not molecules: their bonds are
-    left out, so that a barostat scales their atoms one by one.
-
-    Args:
-        atoms: virtual sites are among them as atoms of number 0.
-    """
-    radii = bond_radii(atoms.numbers)
-    reach = 2 * radii.max(initial=0.1)
-    idx_i, idx_j, shifts = neighbor_pairs(atoms.positions, atoms.cell.array, atoms.pbc, reach)
-    vectors = atoms.positions[idx_j] - atoms.positions[idx_i] + shifts @ atoms.cell.array
-    linked = bonded(radii[idx_i], radii[idx_j], np.linalg.norm(vectors, axis=1))
-    neighbours = defaultdict(list)
-    for i, j, shift in zip(
-        idx_i[linked].tolist(), idx_j[linked].tolist(), shifts[linked].tolist(), strict=True
-    ):
-        neighbours[i].append((j, tuple(shift)))
-    molecules = np.full(len(atoms), -1)
-    networks = set()
-    for start in range(len(atoms)):
-        if molecules[start] < 0 and _is_network(start, neighbours, molecules):
-            networks.add(int(molecules[start]))
-    bonds = [(i, j) for i in neighbours for j, _ in neighbours[i] if i < j and molecules[i] not in networks]
-    return bonds, molecules
 
 
 def warn_of_close(
@@ -102,24 +74,7 @@ def warn_of_close(
     warn_of_close_pair(numbers, points, cell, cell is not None, chosen, stacklevel=4)
 
 
-def _is_network(start: int, neighbours: dict, molecules: NDArray[np.int64]) -> bool:
-    """Number the molecule of an atom; true if a walk along its bonds ends in another image of an atom."""
-    molecules[start] = molecules.max() + 1
-    images = {start: (0, 0, 0)}
-    queue, network = [start], False
-    while queue:
-        i = queue.pop()
-        for j, shift in neighbours.get(i, ()):
-            image = tuple(a + b for a, b in zip(images[i], shift, strict=True))
-            if j not in images:
-                images[j] = image
-                molecules[j] = molecules[start]
-                queue.append(j)
-            network |= images[j] != image
-    return network
-
-
-def _assemble(numbers: list[int], bonds: list[tuple[int, int]], molecules: NDArray[np.int64]) -> app.Topology:
+def _assemble(numbers: list[int], bonds: list[list[int]], molecules: NDArray[np.int64]) -> app.Topology:
     """A topology in the order of the atoms; one residue in all where molecules are interleaved."""
     if np.any(np.diff(molecules) < 0) or np.any(np.diff(molecules) > 1):
         molecules = np.zeros_like(molecules)

@@ -1,0 +1,120 @@
+"""A structure as models take it: checked once, whoever brings it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from so3k_md.errors import So3kError
+from so3k_md.graph import COULOMB
+from so3k_md.needs import Needs
+from so3k_md.structure.cells import check_cell
+from so3k_md.structure.charges import GivenTotals, Totals, resolve_totals
+from so3k_md.structure.coulomb import check_periodicity
+from so3k_md.structure.elements import check_elements
+from so3k_md.structure.groups import grouping
+from so3k_md.structure.pairs import finite_positions, full_rank
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+NOTHING = GivenTotals()
+
+
+class Structure(NamedTuple):
+    """Atoms, their lattice, and what is known of them beside their places; of `checked` and `moved`."""
+
+    numbers: Ints  # (n,), atomic numbers
+    positions: Floats  # (n, 3), Å, finite, in any image
+    lattice: Floats  # (3, 3), rows, Å, of full rank: unit vectors at right angles in the rows of open axes
+    pbc: NDArray[np.bool_]  # (3,)
+    group: Ints  # (n,), from 0, within which attention reaches beyond the cutoff
+    linked: bool  # whether the atoms of a group must lie in one image
+    totals: Totals  # charge, spin and fragments
+    coulomb: str  # form of the Coulomb energy, one of COULOMB
+    where: str  # what to call it in messages
+
+
+def checked(
+    needs: Needs,
+    numbers: ArrayLike,
+    positions: ArrayLike,
+    cell: ArrayLike | None,
+    pbc: ArrayLike,
+    *,
+    where: str,
+    remedy: str | None = None,
+    group: ArrayLike | None = None,
+    groups: str = "auto",
+    max_group: int | None = None,
+    totals: GivenTotals = NOTHING,
+    coulomb: str = COULOMB[0],
+) -> Structure:
+    """A structure that a model can be asked for, or a refusal that names where it comes from.
+
+    Args:
+        needs: of the model.
+        numbers: atomic numbers (n,).
+        positions: in any image, (n, 3), Å; copied.
+        cell: rows are the lattice vectors (3, 3), Å, those of open axes not looked at; None for none.
+        pbc: which axes are periodic (3,), or one flag for all.
+        where: what to call it in messages.
+        remedy: how another cell is given; None where the cell was compared with the atoms before.
+        group: see `grouping`.
+        groups: see there.
+        max_group: see there.
+        totals: what is said of charge, spin and fragments.
+        coulomb: form of the Coulomb energy, one of COULOMB.
+
+    Raises:
+        So3kError: no atoms, lengths that do not fit, an element that the model does not know, a position that
+            is not finite, a cell, groups, or charges that cannot be.
+    """
+    z = np.array(numbers, dtype=np.int64).reshape(-1)
+    if not len(z):
+        raise So3kError(f"{where} has no atoms: nothing can be calculated")
+    if needs.elements:
+        with named(where):
+            check_elements(z.tolist(), needs.elements)
+    points = places(positions, len(z), where)
+    if remedy is not None and cell is not None:
+        check_cell(z, cell, pbc, where, remedy)
+    with named(where):
+        lattice, periodic = full_rank(cell, pbc)
+    found = grouping(needs, group, len(z), periodic, groups, where, max_group)
+    check_periodicity(needs, periodic, coulomb, where)
+    total = resolve_totals(needs, z, totals, where)
+    return Structure(z, points, lattice, periodic, *found, total, coulomb, where)
+
+
+def moved(structure: Structure, positions: ArrayLike) -> Structure:
+    """The same atoms at other positions (n, 3), Å, which are copied.
+
+    Raises:
+        So3kError: a position is not finite.
+    """
+    return structure._replace(positions=places(positions, len(structure.numbers), structure.where))
+
+
+def places(positions: ArrayLike, n_atoms: int, where: str) -> Floats:
+    """A copy of finite positions (n_atoms, 3), Å.
+
+    Raises:
+        So3kError: names the structure and the atom.
+    """
+    points = np.array(positions, dtype=np.float64)
+    if points.shape != (n_atoms, 3):
+        raise So3kError(f"{where}: positions have shape {points.shape}: give ({n_atoms}, 3), in Å")
+    with named(where):
+        return finite_positions(points)
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Refusals within name the structure."""
+    try:
+        yield
+    except So3kError as error:
+        raise So3kError(f"{where}: {error}") from error
