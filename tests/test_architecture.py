@@ -138,7 +138,7 @@ def test_heavy_packages_stay_where_they_belong(name):
 
 
 # Where a Graph is put together: from a structure, from OpenMM's particles (scripted), from other graphs.
-BUILDERS = {"graph", "structure.build", "engines.openmm.particles", "model"}
+BUILDERS = {"graph", "structure.build", "engines.openmm.particles", "model.so3krates"}
 
 
 def assembles(path: Path) -> bool:

@@ -20,8 +20,8 @@ from so3k_md.cli import main
 from so3k_md.engines.ase import So3kCalculator
 from so3k_md.errors import So3kError
 from so3k_md.export import torchscript
-from so3k_md.facts import Facts, facts_of, set_facts
 from so3k_md.kernels.choose import load_accelerated
+from so3k_md.needs import GIVEN, needs_of, with_needs
 from so3k_md.seals import look_at, members_are_intact, seal, seal_archive, seal_of
 
 MUTANTS = 60
@@ -111,7 +111,7 @@ def test_checkpoints_from_before_seals_are_read_if_their_parts_are_whole(model, 
     path = tmp_path / "old.ckpt"
     torch.save(old, path)
     assert seal_of(path) == "absent"
-    assert facts_of(load(path)) == facts_of(model)
+    assert needs_of(load(path)) == needs_of(model)
     data = path.read_bytes()
     weights = model.representation.layers[0].interaction.linear.weight.detach().numpy().tobytes()
     at = data.index(weights) + 2
@@ -124,26 +124,27 @@ def test_checkpoints_from_before_seals_are_read_if_their_parts_are_whole(model, 
 def test_facts_survive_every_way(model, tmp_path):
     """Checkpoint, export, export of the exported file, another precision."""
     told = copy.deepcopy(model)
-    facts = Facts([1, 6, 8], '{"name": "x"}', True, -163.6, "shifted", 9.0)
-    set_facts(told, facts)
+    given = {"metadata": '{"name": "x"}', "singlets_only": True, "energy_shift": -163.6, "elements": [1, 8]}
+    assert set(given) == set(GIVEN)
+    needs = needs_of(with_needs(told, **given))
     save_checkpoint(tmp_path / "m.ckpt", told, told.state_dict(), {})
-    assert facts_of(load(tmp_path / "m.ckpt", dtype="float64")) == facts
+    assert needs_of(load(tmp_path / "m.ckpt", dtype="float64")) == needs
     assert main(["export", str(tmp_path / "m.ckpt"), "-o", str(tmp_path / "m.pt"), "--kernels", "off"]) == 0
-    again = facts_of(load(tmp_path / "m.pt"))
-    assert again._replace(metadata="") == facts._replace(metadata="")
-    assert facts_of(told) == facts
+    again = needs_of(load(tmp_path / "m.pt"))
+    assert again._replace(metadata="") == needs._replace(metadata="")
+    assert needs_of(told) == needs
 
 
 def test_a_model_given_as_an_object_stays_as_it_is(model):
     mine = copy.deepcopy(model).train().requires_grad_(True)
-    before = facts_of(mine)
+    before = needs_of(mine)
     atoms = molecule("CH3CH2OH")
     atoms.calc = So3kCalculator(mine, dtype="float64", coulomb="shifted", cutoff_lr=8.0)
     atoms.get_potential_energy()
     assert next(mine.parameters()).dtype == torch.float32
     assert all(parameter.requires_grad for parameter in mine.parameters())
     assert mine.training
-    assert facts_of(mine) == before
+    assert needs_of(mine) == before
 
 
 def test_seal_of_a_file(tmp_path):

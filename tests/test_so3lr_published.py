@@ -80,7 +80,6 @@ def test_parts_add_up_and_the_shift_stands_apart(published):
 
 def test_evaluation_of_files_is_the_calculator(published):
     model = published[0]
-    model.coulomb, model.cutoff_lr = "kspace", 12.0
     chosen = [structure(name) for name in ("NH4+", "H2O", "water_64", "OH-")]
     frames = [
         to_frame(_record(atoms, {}, "auto", "memory")[0], place, "memory")

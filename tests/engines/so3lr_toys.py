@@ -12,6 +12,7 @@ from toys import rattled
 
 from so3k_md.engines.ase import So3kCalculator
 from so3k_md.model import ModelConfig, So3krates, set_dtype
+from so3k_md.needs import with_needs
 
 SMALL = {"features": 32, "layers": 2, "n_rbf": 8, "radial_hidden": 16, "chi_hidden": 8, "n_species": 20}
 
@@ -24,9 +25,7 @@ def so3lr_toy(seed: int = 3) -> So3krates:
     model.energies.head.scale.fill_(2.0)
     model.energies.physics.charge_head.mlp.out.weight.mul_(0.3)
     model.energies.physics.charge_head.table.copy_(torch.linspace(0.4, -0.4, 20, dtype=torch.float64))
-    model.singlets_only = True
-    model.energy_shift = -10.0
-    return model
+    return with_needs(model, singlets_only=True, energy_shift=-10.0)
 
 
 def water_dimer() -> Atoms:

@@ -57,7 +57,7 @@ def test_a_broken_molecule_is_as_good_as_a_whole_one(models, name, pbc):
         atoms.calc = So3kCalculator(models[name])
         found.append((atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()))
     group = np.unique(whole.arrays["group"], return_inverse=True)[1]
-    graph = build_graph(whole.numbers, whole.positions, CELL, whole.pbc, models[name].cutoff, group)
+    graph = build_graph(whole.numbers, whole.positions, CELL, whole.pbc, models[name].needs.cutoff, group)
     expected = evaluate(models[name], graph, 1)
     assert np.abs(graph.positions.numpy() - whole.positions).max() == 0.0
     for energy, forces, stress in found:

@@ -106,7 +106,7 @@ def agrees(found, expected) -> None:
     virial = expected.virial[0].numpy()
     scale = max(np.abs(virial).max(), 1.0)
     assert found.energy == pytest.approx(expected.energy.item(), rel=1e-9)
-    np.testing.assert_allclose(found.outputs.energies, expected.outputs.energies.detach(), rtol=1e-9)
+    np.testing.assert_allclose(found.energies, expected.outputs.energies.detach(), rtol=1e-9)
     np.testing.assert_allclose(found.forces, expected.forces, atol=1e-8)
     np.testing.assert_allclose(found.virial, virial[VOIGT][:6], atol=1e-8 * scale)
     np.testing.assert_allclose(found.virials.sum(0), virial[VOIGT][:6], atol=1e-8 * scale)

@@ -2,14 +2,17 @@
 
 import os
 import re
+import shutil
 
 import pytest
 import torch
 from lammps_runs import lammps_frame, refused, setup, write_data
+from small_models import REFERENCE
 from toys import save_toy, structure
 
 from so3k_md.export.contract import FORMAT_VERSION
 from so3k_md.export.torchscript import archive
+from so3k_md.needs import with_needs
 
 GOOD = "pair_coeff * * toy.pt H C O"
 PUSH = """variable infinity equal 1e308*10
@@ -63,9 +66,14 @@ CASES = {
     "weights without a model": ("toy.pt", "weights.pt", unsealed("weights.pt")),
     "flipped bit": ("toy.pt", "flipped.pt", unusable("flipped.pt", "it is damaged: .+ SHA-256 .+")),
     "foreign model": ("toy.pt", "foreign.pt", unsealed("foreign.pt")),
-    "sealed foreign model": ("toy.pt", "sealed.pt", unusable("sealed.pt", "it has no stage 'geometry'")),
+    "sealed foreign model": ("toy.pt", "sealed.pt", unusable("sealed.pt", "it is no model of so3k-md")),
     "a pipe": ("toy.pt", "pipe.pt", "so3k: pipe.pt is not a file: name a model file"),
     "other format": ("toy.pt", "former.pt", unusable("former.pt", FORMER)),
+    "format 5": (
+        "toy.pt",
+        "format5.pt",
+        unusable("format5.pt", "it is of a former format: .+"),
+    ),
     "unknown element": ("H C O", "H C N", UNKNOWN.format("N")),
     "no element": ("H C O", "H C oxygen", UNKNOWN.format("oxygen")),
     "too few elements": ("H C O", "H C", COUNT.format(2)),
@@ -98,8 +106,9 @@ def folder(tmp_path_factory):
     torch.jit.save(linear, str(folder / "foreign.pt"))
     (folder / "sealed.pt").write_bytes(archive(linear))
     torch.save({"weight": torch.zeros(2)}, folder / "weights.pt")
+    shutil.copy(REFERENCE / "format5.pt", folder)
     former = torch.jit.load(str(folder / "toy.pt"))
-    former.format_version = 1
+    with_needs(former, format_version=1)
     (folder / "former.pt").write_bytes(archive(former))
     atoms = lammps_frame(structure("triclinic"))
     write_data(folder / "data.box", atoms)

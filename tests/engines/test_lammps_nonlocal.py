@@ -124,7 +124,7 @@ def test_equals_pytorch(far_results, ranks, kind, name):
     symmetric = 0.5 * (virial + virial.T)[VOIGT][:6]
     scale = max(np.abs(virial).max(), 1.0)
     assert found.energy == pytest.approx(known.energy.item(), rel=1e-12)
-    np.testing.assert_allclose(found.outputs.energies, known.energies.detach(), rtol=1e-12)
+    np.testing.assert_allclose(found.energies, known.outputs.energies.detach(), rtol=1e-12)
     np.testing.assert_allclose(found.forces, known.forces, rtol=0, atol=1e-10)
     np.testing.assert_allclose(found.virial, symmetric, rtol=0, atol=1e-10 * scale)
     np.testing.assert_allclose(found.virials.sum(0), symmetric, rtol=0, atol=1e-10 * scale)

@@ -10,6 +10,7 @@ from test_lammps_nonlocal import expected, far_structure
 from toys import far_toy
 
 from so3k_md.export.torchscript import archive, script
+from so3k_md.needs import with_needs
 
 NO_MOLECULES = (
     "so3k model unnamed attends within molecules, and atom_style atomic has no molecule ids: use "
@@ -60,7 +61,7 @@ def folder(tmp_path_factory):
     for kind in ("sphc", "efa", "reciprocal"):
         (folder / f"{kind}.pt").write_bytes(archive(script(far_toy(kind))))
     other = torch.jit.load(str(folder / "sphc.pt"))
-    other.nonlocal_kind = "other"
+    with_needs(other, nonlocal_kind="other")
     (folder / "other.pt").write_bytes(archive(other))
     for name in ("ions", "open", "chain"):
         atoms, molecules = far_structure(name)

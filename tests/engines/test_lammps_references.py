@@ -11,6 +11,7 @@ from toys import save_toy, structure, toy_model
 from so3k_md.data.references import comparable, warn_incomparable
 from so3k_md.errors import So3kWarning
 from so3k_md.model import still_copy
+from so3k_md.needs import with_needs
 
 ETHANOL_AND_WATER = [[6, 2, 1], [2, 0, 1]]
 REFERENCES = {
@@ -33,7 +34,7 @@ def folder(tmp_path_factory):
     for name, references in REFERENCES.items():
         model = still_copy(toy_model())
         facts = {"name": name, "config": {"references": 1}}
-        model.metadata = json.dumps(facts | ({"references": references} if references else {}))
+        with_needs(model, metadata=json.dumps(facts | ({"references": references} if references else {})))
         save_toy(folder / f"{name}.pt", model)
     write_data(folder / "data.ethanol", lammps_frame(structure("open")))
     return folder

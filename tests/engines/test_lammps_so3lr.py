@@ -145,7 +145,7 @@ def test_equals_pytorch(long_results, ranks, case):
     symmetric = 0.5 * (virial + virial.T)
     scale = max(np.abs(virial).max(), 1.0)
     assert found.energy == pytest.approx(known.energy.item(), rel=1e-9)
-    np.testing.assert_allclose(found.outputs.energies, known.energies.detach(), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.energies, known.outputs.energies.detach(), rtol=0, atol=1e-9)
     np.testing.assert_allclose(found.forces, known.forces, rtol=0, atol=1e-8)
     np.testing.assert_allclose(found.virial, symmetric[VOIGT][:6], rtol=0, atol=1e-8 * scale)
     np.testing.assert_allclose(found.virials.sum(0), symmetric[VOIGT][:6], rtol=0, atol=1e-8 * scale)

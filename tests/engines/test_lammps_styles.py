@@ -12,7 +12,8 @@ from toys import pytorch, save_toy, structure
 from so3k_md import builds
 from so3k_md.builds import tool
 from so3k_md.engines import lammps
-from so3k_md.export.contract import ATTRIBUTES, FORMAT_VERSION, STAGES
+from so3k_md.export.contract import ATTRIBUTES, FORMAT_VERSION, KERNEL_FILE, NONLOCAL_STAGES, STAGES
+from so3k_md.needs import Needs
 from so3k_md.units import EV_IN_KJ_MOL, KJ_IN_KCAL
 
 BOX = "triclinic"
@@ -146,12 +147,16 @@ def test_build_of_missing_parts(monkeypatch, tmp_path):
 
 def test_plugin_and_exporter_use_the_same_words():
     text = (lammps.source_folder() / "src" / "model.cpp").read_text()
-    stages = re.search(r"STAGES = \{(.*?)\};.*FAR_STAGES = \{(.*?)\};", text, re.S)
-    named = set(re.findall(r'"(\w+)"', "".join(stages.groups()))) - {"none", "sphc", "efa"}
+    tables = re.search(r"const Stages (.*?);.*NONLOCAL = \{(.*?)\};\n", text, re.S)
+    named = set(re.findall(r'"(\w+)"', "".join(tables.groups()))) - set(NONLOCAL_STAGES)
     unused = {"gradient", "far_pairs"}  # of engines that run the whole model at once, of analysis
-    assert named == set(STAGES) - unused
+    known = [*STAGES.values(), *(stages for table in NONLOCAL_STAGES.values() for stages in table.values())]
+    assert named == {stage for stages in known for stage in stages} - unused
+    fields = set(re.findall(r'need\("(\w+)"\)', text))
+    assert fields == set(Needs._fields) - {"config"}
     assert [word for word in ATTRIBUTES if f'"{word}"' not in text] == []
     assert f"FORMAT_VERSION = {FORMAT_VERSION};" in text
+    assert f'"{KERNEL_FILE}"' in text
 
 
 def test_built_plugin_is_kept():

@@ -92,7 +92,7 @@ def test_a_part_of_a_system_and_interpolation(tmp_path):
     mixed = MLPotential("so3k", model=model, spin=0).createMixedSystem(
         topology_of(waters()), classical, rows, interpolate=True, charge=0
     )
-    assert So3kReporter(tmp_path / "mixed.csv", 1, mixed).modules[0].coulomb == "kspace"
+    assert So3kReporter(tmp_path / "mixed.csv", 1, mixed).modules[0].seen.coulomb == "kspace"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

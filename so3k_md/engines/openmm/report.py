@@ -19,6 +19,7 @@ from so3k_md.engines.openmm.guard import ExplosionGuard
 from so3k_md.errors import So3kError
 from so3k_md.files import check_output
 from so3k_md.graph import PARTS
+from so3k_md.needs import needs_of
 from so3k_md.units import NM_IN_ANGSTROM
 
 REGION_COLUMNS = (
@@ -211,7 +212,7 @@ def physics_modules(system: openmm.System) -> list[torch.jit.ScriptModule]:
 def find_physics(system: openmm.System) -> list[torch.jit.ScriptModule]:
     """The same, or an empty list."""
     modules = [module for force in system.getForces() for module in modules_of(force)]
-    return [module for module in modules if module.has_long_range]
+    return [module for module in modules if needs_of(module).has_long_range]
 
 
 def modules_of(force: openmm.Force) -> list[torch.jit.ScriptModule]:
