@@ -10,7 +10,6 @@ and the gates tighter.
 """
 
 import argparse
-import json
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -169,10 +168,12 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    said = json.loads(torch.jit.load(str(args.model)).metadata)
+    from so3k_md.checkpoint import metadata
+
+    said = metadata(torch.jit.load(str(args.model)))
     if said["dtype"] != "float64":
         raise SystemExit(f"{args.model} is in {said['dtype']}: import it with --dtype float64")
-    gates = GATES[said["config"]["rounding"]]
+    gates = GATES[said.get("rounding", "exact")]
     worst = {code: (0.0, 0.0, 0.0) for code in args.codes}
     print("| structure | cutoff / Å | atoms | " + " | ".join(args.codes) + " |")
     print("|---" * (3 + len(args.codes)) + "|")

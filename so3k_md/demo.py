@@ -26,6 +26,7 @@ from so3k_md.engines.openmm import create_system
 from so3k_md.engines.openmm.run import add_reporters, readable_errors
 from so3k_md.errors import So3kError
 from so3k_md.model.forces import evaluate
+from so3k_md.needs import needs_of
 from so3k_md.structure.build import build_graph
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
@@ -114,7 +115,7 @@ def relaxed_ethanol(model: Path) -> Atoms:
 def pytorch_point(atoms: Atoms, model: Path) -> SinglePoint:
     """The reference: the model itself."""
     module: Any = load(model, dtype=torch.float64)
-    graph = build_graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, module.cutoff)
+    graph = build_graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, needs_of(module).cutoff)
     result = evaluate(module, graph, n_frames=1)
     return SinglePoint(result.energy.item(), result.forces.numpy(force=True))
 

@@ -137,6 +137,10 @@ class ModelConfig:
         grids = ", ".join(map(str, GRIDS))
         _require(self.efa_grid in GRIDS, "efa_grid", self.efa_grid, f"choose one of {grids}")
         _require(self.norm_eps >= 0, "norm_eps", self.norm_eps, "it must not be negative")
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        """Refuse words that are not known."""
         choices: dict[str, Any] = {
             "cutoff_function": CUTOFFS,
             "radial_basis": RADIAL_BASES,

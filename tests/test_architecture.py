@@ -198,12 +198,17 @@ def test_no_file_is_a_link():
     assert [path for path in project_files() if path.is_symlink()] == []
 
 
-def test_files_are_short():
-    sources = [path for path in project_files() if path.suffix in (".py", ".cpp", ".h")]
-    long = {
-        str(path.relative_to(ROOT)): n for path in sources if (n := len(path.read_text().splitlines())) > 400
-    }
-    assert long == {}
+def body_length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its signature and its docstring."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("name", sorted(sources()))
+def test_functions_are_short(name):
+    tree = ast.parse(sources()[name].read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert {f.name: length for f in functions if (length := body_length(f)) > 60} == {}
 
 
 def test_no_file_knows_the_machine_it_was_written_on():

@@ -98,7 +98,7 @@ def test_predictions_keep_every_digit(folder, output):
         assert (atoms.pbc == frame.pbc).all()
         assert atoms.get_potential_energy() == document["frames"]["energy_predicted"][k] == found.energy
         assert (atoms.calc.results["forces"] == found.forces).all()
-        assert (atoms.calc.results["energies"] == found.outputs.energies).all()
+        assert (atoms.calc.results["energies"] == found.energies).all()
         assert ("stress" in atoms.calc.results) == bool(frame.pbc.any())
         if frame.pbc.any():
             assert (atoms.cell.array == frame.cell).all()

@@ -13,7 +13,7 @@ from so3k_md.checkpoint import metadata, save_checkpoint
 from so3k_md.cli import main
 from so3k_md.errors import So3kError
 from so3k_md.export import torchscript
-from so3k_md.export.contract import ATTRIBUTES, EXTRA_FILE, KERNEL_FILE, STAGES
+from so3k_md.export.contract import EXTRA_FILE, KERNEL_FILE, missing
 from so3k_md.kernels.build import load_kernels
 from so3k_md.model import set_dtype
 from so3k_md.model.forces import evaluate
@@ -36,7 +36,7 @@ def test_file_has_every_word_of_the_contract_and_says_what_it_is(small, tmp_path
     torchscript.save(small, tmp_path / "m.pt", "a-name")
     extra = {EXTRA_FILE: ""}
     loaded = torch.jit.load(str(tmp_path / "m.pt"), _extra_files=extra)
-    assert all(hasattr(loaded, name) for name in ATTRIBUTES + STAGES)
+    assert missing(loaded) == []
     facts = metadata(loaded)
     assert json.loads(extra[EXTRA_FILE]) == facts
     assert facts["name"] == "a-name"
@@ -50,18 +50,18 @@ def test_file_has_every_word_of_the_contract_and_says_what_it_is(small, tmp_path
 
 def test_checkpoint_export_and_another_precision_agree(small, checkpoint, cluster, tmp_path):
     torchscript.save(small, tmp_path / "m.pt", "m")
-    graph = graph_of(*cluster, small.cutoff)
+    graph = graph_of(*cluster, small.needs.cutoff)
     expected = evaluate(set_dtype(small, torch.float64), graph, 1)
     for path in (checkpoint, tmp_path / "m.pt"):
         got = evaluate(load(path, dtype="float64"), graph, 1)
-        assert torch.allclose(got.energies, expected.outputs.energies, rtol=0, atol=1e-10)
+        assert torch.allclose(got.outputs.energies, expected.outputs.energies, rtol=0, atol=1e-10)
         assert torch.allclose(got.forces, expected.forces, rtol=0, atol=1e-10)
         assert next(load(path).parameters()).dtype == torch.float32
 
 
 def test_file_runs_without_our_source(small, cluster, tmp_path):
     torchscript.save(set_dtype(small, torch.float64), tmp_path / "m.pt", "m")
-    graph = graph_of(*cluster, small.cutoff)
+    graph = graph_of(*cluster, small.needs.cutoff)
     torch.save((*graph[:-1], tuple(graph.long)), tmp_path / "graph.pt")
     code = (
         "import sys, torch\n"
@@ -78,22 +78,24 @@ def test_file_runs_without_our_source(small, cluster, tmp_path):
 
 def test_frozen_file_has_the_same_forces(small, cluster, tmp_path):
     torchscript.save(set_dtype(small, torch.float64), tmp_path / "m.pt", "m")
-    graph = graph_of(*cluster, small.cutoff)
-    frozen = torch.jit.freeze(torch.jit.load(str(tmp_path / "m.pt")).eval(), preserved_attrs=STAGES)
+    graph = graph_of(*cluster, small.needs.cutoff)
+    frozen = torch.jit.freeze(torch.jit.load(str(tmp_path / "m.pt")).eval(), preserved_attrs=["gradient"])
     a, b = evaluate(small, graph, 1), evaluate(frozen, graph, 1)
     assert torch.allclose(a.forces, b.forces, rtol=0, atol=1e-12)
 
 
 def test_broken_weights_are_refused_and_nothing_is_written(small, tmp_path):
     with torch.no_grad():
-        small.layers[0].interaction.linear.weight[0, 0] = float("nan")
+        small.representation.layers[0].interaction.linear.weight[0, 0] = float("nan")
     with pytest.raises(So3kError, match="not finite"):
         torchscript.save(small, tmp_path / "m.pt", "m")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_wrong_gradient_is_refused(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("so3k_md.forces.pair_forces", lambda g, idx_i, idx_j, n: torch.ones(n, 3).double())
+    monkeypatch.setattr(
+        "so3k_md.model.forces.pair_forces", lambda g, idx_i, idx_j, n: torch.ones(n, 3).double()
+    )
     with pytest.raises(So3kError, match="export refused: the check 'finite differences'"):
         torchscript.save(small, tmp_path / "m.pt", "m")
     assert list(tmp_path.iterdir()) == []

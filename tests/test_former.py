@@ -1,6 +1,6 @@
 """Files of former versions: the exported file of format 5 and the checkpoint of its time.
 
-tests/reference/format5.pt and .ckpt were written by so3k-md at 8f758a8: random weights of one layer with sphc,
+tests/reference/format5.pt and .ckpt were written by so3k-md at 8f758a8: random weights of one layer, sphc,
 charge and spin embedding and ZBL, float32. The numbers below are its own.
 """
 
@@ -38,9 +38,7 @@ def check_same(model: torch.nn.Module) -> None:
 def test_an_exported_file_is_refused_with_the_remedy_and_written_anew(tmp_path):
     old, new = tmp_path / "old.pt", tmp_path / "new.pt"
     shutil.copy(REFERENCE / "format5.pt", old)
-    with pytest.raises(
-        So3kError, match=r"has format 5, .* so3k-md export .*old.pt -o NEW.pt"
-    ):
+    with pytest.raises(So3kError, match=r"has format 5, .* so3k-md export .*old.pt -o NEW.pt"):
         load(old)
     assert main(["export", str(old), "-o", str(new), "--kernels", "off"]) == 0
     model = load(new)

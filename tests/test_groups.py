@@ -8,7 +8,7 @@ import torch
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.needs import Needs, needs_of
+from so3k_md.needs import needs_of, needs_of_cutoff
 from so3k_md.structure.build import build_graph
 from so3k_md.structure.groups import (
     announce,
@@ -201,7 +201,7 @@ def test_links_are_kept_while_they_are_beyond_doubt(molecules):
     assert keep.builds == before + 1, "a link of half a box is not beyond doubt"
 
 
-FAR = Needs(3.0, nonlocal_kind="sphc")
+FAR = needs_of_cutoff(3.0)._replace(nonlocal_kind="sphc")
 
 
 def test_groups_are_numbered():
@@ -211,18 +211,21 @@ def test_groups_are_numbered():
     assert grouping(FAR, [5, -1, 5], 3, True, "all", "here").group.tolist() == [0, 0, 0]
     with pytest.warns(So3kWarning, match="neither extensive nor separable.*which image"):
         announce(FAR, "all")
-    for needs in (Needs(3.0), Needs(3.0, nonlocal_kind="efa")):  # to which one group is no other physics
+    for needs in (
+        needs_of_cutoff(3.0),
+        needs_of_cutoff(3.0)._replace(nonlocal_kind="efa"),
+    ):  # to which one group is no other physics
         announce(needs, "all")
 
 
 def test_images_matter_to_named_groups_in_a_box_alone():
-    lattice = Needs(3.0, nonlocal_kind="efa")
+    lattice = needs_of_cutoff(3.0)._replace(nonlocal_kind="efa")
     waves = lattice._replace(far_reach=9.0)
     for needs in (FAR, waves):
         assert grouping(needs, [0, 1], 2, [True, False, False], "auto", "here").linked
         assert not grouping(needs, [0, 1], 2, False, "auto", "here").linked
         assert not grouping(needs, [0, 1], 2, True, "all", "here").linked
-    for needs in (lattice, Needs(3.0)):
+    for needs in (lattice, needs_of_cutoff(3.0)):
         assert not grouping(needs, [0, 1], 2, True, "auto", "here").linked
         assert not grouping(needs, [0, 1], 2, True, "auto", "here").group.any()
         assert not images_matter(needs, True, "here")
@@ -263,7 +266,7 @@ def test_large_groups_are_refused_to_sphc_alone():
 
 def test_open_axes_are_refused_to_waves_of_the_lattice():
     reciprocal = So3krates(ModelConfig(nonlocal_="efa", efa_waves="reciprocal", features=12))
-    check_axes(reciprocal, [True] * 3, "here")
-    check_axes(So3krates(ModelConfig(nonlocal_="efa", features=12)), [False] * 3, "here")
+    check_axes(reciprocal.needs, [True] * 3, "here")
+    check_axes(So3krates(ModelConfig(nonlocal_="efa", features=12)).needs, [False] * 3, "here")
     with pytest.raises(So3kError, match="here: has an open axis.*lebedev"):
-        check_axes(reciprocal, [True, True, False], "here")
+        check_axes(reciprocal.needs, [True, True, False], "here")

@@ -3,8 +3,6 @@
 There norms of χ vanish by symmetry, which are smoothed by `norm_eps` in the form of 2022.
 """
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -12,9 +10,11 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from so3k_md import ModelConfig, So3krates, load
+from so3k_md.checkpoint import metadata
 from so3k_md.config import from_mapping
 from so3k_md.engines.ase import So3kCalculator
 from so3k_md.model import set_dtype
+from so3k_md.model.weights import file_weights, load_weights
 
 SCAN = "simulations/data/cumulene/c9h4_gfn2_scan_public.npz"
 
@@ -52,10 +52,10 @@ def test_linear_molecules_are_no_corners(name, atoms):
 def test_without_smoothing_they_are():
     """The published form, `norm_eps: 0`, on the same weights: the test above can fail."""
     shipped = load("ethanol-rmd17")
-    document = json.loads(str(shipped.metadata))
+    document = metadata(shipped)
     config = from_mapping(ModelConfig, document["config"] | {"norm_eps": 0.0}, "model")
     model = set_dtype(So3krates(config, document["elements"]), torch.float64).eval()
-    model.load_state_dict(dict(model.named_buffers()) | dict(shipped.named_parameters()), strict=False)
+    load_weights(model, file_weights(shipped))
     calculator = So3kCalculator(model)
     large, small = (abs(corner(calculator, CO2, step)) for step in (1e-3, 1e-4))
     assert small > 0.9 * large

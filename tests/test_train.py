@@ -195,7 +195,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_whole(config_f
 
 def test_statistics_enter_the_energy_head_in_float64(config_file, frames, tmp_path):
     assert main(["train", str(config_file), "train.epochs=1", "-o", str(tmp_path / "run")]) == 0
-    head = load(tmp_path / "run" / "best.ckpt").head
+    head = load(tmp_path / "run" / "best.ckpt").energies.head
     assert head.scale.dtype == head.shift.dtype == torch.float64
     assert head.shift[29] != 0
     assert head.shift[6] == 0

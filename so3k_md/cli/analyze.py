@@ -77,6 +77,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="yes: use the cell; no: ignore it; auto (default): decide by the files",
     )
     add("--overwrite", action="store_true", help="replace an earlier report")
+    _instead_of_the_report(parser)
+
+
+def _instead_of_the_report(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the two other outputs."""
     far = parser.add_argument_group("non-local attention, instead of the report")
     far.add_argument(
         "--attention",

@@ -30,6 +30,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=16, metavar="N", help="structures per batch (default 16)"
     )
+    _labels(parser)
+    parser.add_argument(
+        "--groups",
+        choices=("auto", "all"),
+        default="auto",
+        help="groups of non-local models: auto (default; array `group`, or a whole open structure) or all",
+    )
+    parser.add_argument(
+        "--coulomb",
+        default="kspace",
+        help="form of the Coulomb energy: kspace (default; the exact sum), shifted or shifted+self",
+    )
+    parser.add_argument(
+        "--cutoff-lr",
+        type=float,
+        default=12.0,
+        metavar="A",
+        help="cutoff of dispersion and of the shifted Coulomb forms, Å (default 12)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing output")
+
+
+def _labels(parser: argparse.ArgumentParser) -> None:
+    """Keys, units and conventions of the labels."""
     parser.add_argument("--energy-key", metavar="KEY", help="key of the energy (default energy; E in npz)")
     parser.add_argument("--forces-key", metavar="KEY", help="key of the forces (default forces; F in npz)")
     parser.add_argument(
@@ -69,25 +93,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="meaning of values named spin: S, unpaired (2S), multiplicity (2S+1), auto (default)",
     )
-    parser.add_argument(
-        "--groups",
-        choices=("auto", "all"),
-        default="auto",
-        help="groups of non-local models: auto (default; array `group`, or a whole open structure) or all",
-    )
-    parser.add_argument(
-        "--coulomb",
-        default="kspace",
-        help="form of the Coulomb energy: kspace (default; the exact sum), shifted or shifted+self",
-    )
-    parser.add_argument(
-        "--cutoff-lr",
-        type=float,
-        default=12.0,
-        metavar="A",
-        help="cutoff of dispersion and of the shifted Coulomb forms, Å (default 12)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace existing output")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -15,9 +15,11 @@ from so3k_md import ModelConfig, load
 from so3k_md.checkpoint import metadata
 from so3k_md.cli import main
 from so3k_md.config import to_mapping
+from so3k_md.convert.rounding import round_like_peer
 from so3k_md.convert.so3lr import build, convert
 from so3k_md.convert.sources import INSIDE, PACKAGE
 from so3k_md.errors import So3kError
+from so3k_md.model.weights import file_name, file_weights
 from so3k_md.needs import needs_of
 
 
@@ -63,7 +65,7 @@ def test_weights_arrive_bit_for_bit(write):
     for part in ("query", "key"):
         theirs_w = theirs[f"euclidean_transformers.0.euclidean_attention_block.W_{part[0]}_inv"]
         expected = torch.einsum("nhd,hde->nhe", x.view(3, H, F // H), theirs_w).reshape(3, F)
-        layer = build(convert(write())).layers[0]
+        layer = build(convert(write())).representation.layers[0]
         torch.testing.assert_close(getattr(layer.feature_attention.attention, part)(x), expected)
     for name in ("charge_head.table", "ratio_head.shift", "ratio_head.query"):
         assert len(ours[name]) == 119
@@ -98,12 +100,12 @@ def test_both_programs_give_the_same_model(write, jax):
 
 def test_the_model_takes_every_weight(write):
     imported = convert(write())
-    model = build(imported, "peer", torch.float64)
-    assert (model.config.degrees, model.config.rounding) == (tuple(DEGREES), "peer")
-    assert {name for name, _ in model.named_parameters()} <= set(imported.weights)
-    assert set(imported.weights) <= set(model.state_dict())
+    model = round_like_peer(build(imported, torch.float64))
+    assert model.config.degrees == tuple(DEGREES)
+    assert {file_name(name) for name, _ in model.named_parameters()} <= set(imported.weights)
+    assert set(imported.weights) <= set(file_weights(model))
     assert {"repulsion.a", "repulsion.c", "head.scale"} <= set(imported.weights)
-    for name, tensor in model.state_dict().items():
+    for name, tensor in file_weights(model).items():
         if name in imported.weights:
             assert torch.equal(tensor, imported.weights[name].double()), name
     assert model.representation.embedding.weight.dtype == torch.float64
@@ -252,7 +254,7 @@ def test_the_command_line_imports_a_model_of_the_family(write, tmp_path, capsys)
     facts = metadata(load(output))
     assert facts["elements"] == TRAINED
     assert facts["dtype"] == "float64"
-    assert facts["config"]["rounding"] == "peer"
+    assert facts["rounding"] == "peer"
     assert facts["source"] == "some.model"
 
 
@@ -285,4 +287,4 @@ def test_weights_in_float64_keep_their_digits(write):
     exact = {name: tensor.double() * (1 + 1e-12) for name, tensor in imported.weights.items()}
     model = build(imported._replace(weights=exact))
     assert torch.equal(model.representation.embedding.weight, exact["embedding.weight"])
-    assert build(imported).embedding.weight.dtype == torch.float32
+    assert build(imported).representation.embedding.weight.dtype == torch.float32

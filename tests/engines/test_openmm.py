@@ -10,6 +10,7 @@ from toys import STRUCTURES, ethanols, pytorch, structure, toy_model
 
 from so3k_md.engines.openmm import create_system
 from so3k_md.engines.openmm.module import script_for_openmm
+from so3k_md.needs import needs_of
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
 
@@ -82,9 +83,7 @@ def test_freezing_changes_nothing_and_attributes_survive_in_a_torchforce():
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-10)
         positions = positions + 0.001
     inside = openmmtorch.TorchForce(module).getModule()
-    assert inside.cutoff == toy_model().cutoff
-    assert inside.elements == toy_model().elements
-    assert inside.metadata == toy_model().metadata
+    assert needs_of(inside) == toy_model().needs
 
 
 def test_model_of_some_atoms_leaves_the_others_alone():

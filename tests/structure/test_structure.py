@@ -9,10 +9,10 @@ from so3k_md.data.batches import to_graph
 from so3k_md.data.frames import Record, to_frame
 from so3k_md.engines.ase import So3kCalculator
 from so3k_md.errors import So3kError
-from so3k_md.graph import Graph
+from so3k_md.graph import COULOMB, CUTOFF_LR, Graph
 from so3k_md.model import So3krates
 from so3k_md.model_config import ModelConfig
-from so3k_md.needs import Needs, needs_of
+from so3k_md.needs import needs_of_cutoff
 from so3k_md.structure.build import build, fresh, kept
 from so3k_md.structure.charges import GivenTotals
 from so3k_md.structure.structure import checked, moved
@@ -23,7 +23,7 @@ NUMBERS = np.array([8, 1, 1, 8, 1, 1])
 GROUP = np.array([7, 7, 7, 2, 2, 2])
 TORN = np.array([[0, 0, 0], [1, 0, -2], [0, 0, 0], [0, 0, 0], [0, -1, 0], [3, 0, 0]])
 POSITIONS = np.concatenate([WATER + 0.1, WATER + [3.0, 3.2, 2.9]]) + TORN @ CELL
-ANY = Needs(3.0)
+ANY = needs_of_cutoff(3.0)
 
 
 def atoms() -> Atoms:
@@ -49,14 +49,16 @@ def test_data_and_ase_make_the_same_graph(kind):
     assert len(of_data.idx_i) > 12
     for one, other in zip(pairs_in_order(of_data)[:-1], pairs_in_order(of_ase)[:-1], strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
-    for one, other in zip(of_data.long, of_ase.long, strict=True):
+    tensors = len(of_data.long) - 2
+    for one, other in zip(of_data.long[:tensors], of_ase.long[:tensors], strict=True):
         assert torch.equal(one, other)
+    assert of_data.long[tensors:] == of_ase.long[tensors:] == (COULOMB[0], CUTOFF_LR)
     whole = of_data.positions[1:3] - of_data.positions[:1]
     assert (bool(whole.abs().max() < 2.0)) == (kind == "sphc")
 
 
 def test_kept_lists_follow_a_structure_that_moves():
-    needs = Needs(4.5, nonlocal_kind="sphc", has_long_range=True)
+    needs = needs_of_cutoff(4.5)._replace(nonlocal_kind="sphc", has_long_range=True)
     where = {"where": "the box", "group": GROUP}
     structure = checked(needs, NUMBERS, POSITIONS, CELL, True, **where)
     lists, rng = kept(needs, 6.0, 0.5), np.random.default_rng(0)
@@ -82,7 +84,7 @@ def test_a_structure_keeps_its_own_arrays():
     assert (structure.positions == POSITIONS).all()
 
 
-CHARGED = Needs(3.0, has_totals=True, has_long_range=True, singlets_only=True)
+CHARGED = needs_of_cutoff(3.0)._replace(has_totals=True, has_long_range=True, singlets_only=True)
 
 
 @pytest.mark.parametrize(
@@ -90,20 +92,32 @@ CHARGED = Needs(3.0, has_totals=True, has_long_range=True, singlets_only=True)
     [
         (ANY, {"numbers": []}, "the box has no atoms"),
         (ANY, {"numbers": [8, 1]}, r"the box: positions have shape \(6, 3\): give \(2, 3\)"),
-        (Needs(3.0, (1, 6)), {}, "the box: atom 0 is O, the model knows only H, C"),
+        (
+            needs_of_cutoff(3.0)._replace(elements=[1, 6]),
+            {},
+            "the box: atom 0 is O, the model knows only H, C",
+        ),
         (ANY, {"positions": np.full((6, 3), np.nan)}, "the box: atom 0 is at .*must be finite"),
         (ANY, {"positions": np.full((6, 3), 1e8)}, "the box: atom 0 is at .*below"),
         (ANY, {"cell": np.full((3, 3), np.inf)}, "the box: the cell .* is not finite"),
         (ANY, {"cell": np.ones((3, 3))}, "the box: the cell .* has no extent"),
         (ANY, {"cell": None}, "the box: the cell .* has no extent"),
         (ANY, {"cell": CELL / 8, "remedy": "give another"}, "the cell of the box has 0.2 .*: give another"),
-        (Needs(3.0, nonlocal_kind="sphc"), {}, "the box: is periodic, and nothing says which atoms"),
         (
-            Needs(3.0, nonlocal_kind="sphc"),
+            needs_of_cutoff(3.0)._replace(nonlocal_kind="sphc"),
+            {},
+            "the box: is periodic, and nothing says which atoms",
+        ),
+        (
+            needs_of_cutoff(3.0)._replace(nonlocal_kind="sphc"),
             {"group": GROUP, "max_group": 2},
             "the box: group 2 has 3 atoms, more than max_group = 2",
         ),
-        (Needs(3.0, nonlocal_kind="efa"), {"pbc": [True, True, False]}, "the box: has an open axis"),
+        (
+            needs_of_cutoff(3.0)._replace(nonlocal_kind="efa"),
+            {"pbc": [True, True, False]},
+            "the box: has an open axis",
+        ),
         (CHARGED, {"totals": GivenTotals(charge=1)}, "the box: 19 electrons cannot have 0 unpaired"),
         (CHARGED, {"pbc": [1, 1, 0], "coulomb": "kspace"}, "the box: periodic along some axes only"),
     ],
@@ -113,10 +127,3 @@ def test_what_cannot_be_is_refused_with_where_it_comes_from(needs, changes, says
     with pytest.raises(So3kError, match=f"^{says}") as refused:
         checked(needs, **brought, where="the box")
     assert "\n" not in str(refused.value)
-
-
-def test_what_a_model_needs_is_read_once():
-    assert needs_of(So3krates(ModelConfig(features=12, cutoff=3.0), [1, 8])) == Needs(3.0, (1, 8))
-    far = needs_of(So3krates(ModelConfig(features=12, nonlocal_="sphc", cutoff=3.0), [1, 8]))
-    assert far.nonlocal_kind == "sphc"
-    assert far.tile * far.pair_bytes > 0
