@@ -60,7 +60,7 @@ class ModelConfig:
     )
     residual_mlp: bool = field(default=False, metadata={"doc": "residual MLP after attention"})
     nonlocal_: str = field(
-        default="none", metadata={"doc": "attention beyond the cutoff within groups: none, sphc or efa"}
+        default="none", metadata={"doc": "non-local attention within groups: none, sphc or efa"}
     )
     kappa: float = field(default=1.0, metadata={"doc": "sphc: κ of χ_cut = κ/n"})
     nonlocal_p: int = field(default=6, metadata={"doc": "sphc: order p of the cutoff φ_χ"})
