@@ -5,13 +5,14 @@ charge and spin embedding and ZBL, float32. The numbers below are its own.
 """
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from small_models import REFERENCE
+from small_models import CONFIGS, REFERENCE
 
-from so3k_md import load
+from so3k_md import So3krates, load
 from so3k_md.checkpoint import metadata
 from so3k_md.cli import main
 from so3k_md.errors import So3kError
@@ -19,6 +20,7 @@ from so3k_md.model import weights_hash
 from so3k_md.model.forces import evaluate
 from so3k_md.needs import needs_of
 from so3k_md.structure.build import build_graph
+from so3k_md.train.trainer import _restore, parameter_names
 
 WEIGHTS = "372bdd45f2a228872b2fa64173f511e8e70eb0a85cb01d3494e8555bccebdd3f"
 ENERGY = 3.506387382745743  # eV
@@ -68,3 +70,14 @@ def test_settings_that_are_no_longer_of_a_model_are_read_by_their_one_value(tmp_
     torch.save(document, tmp_path / "peer.ckpt")
     with pytest.raises(So3kError, match=r"model.rounding = 'peer' is no longer a setting: .*--rounding peer"):
         load(tmp_path / "peer.ckpt")
+
+
+def test_an_optimizer_of_other_parameters_is_refused(tmp_path):
+    """Adam's moments have no names: in another order they would be those of other weights."""
+    model = So3krates(CONFIGS["so3krates-2022"], [1, 6])
+    run = SimpleNamespace(model=model, folder=tmp_path)
+    state = {"training": {"parameters": parameter_names(model)[::-1]}, "weights": {}}
+    with pytest.raises(
+        So3kError, match="last.ckpt was written by a so3k-md with another order of parameters"
+    ):
+        _restore(run, state)

@@ -140,6 +140,15 @@ def _begin(run: Run, clear: bool) -> None:
 def _restore(run: Run, state: dict[str, Any]) -> tuple[Progress, list[list[float]]]:
     """Put back what `_save` stored; returns the progress and the rows of the log."""
     training = state["training"]
+    # the optimizer knows parameters by their place, which models with total charge and spin have changed
+    order = training.get(
+        "parameters", None if run.model.representation.totals else parameter_names(run.model)
+    )
+    if order != parameter_names(run.model):
+        raise So3kError(
+            f"{run.folder / 'last.ckpt'} was written by a so3k-md with another order of parameters: "
+            "go on with that version, or train anew"
+        )
     load_weights(run.model, state["weights"])
     own = {file_name(name): name for name in run.average}
     for name, value in training["average"].items():
@@ -147,6 +156,11 @@ def _restore(run: Run, state: dict[str, Any]) -> tuple[Progress, list[list[float
     run.optimizer.load_state_dict(training["optimizer"])
     known = {name: training[name] for name in Progress._fields if name in training}
     return Progress(**known), training["rows"]
+
+
+def parameter_names(model: So3krates) -> list[str]:
+    """Names of the parameters in files, in the order in which the optimizer has them."""
+    return [file_name(name) for name, _ in model.named_parameters()]
 
 
 def _save(run: Run, progress: Progress, log: Log) -> None:
@@ -157,6 +171,7 @@ def _save(run: Run, progress: Progress, log: Log) -> None:
         "rows": [list(row) for row in log.rows],
         "config": to_sections(run.config),
         "frames": run.frames,
+        "parameters": parameter_names(run.model),
     }
     save_checkpoint(
         run.folder / "last.ckpt", run.model, run.model.state_dict(), training | progress._asdict()
