@@ -150,11 +150,11 @@ def test_equals_pytorch(long_results, ranks, case):
     np.testing.assert_allclose(found.virial, symmetric[VOIGT][:6], rtol=0, atol=1e-8 * scale)
     np.testing.assert_allclose(found.virials.sum(0), symmetric[VOIGT][:6], rtol=0, atol=1e-8 * scale)
     np.testing.assert_allclose(found.centroid_virials.sum(0), virial[VOIGT], rtol=0, atol=1e-8 * scale)
-    np.testing.assert_allclose(long.charges, known.charges, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(long.ratios, known.ratios, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(long.parts, known.parts.sum(0), rtol=1e-10, atol=1e-10)
-    assert long.charge == pytest.approx(known.charges.sum().item(), abs=1e-10)
-    dipole = known.charges.numpy() @ long_structure(name).positions
+    np.testing.assert_allclose(long.charges, known.outputs.charges, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(long.ratios, known.outputs.ratios, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(long.parts, known.outputs.parts.sum(0), rtol=1e-10, atol=1e-10)
+    assert long.charge == pytest.approx(known.outputs.charges.sum().item(), abs=1e-10)
+    dipole = known.outputs.charges.numpy() @ long_structure(name).positions
     np.testing.assert_allclose(long.dipole, dipole, rtol=0, atol=1e-9)
 
 
@@ -187,7 +187,7 @@ def test_charge_stays_in_its_fragment(long_results):
 def test_the_cases_tell_errors(long_results):
     """Were a part of the physics lost, results would be off by far more than the gates above."""
     for name, coulomb, _ in CASES:
-        parts = by_pytorch(name, coulomb).parts.sum(0)
+        parts = by_pytorch(name, coulomb).outputs.parts.sum(0)
         assert parts[[0, 2, 3]].abs().min() > 1e-3, (name, coulomb)
     energies = [by_pytorch("water", coulomb).energy.item() for coulomb in COULOMB]
     assert np.abs(np.subtract.outer(energies, energies)[np.triu_indices(3, 1)]).min() > 1e-3
@@ -216,8 +216,8 @@ def test_real_units(place):
     long, known = read_long_range(place, "real"), by_pytorch("corner", "kspace")
     factor = read_single_point(place, "real").energy / known.energy.item()
     assert factor == pytest.approx(23.0605, rel=1e-5)
-    np.testing.assert_allclose(long.parts, known.parts.sum(0) * factor, rtol=1e-9)
-    np.testing.assert_allclose(long.charges, known.charges, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(long.parts, known.outputs.parts.sum(0) * factor, rtol=1e-9)
+    np.testing.assert_allclose(long.charges, known.outputs.charges, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
@@ -233,7 +233,7 @@ def test_atoms_of_other_styles_have_no_charge(place, ranks):
     known = by_pytorch("water", "kspace")
     assert found.energy == pytest.approx(known.energy.item(), rel=1e-9)
     np.testing.assert_allclose(found.forces[:-2], known.forces, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(long.charges[:-2], known.charges, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(long.charges[:-2], known.outputs.charges, rtol=0, atol=1e-10)
     assert not long.charges[-2:].any()
 
 
@@ -263,4 +263,4 @@ def test_published_weights(tmp_path):
     assert found.energy == pytest.approx(known.energy.item(), rel=1e-9)
     np.testing.assert_allclose(found.forces, known.forces, rtol=0, atol=1e-8)
     charges = read_long_range(tmp_path, "so3lr").charges
-    np.testing.assert_allclose(charges, known.charges, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(charges, known.outputs.charges, rtol=0, atol=1e-9)
