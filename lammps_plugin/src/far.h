@@ -32,12 +32,12 @@ class Far : protected LAMMPS_NS::Pointers {
                                      const GroupOptions &options);
   virtual ~Far() = default;
 
-  /// Collective: after a new neighbour list; `first` of a run also checks and reports.
+  /// Collective: after a new neighbor list; `first` of a run also checks and reports.
   void rebuild(const System &system, bool first);
   /// Read positions and cell.
   virtual void update(const System &system);
 
-  /// What must travel before layer k besides the rows of near neighbours.
+  /// What must travel before layer k besides the rows of near neighbors.
   virtual std::vector<Parcel> outgoing(const Part &layer, const at::Tensor &x,
                                        const at::Tensor &chi) const = 0;
   /// Add the messages of layer k, given what arrived of the parcels.

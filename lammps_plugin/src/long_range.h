@@ -21,7 +21,7 @@ struct LongSlopes {
   at::Tensor virials;      // (centres, 3, 3) of the same, eV
 };
 
-/// Electrostatics and dispersion, whose slopes come in closed form: no tape reaches beyond the
+/// Electrostatics and dispersion, whose derivatives come in closed form: no tape reaches beyond the
 /// cutoff.
 class LongRange : protected LAMMPS_NS::Pointers {
  public:

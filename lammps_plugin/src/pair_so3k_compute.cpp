@@ -96,7 +96,7 @@ void PairSo3k::update_system(bool first)
   if (far) far->update(*system);
 }
 
-/// Collective. Energies of pairs beyond the cutoff leave no tape: their slopes by charges and
+/// Collective. Energies of pairs beyond the cutoff leave no tape: their derivatives by charges and
 /// ratios seed the gradient of the layers instead.
 PairSo3k::Prediction PairSo3k::predict() const
 {

@@ -25,10 +25,10 @@ struct Pairs {
 };
 
 /// F_i = sum g_ij - sum g_ji of n_atoms atoms of LAMMPS (n_atoms, 3), and W = -sum r x g (3, 3),
-/// from the slopes g of pairs, (pairs, 3); float64, on the host.
+/// from the derivatives g of pairs, (pairs, 3); float64, on the host.
 std::pair<at::Tensor, at::Tensor> tally(const Pairs &pairs, const at::Tensor &slopes, int n_atoms);
 
-/// One neighbour list of LAMMPS as tensors on the device.
+/// One neighbor list of LAMMPS as tensors on the device.
 ///
 /// Between two builds of the list only positions travel. Rows are the owned atoms of the model
 /// (centres) and then those atoms of other ranks that appear in a pair; a periodic image of an atom
@@ -37,7 +37,7 @@ class PairList {
  public:
   PairList(MPI_Comm world, at::Device device) : exchange(world), device(device) {}
 
-  /// Collective: take over a new list and the neighbours of centres that it hides, of which pairs
+  /// Collective: take over a new list and the neighbors of centres that it hides, of which pairs
   /// beyond `reach` are left out.
   void rebuild(const LAMMPS_NS::NeighList *list, const std::vector<std::vector<int>> &hidden,
                const Centres &centres, const double *const *x, double reach, int me);

@@ -55,7 +55,7 @@ void System::rebuild(PairList &pairs, const NeighList *list, double cutoff, bool
   pairs.rebuild(list, hidden_neighbours(once), centres, atom->x, cutoff + neighbor->skin, comm->me);
 }
 
-/// LAMMPS hides a bonded neighbour of weight zero from all styles, where it is the nearest image.
+/// LAMMPS hides a bonded neighbor of weight zero from all styles, where it is the nearest image.
 /// The model knows no bonds and needs it; the other styles go on without.
 std::vector<std::vector<int>> System::hidden_neighbours(bool once) const
 {

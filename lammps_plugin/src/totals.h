@@ -31,7 +31,7 @@ class Totals : protected LAMMPS_NS::Pointers {
 
   /// Collective, before a run: refuse what cannot be.
   void check(const std::vector<int64_t> &species_of_type) const;
-  /// Collective: after a new neighbour list; `first` of a run also reports. Where atoms have come
+  /// Collective: after a new neighbor list; `first` of a run also reports. Where atoms have come
   /// or gone what cannot be is refused again.
   void rebuild(const System &system, const std::vector<int64_t> &species_of_type, bool first);
 

@@ -103,7 +103,7 @@ def assign_bins(
 
 
 def bin_offsets(n_bins: int, wraps: bool) -> range:
-    """Neighbouring bins along one axis, each once: two periodic bins are neighbours on one side only."""
+    """Neighboring bins along one axis, each once: two periodic bins are neighbors on one side only."""
     if n_bins == 1:
         return range(1)
     return range(2) if wraps and n_bins == 2 else range(-1, 2)

@@ -7,7 +7,7 @@ from so3k_md.convert.bounds import PLAIN, brief
 from so3k_md.convert.names import N_SPECIES
 from so3k_md.errors import So3kError
 
-# Factor of α by the mean number of neighbours; none for 1/sqrt(width of a head).
+# Factor of α by the mean number of neighbors; none for 1/sqrt(width of a head).
 SCALES: dict[str, Callable[[float], float | None]] = {
     "avg_num_neighbors": lambda neighbours: 1.0 / neighbours,
     "identity": lambda _: 1.0,

@@ -15,7 +15,7 @@ ABSOLUTE = ("isolated atoms", "given")  # sources of element energies that hold 
 
 
 def is_isolated(frame: Frame) -> bool:
-    """Whether a frame is one atom without neighbours, not even images, and has an energy."""
+    """Whether a frame is one atom without neighbors, not even images, and has an energy."""
     return len(frame.numbers) == 1 and not frame.pbc.any() and frame.energy is not None
 
 

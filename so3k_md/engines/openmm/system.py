@@ -132,7 +132,7 @@ def add_model(
         backend: torchforce, pythonforce, or auto for the first that works here.
         dtype: precision of the model, float32 or float64; None keeps the model's.
         device: where a PythonForce evaluates the model; a TorchForce follows the platform.
-        skin: of the neighbour list, Å.
+        skin: of the neighbor list, Å.
         force_group: of the new forces.
         keep_molecules: add bonds of no strength, so that barostats and trajectories keep molecules whole.
         groups: within which a non-local model attends beyond the cutoff: auto for the molecules that bonds of

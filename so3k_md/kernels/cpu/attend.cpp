@@ -1,4 +1,4 @@
-/* so3k-md: messages of one layer between neighbours, pair by pair in the cache, with their adjoint.
+/* so3k-md: messages of one layer between neighbors, pair by pair in the cache, with their adjoint.
  * MIT. */
 
 #include <ATen/ATen.h>
@@ -20,7 +20,7 @@ using torch::autograd::variable_list;
 namespace So3k {
 namespace {
 
-  /// What has slopes.
+  /// What has derivatives.
   struct Inputs {
     Tensor x, chi, x_src, chi_src, r, cut, ylm;
 
@@ -99,7 +99,7 @@ namespace {
     return rows;
   }
 
-  /// Adds what the slopes of queries, keys and values are worth to those of the features.
+  /// Adds what the derivatives of queries, keys and values are worth to those of the features.
   template <typename T>
   void rows_adjoint(const Rows &g, const Constants &of, Tensor &g_x, Tensor &g_x_src)
   {

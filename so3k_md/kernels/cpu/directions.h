@@ -28,7 +28,7 @@ template <typename T> class Directions {
   const T *unit() const { return units.data(); }
   T length(int64_t n) const { return lengths[n]; }
 
-  /// ∂E/∂vector of a pair from the slopes by its direction, rows as in `unit`, and its distance.
+  /// ∂E/∂vector of a pair from the derivatives by its direction, rows as in `unit`, and its distance.
   void slope(int64_t n, const T *g_unit, T g_length, T *g_vector) const
   {
     T u[3], along = 0;

@@ -1,4 +1,4 @@
-/* so3k-md: neighbourhoods in SPHC space within groups, and the tiles of pairs in them. MIT. */
+/* so3k-md: neighborhoods in SPHC space within groups, and the tiles of pairs in them. MIT. */
 
 #ifndef SO3K_FAR_H
 #define SO3K_FAR_H
@@ -87,12 +87,12 @@ template <typename T> class Rows {
     return d.data();
   }
 
-  /// u_ij = n s_ij / κ of a distance from centre i is exp(d_ij − norm(i)); neighbours have u < 1.
+  /// u_ij = n s_ij / κ of a distance from centre i is exp(d_ij − norm(i)); neighbors have u < 1.
   T norm(int64_t i) const { return log_norm[i]; }
 
   /// Adds −G_i Σ_k s_ik ∂d_ik/∂χ, what all members owe the sum that a row is divided by.
   ///
-  /// `g`: G_i = Σ_j u_ij ∂E/∂u_ij; slopes as `chi` and `chi_of`.
+  /// `g`: G_i = Σ_j u_ij ∂E/∂u_ij; derivatives as `chi` and `chi_of`.
   void adjoint(int64_t i, T g, T *g_chi, T *g_chi_of)
   {
     const auto n = far.size[i], first = far.first[i];
@@ -123,10 +123,10 @@ template <typename T> class Rows {
   std::vector<T> log_norm, square, d;
 };
 
-/// A pair in which one or both are neighbours of the other.
+/// A pair in which one or both are neighbors of the other.
 template <typename T> struct FarPair {
   int64_t i, place, back;    // centre, member, and the centre that the member is, or −1
-  T there, here;             // u_ij, and u_ji of the way back; 1 for no neighbour
+  T there, here;             // u_ij, and u_ji of the way back; 1 for no neighbor
 };
 
 /// Every pair once, tile by tile.

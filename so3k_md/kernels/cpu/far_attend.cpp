@@ -20,7 +20,7 @@ using torch::autograd::variable_list;
 namespace So3k {
 namespace {
 
-  /// What has no slopes, in the order in which it comes.
+  /// What has no derivatives, in the order in which it comes.
   struct Constants {
     Tensor members, first, size, own;                // of the groups, see nn/nonlocal_sphc.py
     Tensor into, bias, out, turned, shift, table;    // of the filters

@@ -162,7 +162,7 @@ template <typename T> class FarTile {
     }
   }
 
-  /// From the slopes of invariants and of u to those of both χ.
+  /// From the derivatives of invariants and of u to those of both χ.
   void chi_slopes(const FarPair<T> &pair, int64_t n, FarSlopes<T> &g) const
   {
     T by_square[MAX_HEADS], whole = far.invariants.floor;
@@ -181,7 +181,7 @@ template <typename T> class FarTile {
     }
   }
 
-  /// From the slopes of harmonics and of near filters to those of both positions.
+  /// From the derivatives of harmonics and of near filters to those of both positions.
   void position_slopes(const FarPair<T> &pair, int64_t n, FarSlopes<T> &g) const
   {
     const T r = directions.length(n);

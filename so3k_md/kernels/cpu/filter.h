@@ -80,7 +80,7 @@ template <typename T> class SphericalFilter {
                w + part * width, parts * width, count, width);
   }
 
-  /// From the slopes of the filters last evaluated to those of the invariants.
+  /// From the derivatives of the filters last evaluated to those of the invariants.
   void adjoint(int64_t count, const T *g_w)
   {
     const auto columns = parts * hidden;

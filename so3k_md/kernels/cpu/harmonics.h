@@ -50,7 +50,7 @@ template <typename T> class Harmonics {
 
   void clear_slopes() { std::fill(slopes.begin(), slopes.end(), T(0)); }
 
-  /// Σ slope · ∂Y/∂direction, (3, tile); what is in the slopes of lower degrees
+  /// Σ slope · ∂Y/∂direction, (3, tile); what is in the derivatives of lower degrees
   /// grows on the way.
   void adjoint(const T *unit, T *g_unit)
   {

@@ -1,4 +1,4 @@
-/* so3k-md: dispersion and shifted electrostatics of pairs, with their slopes; the equations are
+/* so3k-md: dispersion and shifted electrostatics of pairs, with their derivatives; the equations are
  * those of so3k_md/physics. MIT. */
 
 #include <ATen/ATen.h>

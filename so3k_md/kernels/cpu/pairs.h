@@ -110,7 +110,7 @@ template <typename T> struct Slopes {
   const T *dx, *dchi;    // of the messages
 };
 
-/// Rows of the slopes of one direction of a pair.
+/// Rows of the derivatives of one direction of a pair.
 template <typename T> struct WayBack {
   T *q, *k, *v;
   const T *dx, *dchi;
@@ -123,7 +123,7 @@ template <typename T> struct WayBack {
   }
 };
 
-/// The adjoint of `attention`, given the slopes of its sums.
+/// The adjoint of `attention`, given the derivatives of its sums.
 template <typename T, bool BOTH>
 inline void attention_back(const Way<T> &there, const Way<T> &back, const T *w, int64_t first,
                            int64_t last, T slope, T slope_back, const WayBack<T> &g,

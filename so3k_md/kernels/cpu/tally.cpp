@@ -1,4 +1,4 @@
-/* so3k-md: what the slopes of long pairs add up to. MIT. */
+/* so3k-md: what the derivatives of long pairs add up to. MIT. */
 
 #include <ATen/ATen.h>
 #include <torch/library.h>
