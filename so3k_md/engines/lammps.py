@@ -41,7 +41,7 @@ SHIPPED = {"SO3K_PRETRAINED": str(PACKAGE / "pretrained")}
 def plugin_folder() -> str:
     """The folder of the built plugin for LAMMPS' launcher, "" if there is none; never raises.
 
-    The launcher hands on this process's environment, in which the folder of the shipped models is set.
+    The launcher hands on this process's environment, in which the folder of the bundled models is set.
     """
     try:
         folder = find_plugin()

@@ -22,7 +22,7 @@ class So3kPotentialFactory:
 
         Args:
             name: `so3k`.
-            model: a checkpoint, an exported file, or the name of a shipped model.
+            model: a checkpoint, an exported file, or the name of a bundled model.
             **options: of `so3k_md.engines.openmm.add_model`.
 
         Raises:

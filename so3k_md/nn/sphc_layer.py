@@ -38,7 +38,7 @@ class Step(NamedTuple):
 class SphcLayer(Layer):
     """`Layer` with Δχ_i^(l) += Σ_j φ_χ,ij α_ij^l Y^(l)(r̂_ij) over the neighbors j in SPHC space.
 
-    Pairs of groups are evaluated tile by tile, and again in the reverse pass (`adjoint`), so that memory is
+    Pairs of groups are evaluated tile by tile, and again in the backward pass (`adjoint`), so that memory is
     linear in the atoms. Arguments as in `Layer`.
     """
 

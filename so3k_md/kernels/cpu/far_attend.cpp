@@ -1,6 +1,6 @@
 /* so3k-md: messages of one layer between atoms of a group that are near in SPHC
  * space, with their adjoint. Every pair is made once, for both directions, and
- * made again in the reverse pass: memory is that of atoms. MIT. */
+ * made again in the backward pass: memory is that of atoms. MIT. */
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
