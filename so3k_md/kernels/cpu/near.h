@@ -13,7 +13,7 @@
 
 namespace So3k {
 
-/// The filters of a tile of pairs, (pairs, 2F), and the way back from their derivatives.
+/// The filters of a tile of pairs, (pairs, 2F), and their adjoint.
 template <typename T> class NearFilters {
  public:
   static constexpr int64_t SIZE = SphericalFilter<T>::SIZE;
