@@ -12,8 +12,8 @@ import numpy as np
 
 from so3k_md.analysis.geometry import Array, Integers, minimum_image, widths
 
-MAX_BINS = 64  # per axis; more would not pay, and keys must stay small integers
-CHUNK = 500_000  # candidate pairs held at once, roughly
+MAX_BINS = 64  # per axis; more bins are not faster, and keys must stay small integers
+CHUNK = 500_000  # approximate number of candidate pairs in memory
 
 
 class ClosePairs(NamedTuple):
