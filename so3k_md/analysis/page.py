@@ -133,7 +133,7 @@ def temperature_text(analysis: Analysis) -> str | None:
 
 
 def spread_text(analysis: Analysis) -> str | None:
-    """Spread of the temperature beside the canonical one."""
+    """Spread of the temperature, and the canonical spread."""
     if analysis.temperature is None:
         return None
     summary = analysis.temperature.summary

@@ -26,8 +26,8 @@ class Thermo(NamedTuple):
     conserved: Array | None  # (rows,), eV
     conserved_name: str  # the column or sum that `conserved` is
     temperature: Array | None  # (rows,), K
-    timestep_fs: float | None  # what the log says of it
-    pbc: tuple[bool, bool, bool] | None  # what the log says of it
+    timestep_fs: float | None  # as stated in the log
+    pbc: tuple[bool, bool, bool] | None  # as stated in the log
     thermostat: bool | None = None  # whether the log names one; None: it does not say
     notes: tuple[str, ...] = ()  # rows that are left out, each a sentence
 

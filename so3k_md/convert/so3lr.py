@@ -63,7 +63,7 @@ class Foreign(NamedTuple):
 
     settings: dict[str, Any]
     weights: dict[str, Tensor]
-    references: Tensor  # energies beside the weights' own, by atomic number, (119,), eV
+    references: Tensor  # energies in addition to those of the weights, by atomic number, (119,), eV
     entry: Callable[[Entry], tuple[str, Callable[[Tensor], Tensor]]]  # its name and the way from its layout
 
 
@@ -72,7 +72,7 @@ def convert(source: str = "wheel", elements: Iterable[int] = ()) -> Imported:
 
     Args:
         source: "wheel" for the installed package so3krates-torch, or a file: its wheel, a model that it
-            saved, or params.pkl of mlff with hyperparameters.json beside it.
+            saved, or params.pkl of mlff with hyperparameters.json in its folder.
         elements: atomic numbers that the model was trained on, where the file does not tell.
 
     Raises:

@@ -19,7 +19,7 @@ class Source(NamedTuple):
 
     name: str  # of the file, for messages and metadata
     data: bytes
-    hyperparameters: bytes  # of mlff, beside its pickle; else empty
+    hyperparameters: bytes  # of mlff, from the folder of its pickle; else empty
 
 
 def find(source: str) -> Source:

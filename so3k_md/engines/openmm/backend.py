@@ -154,7 +154,7 @@ def load_torch_plugin() -> None:
     """Import openmmtorch and load its kernels, which OpenMM missed if it was imported before torch."""
     preload_nvrtc()
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # openmmtorch imports simtk, which logs a warning of its deprecation
+    logging.disable(logging.WARNING)  # openmmtorch imports simtk, which warns on the root logger
     try:
         import openmmtorch  # noqa: F401  registers the XML proxy of TorchForce
     finally:

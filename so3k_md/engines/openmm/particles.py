@@ -186,7 +186,7 @@ class GraphOfParticles(nn.Module):
 
     @torch.jit.export
     def fault_of_box(self, cell: Tensor) -> str:
-        """`box_fault` of a cell (3, 3), Å; empty if it is the cell of the last call."""
+        """`box_fault` of a cell (3, 3), Å; the last cell without a fault is not checked again."""
         fault = ""
         if self.periodic and not torch.equal(cell, self.good_cell):
             fault = box_fault(cell, self.shortest, self.smallest, self.species.size(0))

@@ -50,8 +50,8 @@ template <typename T> class Harmonics {
 
   void clear_slopes() { std::fill(slopes.begin(), slopes.end(), T(0)); }
 
-  /// Σ slope · ∂Y/∂direction, (3, tile); what is in the derivatives of lower degrees
-  /// grows on the way.
+  /// Σ slope · ∂Y/∂direction, (3, tile); adds to the derivatives of lower
+  /// degrees in place.
   void adjoint(const T *unit, T *g_unit)
   {
     std::fill_n(g_unit, 3 * tile, T(0));
