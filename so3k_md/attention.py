@@ -1,4 +1,4 @@
-"""Attention of a model beyond the cutoff, read off the model's own stages."""
+"""Computes the non-local attention of a model with the model's own stages."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -28,10 +28,10 @@ def read_frame(path: str, topology: str | None, number: int, periodic: bool | No
     """One frame of a trajectory or of a file of structures; the groups of a trajectory are its molecules.
 
     Args:
-        path: a trajectory of OpenMM or LAMMPS, or what `so3k_md.data` reads.
+        path: a trajectory of OpenMM or LAMMPS, or a file that `so3k_md.data` reads.
         topology: of a trajectory.
         number: of the frame, from 0.
-        periodic: overrule what a trajectory says of itself.
+        periodic: whether the trajectory is periodic; None uses its own statement.
 
     Raises:
         So3kError: a file cannot be used, or has no such frame.
@@ -60,13 +60,13 @@ def read_frame(path: str, topology: str | None, number: int, periodic: bool | No
 
 
 def check_number(path: str, number: int, n_frames: int) -> None:
-    """Refuse a frame that is not there."""
+    """Refuse the number of a frame that does not exist."""
     if not 0 <= number < n_frames:
         raise So3kError(f"{path} has {n_frames} frames, --frame is {number}: choose from 0 to {n_frames - 1}")
 
 
 def far_attention(model_path: str, frame: Frame, groups: str = "auto") -> Attention:
-    """The far attention inside the largest group of a frame, the first of those of equal size.
+    """The non-local attention within the largest group of a frame, the first of groups of equal size.
 
     Args:
         model_path: checkpoint, exported file or name of a model with nonlocal: sphc.
@@ -104,7 +104,7 @@ def far_attention(model_path: str, frame: Frame, groups: str = "auto") -> Attent
 
 
 def layer_by_layer(model: So3krates, graph: Graph, atoms: NDArray[np.int64]) -> list[LayerAttention]:
-    """The neighbors in SPHC space of some atoms in every layer, read off the recursion over the layers."""
+    """The neighbors in SPHC space of some atoms in each layer, from the rows of each layer."""
     place = np.full(len(graph.species), -1)
     place[atoms] = np.arange(len(atoms))
     found: list[LayerAttention] = []

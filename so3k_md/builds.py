@@ -1,4 +1,4 @@
-"""What is compiled on the user's machine: where it lies, what it is compiled with, and what went wrong."""
+"""Compiles libraries on the user's machine: their folders, the tools, and errors of the compiler."""
 
 import os
 import platform
@@ -21,19 +21,19 @@ DAY_S = 86400.0
 
 
 def build_roots(kind: str) -> list[Path]:
-    """Where builds lie: in the environment they belong to, or in the user's cache if that is read-only.
+    """Folders of builds: in the environment of these builds, or in the user's cache if it is read-only.
 
     Args:
-        kind: of what, the name of a folder.
+        kind: name of the folder for one kind of builds.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return [Path(sys.prefix) / "share" / "so3k-md" / kind, cache / "so3k-md" / kind]
 
 
 def find_build(kind: str, key: str, *files: str) -> Path | None:
-    """The folder of the build of this name that holds these files, as they were when they were built.
+    """The folder of the build with this name and these files, if the files are unchanged since the build.
 
-    A damaged library counts as none: the process that loads one with its end cut off dies.
+    A damaged library counts as missing, because loading a truncated library ends the process.
     """
     for folder in (root / key for root in build_roots(kind)):
         if all(is_whole(folder / file) for file in files):
@@ -42,15 +42,15 @@ def find_build(kind: str, key: str, *files: str) -> Path | None:
 
 
 def is_whole(library: Path) -> bool:
-    """Whether a library is there and has the seal that `install` gave it."""
+    """Whether a library exists and has the correct seal of `install`."""
     try:
         return library.is_file() and seal_of(library) == "intact"
-    except (So3kError, OSError):  # it or its folder may not be read
+    except (So3kError, OSError):  # the file or its folder is not readable
         return False
 
 
 def install(work: Path, target: Path, *files: str) -> None:
-    """Seal what was built and move it to where it is found, each file whole, the last one last."""
+    """Seal the built files and move them to the target, each atomically and in the given order."""
     target.mkdir(exist_ok=True)
     for file in files:
         if not is_whole(work / file):
@@ -60,10 +60,10 @@ def install(work: Path, target: Path, *files: str) -> None:
 
 @contextmanager
 def workshop(root: Path) -> Iterator[Path]:
-    """A new folder to build in; those of builds that were killed go first.
+    """A new folder to build in; folders of killed builds are removed first.
 
     Args:
-        root: folder of all builds of a kind, which other machines may share.
+        root: folder of all builds of a kind; other machines may share it.
     """
     mine = f"building-{platform.node()}-"
     for folder in root.glob("building-*"):
@@ -80,7 +80,7 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it belongs to somebody else
+    except OSError:  # the process belongs to another user
         return True
     return True
 
@@ -93,14 +93,14 @@ def _age_s(folder: Path) -> float:
 
 
 def writable_root(kind: str, what: str) -> Path:
-    """The first folder for builds that can be written.
+    """The first folder for builds that is writable.
 
     Args:
-        kind: see build_roots.
-        what: shall be built, for the message.
+        kind: see `build_roots`.
+        what: name of what is built, for the message.
 
     Raises:
-        So3kError: none can.
+        So3kError: no folder is writable.
     """
     roots = build_roots(kind)
     for root in roots:
@@ -115,13 +115,13 @@ def writable_root(kind: str, what: str) -> Path:
 
 
 def require_compiler(what: str) -> None:
-    """Refuse to go on where there is no C++ compiler.
+    """Refuse to continue without a C++ compiler.
 
     Args:
-        what: shall be built, for the message.
+        what: name of what is built, for the message.
 
     Raises:
-        So3kError: none is found, or CXX names none.
+        So3kError: no compiler is found, or CXX does not name one.
     """
     wanted = os.environ.get("CXX")
     if wanted and not shutil.which(wanted) and not shutil.which((shlex.split(wanted) or [""])[0]):
@@ -131,14 +131,14 @@ def require_compiler(what: str) -> None:
 
 
 def tool(name: str, extra: str) -> str:
-    """A program of this environment, else of the PATH.
+    """The path of a program in this environment, or else on the PATH.
 
     Args:
         name: of the program.
-        extra: of this package that brings it.
+        extra: the extra of this package that installs it.
 
     Raises:
-        So3kError: it is in neither.
+        So3kError: the program is in neither.
     """
     found = shutil.which(name, path=search_path())
     if found is None:
@@ -152,12 +152,12 @@ def search_path() -> str:
 
 
 def compile_step(command: Sequence[str], what: str, log: str) -> None:
-    """Run a compiler, which finds ninja on the PATH, and turn its complaint into one line.
+    """Run a compiler, with ninja on the PATH, and turn its error into one line.
 
     Args:
         command: words of the command.
-        what: is compiled, with its verb, for the message.
-        log: name of the file that keeps the whole output.
+        what: what is compiled, with its verb, for the message.
+        log: name of the file for the whole output.
 
     Raises:
         So3kError: the command fails.
@@ -172,9 +172,9 @@ def compile_step(command: Sequence[str], what: str, log: str) -> None:
 
 
 def _reason(log: str) -> str:
-    """The first complaint; one of CMake ends in a colon and goes on in indented lines."""
+    """The first error of a log; errors of CMake end in a colon and continue in indented lines."""
     lines = log.splitlines()
-    marks = ("error:", "error")  # of the compiler rather than of what called it
+    marks = ("error:", "error")  # errors of the compiler before those of its caller
     first = next((n for mark in marks for n, line in enumerate(lines) if mark in line.lower()), None)
     if first is None:
         return "no reason given"
@@ -184,7 +184,7 @@ def _reason(log: str) -> str:
 
 
 def processor() -> str:
-    """What `-march=native` looks at, so that a home directory shared by machines holds a build for each."""
+    """The properties of the processor that `-march=native` uses; each kind of machine has its own build."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Model files: checkpoints of training, exported TorchScript files, and the models that come with so3k-md."""
+"""Reads and writes model files: checkpoints, exported files, and bundled models by their names."""
 
 import io
 import json
@@ -19,13 +19,13 @@ from so3k_md.model.weights import file_name, file_weights, load_weights
 from so3k_md.needs import GIVEN, needs_of, with_needs
 from so3k_md.seals import ZIP_ERRORS, Look, State, members_are_intact, seal_archive, seal_of
 
-EXTRA_FILE = "so3k.json"  # within an exported file: its metadata
-# within an exported file: the same model without weights, made of compiled parts; another name whenever the
-# calls of the operators change
+EXTRA_FILE = "so3k.json"  # in an exported file: its metadata
+# in an exported file: code of the model with compiled parts, without weights; change the name whenever the
+# signature of an operator changes
 KERNEL_FILE = "so3k_kernels.5.pt"
 LARGEST_METADATA = 1 << 20  # bytes
 CHECKPOINT_FORMAT = "so3k-md checkpoint 2"
-UNSEALED_FORMAT = "so3k-md checkpoint 1"  # written before checkpoints had a seal and named all facts
+UNSEALED_FORMAT = "so3k-md checkpoint 1"  # of checkpoints without a seal and without all facts of `Needs`
 DAMAGED = "is damaged: its bytes are not those that were written, whose SHA-256 stands at its end"
 
 
@@ -47,7 +47,7 @@ def save_checkpoint(
         "weights": {file_name(name): tensor for name, tensor in weights.items()},
         "training": training,
     }
-    # by way of memory: torch's own writer turns a full disk into an error that says nothing of it
+    # written to memory first: torch's own writer hides that a disk is full
     buffer = io.BytesIO()
     torch.save(document, buffer)
     with atomic(path) as temporary:
@@ -55,16 +55,16 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: str | Path, look: Look | None = None) -> dict[str, Any]:
-    """The document of `save_checkpoint`; only tensors and plain values are read, never code.
+    """The document of `save_checkpoint`; reads only tensors and plain values, never code.
 
-    A file from before checkpoints had a seal is read if every part of it has the CRC-32 that it should have.
+    A checkpoint without a seal is read if each part has its correct CRC-32.
 
     Args:
         path: the file.
-        look: what `look_at` has just said of it; None to look.
+        look: recent result of `look_at` for the file; None to compute it.
 
     Raises:
-        So3kError: missing, damaged or foreign file.
+        So3kError: a file that is missing, damaged or of another program.
     """
     path = Path(path)
     if not path.is_file():
@@ -77,7 +77,7 @@ def read_checkpoint(path: str | Path, look: Look | None = None) -> dict[str, Any
         )
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types, and advice that nobody should follow
+    except Exception as error:  # torch raises many types, with advice that is unsafe to follow
         raise So3kError(
             f"{path} is not a readable checkpoint, it holds other things than those of so3k-md: "
             "make one with so3k-md train"
@@ -100,18 +100,18 @@ def load(
     dtype: torch.dtype | str | None = None,
     look: Look | None = None,
 ) -> nn.Module:
-    """A model ready for evaluation, from a checkpoint, an exported file, or the name of a shipped model.
+    """A model ready for evaluation, from a checkpoint, an exported file, or the name of a bundled model.
 
     A TorchScript file is code: load only files that you trust.
 
     Args:
         path: file or name.
-        device: where the model goes.
+        device: device of the model.
         dtype: precision of the parameters; None keeps the file's.
-        look: what `look_at` has just said of the file; None to look.
+        look: recent result of `look_at` for the file; None to compute it.
 
     Raises:
-        So3kError: missing, damaged or foreign file, or an unusable device or dtype.
+        So3kError: a file that is missing, damaged or of another program, or an unusable device or dtype.
     """
     path = resolve_model(path)
     place = parse_device(device)
@@ -127,7 +127,7 @@ def eager_model(path: Path, look: Look | None = None) -> So3krates:
     """The model of a checkpoint; arguments as in `read_checkpoint`.
 
     Raises:
-        So3kError: see read_checkpoint; or its parts do not fit together.
+        So3kError: see `read_checkpoint`; or configuration, facts and weights do not fit together.
     """
     document = read_checkpoint(path, look)
     try:
@@ -140,12 +140,12 @@ def eager_model(path: Path, look: Look | None = None) -> So3krates:
 
 
 def model_of(config: Mapping[str, Any], facts: Mapping[str, Any], weights: Mapping[str, Tensor]) -> So3krates:
-    """A model from what files hold of it.
+    """A model from the content of a file.
 
     Args:
         config: plain values of its configuration.
-        facts: values of `needs.GIVEN`, without those of a file from before they existed.
-        weights: by their names in files; constants that a later version added may be missing.
+        facts: values of `needs.GIVEN`; older files lack some.
+        weights: by their names in files; constants added by a later version may be missing.
     """
     given = {name: facts[name] for name in GIVEN if name in facts}
     model = So3krates(from_mapping(ModelConfig, config, "model"), given["elements"])
@@ -155,10 +155,10 @@ def model_of(config: Mapping[str, Any], facts: Mapping[str, Any], weights: Mappi
 
 
 def eager(model: Any) -> So3krates:
-    """An exported or compiled model as a plain object of this package; itself if it is one.
+    """An exported or compiled model as an eager model with plain layers; the same object if it is one.
 
     Raises:
-        So3kError: it has rounded constants, which a new object would not have.
+        So3kError: the model has rounded constants, which a new object would not have.
     """
     if isinstance(model, So3krates) and model.form == "plain":
         return model
@@ -173,26 +173,26 @@ def eager(model: Any) -> So3krates:
 
 
 def is_rounded(model: Any) -> bool:
-    """Whether the constants of a model are those of another program; see `convert.rounding`."""
+    """Whether the constants of a model are rounded as in another program; see `convert.rounding`."""
     return metadata(model).get("rounding", "exact") != "exact"
 
 
 def load_torchscript(path: Path, place: torch.device, look: Look | None = None) -> nn.Module:
-    """An exported model, still on the CPU; its code is not run before its seal was compared.
+    """An exported model on the CPU. Its seal is compared before any of its code runs.
 
     Args:
         path: the file.
-        place: where the model will be evaluated.
-        look: what `look_at` has just said of the file; None to look.
+        place: device on which the model will be evaluated.
+        look: recent result of `look_at` for the file; None to compute it.
 
     Raises:
-        So3kError: a damaged or foreign file, or one of another version.
+        So3kError: a file that is damaged, of another program or of another format.
     """
     if checked_seal(path, look) == "absent":
         raise So3kError(_why_unsealed(path))
     try:
         model = torch.jit.load(str(path), map_location="cpu")
-    except Exception as error:  # of another torch, or a file that was sealed by others
+    except Exception as error:  # of another torch, or a file sealed by another program
         raise So3kError(
             f"{path} is whole, but torch {torch.__version__} cannot read it ({first_line(error)}): "
             "export it again"
@@ -206,19 +206,18 @@ def load_torchscript(path: Path, place: torch.device, look: Look | None = None) 
             f"so3k-md export {path} -o NEW.pt writes it anew"
         )
     if place.type == "cpu":
-        # the CPU has no fuser, but would look for fusions during the first calls, for seconds
+        # on CPUs torch fuses nothing, but would search for fusions for seconds in the first calls
         torch.jit.set_fusion_strategy([])
     return model
 
 
 def former_version(model: Any) -> int | None:
-    """The format of a file of a former version, None of another program."""
+    """The format of a model file of a former version; None for a file of another program."""
     return model.format_version if hasattr(model, "attend") and hasattr(model, "format_version") else None
 
 
 def checked_seal(path: Path, look: Look | None = None) -> State:
-    """What `seal_of` says of a model file, or has just said, unless that is damage.
-
+    """The result of `seal_of` for a model file, or of `look`, unless the file is damaged.
     Raises:
         So3kError: the file is damaged or cannot be read.
     """
@@ -255,10 +254,10 @@ def format_of(path: Path) -> int | None:
 
 
 def resolve_model(path: str | Path) -> Path:
-    """The file of a path, or of the name of a shipped model.
+    """The file of a path or of the name of a bundled model.
 
     Raises:
-        So3kError: neither exists, or the path is that of a folder, a pipe or a device.
+        So3kError: neither exists, or the path is a folder, a pipe or a device.
     """
     path = Path(path)
     try:
@@ -266,7 +265,7 @@ def resolve_model(path: str | Path) -> Path:
             return path
         if path.exists():
             raise So3kError(f"{path} is a folder, a pipe or a device: name a checkpoint or an exported file")
-    except OSError as error:  # a folder on the way may not be looked into, or the name is too long
+    except OSError as error:  # a folder in the path may not be read, or the name is too long
         raise So3kError(f"{path} cannot be read: {error.strerror}; check path and rights") from error
     shipped = Path(str(files("so3k_md.pretrained"))) / f"{path}.pt"
     if path.name == str(path) and shipped.is_file():
@@ -285,15 +284,15 @@ def is_torchscript(path: Path) -> bool:
 
 
 def metadata(model: nn.Module) -> dict[str, Any]:
-    """What a model says of itself."""
+    """The metadata of a model."""
     return json.loads(needs_of(model).metadata)
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """float32 or float64, by name or as such.
+    """float32 or float64, from a name or a dtype.
 
     Raises:
-        So3kError: any other.
+        So3kError: any other dtype.
     """
     known = {"float32": torch.float32, "float64": torch.float64}
     name = str(dtype).removeprefix("torch.")
@@ -306,7 +305,7 @@ def parse_device(device: str) -> torch.device:
     """A device that this machine has.
 
     Raises:
-        So3kError: unknown or absent.
+        So3kError: an unknown device, or one that this machine lacks.
     """
     try:
         parsed = torch.device(device)
@@ -317,5 +316,5 @@ def parse_device(device: str) -> torch.device:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, as one line of bounded length."""
+    """The message of an exception as one line of bounded length."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

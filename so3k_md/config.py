@@ -1,4 +1,4 @@
-"""Strict dataclasses from plain values: every key known, every type right."""
+"""Builds dataclasses from plain values, and refuses unknown keys and wrong types."""
 
 import dataclasses
 import difflib
@@ -16,13 +16,14 @@ T = TypeVar("T")
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str, base: T | None = None) -> T:
     """A dataclass from plain values; every key must exist and every value have the field's type.
 
-    A field whose name ends in an underscore, as the bare word is a Python keyword, is written without it. A
-    key of the class attribute RETIRED, which files of former versions have, is read with its one value only.
+    A field that ends in an underscore, because its name is a Python keyword, has no underscore in files. A
+    key of the class attribute RETIRED, from files of former versions, is accepted only with its one listed
+    value.
 
     Args:
         cls: the dataclass.
         values: keys and values as read from a file.
-        where: what to call the section in messages, such as "model".
+        where: name of the section in messages, such as "model".
         base: take missing keys from this instance instead of the defaults.
 
     Raises:
@@ -65,19 +66,19 @@ def defaults(cls: type) -> dict[str, Any]:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """The remedy for a word that is not known: the closest one that is, or all of them."""
+    """The remedy for an unknown word: the closest known word, or all known words."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
     return f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}"
 
 
 def shorten(value: Any) -> str:
-    """A value as it is written, cut short for a message."""
+    """A value as text, shortened for a message."""
     text = repr(value)
     return text if len(text) <= 80 else text[:80] + "…"
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the annotated type; YAML's own types, and numbers written like 1e-3, are understood."""
+    """`value` as the annotated type; accepts YAML's types, and numbers such as 1e-3."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:

@@ -32,7 +32,7 @@ from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
 KELVIN = 300.0
 STEP_FS = 0.5
-FRICTION_PS = 10.0  # 1/ps: strong, so that 5 ps are enough to sample 300 K
+FRICTION_PS = 10.0  # 1/ps; strong, so that 5 ps are enough to sample 300 K
 ENERGY_GATE = 1e-9  # relative
 FORCE_GATE = 1e-8  # eV/Å
 NUMBERS = re.compile(r" *\d+( +[-+.\deE]+){5} *")  # a row of the thermo_style below
@@ -67,7 +67,7 @@ run ${steps}
 
 
 class SinglePoint(NamedTuple):
-    """What a code says of one structure."""
+    """Energy and forces of one structure by one code."""
 
     energy: float  # eV
     forces: NDArray[np.float64]  # (atoms, 3), eV/Å

@@ -1,12 +1,12 @@
-"""The exceptions and the one warning that users are meant to see."""
+"""The exceptions and the warning that users see."""
 
 
 class So3kError(Exception):
-    """A mistake that the user can mend: one line with what is wrong, where, and the remedy."""
+    """An error that the user can correct: one line with the fault, its place, and the remedy."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to stop, and it has put things in order; one line, and the exit code."""
+    """A signal stopped the program after it saved its state; one line, and the exit code."""
 
     def __init__(self, message: str, code: int):
         super().__init__(message)
@@ -14,4 +14,4 @@ class Stopped(KeyboardInterrupt):
 
 
 class So3kWarning(UserWarning):
-    """What was asked for is done, and may not mean what it seems to: one line."""
+    """The program continues, but the result may not be what the user expects: one line."""

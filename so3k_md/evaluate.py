@@ -1,4 +1,4 @@
-"""How far a model is from reference labels: predictions, errors, and the files that keep them."""
+"""Compares a model with reference labels: predictions, errors, and files of both."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ PICTURES = {
 
 
 class Prediction(NamedTuple):
-    """What a model says of one structure."""
+    """Predictions of a model for one structure."""
 
     energy: float  # eV
     energies: Floats  # (n,), of each atom, eV
@@ -44,12 +44,12 @@ class Prediction(NamedTuple):
 
 
 class Physics(NamedTuple):
-    """What the long-range physics of one structure is made of."""
+    """Charges, Hirshfeld ratios, dipole and parts of the energy of one structure."""
 
     charges: Floats  # (n,), e
     hirshfeld_ratios: Floats  # (n,)
     dipole: Floats  # (3,), Σ q r, e Å
-    energy_parts: dict[str, float]  # eV, by graph.PARTS
+    energy_parts: dict[str, float]  # eV, by the names of `graph.PARTS`
 
 
 class Score(NamedTuple):
@@ -57,7 +57,7 @@ class Score(NamedTuple):
 
     mae: float
     rmse: float
-    frames: int  # with this reference
+    frames: int  # frames with this reference
     values: int  # numbers compared
 
 
@@ -75,15 +75,15 @@ def predict(
     Args:
         model: eager or exported, with `cutoff` and `elements`.
         frames: structures, with or without labels.
-        batch_size: frames in a batch, fewer where they are large.
+        batch_size: largest number of frames in a batch; large frames come in smaller batches.
         progress: wraps the frames, as tqdm does.
-        groups: of non-local models: auto, for the groups of each frame, or all.
-        coulomb: of models with electrostatics, one of COULOMB.
+        groups: for non-local models: auto, the groups of each frame, or all.
+        coulomb: for models with electrostatics, one of COULOMB.
         cutoff_lr: of dispersion and of the shifted forms, Å.
 
     Raises:
-        So3kError: an element the model does not know, two atoms on one spot, groups that are missing or too
-            wide for the model, or a result that is not finite.
+        So3kError: an element that the model does not know, two atoms at the same position, groups that are
+            missing or too wide for the model, or a result that is not finite.
     """
     check_mode(groups)
     check_coulomb(coulomb, cutoff_lr)
@@ -140,7 +140,7 @@ def table(scores: dict[str, Score | None]) -> str:
 def to_document(
     frames: Sequence[Frame], predictions: Sequence[Prediction], scores: dict[str, Score | None]
 ) -> dict[str, Any]:
-    """Scores and per-frame arrays as plain values, in eV and Å; None where not known."""
+    """Scores and per-frame arrays as plain values, in eV and Å; None for unknown values."""
     pairs = list(zip(frames, predictions, strict=True))
     errors = [None if f.forces is None else p.forces - f.forces for f, p in pairs]
     return {
@@ -212,10 +212,11 @@ def write_parity_plots(
 ) -> list[Path]:
     """Draw predicted against reference values, one picture for each quantity that has references.
 
-    Energies are drawn without the atomic energies that fit the references best, in which they would drown.
+    The atomic energies that fit the references best are subtracted from all energies, because they would hide
+    the differences.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it does not exist.
         frames: structures with their references.
         predictions: of the same frames.
 
@@ -275,7 +276,7 @@ def _score(errors: Sequence[Floats]) -> Score | None:
 
 def _draw_parity(path: Path, reference: Floats, predicted: Floats, what: str, unit: str) -> None:
     """One picture, with equal axes and the errors in its title."""
-    from matplotlib.figure import Figure  # here, for evaluation alone does not need the extra
+    from matplotlib.figure import Figure  # imported here because evaluation does not need this extra
 
     error = predicted - reference
     mae, rmse = 1e3 * np.abs(error).mean(), 1e3 * np.sqrt((error * error).mean())

@@ -1,4 +1,4 @@
-"""Output files: checked before the work, written whole or not at all."""
+"""Checks output files before the work, and writes them atomically."""
 
 import fcntl
 import os
@@ -20,7 +20,7 @@ def check_output(path: str | Path, overwrite: bool) -> Path:
     path = Path(path)
     if path.is_dir():
         raise So3kError(f"{path} is a folder, a file name is needed: choose another name")
-    if path.exists() and not path.is_file():  # --overwrite would put a file in its place
+    if path.exists() and not path.is_file():  # --overwrite would replace it by a file
         raise So3kError(f"{path} is a device or a pipe, a file is needed: choose another name")
     if path.exists() and not overwrite:
         raise So3kError(f"{path} exists already: choose another name or pass --overwrite")
@@ -37,7 +37,7 @@ def check_folder(path: str | Path) -> Path:
     """Refuse an output folder that cannot be made or written, before any work is done for it.
 
     Raises:
-        So3kError: a file stands there or on the way, or the folder that holds it is read-only.
+        So3kError: a file has this path or that of a parent folder, or the parent folder is read-only.
     """
     path = Path(path)
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
@@ -50,9 +50,9 @@ def check_folder(path: str | Path) -> Path:
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place on success and vanishes on failure.
+    """A temporary path in the folder of `path`; it replaces `path` on success and is removed on failure.
 
-    What killed processes have left of the same file is removed first.
+    Temporary files that killed processes left for the same path are removed first.
 
     Raises:
         So3kError: the operating system refuses the write (full disk, missing rights).
@@ -75,8 +75,8 @@ def remove_leftovers(folder: str | Path, name: str | None = None) -> None:
     """Remove temporary files of `atomic` whose process no longer runs on this machine.
 
     Args:
-        folder: where they lie; it need not exist.
-        name: of the file that they were to become; None for any.
+        folder: their folder; it need not exist.
+        name: of the file that they should have become; None for any.
     """
     target = r".+" if name is None else re.escape(name)
     pattern = re.compile(rf"\.{target}\.{re.escape(_host())}\.(\d+)\.part.*")
@@ -93,10 +93,10 @@ def remove_leftovers(folder: str | Path, name: str | None = None) -> None:
 def locked(folder: str | Path) -> Iterator[None]:
     """Keep other processes from a folder while this one writes to it.
 
-    The lock is that of the operating system on the file `.lock`, which ends with the process.
+    The operating system locks the file `.lock`, and releases the lock at the end of the process.
 
     Raises:
-        So3kError: another process has the folder.
+        So3kError: another process has locked the folder.
     """
     path = Path(folder, ".lock")
     while True:
@@ -110,9 +110,9 @@ def locked(folder: str | Path) -> Iterator[None]:
             raise So3kError(
                 f"{folder} is in use by {owner}: wait until it ends, stop it, or name another folder"
             ) from None
-        except OSError:  # a file system without locks: the folder is used as before there were any
+        except OSError:  # a file system without locks: the folder is used without a lock
             break
-        # whoever had the lock before has removed its file: then this is a lock on nothing
+        # the previous owner of the lock may have removed the file, so that this lock protects nothing
         if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
             break
         file.close()
@@ -127,7 +127,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 
 def _host() -> str:
-    """The name of this machine, fit for a file name."""
+    """The name of this machine, usable in a file name."""
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40] or "localhost"
 
 

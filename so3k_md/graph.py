@@ -1,4 +1,4 @@
-"""What the model sees of a structure: species, neighbour vectors and who is whose neighbour."""
+"""The data that travel between the parts of so3k-md: input of a model, data of its layers, its outputs."""
 
 from typing import NamedTuple
 
@@ -7,33 +7,33 @@ from torch import Tensor
 
 
 class LongRange(NamedTuple):
-    """What electrostatics and dispersion need of a structure; see `no_long_range` for models without them."""
+    """Input of electrostatics and dispersion; models without them get `no_long_range`."""
 
     vectors: Tensor  # (pairs, 3), r_j - r_i, Å, each unordered pair within `cutoff` once, images included
     idx_i: Tensor  # (pairs,) int64
     idx_j: Tensor  # (pairs,) int64
     charge: Tensor  # (frames,), total charge, e
     spin: Tensor  # (frames,), unpaired electrons
-    fragment: Tensor  # (atoms,) int64 from 0, within which charge is conserved
+    fragment: Tensor  # (atoms,) int64 from 0; the charge of each fragment is fixed
     fragment_charge: Tensor  # (fragments,), e
     coulomb: str  # form of the Coulomb energy, one of COULOMB
     cutoff: float  # of dispersion and of the shifted forms of the Coulomb energy, Å
 
 
 class Graph(NamedTuple):
-    """One structure, or a batch of structures that share no pair.
+    """One structure, or a batch of structures, as a model takes it. No pair joins two structures.
 
-    Every ordered pair within the cutoff is a row, images included; a centre is never its own neighbour
-    in the home cell.
+    Each ordered pair within the cutoff is a row, images included. An atom is the neighbor of its own images,
+    but not of itself.
     """
 
     species: Tensor  # (atoms,) int64, atomic numbers
     vectors: Tensor  # (pairs, 3), r_j - r_i, Å
     idx_i: Tensor  # (pairs,) int64, the centre
-    idx_j: Tensor  # (pairs,) int64, the neighbour
-    frame: Tensor  # (atoms,) int64, which structure of the batch an atom belongs to
+    idx_j: Tensor  # (pairs,) int64, the neighbor
+    frame: Tensor  # (atoms,) int64 from 0, the structure of the batch to which the atom belongs
     positions: Tensor  # (atoms, 3), Å, unwrapped: the atoms of a group lie in one image
-    group: Tensor  # (atoms,) int64 from 0, within which attention reaches beyond the cutoff
+    group: Tensor  # (atoms,) int64 from 0; non-local attention acts within a group
     cell: Tensor  # (frames, 3, 3), lattice vectors as rows, Å; zeros for an open structure
     long: LongRange
 
@@ -47,28 +47,28 @@ class Edges(NamedTuple):
     ylm: Tensor  # (pairs, chi_width), real spherical harmonics, degree after degree
     cut: Tensor  # (pairs,), cutoff function
     r: Tensor  # (pairs,), distance, Å
-    back: Tensor  # (pairs,) bool, whether the pair stands for both directions; empty where both are given
+    back: Tensor  # (pairs,) bool, whether the row stands for both directions; empty if each has its own row
 
 
 class Rows(NamedTuple):
-    """What layers know of atoms."""
+    """The features that layers read and update, one row for each atom."""
 
     x: Tensor  # (rows, F), invariant features
     chi: Tensor  # (rows, chi_width), spherical harmonic coordinates (SPHCs)
-    r: Tensor  # (rows, 3), unwrapped positions, Å; only attention within groups reads them
+    r: Tensor  # (rows, 3), unwrapped positions, Å; only non-local attention reads them
 
 
 class Groups(NamedTuple):
     """The source rows of the group of each centre."""
 
     members: Tensor  # (sources,) int64, source rows, group after group
-    first: Tensor  # (centres,) int64, where a centre's group begins in `members`
-    size: Tensor  # (centres,) int64, atoms of a centre's group, itself included
-    own: Tensor  # (centres,) int64, the source row that is the centre itself
+    first: Tensor  # (centres,) int64, index in `members` at which the group of a centre begins
+    size: Tensor  # (centres,) int64, number of atoms in the group of a centre, itself included
+    own: Tensor  # (centres,) int64, the source row of the centre itself
 
 
 class Reach(NamedTuple):
-    """What non-local layers know of the groups of a graph; the fields of other kinds of layer are empty."""
+    """The groups of a graph as non-local layers read them; fields of other kinds of layers are empty."""
 
     groups: Groups  # sphc
     waves: Tensor  # efa: plane waves at the atoms, (atoms, waves, frequencies), float64
@@ -78,45 +78,46 @@ class Reach(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a model predicts of atoms; charges and ratios are empty without long-range physics."""
+    """Predictions of a model for each atom; charges and ratios are empty without long-range physics."""
 
     energies: Tensor  # (atoms,), eV, float64
-    parts: Tensor  # (atoms, 4), the energies by `PARTS`, eV
+    parts: Tensor  # (atoms, 4), the parts of the energies in the order of `PARTS`, eV
     charges: Tensor  # (atoms,), e
-    ratios: Tensor  # (atoms,), Hirshfeld volumes over those of free atoms
+    ratios: Tensor  # (atoms,), Hirshfeld ratios: volumes over those of free atoms
 
 
 class Gradient(NamedTuple):
-    """The outputs, and the derivatives of the total energy by all geometry that a graph holds."""
+    """The outputs, and the derivatives of the energy by pair vectors, positions and cell of the graph."""
 
     outputs: Outputs
     vectors: Tensor  # (pairs, 3), ∂E/∂(r_j − r_i), eV/Å
     positions: Tensor  # (atoms, 3), ∂E/∂r_i at constant pair vectors, eV/Å
     cell: Tensor  # (frames, 3, 3), ∂E/∂cell at constant pair vectors and positions, eV/Å
-    virial: Tensor  # (frames, 3, 3), what the derivatives by positions leave out of it, eV
+    virial: Tensor  # (frames, 3, 3), part of the virial that does not follow from the derivatives, eV
 
 
-# What the energy of an atom consists of.
+# Parts of the energy of an atom.
 PARTS = ("short_range", "repulsion", "electrostatics", "dispersion")
-# Forms of the Coulomb energy: of the lattice, or of all pairs of an open structure; cut off with a shifted
-# potential; the same with the energy of each charge in its own potential.
+# Forms of the Coulomb energy. kspace: exact, a lattice sum or, in an open structure, the sum over all pairs.
+# shifted: a shifted potential that ends at the cutoff. shifted+self: the same, plus the energy of each
+# charge in its own potential.
 COULOMB = ("kspace", "shifted", "shifted+self")
 CUTOFF_LR = 12.0  # Å, of dispersion and of the shifted forms of the Coulomb energy
-TAPER = 2.0  # Å before the cutoff in which dispersion is switched off
+TAPER = 2.0  # Å, width of the interval before the cutoff in which dispersion is switched off
 
 
 def detached(outputs: Outputs) -> Outputs:
-    """The same numbers without their history."""
+    """The same numbers without their autograd history."""
     with torch.no_grad():
         energies, parts = outputs.energies.clone(), outputs.parts.clone()
         return Outputs(energies, parts, outputs.charges.clone(), outputs.ratios.clone())
 
 
 def no_long_range(frame: Tensor, n_frames: int) -> LongRange:
-    """Neutral singlets, each one fragment, without pairs beyond the cutoff.
+    """Neutral singlets, each of one fragment, without long-range pairs.
 
     Args:
-        frame: of each atom, (atoms,).
+        frame: structure of each atom, (atoms,).
         n_frames: number of structures.
     """
     zeros = torch.zeros([n_frames], dtype=torch.float64, device=frame.device)
@@ -125,7 +126,7 @@ def no_long_range(frame: Tensor, n_frames: int) -> LongRange:
 
 
 def to_device(graph: Graph, device: str | torch.device) -> Graph:
-    """The same on another device."""
+    """The same graph on another device."""
     long = LongRange._make(value.to(device) if isinstance(value, Tensor) else value for value in graph.long)
     return Graph._make([*(tensor.to(device) for tensor in graph[:-1]), long])
 
@@ -133,7 +134,7 @@ def to_device(graph: Graph, device: str | torch.device) -> Graph:
 def collate(graphs: list[Graph]) -> Graph:
     """Join structures of any size into one batch; frames and groups are numbered in the order of the list.
 
-    Form and cutoff of the Coulomb energy are those of the first.
+    Form and cutoff of the Coulomb energy are those of the first structure.
 
     Args:
         graphs: structures of one frame each.

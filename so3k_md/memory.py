@@ -1,4 +1,4 @@
-"""How much memory a process may still take."""
+"""Determines how much memory a process can still use."""
 
 import os
 import resource
@@ -9,7 +9,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> float:
-    """Bytes that can still be taken: of the machine, of a container, and of `ulimit -v`; inf if unknown."""
+    """Bytes that can still be used, by limits of machine, container and `ulimit -v`; inf if unknown."""
     return min(_of_machine(), _of_container(), _of_process())
 
 
@@ -30,7 +30,7 @@ def _of_machine() -> float:
 
 
 def _of_container() -> float:
-    """The limit of a control group (version 2) less what it holds."""
+    """The limit of a control group (version 2) minus its use."""
     try:
         limit = (CGROUP / "memory.max").read_text().strip()
         used = int((CGROUP / "memory.current").read_text())
@@ -39,12 +39,12 @@ def _of_container() -> float:
         ]
     except OSError:
         return float("inf")
-    free = sum(int(line.split()[1]) for line in cached)  # pages of files give way
+    free = sum(int(line.split()[1]) for line in cached)  # cached pages of files can be freed
     return float("inf") if limit == "max" else float(max(0, int(limit) - used + free))
 
 
 def _of_process() -> float:
-    """What the limit on the address space leaves."""
+    """The limit on the address space minus its use."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     statm = Path("/proc/self/statm")
     if limit == resource.RLIM_INFINITY or not statm.exists():

@@ -1,4 +1,4 @@
-"""Everything that decides the shape of a model, and the published models."""
+"""The configuration that determines the shape of a model, and the published configurations."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -17,9 +17,9 @@ NONLOCAL_KINDS = ("none", "sphc", "efa")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides the shape of a model; the defaults are the 2022 model."""
+    """Everything that determines the shape of a model; the defaults are the 2022 model."""
 
-    # key -> the value with which files of former versions are read, and what to do about any other
+    # key -> the value that is accepted in files of former versions, and the remedy for any other
     RETIRED: ClassVar = {
         "rounding": ("exact", "import the model again, with so3k-md import --rounding peer to compare with")
     }
@@ -140,7 +140,7 @@ class ModelConfig:
         self._check_choices()
 
     def _check_choices(self) -> None:
-        """Refuse words that are not known."""
+        """Refuse unknown values of text fields."""
         choices: dict[str, Any] = {
             "cutoff_function": CUTOFFS,
             "radial_basis": RADIAL_BASES,

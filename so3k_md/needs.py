@@ -1,4 +1,4 @@
-"""What a model needs of a structure and what it is: one object in model, checkpoint and exported file."""
+"""`Needs`: the facts about a model, besides its weights, that engines and model files must have."""
 
 from typing import Any, NamedTuple
 
@@ -6,32 +6,32 @@ FORMAT_VERSION = 6  # of the exported file: its parts, their stages and the fiel
 
 
 class Needs(NamedTuple):
-    """All that engines and files must know of a model beside its weights; of exported files a plain tuple."""
+    """The facts about a model. An exported file returns them as a plain tuple; see `needs_of`."""
 
     format_version: int
-    config: str  # JSON, all that decides the shape of the model
-    elements: list[int]  # atomic numbers that it knows; empty for any
-    cutoff: float  # of local pairs, Å
-    nonlocal_kind: str  # attention within groups: none, sphc or efa
-    far_reach: float  # largest diameter of a group, Å; 0 without a limit
-    has_totals: bool  # whether total charge and spin matter
-    has_long_range: bool  # whether there are charges, electrostatics and dispersion
-    has_zbl: bool  # whether nuclei repel each other
+    config: str  # JSON of the configuration, which determines the shape of the model
+    elements: list[int]  # atomic numbers that it accepts; empty if it accepts any
+    cutoff: float  # of the pairs of the layers, Å
+    nonlocal_kind: str  # non-local attention: none, sphc or efa
+    far_reach: float  # largest allowed diameter of a group, Å; 0 for no limit
+    has_totals: bool  # whether the energy depends on total charge and spin
+    has_long_range: bool  # whether it has charges, electrostatics and dispersion
+    has_zbl: bool  # whether it has the repulsion of nuclei
     n_layers: int
-    features: int  # F
+    features: int  # F, invariant features of each atom
     chi_width: int
-    chi_from_neighbours: bool  # whether SPHCs begin with the neighbors, or as zeros
-    singlets_only: bool = False  # it was never trained with unpaired electrons
-    energy_shift: float = 0.0  # that the original program adds to each atom and this one does not, eV
-    metadata: str = "{}"  # JSON: what training, import and export know of it
+    chi_from_neighbours: bool  # whether the first SPHCs are computed from the neighbors; else zeros
+    singlets_only: bool = False  # whether it was trained without unpaired electrons
+    energy_shift: float = 0.0  # energy per atom that the original program adds and so3k-md leaves out, eV
+    metadata: str = "{}"  # JSON: facts recorded by training, import and export
 
 
-# What does not follow from the configuration.
+# Fields that do not follow from the configuration.
 GIVEN = ("elements", "singlets_only", "energy_shift", "metadata")
 
 
 def needs_of_cutoff(cutoff: float) -> Needs:
-    """The needs of a local model of any elements, of which the cutoff (Å) alone is known."""
+    """The needs of a local model that accepts any element and has this cutoff (Å)."""
     return Needs(FORMAT_VERSION, "{}", [], cutoff, "none", 0.0, False, False, False, 0, 0, 0, False)
 
 
@@ -41,6 +41,6 @@ def needs_of(model: Any) -> Needs:
 
 
 def with_needs(model: Any, **given: Any) -> Any:
-    """The same model object, of which some of GIVEN are replaced."""
+    """The same model object, after some of its facts in GIVEN were replaced."""
     model.needs = needs_of(model)._replace(**given)
     return model

@@ -1,8 +1,8 @@
-"""The seal of a file: the SHA-256 of all its bytes, as the last of them.
+"""Seals files: the seal is the SHA-256 of all bytes before it, at the end of the file.
 
-A reader compares the two before anything else looks at the file. Damage of any kind (flipped bits, a cut
-end, bytes lost or added) is noticed this way; malice is not, for whoever changes a file on purpose can seal
-it again. Zip archives, as torch writes them, hold the seal as their comment; libraries simply end with it.
+A reader compares the two before it uses the file. This detects any damage (flipped bits, a truncated end,
+bytes lost or added). It does not detect malice, because whoever changes a file on purpose can seal it again.
+Zip archives, as torch writes them, contain the seal as their comment; libraries end with it.
 """
 
 import hashlib
@@ -19,21 +19,21 @@ END_OF_ZIP = b"PK\x05\x06"
 END_SIZE = 22  # bytes of the end record of a zip archive without a comment
 BLOCK = 1 << 20
 
-# what zipfile raises for headers that make no sense
+# exceptions of zipfile for invalid headers
 ZIP_ERRORS = (OSError, ValueError, LookupError, RuntimeError, EOFError, struct.error, zipfile.BadZipFile)
 
 State = Literal["intact", "damaged", "absent"]
 
 
 class Look(NamedTuple):
-    """One reading of a file."""
+    """The result of one reading of a file."""
 
     state: State  # of its seal
-    digest: bytes  # SHA-256 of what the seal covers, or of the whole file if it has none
+    digest: bytes  # SHA-256 of the bytes before the seal, or of the whole file without a seal
 
 
 def seal(data: bytes) -> bytes:
-    """The same bytes with their seal behind them."""
+    """The same bytes, followed by their seal."""
     return data + TAG + hashlib.sha256(data).hexdigest().encode()
 
 
@@ -46,7 +46,7 @@ def seal_archive(archive: bytes) -> bytes:
 
 
 def seal_of(path: str | Path) -> State:
-    """Whether a file is as it was when it was sealed, or has no seal.
+    """Whether a file is unchanged since it was sealed, or has no seal.
 
     Raises:
         So3kError: the file cannot be read.
@@ -55,7 +55,7 @@ def seal_of(path: str | Path) -> State:
 
 
 def look_at(path: str | Path) -> Look:
-    """`seal_of` and the digest of a file, from one reading.
+    """`seal_of` and the digest of a file, from a single reading.
 
     Raises:
         So3kError: the file cannot be read.

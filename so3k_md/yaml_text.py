@@ -1,4 +1,4 @@
-"""YAML of bounded size, depth and number of values."""
+"""Reads YAML of bounded size, depth and number of values."""
 
 from collections import Counter
 from typing import Any
@@ -42,7 +42,7 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def _refuse_twins(node: yaml.Node, where: str) -> None:
-    """Refuse a key that stands twice in one mapping, of which YAML would take the last."""
+    """Refuse a key that occurs twice in one mapping, of which YAML would use the last."""
     if isinstance(node, yaml.MappingNode):
         counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for key, count in counts.items():
@@ -56,7 +56,7 @@ def _refuse_twins(node: yaml.Node, where: str) -> None:
 
 
 def _count(node: yaml.Node, known: dict[int, float], level: int) -> float:
-    """Values in a node; infinite where it is too deep or holds itself."""
+    """Number of values in a node; infinite if it is too deep or contains itself."""
     if id(node) in known:
         return known[id(node)]
     if level > DEEPEST:

@@ -34,7 +34,7 @@ namespace {
     return found && symbol ? symbol->st_size : 0;
   }
 
-  /// "Update 4" is 4; builds that do not know where they come from have -1.
+  /// "Update 4" is 4; builds without this information have -1.
   int running_update()
   {
     auto *descriptor = library<const char *()>("_ZN9LAMMPS_NS6LAMMPS14git_descriptorEv");

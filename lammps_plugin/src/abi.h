@@ -7,12 +7,12 @@
 
 namespace So3k {
 
-/// Why the running LAMMPS is not the one that this plugin was compiled for, "" if it is. Asked is
-/// only what has the same form in every version of LAMMPS: functions of its C library, and names
+/// Why the running LAMMPS differs from the one for which this plugin was compiled, "" if it does
+/// not. Uses only what is the same in all versions of LAMMPS: functions of its C library, and names
 /// and sizes in its symbol table.
 ///
 /// @param lmp     the LAMMPS object
-/// @param vtable  of PairSo3k: it has as many functions as Pair had when this was compiled
+/// @param vtable  of PairSo3k: its size tells how many functions Pair had at compilation
 std::string foreign_lammps(void *lmp, const void *vtable);
 
 }    // namespace So3k

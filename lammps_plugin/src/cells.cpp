@@ -25,7 +25,7 @@ namespace {
   constexpr double AMU_PER_CUBIC_ANGSTROM = 1.66053907;
   constexpr double DUMMY = 1.0, EXACT = 1e-3;    // Å, the cube of PDB files without a cell
 
-  /// Of the atoms of the model.
+  /// Sums and extremes over the atoms of the model.
   struct Matter {
     double mass = 0.0;      // g/mol
     double widest = 0.0;    // covalent radius, Å
@@ -45,7 +45,7 @@ namespace {
     return found;
   }
 
-  /// What is wrong, in words that follow "the box"; "" if nothing is.
+  /// The fault of a box as a phrase to follow "the box"; "" if there is none.
   std::string fault(LAMMPS *lmp, const Matter &matter)
   {
     const auto *domain = lmp->domain;

@@ -12,7 +12,7 @@ class LAMMPS;
 
 namespace So3k {
 
-/// Collective: refuse a box that cannot be that of the atoms, by the rule of
+/// Collective: refuse a box that does not fit the atoms, by the rule of
 /// so3k_md/structure/cells.py.
 void check_cell(LAMMPS_NS::LAMMPS *lmp, const std::vector<int64_t> &species_of_type);
 

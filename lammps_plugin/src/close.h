@@ -11,8 +11,8 @@ class LAMMPS;
 
 namespace So3k {
 
-/// Collective: warn of the closest pair of all ranks, measured by its covalent radii, where it is
-/// closer than any that models are trained on.
+/// Collective: warn of the closest pair of all ranks, by distance over the sum of covalent radii,
+/// if it is closer than pairs in training data.
 void warn_of_close_pair(LAMMPS_NS::LAMMPS *lmp, const PairList &near);
 
 }    // namespace So3k

@@ -14,7 +14,7 @@ class LAMMPS;
 namespace So3k {
 
 /// Collective: one GPU per rank of a node, round robin over the ranks of all partitions, or the CPU
-/// on all ranks; `wish` is auto, cpu or cuda.
+/// on all ranks. `wish` is the keyword `device`: auto, cpu or cuda.
 at::Device choose_device(LAMMPS_NS::LAMMPS *lmp, const std::string &wish);
 
 }    // namespace So3k

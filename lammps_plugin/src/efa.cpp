@@ -13,8 +13,8 @@ namespace So3k {
 
 namespace {
 
-  constexpr int64_t SMALL = 256;    // atoms of a group up to which the model takes pairs, not waves
-  constexpr int64_t TILE = 256;     // atoms evaluated at once
+  constexpr int64_t SMALL = 256;    // atoms of the largest group that is computed by pairs
+  constexpr int64_t TILE = 256;     // atoms computed at once
 
 }    // namespace
 
@@ -44,7 +44,7 @@ void Efa::connect(const System &system)
   }
 }
 
-/// Of the groups from first to last - 1; `number` is the group of each of their atoms.
+/// Tiles of the groups from first to last - 1; `number` is the group of each of their atoms.
 void Efa::add_tiles(int64_t first, int64_t last, const Tensor &number)
 {
   for (const auto &piece : number.split(TILE)) {
@@ -103,7 +103,7 @@ std::vector<Tensor> Efa::by_tile(const Tensor &rows, size_t n_tiles) const
   return rows.index_select(0, by_group.narrow(0, 0, n_atoms)).split_with_sizes(wanted);
 }
 
-/// One tile needs no more memory if it is kept for the gradient.
+/// A single tile is kept for the gradient, because this needs no more memory.
 Tensor Efa::evaluate(const Formula &f, const std::vector<Tensor> &inputs) const
 {
   return tiles.size() == 1 ? f(inputs) : recomputed(f, inputs);

@@ -8,11 +8,12 @@
 
 namespace So3k {
 
-/// Euclidean fast attention: sums over each group, then what every atom reads from them.
+/// Euclidean fast attention: sums over each group, then the messages to each atom from these sums.
 ///
-/// Linear in atoms. Small groups are evaluated as they are, gathered if ranks share them; sums over
-/// waves, which are long rows, are only made of large groups, and the ranks that share one add them
-/// up. Atoms are taken tile by tile, and again for the gradient.
+/// Time is linear in atoms. Small groups are computed by pairs, and their members are gathered if
+/// ranks share them. Sums over waves, which are long rows, are computed for large groups only; the
+/// ranks that share a large group add their sums. Atoms are computed tile by tile, and again for
+/// the gradient.
 class Efa : public Far {
  public:
   Efa(LAMMPS_NS::LAMMPS *lmp, const Model &model, const GroupOptions &options) :

@@ -45,8 +45,8 @@ constexpr std::array<double, 119> ATOMIC_MASSES = {
     257.095, 258.098, 259.101, 262.110, 267.122, 268.126, 271.134, 270.133, 269.134, 278.156,
     281.165, 281.166, 285.177, 286.182, 289.190, 289.194, 293.204, 293.208, 294.214};
 
-/// Half of the longest bond between two such atoms, 0 of metals and noble gases, whose contacts
-/// come and go, Å: the rule of so3k_md/structure/bonds.py.
+/// Half of the longest bond between two such atoms, Å; 0 for metals and noble gases, whose contacts
+/// change. This is the rule of so3k_md/structure/bonds.py.
 inline double bond_radius(int64_t z)
 {
   for (const int64_t covalent : {1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 52, 53})

@@ -14,7 +14,7 @@ namespace So3k {
 
 namespace {
 
-  /// One step through several links; backward takes the adjoints, all of them, in the same order.
+  /// Sends parcels through several links; backward sends all their adjoints in the same order.
   struct Delivery : torch::autograd::Function<Delivery> {
     static tensor_list forward(AutogradContext *context, const at::TensorList &rows,
                                const std::vector<const Link *> &links)
@@ -33,7 +33,7 @@ namespace {
     {
       const auto addresses = context->saved_data["links"].toIntVector();
       tensor_list sent(addresses.size());
-      // what needs no gradient here needs none on the other ranks, which do not wait for it
+      // rows without gradient here have none on the other ranks, which do not wait for it
       for (size_t k = 0; k < addresses.size(); ++k)
         if (context->needs_input_grad(k))
           sent[k] = reinterpret_cast<const Link *>(addresses[k])->adjoint(gradients[k]);
@@ -98,8 +98,8 @@ void Exchange::plan(int64_t n_rows, const std::vector<Home> &remote, at::Device 
   rows_sent = at::tensor(sent, at::kLong).to(device);
 }
 
-/// One message to and from every peer; homeward, what was received leaves and what was sent
-/// arrives.
+/// One message to and from each peer. Homeward reverses the direction: rows that were received are
+/// sent back to the ranks that own them.
 void Exchange::swap(const Tensor &outgoing, const Tensor &incoming, bool homeward) const
 {
   const auto row_bytes = outgoing.size(1) * outgoing.element_size();
@@ -157,7 +157,7 @@ std::vector<Tensor> deliver(const std::vector<Parcel> &parcels)
   tensor_list arrived, moving;
   for (const auto &[link, rows] : parcels) {
     arrived.push_back(rows);
-    if (!link->busy()) continue;    // one rank, or all partners far away
+    if (!link->busy()) continue;    // one rank, or no rows in common with other ranks
     links.push_back(link);
     moving.push_back(rows);
   }

@@ -9,7 +9,7 @@
 
 namespace So3k {
 
-/// Where a row of the graph lives: the rank that owns the atom and the atom's centre row there.
+/// The home of a row of the graph: the rank that owns the atom, and the atom's centre row there.
 struct Home {
   int rank = -1;
   int row = -1;
@@ -24,7 +24,7 @@ struct Home {
 class Link {
  public:
   virtual ~Link() = default;
-  /// Whether this rank talks to another one; if not, the map is the identity.
+  /// Whether this rank exchanges rows with another one; if not, the map is the identity.
   virtual bool busy() const = 0;
   virtual at::Tensor forward(const at::Tensor &rows) const = 0;
   virtual at::Tensor adjoint(const at::Tensor &gradient) const = 0;
@@ -32,9 +32,9 @@ class Link {
 
 /// Rows between ranks: [owned] -> [owned, remote], and their gradients back.
 ///
-/// Messages go straight from owner to user, once per remote row, however many periodic images an
-/// atom shows. Ranks without a common row do not talk, so that a rank without atoms or pairs takes
-/// part by having no peers.
+/// Messages go directly from owner to user, once per remote row, for any number of periodic images
+/// of an atom. Ranks without a common row exchange no messages, so that a rank without atoms or
+/// pairs simply has no peers.
 class Exchange : public Link {
  public:
   explicit Exchange(MPI_Comm world) : world(world) {}
@@ -69,17 +69,17 @@ class Exchange : public Link {
   at::Tensor rows_sent;    // (n_sent,) owned rows, ordered by receiving rank
 };
 
-/// Rows and the link that they shall go through.
+/// Rows, and the link through which they are sent.
 struct Parcel {
   const Link *link;
   at::Tensor rows;
 };
 
-/// What arrives at the other end, differentiable. Parcels of one call are one step of the gradient
-/// too: its messages go in the same order on every rank, whatever the order of autograd.
+/// The rows that arrive, differentiable. All parcels of one call are one node of autograd, so that
+/// the messages of its backward pass have the same order on all ranks.
 std::vector<at::Tensor> deliver(const std::vector<Parcel> &parcels);
 
-/// Collective: outgoing[rank] goes there, and what is returned at [rank] came from there.
+/// Collective: sends outgoing[rank] to each rank; the result at [rank] came from that rank.
 std::vector<std::vector<int64_t>> all_to_all(const std::vector<std::vector<int64_t>> &outgoing,
                                              MPI_Comm world);
 

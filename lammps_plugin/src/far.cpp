@@ -1,4 +1,4 @@
-/* so3k-md: pair_style so3k, attention beyond the cutoff. GPL-2, see ../LICENSE. */
+/* so3k-md: pair_style so3k, non-local attention. GPL-2, see ../LICENSE. */
 
 #include "far.h"
 
@@ -23,7 +23,8 @@ std::unique_ptr<Far> Far::create(LAMMPS *lmp, const Model &model, const GroupOpt
   return nullptr;
 }
 
-/// Waves of the lattice reach all images, so that only the whole box is an extensive group.
+/// Waves of the reciprocal lattice include all images, so that the group must be the whole box for
+/// the energy to be extensive.
 Far::Far(LAMMPS *lmp, const Model &model, const GroupOptions &options) :
     Pointers(lmp), model(model), options(options),
     groups(lmp, model.device, options.by_molecule && !model.needs_lattice)
@@ -92,7 +93,7 @@ Tensor Far::virials(const System &system, const FarGradient &gradient) const
   return of_atoms + (of_cell / n_atoms).to(model.device);
 }
 
-/// Memory of an atom in all layers: its rows and their gradient.
+/// Memory of an atom in all layers, for its rows and their gradient.
 double Far::row_bytes() const
 {
   return (model.n_layers + 1.0) * static_cast<double>(model.features + model.chi_width) *

@@ -12,7 +12,7 @@ namespace So3k {
 
 class System;
 
-/// What users may say of groups.
+/// Settings of groups.
 struct GroupOptions {
   bool by_molecule = true;
   int64_t max_group = 10000;
@@ -24,7 +24,7 @@ struct FarGradient {
   at::Tensor cell;         // (3, 3), this rank's share; undefined if nothing depends on it
 };
 
-/// Attention beyond the cutoff within groups: what a non-local model adds to a step.
+/// Non-local attention within groups: the work that a non-local model adds to a step.
 class Far : protected LAMMPS_NS::Pointers {
  public:
   /// The kind that the model has, none for a local one.
@@ -32,19 +32,20 @@ class Far : protected LAMMPS_NS::Pointers {
                                      const GroupOptions &options);
   virtual ~Far() = default;
 
-  /// Collective: after a new neighbour list; `first` of a run also checks and reports.
+  /// Collective: after a new neighbor list; `first` of a run also checks and reports.
   void rebuild(const System &system, bool first);
   /// Read positions and cell.
   virtual void update(const System &system);
 
-  /// What must travel before layer k besides the rows of near neighbours.
+  /// The parcels to send before layer k besides the rows of neighbors.
   virtual std::vector<Parcel> outgoing(const Part &layer, const at::Tensor &x,
                                        const at::Tensor &chi) const = 0;
-  /// Add the messages of layer k, given what arrived of the parcels.
+  /// Add the messages of layer k, given the rows that arrived.
   virtual void add(const Part &layer, at::TensorList arrived, at::Tensor &dx,
                    at::Tensor &dchi) const = 0;
 
-  /// What the energy is differentiated by, and what follows from these derivatives.
+  /// The leaves by which the energy is differentiated, and forces and virial from these
+  /// derivatives.
   virtual std::vector<at::Tensor> leaves() const { return {r_src}; }
   FarGradient gradient(const std::vector<at::Tensor> &gradients) const;
 
@@ -56,7 +57,7 @@ class Far : protected LAMMPS_NS::Pointers {
   Far(LAMMPS_NS::LAMMPS *lmp, const Model &model, const GroupOptions &options);
   virtual void connect(const System &system) = 0;
   virtual std::string
-  burden(const System &system) const = 0;    // collective: what this costs, for the log
+  burden(const System &system) const = 0;    // collective: memory and time, for the log
   void warn_of_no_ids(const System &system) const;
   double row_bytes() const;
   int64_t most(int64_t here) const;

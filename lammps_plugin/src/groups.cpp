@@ -28,7 +28,7 @@ namespace {
   }
 
   constexpr double BOND = 1.3;    // longest bond in sums of covalent radii
-  constexpr double TORN = 0.1;    // Å; images differ by far more, roundings by far less
+  constexpr double TORN = 0.1;    // Å; images differ by much more, rounding by much less
 
 }    // namespace
 

@@ -15,8 +15,8 @@ class System;
 
 /// Sums over whole groups from the sums over each rank's atoms of them; its own adjoint.
 ///
-/// The first rows are the groups that one of their ranks, the host, adds up; others stay as they
-/// are.
+/// The first rows are groups whose sums one of their ranks, the host, adds up; other rows do not
+/// change.
 class GroupSum : public Link {
  public:
   explicit GroupSum(MPI_Comm world) : hosts(world) {}
@@ -29,13 +29,14 @@ class GroupSum : public Link {
   Exchange hosts;    // rows of groups: those that this rank hosts, then those of other hosts
 };
 
-/// Atoms that attend to each other beyond the cutoff, wherever their owners are.
+/// Groups of non-local attention, whichever ranks own their atoms.
 ///
-/// Groups are the molecules of LAMMPS, or all atoms of the model. Members of a group that other
-/// ranks own are gathered, unless it is large: then the ranks that share it add up sums. Each rank
-/// numbers the groups that it has atoms of: first the summed ones, those that it hosts before the
-/// others in the order of their hosts; then the rest, large before small. Who shares what is found
-/// by rendezvous: the rank that a group's id hashes to collects who has atoms of it and tells them.
+/// Groups are the molecules of LAMMPS, or all atoms of the model. A rank gathers the members that
+/// other ranks own, unless the group is large; then the ranks that share it add up sums. Each rank
+/// numbers the groups of its atoms: first the summed ones, those that it hosts before the others in
+/// the order of their hosts; then the rest, large before small. A rendezvous finds the ranks that
+/// share a group: they all send its id to the rank given by a hash of the id, which replies to
+/// them.
 class Groups : protected LAMMPS_NS::Pointers {
  public:
   Groups(LAMMPS_NS::LAMMPS *lmp, at::Device device, bool by_molecule) :

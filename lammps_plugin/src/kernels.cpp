@@ -28,7 +28,7 @@ bool load_kernels()
   std::ifstream stream(library, std::ios::binary);
   if (!stream) return false;
   try {
-    // the loader ends the process where a library is cut off
+    // the loader ends the process if a library is truncated
     require_seal({std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()});
   } catch (const std::runtime_error &error) {
     throw std::runtime_error(library + " cannot be used, " + error.what() +

@@ -5,9 +5,9 @@
 
 namespace So3k {
 
-/// Make the compiled kernels of so3k_md known to torch, which a model file may call. False where
-/// their library does not lie beside the plugin; a process that has them already keeps its own.
-/// Throws std::runtime_error if that library is damaged.
+/// Register the compiled kernels of so3k_md, which a model file may call, with torch. False if
+/// their library is not in the folder of the plugin. A process that already has kernels keeps
+/// these. Throws std::runtime_error if the library is damaged.
 bool load_kernels();
 
 }    // namespace So3k

@@ -11,8 +11,8 @@ namespace So3k {
 /// Collective: features of each centre after all layers, differentiable in the pair vectors and,
 /// for a non-local model, in the leaves of `far`.
 ///
-/// `shares` of total charge and spin, of each row, as the stage `embed` has them; `far` may be
-/// null.
+/// `shares`: of the total charge and of unpaired electrons, of each row, as in the stage `embed`.
+/// `far` may be null.
 at::Tensor last_features(const Model &model, const PairList &near, const at::Tensor &shares,
                          int64_t n_centres, const Far *far);
 

@@ -42,7 +42,7 @@ LongSlopes LongRange::evaluate(const System &system, const Tensor &q, const Tens
       rows.select(1, 1).contiguous(), model.coulomb, model.cutoff_lr);
   const auto &fields = found.toTupleRef().elements();
   const auto column = [&](int k) { return fields[k].toTensor().to(at::kDouble).unsqueeze(1); };
-  // what a pair gives to an atom of another rank goes home
+  // contributions of a pair to an atom of another rank are sent to that rank
   const auto own = exchange.adjoint(at::cat({fields[0].toTensor(), column(2), column(3)}, 1));
   LongSlopes slopes{own.narrow(1, 0, 2).clone(),
                     fields[1].toTensor(),
@@ -63,8 +63,8 @@ void LongRange::add_self(LongSlopes &slopes, const Tensor &q) const
   slopes.charges += by_q;
 }
 
-/// The sums of the waves add up over the ranks. Where nobody asks for the virials of atoms, each is
-/// given an equal share, which costs nothing.
+/// Adds up the sums of the waves over the ranks. If the virials of single atoms are not needed,
+/// each atom gets an equal share, which takes no time.
 void LongRange::add_lattice(LongSlopes &slopes, const System &system, const Tensor &q,
                             bool of_atoms) const
 {
@@ -86,7 +86,7 @@ void LongRange::add_lattice(LongSlopes &slopes, const System &system, const Tens
                             : (fields[3].toTensor() / n_atoms).expand({system.n_centres, 3, 3});
 }
 
-/// Every rank sums over the pairs of its own atoms with all.
+/// Each rank sums over the pairs of its own atoms with all atoms.
 void LongRange::add_open(LongSlopes &slopes, const System &system, const Tensor &q) const
 {
   const auto mine = at::cat({q.unsqueeze(1).to(at::kDouble), system.positions()}, 1);
@@ -104,7 +104,7 @@ void LongRange::add_open(LongSlopes &slopes, const System &system, const Tensor 
   slopes.virials = -from_middle.unsqueeze(2) * slopes.positions.unsqueeze(1);
 }
 
-/// The rows of all ranks, in their order, and where those of this one begin.
+/// The rows of all ranks, in the order of the ranks, and the first row of this rank.
 Tensor LongRange::gather(const Tensor &rows, int64_t &first) const
 {
   const auto mine = rows.cpu().contiguous();

@@ -14,25 +14,25 @@ class System;
 /// Energies of the centres that follow from charges and volumes, and all their derivatives.
 struct LongSlopes {
   at::Tensor energies;     // (centres, 2) electrostatics and dispersion, eV, float64
-  at::Tensor vectors;      // (distant pairs, 3) dE/d(r_j - r_i), eV/Å
+  at::Tensor vectors;      // (long-range pairs, 3) dE/d(r_j - r_i), eV/Å
   at::Tensor charges;      // (centres,) dE/dq, eV/e
   at::Tensor ratios;       // (centres,) dE/dh, eV
-  at::Tensor positions;    // (centres, 3) dE/dr of what has no pairs, eV/Å; undefined without
-  at::Tensor virials;      // (centres, 3, 3) of the same, eV
+  at::Tensor positions;    // (centres, 3) dE/dr of terms without pairs, eV/Å; undefined without
+  at::Tensor virials;      // (centres, 3, 3) of the same terms, eV
 };
 
-/// Electrostatics and dispersion, whose slopes come in closed form: no tape reaches beyond the
-/// cutoff.
+/// Electrostatics and dispersion with derivatives in closed form: long-range pairs have no autograd
+/// history.
 class LongRange : protected LAMMPS_NS::Pointers {
  public:
   LongRange(LAMMPS_NS::LAMMPS *lmp, const Model &model) : Pointers(lmp), model(model) {}
 
-  /// Before a run: refuse boxes that the Coulomb sum does not know.
+  /// Before a run: refuse boxes for which the Coulomb sum is not defined.
   void check() const;
-  /// The Coulomb sum in words.
+  /// The name of the Coulomb sum for the log.
   std::string form() const;
-  /// Collective: of the charges q and Hirshfeld ratios h of the centres; `of_atoms` if the virials
-  /// of single atoms are wanted, not only their sum.
+  /// Collective: energies and derivatives for the charges q and Hirshfeld ratios h of the centres;
+  /// `of_atoms` if the virials of single atoms are needed, not only their sum.
   LongSlopes evaluate(const System &system, const at::Tensor &q, const at::Tensor &h,
                       bool of_atoms) const;
 

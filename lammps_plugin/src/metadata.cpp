@@ -13,7 +13,7 @@ namespace {
   {
     std::string text;
     for (++place; place < json.size() && json[place] != '"'; ++place) {
-      // of escapes only those that json.dumps makes of printed letters; others stay as written
+      // decodes only the escapes that json.dumps writes for printable characters; others stay
       if (json[place] == '\\' && place + 1 < json.size() &&
           std::string("\"\\/").find(json[place + 1]) != std::string::npos)
         ++place;
@@ -27,7 +27,7 @@ namespace {
 std::string json_value(const std::string &json, const std::string &key)
 {
   int depth = 0;
-  bool is_value = false, is_wanted = false;    // of what comes next, in the outer object
+  bool is_value = false, is_wanted = false;    // of the next item, in the outer object
   size_t begin = 0;
   for (size_t k = 0; k < json.size(); ++k) {
     const char c = json[k];

@@ -9,8 +9,8 @@
 
 namespace So3k {
 
-/// The text of a key of a JSON object, "" where it has none. LAMMPS brings its own reader of JSON
-/// only since 22 Jul 2025, and of the metadata little is needed here.
+/// The text of a key of a JSON object, "" if it has none. LAMMPS has a reader of JSON only since
+/// 22 Jul 2025, and this plugin needs little of the metadata.
 std::string json_text(const std::string &json, const std::string &key);
 
 /// The value of a key of a JSON object as it is written, "" where it has none.

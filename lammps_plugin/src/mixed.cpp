@@ -1,4 +1,4 @@
-/* so3k-md: pair_style so3k beside other force fields and computes. GPL-2, see ../LICENSE. */
+/* so3k-md: pair_style so3k with other force fields and computes. GPL-2, see ../LICENSE. */
 
 #include "mixed.h"
 
@@ -30,7 +30,7 @@ namespace {
     return centres.homes[i].rank >= 0;
   }
 
-  /// Bonds from owned atoms of the model to atoms that are none: tags of both.
+  /// Bonds from owned atoms of the model to atoms outside it: tags of both.
   std::vector<std::array<int64_t, 2>> cut_bonds(LAMMPS *lmp, const Centres &centres)
   {
     auto *atom = lmp->atom;
@@ -96,7 +96,7 @@ void warn_of_double_terms(LAMMPS *lmp, const Centres &centres)
   auto *force = lmp->force;
   auto *lists = lmp->neighbor;
   bigint n_charged = 0;
-  // who scales styles takes away what is too much
+  // with hybrid/scaled the user's factors subtract what is counted twice
   if (force->kspace && atom->q_flag && std::string(force->pair_style) != "hybrid/scaled")
     for (const int i : centres.atoms) n_charged += std::abs(atom->q[i]) > NO_CHARGE;
   bigint counts[] = {

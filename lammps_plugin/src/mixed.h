@@ -11,14 +11,14 @@ class LAMMPS;
 
 namespace So3k {
 
-/// Collective: refuse bonds between an atom of the model and one that it does not see.
+/// Collective: refuse bonds between an atom of the model and an atom outside it.
 void check_cut_bonds(LAMMPS_NS::LAMMPS *lmp, const Centres &centres);
 
-/// Collective: warn of terms of a force field that act among atoms of the model beside it.
+/// Collective: warn of terms of another force field between atoms of the model.
 void warn_of_double_terms(LAMMPS_NS::LAMMPS *lmp, const Centres &centres);
 
-/// Warn of a heat flux that the virials of atoms do not give; `exact` if those of
-/// centroid/stress/atom do.
+/// Warn of a heat flux that is wrong with the virials of stress/atom; `exact` if it is right with
+/// those of centroid/stress/atom.
 void warn_of_heat_flux(LAMMPS_NS::LAMMPS *lmp, bool exact);
 
 }    // namespace So3k

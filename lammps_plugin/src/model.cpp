@@ -21,7 +21,7 @@ namespace So3k {
 namespace {
 
   constexpr int64_t FORMAT_VERSION = 6;
-  const std::string KERNEL_FILE = "so3k_kernels.5.pt";    // the model without weights, see export/
+  const std::string KERNEL_FILE = "so3k_kernels.5.pt";    // compiled form without weights
 
   using Stages = std::vector<std::string>;
 
@@ -56,7 +56,7 @@ namespace {
     return at::kDouble;
   }
 
-  /// The model, in the form that calls the compiled kernels where these serve it.
+  /// The model; if kernels are built and support it, in the form that calls them.
   Module read(const std::string &file, std::optional<at::ScalarType> precision, at::Device device)
   {
     torch::jit::ExtraFilesMap inside = {{KERNEL_FILE, ""}}, nothing;
@@ -68,7 +68,7 @@ namespace {
     std::map<std::string, Tensor> weights;
     for (const auto &each : model.named_parameters()) weights[each.name] = each.value;
     for (const auto &each : model.named_buffers()) weights[each.name] = each.value;
-    // a part of which several parts know has a name for each, and the plain form has fewer of them
+    // a part shared by several parts has several names, and the plain form has fewer of these
     const auto fill = [&](const std::string &name, Tensor value) {
       if (weights.count(name)) value.set_data(weights.at(name));
     };

@@ -17,7 +17,7 @@
 
 namespace So3k {
 
-/// What users may say of electrostatics and dispersion.
+/// Settings of electrostatics and dispersion.
 struct LongRangeOptions {
   std::string coulomb = "kspace";
   double cutoff_lr = 12.0;    // Å
@@ -27,7 +27,7 @@ struct LongRangeOptions {
 /// The two tensors that a stage returns.
 std::pair<at::Tensor, at::Tensor> two(const c10::IValue &value);
 
-/// A part of the exported model, or none where the model does not have it.
+/// A part of the exported model, or none if the model does not have it.
 class Part {
  public:
   Part() = default;
@@ -58,13 +58,13 @@ class Part {
 /// The exported model: what it needs, and its parts, whose stages engines call.
 class Model {
  public:
-  /// Throws std::exception if `file` (the bytes of a .pt) is not one that this plugin understands.
+  /// Throws std::exception if this plugin cannot read `file`, the bytes of a .pt.
   Model(const std::string &file, std::optional<at::ScalarType> precision,
         const LongRangeOptions &long_range, at::Device device);
 
   bool knows(int64_t atomic_number) const;
 
-  /// Rows of atoms as layers take them; positions `r` for attention within groups only.
+  /// Rows of atoms as layers take them; only non-local attention needs the positions `r`.
   c10::IValue rows(const at::Tensor &x, const at::Tensor &chi, const at::Tensor &r = {}) const;
 
   /// Rows of features and of SPHCs from rows that hold both.
@@ -93,7 +93,7 @@ class Model {
   bool has_kernels;      // its layers are compiled
   bool needs_lattice;    // its waves belong to a periodic cell
   bool has_totals, has_zbl, has_long_range, singlets_only;
-  double energy_shift;    // of an atom, not part of any energy, eV
+  double energy_shift;    // of each atom, eV; no energy contains it
   at::Device device;
 
  private:
@@ -106,11 +106,11 @@ class Model {
   c10::TupleTypePtr rows_type;
 };
 
-/// The number of threads that others gave torch, restored when a pair style is deleted.
+/// The number of torch's threads before this plugin set it, restored when a pair style is deleted.
 ///
-/// Ranks share the cores, and most operations are small: a second thread spends its time waiting
-/// for the next one, which takes the core from another rank. So a TorchScope sets one thread, and
-/// lets it be, for setting the number costs as much as a step of a small system.
+/// Ranks share the cores, and most operations are small. A second thread waits most of the time,
+/// and takes the core from another rank. A TorchScope therefore sets one thread and does not reset
+/// the number, because setting it takes as long as a step of a small system.
 class OuterThreads {
  public:
   OuterThreads();
@@ -122,8 +122,8 @@ class OuterThreads {
   int n_threads;
 };
 
-/// Settings of torch that belong to the process, ours while this lives and restored afterwards, but
-/// for the number of threads: see OuterThreads.
+/// Settings of torch for the process, set for the lifetime of this object and then restored, except
+/// the number of threads: see OuterThreads.
 class TorchScope {
  public:
   explicit TorchScope(at::Device device);
@@ -137,7 +137,7 @@ class TorchScope {
   torch::jit::FusionStrategy fusion;
 };
 
-/// The line of a torch exception that says what happened.
+/// The line of a torch exception that states the cause.
 std::string brief(const std::exception &error);
 
 }    // namespace So3k

@@ -38,7 +38,7 @@ class NeighRequest {
 
 namespace {
 
-constexpr int DISTANT = 1;    // id of the list of distant pairs, 0 being that of near ones
+constexpr int DISTANT = 1;    // id of the list of long-range pairs; that of local pairs is 0
 
 }    // namespace
 
@@ -70,7 +70,7 @@ void PairSo3k::settings(int narg, char **arg)
   forget_coefficients();
 }
 
-/// A second pair_style command keeps this object: what was loaded under the old settings must go.
+/// A second pair_style command keeps this object: discard what was loaded with the old settings.
 void PairSo3k::forget_coefficients()
 {
   far.reset();
@@ -126,7 +126,7 @@ void PairSo3k::coeff(int narg, char **arg)
     for (int j = i; j <= n_types; ++j) setflag[i][j] = species_of_type[i] && species_of_type[j];
 }
 
-/// Every rank the same bytes, or every rank the same refusal.
+/// All ranks get the same bytes, or all stop with the same error.
 std::string PairSo3k::read_file(const std::string &path) const
 {
   std::string bytes, complaint = "see the message of the first rank";
@@ -198,8 +198,8 @@ void PairSo3k::init_style()
   report();
 }
 
-/// Each pair in both directions for the layers, and once for charges. Both lists reach as far as
-/// the longer cutoff: LAMMPS takes none that is shorter than the longest of all.
+/// Each pair in both directions for the layers, and once for charges. Both lists have the longer
+/// cutoff, because LAMMPS accepts no list with a cutoff below the largest one.
 void PairSo3k::request_lists()
 {
   neighbor->add_request(this, NeighConst::REQ_FULL);
@@ -211,7 +211,7 @@ void PairSo3k::init_list(int id, NeighList *found)
   (id == DISTANT ? distant_list : list) = found;
 }
 
-/// Charges and the Coulomb sum are no settings of a model that knows neither.
+/// Refuse settings of charges and of the Coulomb sum for models without them.
 void PairSo3k::check_settings() const
 {
   totals->check(species_of_type);
@@ -243,8 +243,8 @@ void PairSo3k::warn_incomparable()
       So3k::formula(counts), model->name, model->references->trained());
 }
 
-/// Of molecules by template LAMMPS does not tell which pairs of weight zero it leaves out of the
-/// list; those of others So3k::System puts back.
+/// For molecule templates LAMMPS does not tell which pairs of weight zero it leaves out of the
+/// list; for other molecules So3k::System adds them.
 void PairSo3k::check_neighbours() const
 {
   const auto *flag = neighbor->special_flag;
@@ -259,7 +259,7 @@ void PairSo3k::check_neighbours() const
                    "LAMMPS warns of such pairs does not concern it\n");
 }
 
-/// Attention beyond the cutoff needs to know which atoms belong together.
+/// Non-local attention needs the groups of the atoms.
 void PairSo3k::check_groups() const
 {
   if (model->needs_lattice) {
@@ -302,7 +302,7 @@ void PairSo3k::report() const
                    long_range->form(), model->cutoff_lr, totals->charge(), model->energy_shift);
 }
 
-/// What is kept between steps; tensors of one step come and go.
+/// Memory of what is kept between steps, without the tensors of one step.
 double PairSo3k::memory_usage()
 {
   auto bytes = Pair::memory_usage();

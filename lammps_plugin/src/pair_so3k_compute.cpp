@@ -1,4 +1,4 @@
-/* so3k-md: pair_style so3k, what happens at every step. GPL-2, see ../LICENSE. */
+/* so3k-md: pair_style so3k, the computation of each step. GPL-2, see ../LICENSE. */
 
 #include "pair_so3k.h"
 
@@ -29,7 +29,7 @@ constexpr int PARTS = 4, ELECTROSTATICS = 2;    // of the energy
 void PairSo3k::compute(int eflag, int vflag)
 {
   ev_init(eflag, vflag);
-  // the slope of a pair is that of both directions there, which share it in another way
+  // kernels give one gradient for both directions of a pair; centroid/stress/atom needs both
   if (cvflag_atom && model->has_kernels)
     error->all(FLERR,
                "so3k: centroid/stress/atom needs the plain layers, {} runs compiled kernels: take "
@@ -43,7 +43,7 @@ void PairSo3k::compute(int eflag, int vflag)
   } catch (const std::exception &problem) {
     complaint = So3k::brief(problem);
   }
-  // The other ranks may wait in an exchange for this one, so it stops them all by itself.
+  // Other ranks may wait in an exchange for this one, so this rank alone stops them all.
   if (!complaint.empty())
     error->one(FLERR, "so3k failed at step {}: {}", update->ntimestep, complaint);
 }
@@ -96,8 +96,8 @@ void PairSo3k::update_system(bool first)
   if (far) far->update(*system);
 }
 
-/// Collective. Energies of pairs beyond the cutoff leave no tape: their slopes by charges and
-/// ratios seed the gradient of the layers instead.
+/// Collective. Energies of long-range pairs have no autograd history: their derivatives by charges
+/// and ratios are seeds of the gradient through the layers.
 PairSo3k::Prediction PairSo3k::predict() const
 {
   const auto &near = system->near;
@@ -161,8 +161,8 @@ void PairSo3k::tally_energies(const Prediction &found)
     eatom[system->centres.atoms[row]] += energy[row];
 }
 
-/// Charges and ratios for fix pair; of the total charge and the dipole, e and e Å, this rank's
-/// share for compute pair.
+/// Charges and ratios for fix pair; this rank's share of the total charge, e, and of the dipole,
+/// e Å, for compute pair.
 void PairSo3k::tally_outputs(const Prediction &found)
 {
   const auto charges = found.charges.to(at::kDouble), ratios = found.ratios.to(at::kDouble).cpu();
@@ -192,7 +192,7 @@ void *PairSo3k::extract_peratom(const char *name, int &n_columns)
   return nullptr;
 }
 
-/// Forces on ghosts too, whose share LAMMPS brings home.
+/// Also forces on ghosts, which LAMMPS adds to those of the owned atoms.
 void PairSo3k::tally_pairs(const So3k::Pairs &pairs, const Tensor &slopes, bool symmetric)
 {
   const int n_atoms = atom->nlocal + atom->nghost;
@@ -228,7 +228,7 @@ void PairSo3k::tally_atom_virial(const So3k::Pairs &pairs, const Tensor &gradien
   for (int i = 0; i < n_atoms; ++i) add_atom_virial(i, half[i], whole[i]);
 }
 
-/// The part of an atom in stress/atom, symmetrised, and in centroid/stress/atom.
+/// The contribution of an atom to stress/atom, symmetrised, and to centroid/stress/atom.
 void PairSo3k::add_atom_virial(int i, const AtomVirial &share, const AtomVirial &centroid)
 {
   constexpr int ROW[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, COLUMN[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
@@ -237,8 +237,8 @@ void PairSo3k::add_atom_virial(int i, const AtomVirial &share, const AtomVirial 
   for (int k = 0; cvflag_atom && k < 9; ++k) cvatom[i][k] += centroid[ROW[k]][COLUMN[k]];
 }
 
-/// F_i -= dE/dr_i, and the virials of single atoms, of what has no pairs here: attention beyond the
-/// cutoff and electrostatics without one.
+/// F_i -= dE/dr_i, and the virials of single atoms, of the terms without pairs here: non-local
+/// attention, and electrostatics without a cutoff.
 void PairSo3k::tally_atoms(const Tensor &slopes_by_positions, const Tensor &virials_of_atoms)
 {
   const auto &atoms = system->centres.atoms;

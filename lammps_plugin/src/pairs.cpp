@@ -20,7 +20,7 @@ namespace {
     return at::tensor(values, at::kLong).to(device);
   }
 
-  /// In one pass, for distant pairs are many; those of an atom follow each other.
+  /// In one pass, because there are many long-range pairs; those of an atom are consecutive.
   template <typename T>
   void tally_on_cpu(const Pairs &pairs, const Tensor &slopes, double *forces, double *virial)
   {
@@ -62,7 +62,7 @@ std::pair<Tensor, Tensor> tally(const Pairs &pairs, const Tensor &slopes, int n_
   return {forces, virial};
 }
 
-/// The list may reach further than asked for (hybrid, comm_modify).
+/// The list may have a larger cutoff than requested (hybrid, comm_modify).
 void PairList::rebuild(const NeighList *list, const std::vector<std::vector<int>> &hidden,
                        const Centres &centres, const double *const *x, double reach, int me)
 {
@@ -94,7 +94,7 @@ std::vector<Home> PairList::add_remote_rows(const Centres &centres, int me)
   std::vector<char> used(homes.size(), 0);
   for (const auto j : candidates_j) used[j] = homes[j].rank != me;
   std::vector<std::pair<Home, int>>
-      ghosts;    // sorted by home: images of one atom lie side by side
+      ghosts;    // sorted by home, so that images of one atom are consecutive
   for (size_t j = 0; j < used.size(); ++j)
     if (used[j]) ghosts.emplace_back(homes[j], static_cast<int>(j));
   std::sort(ghosts.begin(), ghosts.end());
@@ -152,8 +152,8 @@ void PairList::update(const Tensor &x, double cutoff)
            pick(candidates.atom_j)};
 }
 
-/// The same in one pass over the candidates, of which distant ones are many: the tensors of each
-/// step above do not fit a cache, and take ten times as long.
+/// The same in one pass over the candidates, because there are many long-range pairs: the tensors
+/// of the steps above do not fit a cache, and take ten times as long.
 void PairList::update_on_cpu(const Tensor &x, double cutoff)
 {
   const auto *r = x.data_ptr<double>();

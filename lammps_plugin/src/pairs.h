@@ -17,7 +17,7 @@ struct Centres {
   std::vector<Home> homes;    // of every atom, owned or ghost
 };
 
-/// Pairs and the rows that they mean.
+/// Pairs and their rows.
 struct Pairs {
   at::Tensor vectors;           // (pairs, 3) r_j - r_i, float64, Å
   at::Tensor idx_i, idx_j;      // (pairs,) rows
@@ -25,20 +25,20 @@ struct Pairs {
 };
 
 /// F_i = sum g_ij - sum g_ji of n_atoms atoms of LAMMPS (n_atoms, 3), and W = -sum r x g (3, 3),
-/// from the slopes g of pairs, (pairs, 3); float64, on the host.
+/// from the gradient g of pairs, (pairs, 3); float64, on the host.
 std::pair<at::Tensor, at::Tensor> tally(const Pairs &pairs, const at::Tensor &slopes, int n_atoms);
 
-/// One neighbour list of LAMMPS as tensors on the device.
+/// One neighbor list of LAMMPS as tensors on the device.
 ///
 /// Between two builds of the list only positions travel. Rows are the owned atoms of the model
-/// (centres) and then those atoms of other ranks that appear in a pair; a periodic image of an atom
-/// is no row of its own.
+/// (centres), followed by the atoms of other ranks that appear in a pair. A periodic image of an
+/// atom has no separate row.
 class PairList {
  public:
   PairList(MPI_Comm world, at::Device device) : exchange(world), device(device) {}
 
-  /// Collective: take over a new list and the neighbours of centres that it hides, of which pairs
-  /// beyond `reach` are left out.
+  /// Collective: read a new list, and the neighbors of centres that it leaves out; skip pairs
+  /// beyond `reach`.
   void rebuild(const LAMMPS_NS::NeighList *list, const std::vector<std::vector<int>> &hidden,
                const Centres &centres, const double *const *x, double reach, int me);
   /// The species of the rows; types may change without a new list (fix atom/swap).
@@ -59,7 +59,7 @@ class PairList {
 
   at::Device device;
   std::vector<int> row_atoms;                         // one LAMMPS atom for each row
-  std::vector<int64_t> row_species;                   // what `species` holds
+  std::vector<int64_t> row_species;                   // content of `species`
   std::vector<int64_t> candidates_i, candidates_j;    // LAMMPS atoms of the pairs within reach
   Pairs candidates;                                   // the same on the device, without vectors
   std::vector<size_t> within;                         // candidates within the cutoff now

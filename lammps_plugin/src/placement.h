@@ -8,8 +8,8 @@
 
 namespace So3k {
 
-/// How a launcher of MPI tells a process its place among those of its node, and how many it
-/// started.
+/// Environment variables in which a launcher of MPI states the place of a process on its node, and
+/// the number of processes.
 struct Launcher {
   const char *place, *n_ranks;
 };
@@ -19,8 +19,8 @@ constexpr Launcher LAUNCHERS[] = {{"OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORL
                                   {"MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_SIZE"},
                                   {"SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"}};
 
-/// The place of this process among those of its node, -1 where no launcher says it. One that
-/// started fewer ranks than LAMMPS has is not the one that started LAMMPS.
+/// The place of this process among those of its node, -1 if no launcher states it. A launcher of
+/// fewer ranks than LAMMPS has did not start LAMMPS.
 inline int place_by_launcher(int n_ranks)
 {
   for (const auto &launcher : LAUNCHERS) {
@@ -30,8 +30,8 @@ inline int place_by_launcher(int n_ranks)
   return -1;
 }
 
-/// The same by what one partition of LAMMPS knows of itself: partitions do not wait for each other,
-/// so that none may ask the others.
+/// The same from data of one partition of LAMMPS: partitions do not wait for each other, so that
+/// messages between them are not allowed.
 inline int place_by_partition(int partition, int rank_on_node, int n_ranks_on_node)
 {
   return partition * n_ranks_on_node + rank_on_node;

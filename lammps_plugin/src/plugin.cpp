@@ -29,8 +29,7 @@ using Register = void (*)(LammpsPlugin *, void *);
 
 void *own = nullptr;    // this library
 
-/// Where the running LAMMPS is another one than that of the headers, nothing of it may be used but
-/// its way to stop.
+/// If the running LAMMPS differs from that of the headers, only its way to stop may be used.
 void *create(void *lmp)
 {
   const auto foreign = So3k::foreign_lammps(lmp, dlsym(own, "_ZTVN9LAMMPS_NS8PairSo3kE"));

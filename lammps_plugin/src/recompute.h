@@ -11,8 +11,8 @@ namespace So3k {
 
 using Formula = std::function<at::Tensor(const std::vector<at::Tensor> &)>;
 
-/// f(inputs), of which only the inputs are kept: the gradient computes f again. A sum over many
-/// tiles then needs the memory of one.
+/// f(inputs). Only the inputs are kept, and the gradient computes f again, so that a sum over many
+/// tiles needs the memory of one tile.
 at::Tensor recomputed(const Formula &f, const std::vector<at::Tensor> &inputs);
 
 }    // namespace So3k

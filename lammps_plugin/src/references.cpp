@@ -21,8 +21,8 @@ namespace {
     return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
   }
 
-  /// Takes from `rest` what lies in the span of `basis`, whose members are of length one; twice,
-  /// for rounding.
+  /// Subtracts from `rest` its projection on `basis`, whose members have length one; done twice,
+  /// because of rounding.
   void project_out(std::vector<double> &rest, const std::vector<std::vector<double>> &basis)
   {
     for (int round = 0; round < 2; ++round)
@@ -61,7 +61,7 @@ bool References::comparable(const std::vector<int64_t> &counts) const
     const double before = std::sqrt(dot(direction, direction));
     project_out(direction, basis);
     const double length = std::sqrt(dot(direction, direction));
-    if (length <= 1e-9 * before) continue;    // a combination of those before
+    if (length <= 1e-9 * before) continue;    // a linear combination of those before
     for (auto &component : direction) component /= length;
     basis.push_back(direction);
   }

@@ -9,11 +9,11 @@
 
 namespace So3k {
 
-/// Which compositions a model can compare, by the rule of so3k_md/data/references.py: element
-/// energies that were fitted hold for combinations of the compositions they were fitted to.
+/// Compositions whose energies can be compared, by the rule of so3k_md/data/references.py: fitted
+/// element energies are valid for linear combinations of the compositions of the fit.
 class References {
  public:
-  /// `metadata` of a model, as JSON; models that say nothing of it are believed.
+  /// `metadata` of a model, as JSON; without data on references all compositions are comparable.
   explicit References(const std::string &metadata);
 
   /// Whether the energy of a composition can be compared with those of others; `counts` of atoms

@@ -7,8 +7,8 @@
 
 namespace So3k {
 
-/// Throws std::runtime_error unless the bytes of a file end with a seal, the SHA-256 of those
-/// before it, and this is right. See so3k_md/seals.py: against damage, not against malice.
+/// Throws std::runtime_error unless the bytes of a file end with a correct seal, the SHA-256 of the
+/// bytes before it. See so3k_md/seals.py: it detects damage, not malice.
 void require_seal(const std::string &bytes);
 
 }    // namespace So3k

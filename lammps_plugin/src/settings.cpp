@@ -14,12 +14,12 @@ namespace {
 
   constexpr double SHORTEST = 2.0;    // Å of cutoff_lr, over which dispersion is switched off
 
-  /// Reads one keyword; false if its values are none of it.
+  /// Reads one keyword; false if the values do not belong to it.
   class Reader {
    public:
     Reader(Settings &settings, LAMMPS *lmp) : settings(settings), lmp(lmp) {}
 
-    /// How many words a keyword takes with its values.
+    /// Number of words of a keyword and its values.
     static int width(const std::string &keyword) { return keyword == "fragment_charge" ? 3 : 2; }
 
     bool read(const std::string &keyword, const std::string &value, const std::string &second)

@@ -8,16 +8,16 @@
 
 namespace So3k {
 
-/// The words behind pair_style so3k.
+/// The arguments of pair_style so3k.
 struct Settings {
   std::optional<at::ScalarType> precision;    // of the parameters; the model's own if not set
   std::string device = "auto";
   GroupOptions groups;
   TotalOptions totals;
   LongRangeOptions long_range;
-  bool cut_bonds = false;    // to atoms that the model does not see may be
+  bool cut_bonds = false;    // whether bonds to atoms outside the model are allowed
 
-  /// Stops LAMMPS at a word that it does not know.
+  /// Stops LAMMPS at an unknown argument.
   static Settings parse(int narg, char **arg, LAMMPS_NS::LAMMPS *lmp);
 };
 

@@ -1,4 +1,4 @@
-/* so3k-md: pair_style so3k, model files and the models that come along. GPL-2, see ../LICENSE. */
+/* so3k-md: pair_style so3k, model files and bundled models. GPL-2, see ../LICENSE. */
 
 #include "shipped.h"
 
@@ -16,7 +16,8 @@ namespace So3k {
 
 namespace {
 
-  /// Where the models lie: by so3k_md.engines.lammps, else beside the sources of this plugin.
+  /// Folder of the bundled models: set by so3k_md.engines.lammps, else next to the plugin's
+  /// sources.
   fs::path shipped_folder()
   {
     const auto *told = std::getenv("SO3K_PRETRAINED");

@@ -7,9 +7,8 @@
 
 namespace So3k {
 
-/// The bytes of a model: of the file of this path or, where there is none, of the model of this
-/// name that comes with so3k-md. Throws std::runtime_error, which says what is wrong and what to
-/// do.
+/// The bytes of a model: of the file with this path or, if there is none, of the bundled model with
+/// this name. Throws std::runtime_error with the error and the remedy.
 std::string read_model(const std::string &path);
 
 }    // namespace So3k

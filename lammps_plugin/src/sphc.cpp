@@ -14,7 +14,7 @@ namespace So3k {
 void Sphc::connect(const System &system)
 {
   groups.find(system.centres.atoms, std::numeric_limits<int64_t>::max());
-  // of a pair the filter, query, key and their products
+  // of each pair the filter, query, key and their products
   groups.check_size(options.max_group, row_bytes(), 8.0 * model.features * model.element_size());
   groups.connect();
   const auto own = at::arange(system.n_centres, groups.group.options());

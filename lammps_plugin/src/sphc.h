@@ -28,8 +28,8 @@ class Sphc : public Far {
   void connect(const System &system) override;
   std::string burden(const System &system) const override;
 
-  c10::IValue rows;              // of groups, as the model wants them
-  std::vector<int64_t> tiles;    // bounds of runs of centres
+  c10::IValue rows;              // the `Groups` of the model
+  std::vector<int64_t> tiles;    // bounds of tiles of centres
 };
 
 }    // namespace So3k

@@ -55,8 +55,8 @@ void System::rebuild(PairList &pairs, const NeighList *list, double cutoff, bool
   pairs.rebuild(list, hidden_neighbours(once), centres, atom->x, cutoff + neighbor->skin, comm->me);
 }
 
-/// LAMMPS hides a bonded neighbour of weight zero from all styles, where it is the nearest image.
-/// The model knows no bonds and needs it; the other styles go on without.
+/// LAMMPS leaves bonded neighbors of weight zero out of all lists, if they are the nearest image.
+/// The model does not use bonds and needs these neighbors; other styles continue without them.
 std::vector<std::vector<int>> System::hidden_neighbours(bool once) const
 {
   const auto *flag = neighbor->special_flag;
@@ -82,7 +82,7 @@ void System::update()
   const int n_atoms = atom->nlocal + atom->nghost;
   x = n_atoms ? at::from_blob(atom->x[0], {n_atoms, 3}, at::kDouble).to(device)
               : at::empty({0, 3}, at::dtype(at::kDouble).device(device));
-  // A pair of NaN would fall through the cutoff unseen.
+  // A pair with NaN would be skipped as if it were beyond the cutoff.
   if (!std::isfinite(x.sum().item<double>())) throw std::runtime_error("positions are not finite");
 }
 
@@ -105,8 +105,8 @@ Tensor System::positions() const
   return x.index_select(0, at::tensor(centres.atoms, at::kInt).to(device));
 }
 
-/// As Domain::unmap does, whose symbol depends on the sizes of integers: a plugin without it is
-/// loaded by a LAMMPS of other sizes and can say what is wrong.
+/// Like Domain::unmap, whose symbol depends on the sizes of integers. Without this symbol a LAMMPS
+/// with other sizes can load the plugin, which then reports the difference.
 Tensor System::unwrapped() const
 {
   auto r = at::empty({n_centres, 3}, at::kDouble);

@@ -14,7 +14,7 @@ class Pair;
 
 namespace So3k {
 
-/// The atoms of LAMMPS as the model sees them.
+/// The atoms of LAMMPS that the model describes, and their pairs.
 class System : protected LAMMPS_NS::Pointers {
  public:
   System(LAMMPS_NS::LAMMPS *lmp, at::Device device) :
@@ -26,8 +26,8 @@ class System : protected LAMMPS_NS::Pointers {
   /// are. Pairs are taken over from the lists afterwards.
   void find_centres(LAMMPS_NS::Pair *pair, const LAMMPS_NS::NeighList *list,
                     const std::vector<int64_t> &species_of_type);
-  /// Collective: take over a new list, whose pairs may come within the cutoff; `once` if it holds
-  /// each pair once. Bonded pairs of weight zero, which LAMMPS leaves out, are put back.
+  /// Collective: read a new list, whose pairs may come within the cutoff; `once` if it has each
+  /// pair once. Bonded pairs of weight zero, which LAMMPS leaves out, are added.
   void rebuild(PairList &pairs, const LAMMPS_NS::NeighList *list, double cutoff, bool once);
 
   /// Read the positions.
@@ -44,7 +44,7 @@ class System : protected LAMMPS_NS::Pointers {
   at::Tensor unwrapped() const;
   at::Tensor cell() const;    // (3, 3), lattice vectors as rows, Å
 
-  double bytes() const;    // what lists and positions take
+  double bytes() const;    // memory of lists and positions
 
   int64_t n_centres = 0;
   Centres centres;

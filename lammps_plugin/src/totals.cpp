@@ -21,7 +21,7 @@ namespace So3k {
 
 namespace {
 
-  constexpr double EXACT = 1e-6;          // e; a charge is whole to this
+  constexpr double EXACT = 1e-6;          // e; largest deviation of a charge from an integer
   constexpr bigint MOST_ELECTRONS = 2;    // for each proton: as many as the hydride ion has
 
   bool whole(double value)
@@ -123,7 +123,7 @@ void Totals::check_electrons(const std::vector<int64_t> &species_of_type) const
                electrons, unpaired);
 }
 
-/// Refuse charges of no matter; `whose` ends with a colon and a space.
+/// Refuse impossible charges; `whose` ends with a colon and a space.
 void Totals::check_charge(bigint protons, bigint charge, const std::string &whose) const
 {
   const auto electrons = protons - charge;
@@ -135,7 +135,7 @@ void Totals::check_charge(bigint protons, bigint charge, const std::string &whos
 }
 
 /// Collective: refuse the same of a fragment, whose unpaired electrons are known only where a model
-/// has none. The first rank that has atoms of a fragment speaks of it, the lowest molecule first.
+/// has none. The first rank with atoms of a fragment reports it, the lowest molecule first.
 void Totals::check_pieces(const System &system, const std::vector<int64_t> &species_of_type) const
 {
   std::vector<double> numbers;
@@ -221,7 +221,8 @@ Tensor Totals::shares(const Tensor &species, int64_t n_centres) const
   return model.totals.run("shares", affinities, sums.to(model.device), totals, frame).toTensor();
 }
 
-/// What a fragment has to have and has not is spread evenly over its atoms.
+/// The difference between the charge of a fragment and the sum of its raw charges is divided
+/// equally among its atoms.
 Tensor Totals::spread(const Tensor &raw, const Tensor &charge) const
 {
   auto sums = at::zeros({fragments.n_groups, 1}, charge.options())

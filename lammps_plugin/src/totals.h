@@ -15,7 +15,7 @@ namespace So3k {
 
 class System;
 
-/// What users may say of charge and spin.
+/// Settings of charge and spin.
 struct TotalOptions {
   std::optional<double> charge;             // e; the sum of those of the fragments, or 0
   double spin = 0.0;                        // S of all atoms
@@ -29,13 +29,13 @@ class Totals : protected LAMMPS_NS::Pointers {
  public:
   Totals(LAMMPS_NS::LAMMPS *lmp, const Model &model, const TotalOptions &options);
 
-  /// Collective, before a run: refuse what cannot be.
+  /// Collective, before a run: refuse impossible charges and spins.
   void check(const std::vector<int64_t> &species_of_type) const;
-  /// Collective: after a new neighbour list; `first` of a run also reports. Where atoms have come
-  /// or gone what cannot be is refused again.
+  /// Collective: after a new neighbor list; `first` of a run also reports. If the atoms have
+  /// changed, charges and spins are checked again.
   void rebuild(const System &system, const std::vector<int64_t> &species_of_type, bool first);
 
-  /// Collective: what each row has of the totals, as the stage `embed` wants it.
+  /// Collective: the shares of each row for the stage `embed`.
   at::Tensor shares(const at::Tensor &species, int64_t n_centres) const;
   /// Collective: charges of the centres that add up to those of the fragments, from raw ones.
   at::Tensor conserved(const at::Tensor &raw) const { return spread(raw, charges); }

@@ -1,4 +1,4 @@
-"""Who attends to whom beyond the cutoff: a picture and numbers of one group of atoms, layer by layer."""
+"""Shows the non-local attention within one group of atoms in each layer, as a picture and as numbers."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from so3k_md.analysis.geometry import Array, Integers
 from so3k_md.analysis.results import as_json
 from so3k_md.files import atomic
 
-MAX_NAMED = 40  # atoms whose names still fit beside a matrix
+MAX_NAMED = 40  # largest number of atoms whose names fit next to a matrix
 UNITS = {
     "r": "Å",
     "phi": "none, 0 to 1",
@@ -86,7 +86,7 @@ def draw(found: Attention) -> Figure:
 
 
 def draw_tables(figure: Figure, row: Any, found: Attention) -> None:
-    """φ_χ of every pair, layer by layer; who attends in rows, to whom in columns."""
+    """φ_χ of each pair in each layer; rows are the atoms that attend, columns those attended to."""
     names = found.names
     for axes, layer in zip(row, found.layers, strict=True):
         values = matrix(layer, layer.phi, len(names))

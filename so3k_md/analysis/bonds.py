@@ -1,4 +1,4 @@
-"""Bonds by their kinds, and molecules by their formulas."""
+"""Sorts bonds by their elements, and molecules by their formulas."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from so3k_md.analysis.geometry import Array, Flags, Integers, minimum_image
 
 
 def lacks_bonds(bonds: Integers, residues: Integers) -> Flags:
-    """Which atoms have no bond although they are not alone in their residue, (atoms,).
+    """Atoms without a bond in a residue of several atoms, (atoms,).
 
     A topology without any bond lacks those of all atoms: its residues may be one atom each.
 
@@ -40,7 +40,7 @@ def make_whole(
     # `structure.images.unwrap` for all frames at once: frame by frame small molecules take 70 times as long
     steps = positions - positions[:, parent]
     moves = minimum_image(steps, cells, pbc) - steps
-    for _ in range(len(parent).bit_length()):  # links that are summed double each time
+    for _ in range(len(parent).bit_length()):  # each pass doubles the number of links summed
         moves, parent = moves + moves[:, parent], parent[parent]
     return positions + moves
 

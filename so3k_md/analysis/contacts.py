@@ -12,8 +12,8 @@ import numpy as np
 
 from so3k_md.analysis.geometry import Array, Integers, minimum_image, widths
 
-MAX_BINS = 64  # per axis; more would not pay, and keys must stay small integers
-CHUNK = 500_000  # candidate pairs held at once, roughly
+MAX_BINS = 64  # per axis; more bins are not faster, and keys must stay small integers
+CHUNK = 500_000  # approximate number of candidate pairs in memory
 
 
 class ClosePairs(NamedTuple):
@@ -103,7 +103,7 @@ def assign_bins(
 
 
 def bin_offsets(n_bins: int, wraps: bool) -> range:
-    """Neighbouring bins along one axis, each once: two periodic bins are neighbours on one side only."""
+    """Neighboring bins along one axis, each once: two periodic bins are neighbors on one side only."""
     if n_bins == 1:
         return range(1)
     return range(2) if wraps and n_bins == 2 else range(-1, 2)

@@ -1,4 +1,4 @@
-"""Time series: what they drift by, how hot they are, and how sure one may be of either."""
+"""Analyses time series: drift and temperature, each with its statistical error."""
 
 import math
 from typing import NamedTuple
@@ -8,8 +8,8 @@ import numpy as np
 from so3k_md.analysis.geometry import Array
 from so3k_md.units import BOLTZMANN_EV_K
 
-FEWEST_ROWS = 20  # of which a part may be called equilibration
-STARTS = 100  # that are tried
+FEWEST_ROWS = 20  # shorter series have no equilibration
+STARTS = 100  # number of starts that are tried
 
 
 class Drift(NamedTuple):
@@ -55,7 +55,7 @@ def statistical_inefficiency(values: Array) -> float:
 
 
 def equilibration(values: Array) -> int:
-    """The row from which on a series is stationary: that which leaves the most independent rows.
+    """The row from which a series is stationary: the one that leaves the most independent rows.
 
     n_eff(t) = (n - t) / g(t), g the statistical inefficiency of the rows from t on:
     J. D. Chodera, J. Chem. Theory Comput. 12, 1799 (2016), doi:10.1021/acs.jctc.5b00784.
@@ -110,13 +110,13 @@ def summarise_temperature(
 ) -> TemperatureSummary:
     """Mean, spread, and the canonical spread T sqrt(2 / f) for f degrees of freedom.
 
-    f = 2 <K> / (k_B <T>) where the log has the kinetic energy, else 3 n - 3.
+    f = 2 <K> / (k_B <T>) if the log has the kinetic energy, otherwise 3 n - 3.
 
     Args:
         temperature: (rows,), K.
         n_atoms: number of atoms.
         kinetic: (rows,), eV.
-        target: temperature of the thermostat, K; the mean stands for it otherwise.
+        target: temperature of the thermostat, K; None uses the mean.
     """
     mean, std = float(temperature.mean()), float(temperature.std())
     degrees, degrees_from = max(3 * n_atoms - 3, 1), "3 × atoms − 3, without constraints"

@@ -15,7 +15,7 @@ NOT_PERIODIC = (False, False, False)
 
 
 def sound_frames(positions: Array) -> Flags:
-    """Which frames hold numbers that can be positions, (frames,).
+    """Whether all positions of a frame are usable numbers, (frames,).
 
     Args:
         positions: (frames, atoms, 3), Å.

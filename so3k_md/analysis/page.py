@@ -11,7 +11,7 @@ from so3k_md.analysis.figures import colour, data_uri, draw_all, to_png
 from so3k_md.analysis.results import Analysis
 
 STYLE_FILE = Path(__file__).with_name("report.css")
-OPEN_ROWS = 12  # longer tables wait for a click
+OPEN_ROWS = 12  # longer tables are folded
 Rows = Sequence[Sequence[str]]
 
 
@@ -113,7 +113,7 @@ def drift_name(analyses: Sequence[Analysis]) -> str:
 
 
 def production_text(analysis: Analysis) -> str | None:
-    """From where on averages are taken."""
+    """The time from which averages are taken."""
     found = analysis.production
     if found is None or not found.rows:
         return None
@@ -133,7 +133,7 @@ def temperature_text(analysis: Analysis) -> str | None:
 
 
 def spread_text(analysis: Analysis) -> str | None:
-    """Spread of the temperature beside the canonical one."""
+    """Spread of the temperature, and the canonical spread."""
     if analysis.temperature is None:
         return None
     summary = analysis.temperature.summary
@@ -280,7 +280,7 @@ def absences(analyses: Sequence[Analysis]) -> str:
 
 
 def sources(analyses: Sequence[Analysis]) -> str:
-    """Files, and what was taken for granted."""
+    """Files, and the assumptions of the analysis."""
     rows = []
     for analysis in analyses:
         source, energy, temperature = analysis.source, analysis.energy, analysis.temperature

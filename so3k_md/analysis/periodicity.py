@@ -1,4 +1,4 @@
-"""Which directions of a trajectory repeat: a cell in a file is not always that of the atoms."""
+"""Determines the periodic axes of a trajectory, because a file may contain a cell that is not its own."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,33 +15,33 @@ from so3k_md.structure.cells import cell_fault, density, overlap_through_walls
 
 Flags3 = tuple[bool, bool, bool]
 DEFAULT_EDGE = 20.0  # Å, of the cube that OpenMM gives to a system without a box
-LEAST_DENSITY = 0.3  # g/cm³, above which that cube is taken for the box of a liquid
-SAMPLES = 5  # frames that are looked at
+LEAST_DENSITY = 0.3  # g/cm³; at a higher density that cube is the box of a liquid
+SAMPLES = 5  # frames that are checked
 MOVED = 0.01  # Å
 
 
 class Periodicity(NamedTuple):
-    """Which directions repeat, and how that is known."""
+    """The periodic axes, and their source."""
 
     pbc: Flags3
     reason: str
-    doubted: bool = False  # the file holds a cell, and it is not used
+    doubted: bool = False  # whether the file contains a cell that is not used
 
 
 def stated(
     path: Path, frames: Frames, numbers: Integers, periodic: bool | None, logged: Flags3 | None
 ) -> Periodicity:
-    """What the files say, and whether the first cell can be one.
+    """The periodic axes by the files, after a check of the first cell.
 
     Args:
         path: of the trajectory, for messages.
         frames: of it.
         numbers: atomic numbers (atoms,).
-        periodic: what the user says.
-        logged: what the log says.
+        periodic: value from the user.
+        logged: value from the log.
 
     Raises:
-        So3kError: the user says yes, and there is no cell.
+        So3kError: the user states a periodic run, but there is no cell.
     """
     if frames.cells is None or not is_cell(frames.cells[:1])[0]:
         if periodic:
@@ -68,12 +68,12 @@ def is_cell(cells: Array) -> np.ndarray:
 def judged(
     said: Periodicity, frames: Frames, topology: Path | None, numbers: Integers, bonds: Integers
 ) -> Periodicity:
-    """Whether atoms feel the cell that the file holds.
+    """Whether the cell in the file acted on the atoms.
 
-    OpenMM hands its reporters a cube of 2 nm for systems without a box, and topologies may carry the cell of
-    a crystal. Atoms of an open system pass through the images of others: where they do so in all frames that
-    are looked at and move meanwhile, or in any frame of that cube, the cell is none. A pair that overlaps in
-    some frames of another cell is an event of the run.
+    OpenMM passes a cube of 2 nm to its reporters for systems without a box, and topologies may contain the
+    cell of a crystal. Atoms of an open system pass through images of others. If they overlap with images in
+    all checked frames and move in between, or in any frame with that cube, the system has no cell. A pair
+    that overlaps in some frames of another cell is an event of the run.
 
     Args:
         said: of `stated`.
@@ -104,12 +104,12 @@ def judged(
 
 
 def open_because(reason: str) -> Periodicity:
-    """An open system whose file holds a cell."""
+    """The result for an open system whose file contains a cell."""
     return Periodicity(NOT_PERIODIC, reason, doubted=True)
 
 
 def walls(positions: Array, cell: Array, numbers: Integers, parent: Integers) -> str | None:
-    """The nearest two atoms of a frame that overlap only through the walls of the cell, as a clause."""
+    """A clause that names the closest two atoms of a frame that overlap only across the cell's boundary."""
     pbc = (True, True, True)
     whole = make_whole(positions[None], cell[None], pbc, parent)[0]
     found = overlap_through_walls(numbers, whole, cell, pbc)

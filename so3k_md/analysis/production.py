@@ -1,4 +1,4 @@
-"""What a log says of a run: where it is stationary, what it conserves, when it broke down."""
+"""Determines from a log where a run is stationary, what it conserves, and when it failed."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from so3k_md.analysis.thermo import Thermo
 from so3k_md.analysis.trajectory import Trajectory
 from so3k_md.errors import So3kError
 
-HOTTEST = 50_000.0  # K, 4.3 eV: no bond lasts
+HOTTEST = 50_000.0  # K, 4.3 eV: all bonds break
 SPIKE = 0.2  # eV per atom off the median, above any heating …
 SPIKE_SPREADS = 50.0  # … and this multiple of the median deviation
 CONSERVED = (
@@ -20,7 +20,7 @@ EXCHANGED = 0.5  # … and above which it is not
 
 
 def settle(thermo: Thermo | None, data: Trajectory, from_ps: float | None) -> Production:
-    """From where on averages are taken: as given, or where temperature and potential energy are stationary.
+    """The production: from the given time, or from where temperature and potential energy are stationary.
 
     Args:
         thermo: the log, or None.
@@ -53,7 +53,7 @@ def settle(thermo: Thermo | None, data: Trajectory, from_ps: float | None) -> Pr
 
 
 def settled_frame(data: Trajectory, production: Production) -> int:
-    """The first frame of the production, 0 where its time is unknown or no two frames would be left."""
+    """The first frame of the production; 0 if its time is unknown or fewer than two frames would remain."""
     if production.start is None or data.time_unit != "ps":
         return 0
     first = int(np.searchsorted(data.time, production.start - 1e-9))
@@ -79,7 +79,7 @@ def conserves(thermo: Thermo, rows: slice) -> str:
 
 
 def watch_log(stability: Stability, thermo: Thermo | None, n_atoms: int) -> Stability:
-    """The verdict once the log is known: energies that are no numbers or leap, and heat no molecule lasts.
+    """The verdict with the log: energies that are not finite or jump, and temperatures above HOTTEST.
 
     Args:
         stability: by the frames.
@@ -99,21 +99,21 @@ def watch_log(stability: Stability, thermo: Thermo | None, n_atoms: int) -> Stab
 
 
 def no_number(thermo: Thermo) -> tuple[int, str] | None:
-    """The first row with an energy or temperature that is no number."""
+    """The first row with an energy or temperature that is not finite."""
     series = [x for x in (thermo.conserved, thermo.potential, thermo.temperature) if x is not None]
     rows = [int(np.flatnonzero(~np.isfinite(x))[0]) for x in series if not np.isfinite(x).all()]
     return (min(rows), "an energy or temperature that is no number from its row {row} on") if rows else None
 
 
 def too_hot(thermo: Thermo) -> tuple[int, str] | None:
-    """The first row hotter than any molecule lasts."""
+    """The first row hotter than HOTTEST."""
     if thermo.temperature is None or not len(hot := np.flatnonzero(thermo.temperature > HOTTEST)):
         return None
     return int(hot[0]), f"a temperature of {thermo.temperature[hot[0]]:,.0f} K in its row {{row}}"
 
 
 def spike(thermo: Thermo, n_atoms: int) -> tuple[int, str] | None:
-    """The first row whose energy lies far off all others."""
+    """The first row whose energy is far from all others."""
     found: list[tuple[int, str]] = []
     for name, values in (("potential", thermo.potential), ("total", thermo.conserved)):
         if values is not None and len(rows := leaps(values / n_atoms)):
@@ -122,7 +122,7 @@ def spike(thermo: Thermo, n_atoms: int) -> tuple[int, str] | None:
 
 
 def leaps(values: Array) -> Integers:
-    """Rows far off the median of a series, eV per atom."""
+    """Rows far from the median of a series, eV per atom."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return np.zeros(0, dtype=np.int64)

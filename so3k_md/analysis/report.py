@@ -1,4 +1,4 @@
-"""One trajectory in, all its numbers out: `analyze` puts the pure functions together."""
+"""`analyze`: computes all results of one trajectory."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What an analysis returns, and the same as JSON."""
+"""The results of an analysis, and their form as JSON."""
 
 import math
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ UNITS = {
 
 
 class Source(NamedTuple):
-    """Where the numbers come from."""
+    """The files and settings from which the results were computed."""
 
     trajectory: str
     topology: str
@@ -41,7 +41,7 @@ class Source(NamedTuple):
     periodic_from: str
     bonds: int
     bonds_from: str
-    notes: tuple[str, ...] = ()  # what a reader of the numbers must know, each a sentence
+    notes: tuple[str, ...] = ()  # remarks for the reader, one sentence each
 
 
 class Deviation(NamedTuple):
@@ -89,7 +89,7 @@ class Production(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """All that is known of one trajectory; what does not apply is None, and `absent` says why."""
+    """All results of one trajectory; results that do not apply are None, and `absent` gives the reason."""
 
     label: str
     source: Source
@@ -105,7 +105,7 @@ class Analysis(NamedTuple):
 
 
 def as_json(value: Any) -> Any:
-    """Named tuples as objects, arrays as lists, and numbers that are none as null."""
+    """Named tuples as objects, arrays as lists, and numbers that are not finite as null."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: as_json(part) for name, part in value._asdict().items()}
     if isinstance(value, dict):

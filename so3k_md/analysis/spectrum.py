@@ -44,7 +44,7 @@ def infrared_spectrum(run: Dipoles, temperature: float, resolution: float = RESO
     This is the absorption α(ω) n(ω) V ∝ ω (1 − exp(−βħω)) C(ω) of the quantum correlation function C of the
     dipole, with the harmonic correction C(ω) = βħω / (1 − exp(−βħω)) C_cl(ω) of the classical one: no factor
     is left. ∫ A dν over the band of a normal mode is its harmonic intensity. Ṁ is a difference of
-    neighbouring rows, whose damping of high frequencies is divided out.
+    neighboring rows, whose damping of high frequencies is divided out.
 
     Args:
         run: the dipole at equal intervals.

@@ -1,4 +1,4 @@
-"""Did the run stay a molecule: bonds broken, atoms overlapping, numbers that are no numbers."""
+"""Checks the stability of a run: broken bonds, overlapping atoms, and values that are not finite."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +18,7 @@ EVENTS_KEPT = 20
 
 
 class Event(NamedTuple):
-    """The first time that something went wrong with certain atoms."""
+    """The first fault of certain atoms."""
 
     kind: str  # "not a number", "overlap" or "broken bond"
     frame: int  # of the frames analysed
@@ -76,14 +76,14 @@ def overlaps(
 
 
 def finite_frames(positions: Array, cells: Array | None = None) -> int:
-    """How many frames come before the first that holds a number which is none, or a cell which is none."""
+    """Number of frames before the first with a value that is not finite, or with an impossible cell."""
     sound = sound_frames(positions)
     bad = np.flatnonzero(~sound if cells is None else ~(sound & is_cell(cells)))
     return int(bad[0]) if len(bad) else len(positions)
 
 
 def judge(data: Trajectory, lengths: Array) -> Stability:
-    """The verdict: frames from the first that is not finite on are bad, and not looked at further.
+    """The verdict; frames from the first one that is not finite are bad, and are not checked further.
 
     Args:
         data: the trajectory.

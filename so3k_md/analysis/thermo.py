@@ -1,4 +1,4 @@
-"""Energies and temperature of a run, from the CSV of OpenMM's StateDataReporter or the log of LAMMPS."""
+"""Reads energies and temperature of a run from the CSV of OpenMM's StateDataReporter or a LAMMPS log."""
 
 import csv
 import math
@@ -15,7 +15,7 @@ from so3k_md.units import EV_IN_KJ_MOL, KJ_IN_KCAL
 
 
 class Thermo(NamedTuple):
-    """What a log says over time; a quantity that it lacks is None."""
+    """The time series of a log; a quantity that it lacks is None."""
 
     program: str
     rows: str  # which rows of the log these are
@@ -26,8 +26,8 @@ class Thermo(NamedTuple):
     conserved: Array | None  # (rows,), eV
     conserved_name: str  # the column or sum that `conserved` is
     temperature: Array | None  # (rows,), K
-    timestep_fs: float | None  # what the log says of it
-    pbc: tuple[bool, bool, bool] | None  # what the log says of it
+    timestep_fs: float | None  # as stated in the log
+    pbc: tuple[bool, bool, bool] | None  # as stated in the log
     thermostat: bool | None = None  # whether the log names one; None: it does not say
     notes: tuple[str, ...] = ()  # rows that are left out, each a sentence
 
@@ -183,7 +183,7 @@ def has_thermostat(text: str) -> bool | None:
 
 
 def whole_lines(text: str) -> list[str]:
-    """The lines of a log but a last one without its end, of which a number may be cut."""
+    """The lines of a log without an incomplete last line, in which a number may be truncated."""
     lines = text.splitlines(keepends=True)
     if len(lines) > 1 and not lines[-1].endswith("\n"):
         lines.pop()
@@ -216,7 +216,7 @@ def sound_rows(
 ) -> tuple[list[list[str]], list[int]]:
     """The rows that have all columns, with numbers in those that are wanted; the lines of the others.
 
-    A wanted column of which most rows hold no number holds something else and is not looked at.
+    A wanted column without a number in most rows contains something else and is ignored.
     """
     full = [(k, row) for k, row in numbered if len(row) == len(names)]
     places = [names.index(name) for name in wanted]

@@ -34,7 +34,7 @@ class Topology(NamedTuple):
 
 
 def load_topology(path: Path, topology: Path | None, frames: Frames) -> Topology:
-    """The atoms from their own file, or from what the trajectory says of itself.
+    """The atoms from a topology file, or from the trajectory itself.
 
     Raises:
         So3kError: no topology, or one that cannot be read.

@@ -32,7 +32,7 @@ def torsion_kinds(
 ) -> dict[str, Integers]:
     """The torsions of each kind: those of protein backbones first, then the largest kind.
 
-    Kinds of the same elements whose atoms are bonded differently are told apart by the neighbours of each
+    Kinds of the same elements whose atoms are bonded differently are told apart by the neighbors of each
     atom: C(HNO) is a carbon bonded to hydrogen, nitrogen and oxygen.
 
     Args:

@@ -1,4 +1,4 @@
-"""How large, deep and numerous the parts of a foreign file may be: what is beyond is no model."""
+"""Limits for size, depth and number of values of files of other programs; no real model exceeds them."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ MAX_VALUES = 300_000
 MAX_DEPTH = 150
 MAX_NAME = 300
 MAX_MODULES = 20_000
-COPIES = 4  # tensors may share numbers; together they have no more than so many times the bytes of the file
+COPIES = 4  # tensors may share numbers; together they have at most this many times the bytes of the file
 PLAIN = (str, bytes, int, float, bool, type(None))
 
 

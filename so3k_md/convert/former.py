@@ -1,4 +1,4 @@
-"""Exported files of formats 4 and 5 as models: read as data, without running their code."""
+"""Reads exported files of formats 4 and 5 as data, without running their code."""
 
 import json
 from pathlib import Path
@@ -13,19 +13,19 @@ from so3k_md.model import So3krates
 from so3k_md.needs import GIVEN
 from so3k_md.seals import members_are_intact
 
-FORMATS = (4, 5)  # the first of them has no seal
+FORMATS = (4, 5)  # files of format 4 have no seal
 
 
 def is_former(path: Path) -> bool:
-    """Whether a file is of the former format."""
+    """Whether a file has one of these formats."""
     return is_torchscript(path) and format_of(path) in FORMATS
 
 
 def read_former(path: Path) -> So3krates:
-    """The model of a file of the former format.
+    """The model of a file of one of these formats.
 
     Raises:
-        So3kError: the file is damaged, or not what it says it is.
+        So3kError: the file is damaged, or its content does not match its format.
     """
     if checked_seal(path) == "absent" and not members_are_intact(path):
         raise So3kError(f"{path} is damaged: copy it again, or export the checkpoint that it was made from")
@@ -41,7 +41,7 @@ def read_former(path: Path) -> So3krates:
 
 
 def _tensors(record: Any, prefix: str = "") -> dict[str, Tensor]:
-    """All tensors of a module and of the modules below it, by torch's names."""
+    """All tensors of a module and of its submodules, by torch's names."""
     found = {}
     for name, value in record.state.items():
         if isinstance(value, Tensor):

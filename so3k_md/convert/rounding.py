@@ -1,4 +1,4 @@
-"""Constants as so3krates-torch rounds them, to compare with it digit by digit."""
+"""Rounds constants as so3krates-torch does, for exact comparisons with it."""
 
 import json
 
@@ -13,13 +13,13 @@ from so3k_md.nn.radial import BernsteinBasis
 from so3k_md.nn.spherical import SquaredNorm
 from so3k_md.physics.dispersion import FreeAtoms
 
-SHARE_EPS = 1e-6  # that it adds to the sum of the affinities for a charge
+SHARE_EPS = 1e-6  # so3krates-torch adds this to the sum of the affinities for the total charge
 
 
 def round_like_peer(model: So3krates) -> So3krates:
-    """Round the constants of a model that so3krates-torch keeps in float32, in place, and note it.
+    """Round, in place, the constants that so3krates-torch stores in float32, and record this in the model.
 
-    Such a model runs with plain layers: the compiled kernels have exact constants of their own.
+    Such a model runs with plain layers, because the compiled kernels contain exact constants.
 
     Args:
         model: as imported.
@@ -30,7 +30,7 @@ def round_like_peer(model: So3krates) -> So3krates:
 
 
 def round_constants(module: nn.Module) -> None:
-    """The same of a part, in place."""
+    """Round the constants of a part, in place."""
     for part in module.modules():
         if isinstance(part, SquaredNorm):
             part.weight.copy_(part.weight.float())

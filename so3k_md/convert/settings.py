@@ -1,4 +1,4 @@
-"""From the settings of a so3krates-torch or mlff model to the keys of `ModelConfig`, or a refusal."""
+"""Converts the settings of a so3krates-torch or mlff model to keys of `ModelConfig`, or refuses them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from so3k_md.convert.bounds import PLAIN, brief
 from so3k_md.convert.names import N_SPECIES
 from so3k_md.errors import So3kError
 
-# Factor of α by the mean number of neighbours; none for 1/sqrt(width of a head).
+# Factor of α by the mean number of neighbors; none for 1/sqrt(width of a head).
 SCALES: dict[str, Callable[[float], float | None]] = {
     "avg_num_neighbors": lambda neighbours: 1.0 / neighbours,
     "identity": lambda _: 1.0,
@@ -64,7 +64,7 @@ READ = {
     "use_charge_embed",
     "use_spin_embed",
 }
-# Without influence on what the model says of a structure: of training, of the machine, or the user's choice.
+# Settings without influence on predictions: of training, of the machine, or choices of the user.
 IDLE = {
     "atomic_type_shifts",
     "avg_num_neighbors_param",
@@ -137,7 +137,7 @@ def check(settings: Mapping[str, Any]) -> None:
             choices = ", ".join(known)
             raise So3kError(f"has {name} = {brief(settings[name])}, where this program can do {choices} only")
     for name, value in settings.items():
-        # numbers and tensors are what a model remembers of the last structure that it saw
+        # numbers and tensors are values that a model keeps from its last structure
         in_use = isinstance(value, bool | str | float) and bool(value)
         if in_use and name not in READ | IDLE | set(FIXED) | set(SWITCHES):
             raise So3kError(

@@ -1,4 +1,4 @@
-"""Models of the SO3LR family, from so3krates-torch or mlff (JAX), as models of this package.
+"""Converts models of the SO3LR family, from so3krates-torch or mlff (JAX), to models of this package.
 
 Kabylda et al., J. Am. Chem. Soc. 2025, 10.1021/jacs.5c09558.
 """
@@ -39,18 +39,18 @@ DERIVED = (".degree_repeats", ".so3_conv_invariants.", "radial_embedding.radial_
 SECOND = ".euclidean_attention_block.filter_net_"
 GAMMA = "radial_embedding.radial_basis_fn.gamma"
 BERNSTEIN_GAMMA = 0.944863062918464
-# Where the weights of an energy lie that is switched off: both programs keep them all the same.
+# Names of the weights of an energy that is switched off: both programs store them anyway.
 OFF = {
     "zbl_repulsion_bool": ("zbl_repulsion.", "observables_0/zbl_repulsion/"),
     "electrostatic_energy_bool": ("partial_charges_output_block.", "observables_0/electrostatic_energy/"),
     "dispersion_energy_bool": ("hirshfeld_output_block.", "observables_2/"),
 }
-# What Python raises where the parts of a damaged model do not fit each other.
+# Exceptions that Python raises if the parts of a damaged model do not fit each other.
 UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class Imported(NamedTuple):
-    """A foreign model in our terms."""
+    """A model of another program, converted."""
 
     config: dict[str, Any]  # keys of ModelConfig
     weights: dict[str, Tensor]  # parameters as precise as in the file, constants in float64
@@ -59,11 +59,11 @@ class Imported(NamedTuple):
 
 
 class Foreign(NamedTuple):
-    """A foreign model in its own terms."""
+    """A model of another program with its own names and layouts."""
 
     settings: dict[str, Any]
     weights: dict[str, Tensor]
-    references: Tensor  # energies beside the weights' own, by atomic number, (119,), eV
+    references: Tensor  # energies in addition to those of the weights, by atomic number, (119,), eV
     entry: Callable[[Entry], tuple[str, Callable[[Tensor], Tensor]]]  # its name and the way from its layout
 
 
@@ -72,7 +72,7 @@ def convert(source: str = "wheel", elements: Iterable[int] = ()) -> Imported:
 
     Args:
         source: "wheel" for the installed package so3krates-torch, or a file: its wheel, a model that it
-            saved, or params.pkl of mlff with hyperparameters.json beside it.
+            saved, or params.pkl of mlff with hyperparameters.json in its folder.
         elements: atomic numbers that the model was trained on, where the file does not tell.
 
     Raises:
@@ -226,7 +226,7 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Tensor]:
 
 
 def _collect(model: Foreign) -> dict[str, Tensor]:
-    """Every tensor by our name and in our layout; none is missing and none is left over."""
+    """All tensors with names and layouts of this package; refuses missing and unknown tensors."""
     tensors: dict[str, Tensor] = {}
     known = set()
     for entry in entries(model.settings):
@@ -269,7 +269,7 @@ def _assemble(tensors: dict[str, Tensor], references: Tensor) -> tuple[dict[str,
     weights["head.scale"] = tensors["head.scale"].double()
     shifts = tensors["head.shift"].double() + references
     shift = float(shifts[1]) if bool((shifts[1:] == shifts[1]).all()) else 0.0
-    # a shift common to all atoms would only take digits from the energy
+    # a shift common to all atoms would only cost digits of the energy
     weights["head.shift"] = torch.where(torch.arange(N_SPECIES) > 0, shifts - shift, 0.0)
     if "repulsion.p" in tensors:
 
@@ -283,7 +283,7 @@ def _assemble(tensors: dict[str, Tensor], references: Tensor) -> tuple[dict[str,
 
 
 def _trained(scale: Tensor, given: list[int]) -> list[int]:
-    """Atomic numbers whose scale training has moved, or those given where it moved none."""
+    """Atomic numbers whose scale training has changed; the given ones if it changed none."""
     moved = [z for z in range(1, N_SPECIES) if float(scale[z]) != 1.0]
     if not moved and not given:
         raise So3kError("does not tell which elements it was trained on: name them with --elements H,C,O")

@@ -1,4 +1,4 @@
-"""Where the weights of other programs lie: installed packages, wheels, files."""
+"""Finds the weights of other programs in installed packages, wheels and files."""
 
 import importlib.metadata
 import io
@@ -15,11 +15,11 @@ SETTINGS = "hyperparameters.json"
 
 
 class Source(NamedTuple):
-    """A file of weights, read but not understood."""
+    """A file of weights, read but not yet interpreted."""
 
     name: str  # of the file, for messages and metadata
     data: bytes
-    hyperparameters: bytes  # of mlff, beside its pickle; else empty
+    hyperparameters: bytes  # of mlff, from the folder of its pickle; else empty
 
 
 def find(source: str) -> Source:

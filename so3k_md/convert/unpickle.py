@@ -1,10 +1,9 @@
-"""Pickles of other programs as plain data.
+"""Reads pickles of other programs as plain data, without running their code.
 
-A pickle is a program: it names functions and calls them. Here every name that it may use stands for a
-`Record`, which keeps what it was called with and does nothing; tensors are then made from the records whose
-meaning is known. A name outside the lists below ends the reading: what is not understood is refused. A small
-pickle can stand for more values than fit into memory, by mentioning one of them again and again; size, depth
-and number of what is read have the limits of `bounds`.
+A pickle is a program: it names functions and calls them. Here each allowed name stands for a `Record`, which
+stores the arguments of its call and does nothing else; tensors are then made from records with a known
+meaning. A name outside the lists below is refused. A small pickle can represent more values than fit into
+memory, by repeated references to one value; `bounds` limits size, depth and number of the values.
 """
 
 import io
@@ -162,7 +161,7 @@ def read_pickle(data: bytes, where: str) -> Any:
 
 @contextmanager
 def _explained(where: str) -> Iterator[None]:
-    """Turn everything that hostile or damaged data can raise into one line."""
+    """Turn every exception from hostile or damaged data into an error of one line."""
     try:
         yield
     except So3kError as error:
@@ -238,7 +237,7 @@ class _Plain:
 
     def __init__(self, storage: Callable[[str], bytes], most_bytes: int):
         self.storage = storage
-        self.left = most_bytes  # that may still be made
+        self.left = most_bytes  # bytes that may still be allocated
         self.done: dict[int, Any] = {}
         self.read: dict[Storage, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""npz files in the style of MD17, rMD17 and QM7-X: one array per quantity, over all frames."""
+"""Reads npz files in the style of MD17, rMD17 and QM7-X: one array for each quantity, over all frames."""
 
 import zipfile
 import zlib
@@ -27,7 +27,7 @@ DEFAULTS = {
 }
 CELL = ("cell", "lattice")
 FOREIGN_CELL = ("cell", "cells", "lattice", "lattices", "box", "boxes", "unit_cell")  # in lower case
-STATED_UNITS = {"e_unit": "energy", "r_unit": "length"}  # written by sGDML beside the arrays
+STATED_UNITS = {"e_unit": "energy", "r_unit": "length"}  # written by sGDML in the same file as the arrays
 OF_ATOMS = ("group", "fragment")
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Header(NamedTuple):
-    """What the head of an array says of it."""
+    """Shape and type of an array, from its header."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -49,12 +49,12 @@ def read_arrays(
     """The frames of an npz file, each with the keys of the file.
 
     Atomic numbers, and the numbers of groups and fragments under the keys `group` and `fragment`, may be
-    common to all frames (n,) or per frame (frames, n), padded with zeros; likewise charge, spin and
-    `fragment_charges`.
+    common to all frames (n,) or per frame (frames, n), padded with zeros. Charge, spin and
+    `fragment_charges` may also be common to all frames or per frame.
 
     Args:
         path: the file.
-        keys: the keys that were asked for; others have their usual names.
+        keys: keys given by the user; other labels have their usual keys.
         units: the stated units of energy and length.
         convention: what an array named spin counts; see `totals_from`.
 
@@ -64,7 +64,7 @@ def read_arrays(
     headers = npz_headers(path)
     present = sorted(headers)
     n_frames, n_atoms = _check_shapes(headers, path)
-    # who asks for a virial does not want the stress that stands beside it
+    # if the user asks for a virial, a stress in the same file is not read
     stresses = {"stress", "virial"} & keys.keys() or {"stress", "virial"}
     wanted = [label for label in DEFAULTS if label in stresses or label not in ("stress", "virial")]
     chosen_keys = {label: key for label in wanted if (key := _choose(headers, keys, label)) is not None}
@@ -96,7 +96,7 @@ def read_arrays(
 
 
 def npz_headers(path: Path) -> dict[str, Header]:
-    """Shape and type of each array of an npz file, without its numbers.
+    """Shape and type of each array of an npz file, without reading its numbers.
 
     Raises:
         So3kError: not an npz file, or a damaged one.
@@ -126,7 +126,7 @@ def load_npz(path: Path, names: Collection[str]) -> Arrays:
         names: of the arrays.
 
     Raises:
-        So3kError: not an npz file, a damaged one, or more numbers than fit the memory.
+        So3kError: not an npz file, a damaged file, or more numbers than fit the memory.
     """
     headers = npz_headers(path)
     needed = sum(
@@ -143,7 +143,7 @@ def load_npz(path: Path, names: Collection[str]) -> Arrays:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn what numpy and zipfile raise for damaged files into one line."""
+    """Turn errors of numpy and zipfile for damaged files into an error of one line."""
     try:
         yield
     except (
@@ -177,7 +177,7 @@ def _check_shapes(headers: dict[str, Header], path: Path) -> tuple[int, int]:
 
 
 def _first(arrays: Mapping[str, T], names: tuple[str, ...], what: str, path: Path) -> T:
-    """What stands under the first of the names that is there."""
+    """The value under the first of the names that exists."""
     for name in names:
         if name in arrays:
             return arrays[name]
@@ -187,7 +187,7 @@ def _first(arrays: Mapping[str, T], names: tuple[str, ...], what: str, path: Pat
 
 
 def _check_agreement(arrays: Arrays, names: tuple[str, ...], path: Path) -> None:
-    """Refuse two arrays that may be meant and differ."""
+    """Refuse arrays that have names of the same quantity and differ."""
     found = [name for name in names if name in arrays]
     for name in found[1:]:
         if not np.array_equal(arrays[name], arrays[found[0]]):
@@ -206,7 +206,7 @@ def _pbc(flags: NDArray[Any], n_frames: int, path: Path) -> NDArray[Any]:
 
 
 def _choose(headers: Collection[str], keys: dict[str, str], label: str) -> str | None:
-    """The key of a label: the one asked for, else the first of its usual names."""
+    """The key of a label: the one given by the user, otherwise the first of its usual names that exists."""
     names = (keys[label],) if label in keys else DEFAULTS[label]
     return next((name for name in names if name in headers), None)
 
@@ -224,7 +224,7 @@ def _per_frame(values: NDArray[Any], n_frames: int, label: str, path: Path) -> N
 
 
 def _cell(cells: NDArray[Any], index: int, n_frames: int, path: Path) -> NDArray[Any]:
-    """The lattice of one frame, from one cell for all or one each, as vectors or edge lengths."""
+    """The lattice of one frame, from one cell for all frames or one for each, as vectors or edge lengths."""
     if cells.shape in ((n_frames, 3, 3), (n_frames, 9)):
         return cells[index].reshape(3, 3)
     if cells.shape == (3, 3):
@@ -235,7 +235,7 @@ def _cell(cells: NDArray[Any], index: int, n_frames: int, path: Path) -> NDArray
 
 
 def _of_atoms(numbers: NDArray[Any] | None, index: int, n_frames: int, real: NDArray[Any]) -> Any:
-    """Groups or fragments of one frame without its padding; another shape is refused where they are used."""
+    """Groups or fragments of one frame without padding; other shapes are refused where they are used."""
     if numbers is None:
         return None
     chosen = numbers[index] if numbers.ndim == 2 and len(numbers) == n_frames else numbers

@@ -1,4 +1,4 @@
-"""Frames as graphs and targets, in batches that mix structures of any size."""
+"""Builds graphs and targets of frames, in batches of structures of any size."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from so3k_md.structure.structure import checked
 
 T = TypeVar("T")
 
-LARGEST_BATCH = 30_000  # pairs; more do not run faster on a CPU and fill the memory
+LARGEST_BATCH = 30_000  # pairs; larger batches are not faster on a CPU and need more memory
 
 
 class Targets(NamedTuple):
@@ -30,18 +30,18 @@ class Targets(NamedTuple):
     has_energy: Tensor  # (frames,) bool
     has_forces: Tensor  # (atoms,) bool
     has_stress: Tensor  # (frames,) bool
-    volume: Tensor  # (frames,), Å³; 1 where there is none
+    volume: Tensor  # (frames,), Å³; 1 for frames without a volume
     n_atoms: Tensor  # (frames,) int64
 
 
 class Batch(NamedTuple):
-    """Structures and what they should give."""
+    """The graph of a batch of structures, and its reference labels."""
 
     graph: Graph
     targets: Targets
 
     def to(self, device: str | torch.device) -> "Batch":
-        """The same on another device."""
+        """The same batch on another device."""
         return Batch(to_device(self.graph, device), Targets(*(tensor.to(device) for tensor in self.targets)))
 
 
@@ -69,13 +69,13 @@ def batches(
     order: Sequence[int] | NDArray[np.int64] | None = None,
     most_pairs: float = math.inf,
 ) -> Iterator[Batch]:
-    """The data set in batches.
+    """Batches of the data set.
 
     Args:
         dataset: the frames.
         batch_size: frames per batch; the last one may be smaller.
         order: indices in the order of use, such as a permutation; None for the order of the file.
-        most_pairs: pairs in a batch, unless one frame alone has more.
+        most_pairs: largest number of pairs in a batch of more than one frame.
     """
     order = np.arange(len(dataset)) if order is None else order
     for chunk in in_chunks(order, lambda index: pairs_of(dataset.graphs[index]), batch_size, most_pairs):
@@ -83,20 +83,20 @@ def batches(
 
 
 def pairs_of(graph: Graph) -> int:
-    """Pairs of a graph within the cutoff and beyond, which decide the memory that it takes."""
+    """Number of local and long-range pairs of a graph, which determines its memory."""
     return len(graph.idx_i) + len(graph.long.idx_i)
 
 
 def in_chunks(
     items: Iterable[T], pairs: Callable[[T], int], most_items: int, most_pairs: float
 ) -> Iterator[list[T]]:
-    """Items one after the other in lists of bounded length and bounded sum of pairs.
+    """Consecutive items in lists of bounded length and bounded number of pairs.
 
     Args:
         items: frames, graphs or their indices.
-        pairs: of an item.
-        most_items: in a list.
-        most_pairs: in a list of more than one item.
+        pairs: number of pairs of an item.
+        most_items: largest number of items in a list.
+        most_pairs: largest number of pairs in a list of more than one item.
     """
     chunk: list[T] = []
     total = 0
@@ -122,15 +122,15 @@ def to_graph(
     """The graph of a frame.
 
     Args:
-        frame: a structure, whose cell its reader has compared with its atoms.
+        frame: a structure; its reader has compared its cell with its atoms.
         cutoff: Å.
-        model: that the graph is for; None for a local one without charges.
-        groups: of non-local attention: auto, for the groups of the frame, or all.
+        model: the model that reads the graph; None for a local one without charges.
+        groups: of non-local attention: auto, the groups of the frame, or all.
         coulomb: for models with electrostatics, one of COULOMB.
         cutoff_lr: of dispersion and of the shifted forms, Å.
 
     Raises:
-        So3kError: two atoms on one spot, or groups or charges that cannot be used, named with file and frame.
+        So3kError: two atoms at the same position, or unusable groups or charges; names file and frame.
     """
     needs = needs_of_cutoff(cutoff) if model is None else needs_of(model)._replace(cutoff=cutoff)
     announce(needs, groups)
@@ -145,7 +145,7 @@ def to_graph(
 
 
 def to_targets(frames: Sequence[Frame]) -> Targets:
-    """The labels of frames, one after the other."""
+    """The labels of frames, concatenated."""
 
     def floats(values: list[NDArray[np.float64] | float]) -> Tensor:
         return torch.from_numpy(np.array(values, dtype=np.float64))

@@ -1,4 +1,4 @@
-"""Values that look as if they had other units than stated, questioned before a model is trained on them."""
+"""Finds values that suggest other units than stated, before a model is trained on them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,13 +13,13 @@ from so3k_md.structure.bonds import covalent_radii
 
 Floats = NDArray[np.float64]
 
-MOST_FRAMES = 200  # looked at, evenly over the file
-MOST_ATOMS = 50  # of each, whose distances are looked at
+MOST_FRAMES = 200  # checked, evenly distributed over the file
+MOST_ATOMS = 50  # of each frame whose distances are checked
 # Stretch of a bond to hydrogen: (heavy atom, shortest, longest, Å) and its force constant, eV/Å².
 STRETCHES = ((6, 1.02, 1.18), (7, 0.94, 1.11), (8, 0.90, 1.05))
 STIFFNESS = {6: 33.0, 7: 42.0, 8: 42.0}
-SURE = 0.92  # correlation of force and length from which a force constant is believed
-LARGE_FORCE = 20.0  # eV/Å, the median of no usual data
+SURE = 0.92  # smallest correlation of force and length for a reliable force constant
+LARGE_FORCE = 20.0  # eV/Å; medians of usual data are smaller
 LARGE_STRESS = 0.7  # eV/Å³ = 112 GPa
 COMMON_FORCES = (
     "eV/Angstrom",
@@ -36,11 +36,11 @@ NOBLE = (2, 10, 18, 36, 54, 86)
 
 
 def unit_doubts(frames: Sequence[Frame], units: Units = EV_ANGSTROM) -> list[str]:
-    """What does not look like eV and Å, each with the unit that would explain it; empty where all is usual.
+    """Descriptions of values that do not look like eV and Å, each with the unit that would explain it.
 
     Args:
-        frames: as read, in what are meant to be eV and Å.
-        units: that were stated.
+        frames: as read, converted to eV and Å.
+        units: the stated units.
     """
     chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, MOST_FRAMES).astype(int))]
     return [
@@ -53,11 +53,11 @@ def unit_doubts(frames: Sequence[Frame], units: Units = EV_ANGSTROM) -> list[str
 
 
 def _lengths(frames: Sequence[Frame]) -> Iterator[str]:
-    """The distance to the nearest atom in units of two covalent radii: 0.9 to 1.2 in molecules and solids."""
+    """Doubts from nearest distances over sums of covalent radii: usually 0.9 to 1.2."""
     shares = []
     for frame in frames:
         rows = _some(np.flatnonzero(~np.isin(frame.numbers, NOBLE)))
-        if len(frame.numbers) > 2 and len(rows):  # two atoms are taken apart on purpose
+        if len(frame.numbers) > 2 and len(rows):  # diatomic molecules are often dissociated on purpose
             distance = np.linalg.norm(_vectors(frame, rows, np.arange(len(frame.numbers))), axis=2)
             distance[np.arange(len(rows)), rows] = np.inf
             near = distance.argmin(axis=1)
@@ -73,7 +73,7 @@ def _lengths(frames: Sequence[Frame]) -> Iterator[str]:
 
 
 def _forces(frames: Sequence[Frame], stated: float) -> Iterator[str]:
-    """The stiffness of bonds to hydrogen, which every method agrees on, or else the size of the forces."""
+    """Doubts from force constants of X–H bonds, similar in all methods, or else from the size of forces."""
     for heavy, shortest, longest in STRETCHES:
         lengths, pulls = _stretch(frames, heavy, shortest, longest)
         if len(lengths) < 20 or lengths.std() < 0.01 or pulls.std() == 0:
@@ -96,7 +96,7 @@ def _forces(frames: Sequence[Frame], stated: float) -> Iterator[str]:
 
 
 def _stretch(frames: Sequence[Frame], heavy: int, shortest: float, longest: float) -> tuple[Floats, Floats]:
-    """Lengths of bonds to hydrogen and the forces on hydrogen along them."""
+    """Lengths of bonds to hydrogen, and forces on hydrogen along them."""
     lengths, pulls = [], []
     for frame in frames:
         if frame.forces is None:
@@ -120,7 +120,7 @@ def _stretch(frames: Sequence[Frame], heavy: int, shortest: float, longest: floa
 
 
 def _energies(frames: Sequence[Frame], stated: float) -> Iterator[str]:
-    """Total energies against those of free atoms with all electrons, where the ratio is that of two units."""
+    """Doubts from total energies over those of free atoms with all electrons, if the ratio fits a unit."""
     ratios = [
         frame.energy / _free_atoms(frame.numbers)
         for frame in frames
@@ -141,7 +141,7 @@ def _free_atoms(numbers: NDArray[np.int64]) -> float:
 
 
 def _work(frames: Sequence[Frame]) -> Iterator[str]:
-    """Whether the work of the forces is the rise of the energies; a factor near 1 needs surer data."""
+    """Doubts from the ratio of work and energy difference; a factor near 1 needs more certain data."""
     found = work_over_rise(frames)
     if found is None or found.error > 0.25 * abs(found.value):
         return
@@ -157,7 +157,7 @@ def _work(frames: Sequence[Frame]) -> Iterator[str]:
 
 
 def _stresses(frames: Sequence[Frame]) -> Iterator[str]:
-    """The size of the stress."""
+    """Doubts from the size of the stress."""
     stresses = [(np.abs(f.stress).max(), f.volume or 1.0) for f in frames if f.stress is not None]
     if not stresses:
         return
@@ -168,7 +168,7 @@ def _stresses(frames: Sequence[Frame]) -> Iterator[str]:
 
 
 def _name_force(value: float) -> str:
-    """The unit of force that is nearest to a value in eV/Å, if one is near."""
+    """The unit of force closest to a value in eV/Å, if one is close."""
     known = {
         f"{energy}/{length}": e / r
         for energy, e in ENERGY_UNITS.items()
@@ -179,12 +179,12 @@ def _name_force(value: float) -> str:
 
 
 def _some(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A bounded number of atoms, evenly taken."""
+    """A bounded number of atoms, evenly distributed."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, MOST_ATOMS).astype(int))] if len(rows) else rows
 
 
 def _vectors(frame: Frame, rows: NDArray[np.int64], others: NDArray[np.int64]) -> Floats:
-    """Vectors to the rows from the others (rows, others, 3), Å, of nearest images in wide cells."""
+    """Vectors from the others to the rows (rows, others, 3), Å, of nearest images in wide cells."""
     vectors = frame.positions[rows][:, None] - frame.positions[others]
     if frame.cell is not None and frame.pbc.any():
         cell = np.where(frame.pbc[:, None], frame.cell, 0.0)

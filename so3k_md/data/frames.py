@@ -1,4 +1,4 @@
-"""One labelled structure, whatever file it came from, in eV and Å; every doubt about it is settled here."""
+"""Frames: labelled structures in eV and Å, with all checks that do not depend on the file format."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ Ints = NDArray[np.int64]
 
 EV_ANGSTROM = Units()
 LABELS = ("energy", "forces", "stress")
-MOST_UNEVEN = 1e-3  # eV/Å³, between σ_ab and σ_ba: noise of a calculation
-LARGEST = 1e10  # a label beyond this, in eV and Å, is a fill value
+MOST_UNEVEN = 1e-3  # eV/Å³, largest difference of σ_ab and σ_ba; noise of a calculation is smaller
+LARGEST = 1e10  # eV and Å; a larger label is a fill value
 NO_CELL = 'correct it, set length_unit, or, of a molecule in vacuum, set pbc to "F F F" or leave the cell out'
 
 
@@ -32,10 +32,10 @@ class Frame(NamedTuple):
     energy: float | None  # eV
     forces: Floats | None  # (n, 3), eV/Å
     stress: Floats | None  # (3, 3), eV/Å³, positive = tension (ASE); only where periodic
-    place: int  # in the file, from 0
+    place: int  # index in the file, from 0
     source: str  # the file
-    group: NDArray[Any] | None = None  # (n,), equal within a molecule; checked where a model has use for it
-    totals: GivenTotals = GivenTotals()  # charge, spin and fragments; checked where a model has use for them
+    group: NDArray[Any] | None = None  # (n,), equal within a molecule; checked if a model uses it
+    totals: GivenTotals = GivenTotals()  # charge, spin and fragments; checked if a model uses them
 
     @property
     def where(self) -> str:
@@ -44,20 +44,20 @@ class Frame(NamedTuple):
 
     @property
     def volume(self) -> float | None:
-        """Volume of the cell in Å³, or None where there is no stress to speak of."""
+        """Volume of the cell, Å³; None if no stress is defined."""
         if self.cell is None or not self.pbc.any():
             return None
         return float(abs(np.linalg.det(self.cell))) or None
 
 
 class Record(NamedTuple):
-    """What a reader found for one frame, in the units of the file and not yet checked."""
+    """The data of one frame as read, in the units of the file and not yet checked."""
 
     numbers: Any
     positions: Any
     cell: Any
     pbc: Any
-    labels: dict[str, Any]  # energy, forces, stress or virial; absent where the file has none
+    labels: dict[str, Any]  # energy, forces, stress or virial; absent if the file has none
     group: Any = None
     totals: GivenTotals = GivenTotals()
     keys: Mapping[str, str] = {}  # of the labels, in the file
@@ -68,7 +68,7 @@ def to_frame(record: Record, place: int, source: str, units: Units = EV_ANGSTROM
 
     Args:
         record: as read.
-        place: in the file, from 0.
+        place: index in the file, from 0.
         source: the file.
         units: of the file.
 
@@ -140,7 +140,7 @@ def require_elements(frames: Iterable[Frame], elements: Iterable[int]) -> None:
 
 
 def list_keys(keys: Iterable[str]) -> str:
-    """The keys that a file has, for messages, cut short where there are many."""
+    """The keys of a file for messages; shortened if there are many."""
     names = sorted(keys)
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "none"
 

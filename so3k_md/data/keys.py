@@ -1,4 +1,4 @@
-"""What the keys of data files mean: labels under their usual and unusual names, charge and spin."""
+"""The meaning of keys in data files: labels, charge and spin under the names that programs use."""
 
 import re
 import warnings
@@ -20,7 +20,7 @@ from so3k_md.structure.charges import (
 
 # The total charge: charge of ASE and OMol25, total_charge of MACE and so3krates-torch, and others.
 CHARGE = ("charge", "total_charge", "net_charge", "tot_charge", "molecular_charge", "formal_charge")
-# Names that do not say what they count: OMol25's spin and MACE's total_spin are multiplicities,
+# Names that do not state what they count: OMol25's spin and MACE's total_spin are multiplicities,
 # so3krates-torch's total_spin is S, others count unpaired electrons.
 SPIN = ("spin", "total_spin")
 SPINS = {
@@ -33,17 +33,17 @@ SPINS = {
     "uhf": "unpaired",
     "spin_quantum_number": "S",
 }
-# What looks like a label: of the energy, the forces, the stress, or of what no label is read for.
+# Keys that look like labels: of the energy, the forces, the stress, or of quantities that are not read.
 LIKE_LABELS = {
     "energy": re.compile(r"energ|(^|_)e($|_)", re.I),
     "forces": re.compile(r"force|grad|(^|_)f($|_)", re.I),
     "stress": re.compile(r"stress|virial|sigma|pressure|(^|_)vir($|_)", re.I),
     "other": re.compile(r"dipole|(?<!nuclear_)charge|spin|multiplicity", re.I),
 }
-# What an engine reads of a structure beside its geometry.
+# Keys of properties that engines read from a structure besides its geometry.
 TOTALS = (*SPIN, "fragment_charges", *CHARGE, *SPINS)
 MODEL_KEYS = {"group", "fragment", *TOTALS}
-# What ASE writes beside a label, by that label.
+# Label -> keys that ASE writes in addition to it.
 DERIVED = {"energy": {"energies", "free_energy"}, "stress": {"stresses"}}
 
 
@@ -71,7 +71,7 @@ def totals_from(
     """Charge, spin and fragments under any of their names.
 
     Args:
-        values: what a structure carries by name, such as `Atoms.info`.
+        values: properties of a structure by name, such as `Atoms.info`.
         fragment: of each atom, or None.
         convention: what a value named `spin` or `total_spin` counts: S, unpaired (2 S), multiplicity
             (2 S + 1), or auto.
@@ -99,10 +99,10 @@ def totals_from(
 
 
 def settle_spins(spins: Iterable[tuple[Spin, int]]) -> str:
-    """What the values named spin of one file count, as far as all of them together tell.
+    """The convention of values named spin in one file, as far as all of them together determine it.
 
     Args:
-        spins: with the number of electrons of each structure.
+        spins: each with the number of electrons of its structure.
 
     Returns:
         The one convention that fits all, or auto.
@@ -119,12 +119,12 @@ def is_number(value: Any) -> bool:
 
 
 def unused_labels(present: Iterable[str], used: Mapping[str, str], named: Iterable[str]) -> list[str]:
-    """Keys that look like labels, are not used, and may have been meant.
+    """Keys that look like labels but are not used, and that the user may have meant.
 
     Args:
         present: keys of the file.
         used: keys that were read, by label.
-        named: of energy, forces, stress: those whose key the user has named, which leaves no doubt.
+        named: those of energy, forces and stress whose key the user gave, so that there is no doubt.
     """
     doubtful = [pattern for label, pattern in LIKE_LABELS.items() if label not in set(named)]
     derived = {name for label, names in DERIVED.items() if label in used for name in names}
@@ -133,11 +133,11 @@ def unused_labels(present: Iterable[str], used: Mapping[str, str], named: Iterab
 
 
 def warn_unused_totals(frames: Iterable[Any], used: bool) -> None:
-    """Warn of frames with charges or unpaired electrons of which a model knows nothing.
+    """Warn of frames with charges or unpaired electrons that the model does not use.
 
     Args:
         frames: with `totals` and `where`.
-        used: whether the model has a total charge and spin.
+        used: whether the model uses total charge and spin.
     """
     for frame in () if used else frames:
         charge, spin = frame.totals.charge, frame.totals.spin

@@ -1,4 +1,4 @@
-"""From a file to frames, with its units stated once and converted once."""
+"""Reads the frames of a data file, and converts them once from the stated units."""
 
 import warnings
 from collections.abc import Iterable
@@ -45,14 +45,14 @@ def read_frames(
 
     A key that is not given has its usual name (energy, forces, stress; E and F in npz), and a frame without
     it has no such label. A key that is given must be in the file. Keys that look like labels and are not read
-    are named in a warning.
+    are listed in a warning.
 
     Args:
         path: the file.
         energy_key: key of the energy.
         forces_key: key of the forces.
-        stress_key: key of the stress (xx yy zz yz xz xy, or 9 numbers) or of the virial, whichever its unit
-            or else its name says.
+        stress_key: key of the stress (xx yy zz yz xz xy, or 9 numbers) or of the virial; its unit, or else
+            its name, determines which.
         energy_unit: eV, meV, kcal/mol, kJ/mol, Hartree or Rydberg.
         length_unit: Angstrom, nm or Bohr.
         required: labels that every frame must have, of energy, forces, stress.
@@ -60,7 +60,7 @@ def read_frames(
         stress_unit: a pressure such as GPa or eV/Angstrom^3, or an energy where the file holds virials; None
             for energy_unit / length_unit³, and energy_unit of virials.
         stress_sign: ase (stress: tension positive; virial: −V stress) or opposite.
-        spin_convention: what values named spin count: S, unpaired (2S), multiplicity (2S + 1), or auto.
+        spin_convention: meaning of values named spin: S, unpaired (2 S), multiplicity (2 S + 1), or auto.
 
     Raises:
         So3kError: names file, frame, key and remedy.
@@ -115,7 +115,7 @@ def read_frames(
 
 
 def _check_file(path: Path) -> None:
-    """Refuse a path at which no data can be."""
+    """Refuse a path that cannot be a data file."""
     if not path.is_file():
         what = "is a folder, not a data file" if path.is_dir() else "there is no such data file"
         raise So3kError(f"{path}: {what}; check the path")
@@ -124,7 +124,7 @@ def _check_file(path: Path) -> None:
 
 
 def _with_spins_settled(frames: list[Frame]) -> list[Frame]:
-    """Frames whose spins of unstated convention have the one that fits the whole file, if only one does."""
+    """Frames in which spins without a convention get the one that fits the whole file, if only one does."""
     unsaid = [
         (frame.totals.spin, int(frame.numbers.sum()) - round(float(frame.totals.charge or 0)))
         for frame in frames

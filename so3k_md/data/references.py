@@ -1,4 +1,4 @@
-"""Energies of the elements, and which compositions can be compared by them."""
+"""Element energies, and the compositions whose energies can be compared with them."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,19 +11,19 @@ from numpy.typing import ArrayLike
 from so3k_md.data.frames import Frame
 from so3k_md.errors import So3kError, So3kWarning
 
-ABSOLUTE = ("isolated atoms", "given")  # sources of element energies that hold for every composition
+ABSOLUTE = ("isolated atoms", "given")  # sources of element energies that are valid for any composition
 
 
 def is_isolated(frame: Frame) -> bool:
-    """Whether a frame is one atom without neighbours, not even images, and has an energy."""
+    """Whether a frame is one atom without neighbors, not even images, and has an energy."""
     return len(frame.numbers) == 1 and not frame.pbc.any() and frame.energy is not None
 
 
 def isolated_energies(frames: Iterable[Frame]) -> dict[int, float]:
-    """Energies of isolated atoms by atomic number, eV; the lowest where an element has several.
+    """Energies of isolated atoms by atomic number, eV; the lowest if an element has several.
 
     Args:
-        frames: those with more atoms or periodic axes do not count.
+        frames: those with more atoms or periodic axes are ignored.
     """
     found: dict[int, float] = {}
     for frame in frames:
@@ -46,15 +46,15 @@ def by_symbol(energies: Mapping[str, float]) -> dict[int, float]:
 
 
 def describe_references(frames: Sequence[Frame], source: str) -> dict[str, Any]:
-    """What a model says of its element energies: where they come from and what they were fitted to.
+    """The metadata of a model about its element energies: their source and the compositions of the fit.
 
     Args:
-        frames: all whose energies were used.
+        frames: all frames whose energies were used.
         source: isolated atoms, given, fit, mean or none.
 
     Returns:
-        For the metadata of a model: `source`, `elements` (atomic numbers) and `compositions`, as many counts
-        of these as are independent. Energies of a sum of these can be compared.
+        `source`, `elements` (atomic numbers) and `compositions`: linearly independent counts of these
+        elements. Energies of linear combinations of these compositions can be compared.
     """
     numbers = [frame.numbers for frame in frames if frame.energy is not None]
     elements = sorted({int(z) for each in numbers for z in each})
@@ -71,8 +71,8 @@ def describe_references(frames: Sequence[Frame], source: str) -> dict[str, Any]:
 def comparable(numbers: ArrayLike, metadata: Mapping[str, Any]) -> bool:
     """Whether the energy of a composition can be compared with those of others.
 
-    It can where element energies are those of isolated atoms or given, and where the composition is a
-    combination of those that they were fitted to. Models that say nothing of it are believed.
+    It can if the element energies are given or those of isolated atoms, or if the composition is a linear
+    combination of those of the fit. For models without this metadata it is assumed.
 
     Args:
         numbers: atomic numbers (n,), 0 for virtual sites.
@@ -93,7 +93,7 @@ def comparable(numbers: ArrayLike, metadata: Mapping[str, Any]) -> bool:
 
 
 def warn_incomparable(numbers: ArrayLike, metadata: Mapping[str, Any]) -> None:
-    """Warn of an energy that holds up to a constant which the training data left open.
+    """Warn of an energy that contains a constant which the training data do not determine.
 
     Args:
         numbers: see `comparable`.

@@ -1,4 +1,4 @@
-"""Which frames to train on: as published, or drawn with a seed."""
+"""Splits frames into training and validation, as published or drawn with a seed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ VALID = (
 
 
 class Split(NamedTuple):
-    """Indices of frames, without a common member."""
+    """Disjoint indices of training and validation frames."""
 
     train: Ints
     valid: Ints
@@ -43,21 +43,21 @@ def make_split(
 ) -> Split:
     """Choose training and validation frames.
 
-    Published indices (zero-based; npz, or text with one or more numbers a line) are taken as they are. What
-    they do not decide is drawn: `numpy.random.RandomState(seed).permutation` of the frames (or of the
-    published training indices), the first n_train for training, the next n_valid for validation, as in the
-    authors' code.
+    Published indices (zero-based; npz, or text with one or more numbers per line) are used unchanged. Indices
+    that are not published are drawn as in the authors' code: of
+    `numpy.random.RandomState(seed).permutation` of the frames (or of the published training indices) the
+    first n_train are for training, the next n_valid for validation.
 
     Args:
         n_frames: frames in the data file.
-        n_train: training frames; None for all that are left.
-        n_valid: validation frames; None for none, or all that the file names.
+        n_train: number of training frames; None for all remaining frames.
+        n_valid: number of validation frames; None for none, or for all in the file.
         seed: of the permutation.
-        train_file: published indices; an npz may hold the validation indices too.
+        train_file: published indices; an npz may also contain the validation indices.
         valid_file: published validation indices.
 
     Raises:
-        So3kError: indices out of range, twice, in both parts, or fewer than asked for.
+        So3kError: indices that are out of range, repeated, in both parts, or fewer than asked for.
     """
     if valid_file is not None and train_file is None:
         raise So3kError(
@@ -88,7 +88,7 @@ def read_indices(path: str | Path, names: Sequence[str], n_frames: int) -> Ints:
     """Zero-based frame indices from an npz (under one of the names) or a text file.
 
     Raises:
-        So3kError: unreadable, out of range or twice.
+        So3kError: indices that are unreadable, out of range or repeated.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""What a model knows of its labels before it learns: the energy of each element and the size of forces."""
+"""Statistics of the labels from which a new model starts: element energies and the scale of forces."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from so3k_md.errors import So3kError
 
 
 class Statistics(NamedTuple):
-    """Energy of each element and the scale of what remains."""
+    """Energy of each element, and the scale of the remaining energies."""
 
     shift: dict[int, float]  # atomic number -> eV
-    scale: float  # eV/Å, standard deviation of the force components; 1 where there are no forces
+    scale: float  # eV/Å, standard deviation of the force components; 1 without forces
     source: str = "fit"  # isolated atoms, given, fit, mean or none
-    rest: float = 0.0  # eV, mean energy of an atom that given energies leave; 0 for fitted ones
+    rest: float = 0.0  # eV, mean energy per atom that remains after given energies; 0 for fitted ones
 
 
 REFERENCES = ("auto", "least_squares", "mean", "none")
@@ -27,12 +27,12 @@ def fit_statistics(
 ) -> Statistics:
     """Reference energies and force scale of the training frames, in float64.
 
-    least_squares: e minimises Σ (E − Σ_Z n_Z e_Z)²; where compositions do not decide (one molecule only), the
-    solution of smallest norm. mean: e = Σ E / Σ n for every element. none: zeros. auto: the energies that are
-    known, if they are for every element, else least_squares.
+    least_squares: e minimises Σ (E − Σ_Z n_Z e_Z)²; the solution of smallest norm if compositions do not
+    determine e (one molecule only). mean: e = Σ E / Σ n for each element. none: zeros. auto: the known
+    energies if each element has one, otherwise least_squares.
 
     Args:
-        frames: training frames; those without energy or forces do not count.
+        frames: training frames; those without energy or forces are ignored.
         reference: auto, least_squares, mean or none.
         known: energies of isolated atoms by atomic number, eV.
 
@@ -68,13 +68,13 @@ def fit_statistics(
 
 
 def force_scale(frames: Sequence[Frame]) -> float:
-    """Standard deviation of all force components, eV/Å; 1 where there are none or all are equal."""
+    """Standard deviation of all force components, eV/Å; 1 if there are none or all are equal."""
     forces = [frame.forces.reshape(-1) for frame in frames if frame.forces is not None]
     spread = float(np.concatenate(forces).std()) if forces else 0.0
     return spread if spread > 0 else 1.0
 
 
 def _solve(counts: np.ndarray, energies: np.ndarray) -> np.ndarray:
-    """Least squares of smallest norm; a second pass on the residual regains the digits of large energies."""
+    """Least-squares solution of smallest norm; a second solve restores the digits of large energies."""
     solution = np.linalg.lstsq(counts, energies, rcond=1e-10)[0]
     return solution + np.linalg.lstsq(counts, energies - counts @ solution, rcond=1e-10)[0]

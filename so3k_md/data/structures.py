@@ -1,4 +1,4 @@
-"""Extended XYZ and whatever else ASE reads."""
+"""Reads extended XYZ and other formats of ASE."""
 
 import io
 import warnings
@@ -23,11 +23,11 @@ FOREIGN = "not a format that is read here; use extended XYZ (.xyz) or npz"
 def read_structures(
     path: Path, keys: dict[str, str], convention: str = "auto"
 ) -> Iterator[tuple[Record, list[str]]]:
-    """The frames of a file that ASE can read, each with the keys it holds.
+    """The frames of a file that ASE can read, each with the keys that it contains.
 
     Args:
         path: an extended XYZ file, plain or compressed, or another format that ASE knows.
-        keys: the key of energy, forces, stress and virial.
+        keys: keys of energy, forces, stress and virial.
         convention: what a value named spin counts; see `totals_from`.
 
     Raises:
@@ -43,7 +43,7 @@ def read_structures(
                 index += 1
     except So3kError:
         raise
-    except Exception as error:  # ASE's readers raise whatever their parsing met
+    except Exception as error:  # ASE's readers raise exceptions of many types
         if not known and isinstance(error, (UnknownFileTypeError, UnicodeDecodeError)):
             raise So3kError(f"{path}: {FOREIGN}") from error
         reason = (
@@ -56,10 +56,10 @@ def read_structures(
 
 
 def is_xyz(path: Path) -> bool:
-    """Whether a file is extended XYZ, by its name or, where that says nothing, by its content.
+    """Whether a file is extended XYZ, by its name or, if the name does not tell, by its content.
 
     Raises:
-        So3kError: a compressed file that cannot be unpacked.
+        So3kError: a compressed file that cannot be decompressed.
     """
     inner = path.with_suffix("") if is_compressed(path) else path
     if inner.suffix.lower() in (".xyz", ".extxyz"):
@@ -68,12 +68,12 @@ def is_xyz(path: Path) -> bool:
         return filetype(str(path)) in ("xyz", "extxyz")
     except DAMAGED as error:
         raise So3kError(f"{path}: cannot be unpacked ({error}); fetch it again") from error
-    except Exception:  # the reader says what is wrong
+    except Exception:  # the reader reports the error
         return False
 
 
 def _from_blocks(path: Path) -> Iterator[Atoms]:
-    """The structures of an extended XYZ file, each parsed by itself so that none can hide another."""
+    """The structures of an extended XYZ file, each parsed separately so that none hides another."""
     for block in read_blocks(path):
         yield from ase.io.iread(io.StringIO("".join(block.lines)), index=":", format="extxyz")
 
@@ -93,5 +93,5 @@ def _record(atoms: Atoms, keys: dict[str, str], convention: str, where: str) -> 
 
 
 def given_totals(atoms: Atoms) -> GivenTotals:
-    """Charge, spin and fragments as a structure of ASE carries them."""
+    """Charge, spin and fragments in the `info` and `arrays` of ASE atoms."""
     return totals_from(atoms.info, atoms.arrays.get("fragment"))

@@ -1,4 +1,4 @@
-"""Units of labels: by their usual names, and as quotients such as Hartree/Bohr or kcal/mol/Angstrom."""
+"""Converts units of labels, given by usual names or as quotients such as kcal/mol/Angstrom."""
 
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ SIGNS = {"ase": 1.0, "opposite": -1.0}
 
 
 class Units(NamedTuple):
-    """One unit of each quantity of a file in eV and Å; those of stress and virial carry the sign."""
+    """The unit of each quantity of a file, in eV and Å; units of stress and virial include the sign."""
 
     energy: float = 1.0  # eV
     length: float = 1.0  # Å

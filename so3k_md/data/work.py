@@ -1,4 +1,4 @@
-"""Whether forces are the slopes of the energies: the work along the way from a frame to one that is near."""
+"""Checks forces against energies: compares the work between similar frames with the energy difference."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,11 +14,11 @@ Floats = NDArray[np.float64]
 MOST_GROUPS = 40  # of frames with the same atoms
 MOST_FRAMES = 64  # of each group
 FEWEST_PAIRS = 8
-FLOOR = 0.03  # of the median square of the bends: no pair weighs more than thirty usual ones
+FLOOR = 0.03  # of the median square of the bends, so that no pair weighs more than about thirty typical ones
 
 
 class Ratio(NamedTuple):
-    """Work of the forces over the rise of the energy, from many pairs of frames."""
+    """Ratio of the work of the forces to the energy difference, from many pairs of frames."""
 
     value: float  # 1 where forces and energies have the same units and sign
     error: float  # standard error
@@ -29,9 +29,9 @@ class Ratio(NamedTuple):
 def work_over_rise(frames: Sequence[Frame]) -> Ratio | None:
     """Regression W = ratio ΔE through the origin, or None where no two frames have the same atoms.
 
-    W = −½ (F_a + F_b) · (r_b − r_a) departs from ΔE by terms of third order, hence the regression of W, and a
-    weight 1 / ((F_b − F_a) · (r_b − r_a))² for each pair: the term of second order tells how far it reaches.
-    Frames without periodic axes are laid over each other first, periodic ones must share their cell.
+    W = −½ (F_a + F_b) · (r_b − r_a) differs from ΔE by terms of third order in r_b − r_a. The weight of a
+    pair is 1 / ((F_b − F_a) · (r_b − r_a))²: this term of second order, the bend, estimates the error of W.
+    Frames without periodic axes are superimposed first; periodic ones must share their cell.
 
     Args:
         frames: with energies and forces; others do not count.
@@ -61,7 +61,7 @@ def _shape(frame: Frame) -> bytes:
 
 
 def _near_pairs(group: Sequence[Frame]) -> Iterator[tuple[float, float, float]]:
-    """Work, energy difference and bend between each of some frames and the one that is nearest to it."""
+    """Work, energy difference and bend between each frame and the frame nearest to it."""
     chosen = [group[i] for i in np.unique(np.linspace(0, len(group) - 1, MOST_FRAMES).astype(int))]
     points = np.array([frame.positions - frame.positions.mean(axis=0) for frame in chosen])
     forces = np.array([frame.forces for frame in chosen])
@@ -91,7 +91,7 @@ def _near_pairs(group: Sequence[Frame]) -> Iterator[tuple[float, float, float]]:
 
 
 def _turns(target: Floats, points: Floats) -> Floats:
-    """Rotations that lay point sets (m, n, 3) over the target (n, 3), to multiply from the right."""
+    """Rotations that superimpose point sets (m, n, 3) on the target (n, 3), to multiply from the right."""
     u, _, v = np.linalg.svd(np.swapaxes(points, 1, 2) @ target)
     sign = np.sign(np.linalg.det(u @ v))
     u[:, :, 2] *= sign[:, None]

@@ -1,4 +1,4 @@
-"""Extended XYZ in full double precision, which ASE's own writer cuts to eight decimals."""
+"""Writes extended XYZ in full double precision; ASE's own writer rounds to eight decimals."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,9 +19,9 @@ Entry = tuple[Frame, Mapping[str, Any], Mapping[str, Floats]]
 
 
 def write_extxyz(path: str | Path, entries: Iterable[Entry]) -> None:
-    """Write structures, groups, charges and fragments included, with values per frame and per atom.
+    """Write structures with groups, charges, fragments, and values per frame and per atom.
 
-    Reading gives every number back to the last bit.
+    Reading the file gives numbers with the same bits.
 
     Args:
         path: file to write, atomically.
@@ -62,7 +62,7 @@ def _lines(frame: Frame, values: Mapping[str, Any], arrays: Mapping[str, Floats]
 
 
 def _charge_and_spin(totals: GivenTotals) -> dict[str, Any]:
-    """Charge and spin under names that say what they count."""
+    """Charge and spin under names that state what they count."""
     found = {"charge": totals.charge} if is_number(totals.charge) else {}
     spin = totals.spin if isinstance(totals.spin, Spin) else Spin(totals.spin, "S")
     if not is_number(spin.value):
@@ -82,5 +82,5 @@ def in_order(totals: GivenTotals) -> Any:
 
 
 def _text(array: Floats) -> str:
-    """Numbers as text that gives them back exactly."""
+    """Numbers as text from which reading gives the same bits."""
     return " ".join(repr(number) for number in np.asarray(array, dtype=np.float64).reshape(-1).tolist())

@@ -1,4 +1,4 @@
-"""The frames of an extended XYZ file as blocks of text, each checked before ASE parses it."""
+"""Splits an extended XYZ file into blocks of text, one for each frame, and checks them for ASE."""
 
 import bz2
 import gzip
@@ -17,31 +17,31 @@ MOST_ATOMS = 10_000_000
 OPENERS: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error)
 COLUMNS = re.compile(r'\bProperties\s*=\s*"?([^\s"]+)', re.I)
-PLAIN = "species:S:1:pos:R:3"  # columns of a file that names none
+PLAIN = "species:S:1:pos:R:3"  # columns of a file that states none
 # a key and its value, quoted, in brackets or bare
 ENTRY = re.compile(r"""([^\s="'{}\[\]]+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|[^\s"]+)""")
 FLAG = re.compile(r"(T|F|True|False|0|1)", re.I)
 
 
 class Block(NamedTuple):
-    """One frame as it stands in the file."""
+    """The text of one frame of the file."""
 
     lines: list[str]
     row: int  # of its first line, from 1
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether a name ends in that of a compression that is understood here."""
+    """Whether a name has the ending of a supported compression."""
     return path.suffix.lower() in OPENERS
 
 
 def read_blocks(path: Path) -> Iterator[Block]:
-    """The frames of a plain or compressed file, one after the other.
+    """The frames of a plain or compressed file in order.
 
-    ASE's own reader stops in silence at a blank line.
+    ASE's own reader stops at a blank line without an error.
 
     Raises:
-        So3kError: names the frame and the line that cannot be.
+        So3kError: names the frame and the faulty line.
     """
     try:
         with OPENERS.get(path.suffix.lower(), open)(path, mode="rt", encoding="utf-8-sig") as file:
@@ -68,7 +68,7 @@ def _lines(path: Path, file: IO[str]) -> Iterator[str]:
 
 
 def _blocks(path: Path, lines: Iterator[str]) -> Iterator[Block]:
-    """Groups of lines: a count, a comment, the atoms, and the cell vectors that some programs add."""
+    """Blocks of lines: a count, a comment, the atoms, and the cell vectors that some programs append."""
     row, frame, head = 1, 0, next(lines, None)
     while head is not None:
         where = f"{path}, frame {frame}"
@@ -103,7 +103,7 @@ def _blocks(path: Path, lines: Iterator[str]) -> Iterator[Block]:
 
 
 def _check_comment(comment: str, where: str) -> None:
-    """Refuse keys that stand twice, periodic axes that are no flags, and cells that ASE ignores."""
+    """Refuse repeated keys, periodic axes that are not flags, and cells that ASE ignores."""
     entries = ENTRY.findall(comment)
     keys = [key for key, _ in entries]
     for key in keys:
@@ -121,7 +121,7 @@ def _check_comment(comment: str, where: str) -> None:
 
 
 def _check_columns(block: list[str], where: str) -> None:
-    """Refuse more or fewer columns than the rows have, before a parser makes room for them."""
+    """Refuse a number of columns that differs from that of the rows, before a parser allocates memory."""
     found = COLUMNS.search(block[1])
     named = found.group(1) if found else PLAIN
     counts = named.split(":")[2::3]

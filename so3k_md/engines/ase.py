@@ -1,4 +1,4 @@
-"""The ASE calculator: every simulation and optimiser of ASE with a So3krates model."""
+"""The ASE calculator of So3krates models, for all simulations and optimisers of ASE."""
 
 import copy
 import inspect
@@ -45,37 +45,36 @@ Ints = NDArray[np.int64]
 
 
 class So3kCalculator(Calculator):
-    """Energy, forces, stress and energies of atoms in eV and Å.
+    """Energy, forces, stress and per-atom energies in eV and Å.
 
-    The stress is −virial / volume, for structures with a volume and a periodic axis. Attention beyond the
-    cutoff acts within groups, whole numbers in `atoms.arrays["group"]`; molecules may come broken over the
-    boundary.
+    The stress is −virial / volume, for structures with a volume and a periodic axis. Non-local attention acts
+    within groups, given by whole numbers in `atoms.arrays["group"]`. Molecules may cross the boundary of the
+    cell.
 
     Args:
-        model: a checkpoint, an exported file, the name of a shipped model, or a model, which is copied.
-        device: where the model is evaluated.
+        model: a checkpoint, an exported file, the name of a bundled model, or a model, which is copied.
+        device: device on which the model is evaluated.
         dtype: precision of the parameters, float32 or float64; None keeps the model's.
-        skin: of the neighbour list, Å, twice as much for pairs beyond the layers; 0 makes new lists for every
-            step.
-        groups: for non-local models. auto: the array `group`, without which an open structure is one group;
-            all: every structure is one group, its atoms in the images given.
-        max_group: largest group that a model of the kind sphc accepts, atoms.
+        skin: of the neighbor list, Å; twice this for long-range pairs; 0 makes a new list at each step.
+        groups: for non-local models. auto: the array `group`; without it an open structure is one group. all:
+            each structure is one group, with its atoms in the given images.
+        max_group: largest group that an sphc model accepts, atoms.
         coulomb: for models with electrostatics. kspace: the exact sum, over the lattice of a periodic cell or
             over all pairs of an open structure; shifted: cut off at `cutoff_lr` as in the reference codes;
             shifted+self: the same with the energy of each charge in its own potential.
         cutoff_lr: of dispersion and of the shifted forms, Å.
         kernels: auto, to use the compiled kernels for float32 on a CPU if they are built; on; or off.
-        charge: total charge, e, of every structure that does not name its own in `atoms.info["charge"]`.
-        spin: S, in the same way; 0 for a singlet.
-        fragments: whole numbers (atoms,), equal within a fragment, between which no charge flows; in the same
-            way, beside `atoms.arrays["fragment"]`.
-        fragment_charges: e, one for each fragment in rising order of its number, or by its number; in the
-            same way.
+        charge: total charge, e, of each structure without its own in `atoms.info["charge"]`.
+        spin: S of each structure without its own; 0 for a singlet.
+        fragments: whole numbers (atoms,), equal within a fragment, of each structure without its own in
+            `atoms.arrays["fragment"]`. No charge flows between fragments.
+        fragment_charges: e, one for each fragment in rising order of its number, or by its number; of each
+            structure without its own.
         **kwargs: of `ase.calculators.calculator.Calculator`.
 
     Raises:
-        So3kError: an option that is unknown or impossible, no such model, or a charge given to a model that
-            knows nothing of it.
+        So3kError: an option that is unknown or impossible, no such model, or a charge for a model that does
+            not use it.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
@@ -119,9 +118,9 @@ class So3kCalculator(Calculator):
         given = GivenTotals(charge, spin, fragments, fragment_charges)
         self.set(**{name: value for name, value in zip(TOTALS, given, strict=True) if value is not None})
         self.watch = CloseWatch()
-        self.told: set[str] = set()  # warnings that are not repeated
+        self.told: set[str] = set()  # warnings already given, which are not repeated
         self.last: Structure | None = None
-        self.known: dict[str, Any] = {}  # what was checked of it
+        self.known: dict[str, Any] = {}  # the properties of the structure that were checked
         self.lists = kept(self.needs, cutoff_lr, skin)
 
     def calculate(
@@ -130,7 +129,7 @@ class So3kCalculator(Calculator):
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        """Everything at once: forces and stress come from the same gradient."""
+        """Compute all properties at once, because forces and stress come from the same gradient."""
         super().calculate(atoms, properties, system_changes)
         graph = self.graph(self.atoms)
         result = evaluate(self.frozen, graph, 1)
@@ -159,7 +158,7 @@ class So3kCalculator(Calculator):
         """Change charge, spin or fragments of all structures, and forget the results.
 
         Raises:
-            So3kError: something else is to be changed, or the model knows nothing of charges.
+            So3kError: another parameter is given, or the model does not use charges.
         """
         if fixed := sorted(name for name in kwargs if name not in TOTALS):
             raise So3kError(
@@ -173,7 +172,7 @@ class So3kCalculator(Calculator):
         return changed
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the compiled form, which `__setstate__` makes again where it arrives."""
+        """All but the compiled form, which `__setstate__` makes again on the machine that loads it."""
         state = self.__dict__ | {"frozen": None}
         if is_compiled(self.model):
             state["model"] = eager(self.model)
@@ -198,25 +197,25 @@ class So3kCalculator(Calculator):
         return twin
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """As in ASE, which has no properties that are dictionaries: it would add those of two calculators."""
+        """As in ASE; also `energy_parts`, a dictionary, which ASE's sums of calculators could not add."""
         if name != "energy_parts":
             return super().get_property(name, atoms, allow_calculation)
         super().get_property("energy", atoms, allow_calculation)
         return self.results.get(name)
 
     def export_properties(self) -> Properties:
-        """The results that ASE knows by name."""
+        """The results whose names ASE knows."""
         return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What is new since the last calculation, to the bit; ASE itself does not look at groups."""
+        """Changes since the last calculation, compared exactly; ASE itself does not compare groups."""
         if self.atoms is None:
             return list(all_changes)
         before, now = seen(self.atoms), seen(atoms)
         return [name for name in now if not np.array_equal(before[name], now[name])]
 
     def graph(self, atoms: Atoms) -> Graph:
-        """What the model sees of the atoms."""
+        """The graph of the atoms."""
         builds = self.lists.near.builds
         graph = build(self.structure(atoms), self.lists)
         if self.lists.near.builds > builds:
@@ -226,7 +225,7 @@ class So3kCalculator(Calculator):
         return to_device(graph, self.device)
 
     def structure(self, atoms: Atoms) -> Structure:
-        """The atoms, checked; what does not change while atoms move is checked once."""
+        """The checked structure; properties that stay the same while atoms move are checked once."""
         now = seen(atoms) | {"positions": None, "initial": atoms.arrays.get("initial_charges")}
         if self.last and self.known and all(np.array_equal(now[name], self.known[name]) for name in now):
             self.last = moved(self.last, atoms.positions)
@@ -253,7 +252,7 @@ class So3kCalculator(Calculator):
         return self.last
 
     def warn_of_charge(self, atoms: Atoms, given: GivenTotals) -> None:
-        """Say once what of a structure's charge is not used."""
+        """Warn once of charge, spin or fragments that are not used."""
         if not self.needs.has_totals and says_something(given):
             self.tell(UNUSED)
         initial = float(atoms.get_initial_charges().sum()) if atoms.has("initial_charges") else 0.0
@@ -265,18 +264,18 @@ class So3kCalculator(Calculator):
             )
 
     def tell(self, message: str) -> None:
-        """Warn of something that concerns this calculator, once."""
+        """Give a warning once for this calculator."""
         if message not in self.told:
             self.told.add(message)
             warnings.warn(message, So3kWarning, stacklevel=3)
 
 
 def seen(atoms: Atoms) -> dict[str, Any]:
-    """All of a structure that the energy may depend on."""
+    """All properties of a structure on which the energy may depend."""
     known: dict[str, Any] = {name: atoms.arrays.get(name) for name in ARRAYS}
     return known | {"cell": atoms.cell.array, "pbc": atoms.pbc} | given_totals(atoms)._asdict()
 
 
 def given_options(parameters: Mapping[str, Any]) -> GivenTotals:
-    """What the keywords of a calculator say of charge and spin."""
+    """Charge, spin and fragments from the keywords of a calculator."""
     return GivenTotals(*(parameters.get(name) for name in TOTALS))

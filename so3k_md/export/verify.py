@@ -1,4 +1,4 @@
-"""Checks that every exported file passes before it gets its name."""
+"""Checks each exported file before it gets its name."""
 
 import copy
 from collections.abc import Callable
@@ -20,19 +20,19 @@ from so3k_md.structure.charges import neutral
 from so3k_md.structure.structure import Structure, moved
 
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9}  # relative to the largest value
-SPACINGS = (1.3, 1.6, 2.0, 2.5, 3.0)  # Å: a trained model may be beside itself where atoms are crowded
+SPACINGS = (1.3, 1.6, 2.0, 2.5, 3.0)  # Å; trained models can diverge for overlapping atoms, so wider follow
 BOX = 20.0  # Å
-TAME = 1e3  # eV/Å
-STEPS = (1e-4, 2e-5)  # Å, of the finite differences: the end of a cutoff may lie within one, hardly both
+TAME = 1e3  # eV/Å, largest force of a usable cluster
+STEPS = (1e-4, 2e-5)  # Å, of the finite differences; the end of a cutoff hardly lies within both
 FINITE_DIFFERENCE_TOLERANCE = 1e-6  # eV/Å, relative to the largest force
 
 
 def probe(needs: Needs, spacing: float = 1.3) -> tuple[Tensor, Callable[[Tensor], Graph]]:
-    """A small disordered cluster of the model's elements in a box: its positions, and the graph of any.
+    """A disordered cluster of the model's elements in a box: positions, and the function positions -> graph.
 
     Args:
         needs: of the model.
-        spacing: of the lattice that is disordered, Å.
+        spacing: of the lattice before it is disordered, Å.
     """
     side = torch.arange(3, dtype=torch.float64)
     lattice = spacing * torch.cartesian_prod(side, side, side[:2])
@@ -47,7 +47,7 @@ def probe(needs: Needs, spacing: float = 1.3) -> tuple[Tensor, Callable[[Tensor]
         pbc=np.full(3, True),
         group=np.zeros(n_atoms, dtype=np.int64),
         linked=False,
-        totals=neutral(n_atoms),  # whatever its electrons: energies are compared with each other alone
+        totals=neutral(n_atoms),  # for any number of electrons: energies are only compared with each other
         coulomb=COULOMB[0],
         where="the probe",
     )
@@ -64,7 +64,7 @@ def verify(
         model: the eager model.
         scripted: its TorchScript form.
         path: the file that was saved.
-        fast: the form with compiled kernels in float32, if the file has it and they are built.
+        fast: the form with compiled kernels in float32, if the file has this form and kernels are built.
 
     Returns:
         The largest relative deviation of each check.
@@ -89,7 +89,7 @@ def verify(
         )
     frozen = torch.jit.freeze(copy.deepcopy(loaded).eval(), preserved_attrs=["gradient"])
     checks = {}
-    with torch.jit.optimized_execution(False):  # a few calls only: compiling for speed would take far longer
+    with torch.jit.optimized_execution(False):  # a few calls do not repay the time to optimise
         for name, other in {"scripted": scripted, "loaded": loaded, "frozen": frozen}.items():
             checks[name] = _deviation(eager, evaluate(other, graph(positions), 1))
             _require(name, checks[name], TOLERANCES[dtype])
@@ -107,7 +107,7 @@ def _deviation(a: Evaluation, b: Evaluation) -> float:
 
 
 def _finite_differences(model: nn.Module, positions: Tensor, graph: Callable[[Tensor], Graph]) -> float:
-    """max |F + dE/dr| / (1 + max |F|) over a few atoms, by the fourth-order formula, of the better step."""
+    """max |F + dE/dr| / (1 + max |F|) over a few atoms; fourth-order formula, the better of two steps."""
     forces = evaluate(model, graph(positions), 1).forces
     worst = 0.0
     for atom in range(0, len(positions), 5):

@@ -1,1 +1,1 @@
-"""Compiled kernels for CPUs, and the model that calls them."""
+"""Compiled kernels for CPUs, and the parts of a model that call them."""

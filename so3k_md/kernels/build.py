@@ -1,4 +1,4 @@
-"""The compiled kernels: built once per environment by torch's own tools, found and loaded by themselves."""
+"""Builds, finds and loads the compiled kernels, once for each environment."""
 
 import hashlib
 import platform
@@ -25,19 +25,19 @@ from so3k_md.builds import (
 KIND, WHAT = "kernels", "the kernels"
 LIBRARY = "so3k_kernels.so"
 SOURCES = Path(__file__).parent / "cpu"
-# exact to rounding, yet free to add in another order and to use what this processor has
+# exact up to rounding: sums may run in another order, and all instructions of this processor may be used
 FLAGS = ["-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-std=c++17"]
 
 
 def find_kernels() -> Path | None:
-    """The library that was built for this environment, this processor and these sources; None without one."""
+    """The library built for this environment, this processor and these sources, or None."""
     folder = find_build(KIND, build_key(), LIBRARY)
     return folder and folder / LIBRARY
 
 
 @cache
 def load_kernels() -> bool:
-    """Make the kernels known to torch, once per process; False where they are not built."""
+    """Register the kernels with torch, once per process; False if they are not built."""
     if hasattr(torch.ops.so3k, "attend"):  # LAMMPS has loaded them in this process
         return True
     library = find_kernels()
@@ -48,7 +48,7 @@ def load_kernels() -> bool:
 
 @contextmanager
 def known_operators() -> Iterator[None]:
-    """Within it TorchScript that calls the kernels can be compiled, if need be by their names alone."""
+    """Context in which TorchScript that calls the kernels can be compiled, also if they are not built."""
     if load_kernels():
         yield
         return
@@ -59,19 +59,19 @@ def known_operators() -> Iterator[None]:
         yield
     finally:
         library._destroy()
-        for schema in schemas():  # torch remembers those that it was asked for
+        for schema in schemas():  # torch keeps the schemas that it was asked for
             vars(torch.ops.so3k).pop(schema.split("(")[0], None)
 
 
 def schemas() -> list[str]:
-    """Of the operators, from the file of which C++ has them too."""
+    """The schemas of the operators, read from the header that C++ includes."""
     text = (SOURCES / "operators.h").read_text()
     found = re.findall(r'constexpr auto \w+ =((?:\s*"[^"]*")+);', text)
     return ["".join(re.findall(r'"([^"]*)"', words)) for words in found]
 
 
 def build_kernels(force: bool = False) -> Path:
-    """Compile the kernels for the installed torch and this processor, unless they are there.
+    """Compile the kernels for the installed torch and this processor, unless they exist.
 
     Args:
         force: compile again.
@@ -97,7 +97,7 @@ def sources() -> list[Path]:
 
 
 def build_key() -> str:
-    """Name of a build: torch, processor, and a hash of what it was made from."""
+    """Name of a build: version of torch, processor, and a hash of the sources."""
     content = hashlib.sha256(" ".join(FLAGS).encode())
     for file in sorted(SOURCES.glob("*.[ch]*")):
         content.update(file.name.encode() + file.read_bytes())
@@ -106,13 +106,13 @@ def build_key() -> str:
 
 
 def compile_in(folder: Path) -> None:
-    """Let torch's extension builder make the library, in a process of its own, as it would load it here."""
+    """Compile the library by torch's extension builder, in a separate process because it loads the result."""
     program = (
         "import sys; from torch.utils.cpp_extension import load; "
         "load(sys.argv[1], sys.argv[4:], extra_cflags=sys.argv[2].split(), build_directory=sys.argv[3], "
         "is_python_module=False)"
     )
     name = LIBRARY.removesuffix(".so")
-    # -P: what lies in the working directory is no module to import
+    # -P: files in the working directory must not be imported as modules
     words = [sys.executable, "-P", "-W", "ignore", "-c", program, name, " ".join(FLAGS), str(folder)]
     compile_step([*words, *map(str, sources())], f"{WHAT} do not", "kernels-build")

@@ -1,4 +1,4 @@
-"""Which form of a model runs, plain or compiled, and why: the one place that decides."""
+"""Decides which form of a model runs, plain or compiled, and gives the reason."""
 
 import zipfile
 from functools import lru_cache
@@ -33,7 +33,7 @@ class Choice(NamedTuple):
 
     form: str  # "plain", or the name of compiled parts
     reason: str
-    possible: bool = True  # whether what was asked for can be had
+    possible: bool = True  # whether the form asked for is available
 
 
 def choose(model: Any, kernels: str = "auto") -> Choice:
@@ -41,11 +41,11 @@ def choose(model: Any, kernels: str = "auto") -> Choice:
 
     Args:
         model: eager or exported, ready for evaluation.
-        kernels: auto, compiled parts for models in float32 on a CPU if they are built; on, for any model on a
-            CPU; off.
+        kernels: auto: compiled parts for models in float32 on a CPU if they are built; on: compiled parts for
+            any model on a CPU; off: plain parts.
 
     Raises:
-        So3kError: another word.
+        So3kError: another value of `kernels`.
     """
     if kernels not in WORDS:
         raise So3kError(f"kernels = {kernels!r} is not known: choose auto, on or off")
@@ -68,20 +68,20 @@ def choose(model: Any, kernels: str = "auto") -> Choice:
 
 
 def is_compiled(model: Any) -> bool:
-    """Whether a model is made of compiled parts."""
+    """Whether a model has compiled parts."""
     return str(model.form) != PLAIN
 
 
 def accelerated(model: Any, kernels: str = "auto", code: bytes | None = None) -> Any:
-    """The model in the form that `choose` gives, itself where that is its own.
+    """The model in the form that `choose` gives; the same object if it already has this form.
 
     Args:
         model: see `choose`.
         kernels: see there.
-        code: of `kernel_code`, if it is known already.
+        code: result of `kernel_code`, if it is known already.
 
     Raises:
-        So3kError: another word, or `on` where it cannot be.
+        So3kError: another value of `kernels`, or `on` where kernels are not available.
     """
     choice = choose(model, kernels)
     if not choice.possible:
@@ -97,9 +97,9 @@ def accelerated(model: Any, kernels: str = "auto", code: bytes | None = None) ->
 def load_accelerated(
     path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None = None, kernels: str = "auto"
 ) -> Any:
-    """`accelerated` of a model file, by the code that an exported file holds for this.
+    """`accelerated` of a model file, with the code of the compiled form from the exported file.
 
-    The same file gives the same object again, not to be changed.
+    The same file gives the same object again. Do not change it.
 
     Args:
         path: see `so3k_md.checkpoint.load`.
@@ -111,7 +111,7 @@ def load_accelerated(
         So3kError: see both.
     """
     file = resolve_model(path)
-    # loaded once: what TorchScript compiles around a model is compiled again, and stays, for each new one
+    # loaded once: for each new model object TorchScript compiles its code again, and never frees it
     return _loaded(file, look_at(file), device, dtype, kernels)
 
 
@@ -121,7 +121,7 @@ def own_model(
     dtype: torch.dtype | str | None = None,
     kernels: str = "auto",
 ) -> Any:
-    """`fitting_model`, and never the object that was given: the caller may set, cast and move it."""
+    """`fitting_model` as a separate object, which the caller may set, cast and move."""
     made = fitting_model(model, device, dtype, kernels)
     return still_copy(made) if made is model else made
 
@@ -132,10 +132,10 @@ def fitting_model(
     dtype: torch.dtype | str | None = None,
     kernels: str = "auto",
 ) -> Any:
-    """`load_accelerated` of a file, or the same of a model given as an object: itself where it fits.
+    """`load_accelerated` of a file, or of a model given as an object, which is returned itself if it fits.
 
     Args:
-        model: a file, the name of a shipped model, or a model, which stays as it is.
+        model: a file, the name of a bundled model, or a model, which is not changed.
         device: see `load_accelerated`.
         dtype: see there.
         kernels: see there.
@@ -148,7 +148,7 @@ def fitting_model(
     weight, place = next(model.parameters()), parse_device(device)
     precision = weight.dtype if dtype is None else parse_dtype(dtype)
     fits = weight.device == place and weight.dtype == precision
-    if is_compiled(model):  # a form that can neither be cast nor moved
+    if is_compiled(model):  # this form can neither be cast nor moved
         if fits and kernels in ("auto", "on"):
             return model
         model = eager(model)
@@ -156,7 +156,7 @@ def fitting_model(
 
 
 def _made(file: Path, look: Look, device: str, dtype: torch.dtype | str | None, kernels: str) -> Any:
-    """The model of a file, an object of its own."""
+    """The model of a file as a new object."""
     return accelerated(load(file, device, dtype, look), kernels, kernel_record(file))
 
 
@@ -171,7 +171,7 @@ def load_frozen(
     dtype: torch.dtype | str | None,
     kernels: str,
 ) -> tuple[Any, Any]:
-    """The same and its `frozen` form; the same file gives the same objects again.
+    """The model of `load_accelerated` and its `frozen` form; the same file gives the same objects again.
 
     Args:
         path, device, dtype, kernels: of `load_accelerated`.
@@ -196,17 +196,17 @@ def _frozen(
 
 
 def frozen(model: Any) -> Any:
-    """A scripted model with settings and weights as constants, which saves calls; others as they are."""
+    """A scripted model with settings and weights as constants, which saves calls; other models unchanged."""
     if not isinstance(model, torch.jit.ScriptModule):
         return model
     return torch.jit.freeze(model.eval(), preserved_attrs=["gradient"])
 
 
 def kernel_record(path: Path) -> bytes | None:
-    """The form with compiled kernels as code without weights, or None if the file holds none.
+    """The code of the compiled form of a file, without weights, or None if the file has none.
 
     Args:
-        path: a file that `load` has found intact.
+        path: a file that `load` has already checked.
     """
     if not is_torchscript(path):
         return None

@@ -1,4 +1,4 @@
-"""Layers whose messages, from local neighbors and from atoms near in SPHC space, the kernels compute."""
+"""Layers whose messages are computed by the compiled kernels: local ones, and those of sphc."""
 
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -16,25 +16,25 @@ from so3k_md.nn.sphc_layer import SphcLayer
 if TYPE_CHECKING:
     from so3k_md.model_config import ModelConfig
 
-LANES = 16  # numbers of the widest register
+LANES = 16  # float32 numbers in the widest register
 
 
 class KernelLayer(Layer, Tabulated):
-    """`Layer` for pairs that are given once; arguments as there.
+    """`Layer` for pairs that are listed in one direction; arguments as in `Layer`.
 
-    The filter of a pair is the same in both directions, as it depends on r and ‖χ_i − χ_j‖ only. Its radial
-    part is a table, its spherical part and all products of features are made in the kernel, some pairs at a
-    time, so that no array of (pairs, F) exists. Weights in the order that the kernels want, and the tables,
-    are made at the first call; the library keeps them, once in a process for all layers with the same `key`.
-    They are copies: a weight that a list holds would stay an attribute when the model is frozen, and its
-    module with it, whose methods freezing deletes although errors refer to them.
+    The filter of a pair is the same in both directions, because it depends only on r and ‖χ_i − χ_j‖. Its
+    radial part is read from a table. The kernel computes its spherical part and all products of features for
+    one tile of pairs at a time, so that no array of (pairs, F) exists. The tables, and the weights in the
+    order of the kernels, are made at the first call. The library keeps them, once per process for all layers
+    with the same `key`. They are copies: a weight in a list would remain an attribute when the model is
+    frozen, and its module with it; freezing deletes methods of such modules although errors refer to them.
     """
 
     def __init__(self, config: "ModelConfig", generator: torch.Generator, geometry: Geometry, is_first: bool):
         super().__init__(config, generator, geometry, is_first)
         self.geometry: Any = geometry
         self.is_first = is_first
-        self.key = uuid.uuid4().hex  # that of nobody else; `with_weights` has one of the content
+        self.key = uuid.uuid4().hex  # unique; `with_weights` sets a hash of the content instead
         self.degrees = list(config.degrees)
         self.squared = config.chi_invariant == "squared"
         self.tolerances = [TOLERANCES[torch.float32], TOLERANCES[torch.float64]]
@@ -57,11 +57,11 @@ class KernelLayer(Layer, Tabulated):
         )
 
     def constants(self, n: int, x: Tensor) -> list[Tensor]:
-        """What the kernels make of the weights: for local pairs (n = 0), or for those of groups (n = 1).
+        """Weights and tables as the kernels read them: of local pairs (n = 0), or of pairs of groups (n = 1).
 
         Args:
-            n: number of the function in `function`.
-            x: any features.
+            n: number of the function, as in `function`.
+            x: any features, which set dtype and device.
         """
         weight = self.feature_attention.value.weight
         key = self.key + " " + str(n)
@@ -83,9 +83,9 @@ class KernelLayer(Layer, Tabulated):
         return self.near_constants(table)
 
     def near_radial(self, r: Tensor) -> Tensor:
-        """What the filters of local pairs have of the distance, (pairs, 2 features), float64."""
+        """Radial part of the filters of local pairs, (pairs, 2 features), float64."""
         rbf = self.geometry.damped_basis(r) if self.geometry.damp_rbf else self.geometry.radial_basis(r)
-        # where all χ are zero the spherical part is a constant, which the table takes along
+        # if all χ are zero the spherical part is a constant, which is added to the table
         zero = torch.zeros([1, len(self.degrees)], dtype=torch.float64)
         parts = [self.feature_filter.radial.exact(rbf), self.geometric_filter.radial.exact(rbf)]
         if self.is_first:
@@ -98,7 +98,7 @@ class KernelLayer(Layer, Tabulated):
         return torch.cat([parts[0] + rest[0], parts[1] + rest[1]], dim=1)
 
     def near_constants(self, table: Tensor) -> list[Tensor]:
-        """What `attend` wants, in the order of `constants_of` in attend.cpp.
+        """Constants of `attend`, in the order of `constants_of` in attend.cpp.
 
         Args:
             table: of `near_radial`, (intervals, 6, 2 features).
@@ -155,9 +155,9 @@ class KernelEfaLayer(KernelLayer, EfaLayer):
 
 
 class KernelSphcLayer(KernelLayer, SphcLayer):
-    """`SphcLayer` whose messages the kernels compute, local ones and those within groups.
+    """`SphcLayer` whose local and non-local messages the kernels compute.
 
-    The kernel has tiles of its own and makes them again in the reverse pass by itself.
+    The kernel has separate tiles, and computes them again in the backward pass.
     """
 
     def __init__(self, config: "ModelConfig", generator: torch.Generator, geometry: Geometry, is_first: bool):
@@ -165,21 +165,21 @@ class KernelSphcLayer(KernelLayer, SphcLayer):
         self.recomputes = False
         self.p = int(config.nonlocal_p)
         self.n_rbf = config.n_rbf
-        # the features of each head, one for each degree, are followed by zeros that fill registers
+        # zeros after the features of each head, one head for each degree, fill whole registers
         self.extra = -(config.features // len(config.degrees)) % LANES
 
     @torch.jit.export
     def tiles(self, groups: Groups) -> list[int]:
-        """All centres at once."""
+        """One tile of all centres, because the kernel has tiles of its own."""
         return [0, groups.size.size(0)] if groups.size.size(0) > 0 else [0]
 
     def far_messages(self, rows: Rows, groups: Groups) -> Tensor:
-        """Δχ to all atoms."""
+        """Messages Δχ to all atoms."""
         return self.far_attend(rows, rows, groups, 0, rows.x.size(0))
 
     @torch.jit.export
     def far_attend(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> Tensor:
-        """Δχ to some centres; arguments as in `far_pairs`."""
+        """Messages Δχ to some centres; arguments as in `far_pairs`."""
         query, key = self.far_rows(centres.x[first:last], sources.x)
         constants = self.constants(1, centres.x)
         steps = self.geometry.steps(query)
@@ -210,7 +210,7 @@ class KernelSphcLayer(KernelLayer, SphcLayer):
         """Radial part of the filters of local pairs (n = 0), or of pairs of groups (n = 1)."""
         if n == 0:
             return self.near_radial(r)
-        # damped also where local pairs are not; see `far_neighbours`
+        # damped also if local pairs are not; see `far_neighbours`
         return self.geometric_filter.radial.exact(self.geometry.damped_basis(r)) - self.beyond()
 
     def constants_of(self, n: int, table: Tensor) -> list[Tensor]:
@@ -218,11 +218,11 @@ class KernelSphcLayer(KernelLayer, SphcLayer):
         return self.near_constants(table) if n == 0 else self.far_constants(table)
 
     def beyond(self) -> Tensor:
-        """What filters have beyond the cutoff, where the basis is zero, (1, features), float64."""
+        """Radial part of the filters beyond the cutoff, where the basis is zero, (1, features), float64."""
         return self.geometric_filter.radial.exact(torch.zeros([1, self.n_rbf], dtype=torch.float64))
 
     def far_constants(self, table: Tensor) -> list[Tensor]:
-        """What `far_attend` wants, in the order of `constants_of` in far_attend.cpp, without the groups.
+        """Constants of `far_attend`, in the order of `constants_of` in far_attend.cpp, without the groups.
 
         Args:
             table: of `function`, (intervals, 6, features).
@@ -242,7 +242,7 @@ class KernelSphcLayer(KernelLayer, SphcLayer):
         ]
 
     def widened(self, rows: Tensor) -> Tensor:
-        """Rows in which the features of each head are followed by zeros that make up whole registers."""
+        """Rows with zeros after the features of each head, so that a head fills whole registers."""
         by_head = rows.view(rows.size(0), len(self.degrees), rows.size(1) // len(self.degrees))
         return nn.functional.pad(by_head, [0, self.extra]).flatten(1)
 

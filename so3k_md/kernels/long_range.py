@@ -1,4 +1,4 @@
-"""Long pairs by the compiled kernel."""
+"""Long-range pairs, computed by the compiled kernel."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from so3k_md.physics.long_range import LongPairs, PairSums
 
 
 class KernelLongPairs(LongPairs):
-    """The same sums with the numbers of some pairs at a time in the first cache."""
+    """`LongPairs` computed in tiles of pairs whose numbers fit the first-level cache."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -17,7 +17,7 @@ class KernelLongPairs(LongPairs):
     def tally(
         self, vectors: Tensor, slopes: Tensor, idx_i: Tensor, idx_j: Tensor, frame: Tensor, n_frames: int
     ) -> tuple[Tensor, Tensor]:
-        """As in LongPairs."""
+        """As in `LongPairs`."""
         return torch.ops.so3k.tally(vectors, slopes, idx_i, idx_j, frame, n_frames)
 
     def pair_sums(
@@ -31,7 +31,7 @@ class KernelLongPairs(LongPairs):
         coulomb: bool,
         cutoff: float,
     ) -> PairSums:
-        """What pairs add up to at their atoms."""
+        """Sums over the pairs of each atom."""
         sums, slopes = torch.ops.so3k.long_pairs(
             vectors,
             idx_i,

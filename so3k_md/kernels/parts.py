@@ -1,4 +1,4 @@
-"""The compiled parts of a model, by device, and the form of a model that is made of them."""
+"""The compiled parts of a model for each device, and the form of a model with these parts."""
 
 import hashlib
 import io
@@ -20,9 +20,9 @@ from so3k_md.nn.geometry import Geometry
 
 
 class KernelGeometry(Geometry):
-    """`Geometry` of every pair once: from one of two centres, or from a centre to its source.
+    """`Geometry` that lists each pair between two centres once, in one direction.
 
-    A source is a centre if it has pairs of its own.
+    A source is a centre if it has pairs of its own. Pairs with other sources run from the centre.
     """
 
     def __init__(self, config: ModelConfig):
@@ -31,22 +31,22 @@ class KernelGeometry(Geometry):
         self.odd = [degree % 2 == 1 for degree in config.degrees for _ in range(2 * degree + 1)]
 
     def forward(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor, like: Tensor) -> Edges:
-        """Everything that layers read of local pairs; arguments as in `Geometry`."""
+        """Everything that layers read about local pairs; arguments as in `Geometry`."""
         r, ylm, idx_i, idx_j, back = torch.ops.so3k.geometry(
             vectors, idx_i, idx_j, self.steps(like), self.degrees, self.direction
         )
         return Edges(idx_i, idx_j, r[:, None], ylm, self.cutoff_function(r), r, back)
 
     def steps(self, like: Tensor) -> list[Tensor]:
-        """Of what harmonics are made of those one degree lower, (2l + 3, 3 (2l + 1)) for each degree l."""
+        """Matrices from Y_l to Y_(l+1), (2l + 3, 3 (2l + 1)) for each degree l; see `NextDegree`."""
         found: list[Tensor] = []
         for step in self.harmonics.steps:
             found.append(step.weight.t().to(like.dtype).clone())
-        # at least one, which carries the precision
+        # at least one tensor, because the kernel takes the precision from it
         return found if len(found) > 0 else [torch.zeros([3, 3], dtype=like.dtype)]
 
     def directed(self, edges: Edges) -> Edges:
-        """The same pairs in both directions, without what only layers read."""
+        """The same pairs in both directions, without the fields that only layers read."""
         turned = torch.nonzero(edges.back)[:, 0]
         ylm = edges.ylm.index_select(0, turned)
         ylm = torch.where(torch.tensor(self.odd, device=ylm.device), -ylm, ylm)
@@ -61,7 +61,7 @@ class KernelGeometry(Geometry):
         )
 
 
-# Device -> the parts that are compiled for it.
+# Device -> its compiled parts.
 COMPILED = {
     "cpu": Parts(
         "kernels-cpu",
@@ -77,7 +77,7 @@ def kernel_code(config: ModelConfig, elements: tuple[int, ...], device: str = "c
     """The compiled form of all models of one shape as a TorchScript file without weights.
 
     Args:
-        config: their shape.
+        config: shape of these models.
         elements: atomic numbers that they know.
         device: a key of COMPILED.
     """
@@ -96,13 +96,13 @@ def emptied(form: nn.Module) -> nn.Module:
 
 
 def with_weights(code: bytes, model: Any) -> Any:
-    """The compiled form of a model, whose weights and constants it shares.
+    """The compiled form of a model. It shares weights and constants with the model.
 
-    Loaded instead of scripted, for what belongs to the unit of compilation of a file ends with it, and what
-    is scripted never does, nor its copies.
+    It is loaded instead of scripted, because torch frees the code of a loaded file with its last user, but
+    never frees scripted code or its copies.
 
     Args:
-        code: of `kernel_code`.
+        code: result of `kernel_code`.
         model: eager or exported.
     """
     form = torch.jit.load(io.BytesIO(code))

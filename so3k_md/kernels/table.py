@@ -1,17 +1,17 @@
-"""Radial filters as tables: functions of the distance alone, read off instead of computed for each pair."""
+"""Tables of radial filters, which are functions of the distance alone and are not computed for each pair."""
 
 import torch
 from torch import Tensor, nn
 
 FEWEST, MOST = 32, 4096  # intervals
-CLOSEST = 0.3  # Å; where two atoms are nearer, nothing was ever trained
-TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-11}  # of the largest value, and of the largest slope
+CLOSEST = 0.3  # Å; no training data have shorter distances
+TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-11}  # relative to the largest value or derivative
 
 
 class Tabulated(nn.Module):
     """Functions of the distance that a subclass defines, and their tables.
 
-    A method that a subclass overrides is the function, as TorchScript takes no function as an argument.
+    The function is a method that a subclass overrides, because TorchScript takes no function as an argument.
     """
 
     def function(self, n: int, r: Tensor) -> Tensor:
@@ -27,19 +27,19 @@ class Tabulated(nn.Module):
         most: int = MOST,
         closest: float = CLOSEST,
     ) -> Tensor:
-        """Quintic polynomials between equal distances from 0 to `end`, (intervals, 6, columns), float64.
+        """Quintic polynomials on intervals of one width from 0 to `end`, (intervals, 6, columns), float64.
 
-        Σ_k c_k t^k, t from 0 to 1 in an interval, with value, slope and curvature of the function at both
-        ends. Coefficients of powers, unlike values at knots, do not lose the digits of the slope to
-        cancellation. The number of intervals is doubled until the largest errors of value and slope at a
-        quarter of them, both of sixth or fifth order, are below the tolerance from `closest` on.
+        Σ_k c_k t^k, t from 0 to 1 in an interval, has the value and the first two derivatives of the function
+        at both ends. Coefficients of powers, unlike values at knots, lose no digits of the derivative to
+        cancellation. The number of intervals is doubled until the largest errors at t = 1/4, of sixth order
+        for the value and of fifth order for the derivative, are below the tolerance from `closest` on.
 
         Args:
             n: number of the function.
             end: Å.
-            tolerance: of the largest value, and of the largest slope.
+            tolerance: relative to the largest value, and to the largest derivative.
             fewest: intervals to begin with.
-            most: intervals with which the table is taken as it is.
+            most: number of intervals at which the table is accepted whatever its errors.
             closest: Å.
         """
         had_grad = torch.is_grad_enabled()
@@ -56,7 +56,7 @@ class Tabulated(nn.Module):
             value = self.function(n, middle)
             slope = derivative(value, middle)
             with torch.no_grad():
-                # a curvature may be without bounds where distances end, which no pair of atoms sees
+                # the second derivative may diverge at distance zero, which no pair of atoms has
                 found = quintics(f, df * width, torch.nan_to_num(ddf, 0.0, 0.0, 0.0) * (width * width))
                 off_value, off_slope = quarter_errors(found, value, slope * width, middle > closest)
                 if intervals >= most or max(off_value, off_slope) <= tolerance:
@@ -67,15 +67,15 @@ class Tabulated(nn.Module):
 
 
 def derivative(values: Tensor, r: Tensor) -> Tensor:
-    """∂values/∂r of rows that depend on a number each, (points, columns), differentiable again.
+    """∂values/∂r, (points, columns), where each row depends on one distance; differentiable again.
 
-    By reverse mode twice: Σ u · ∂values/∂r is linear in u. TorchScript has no forward mode, and without it
-    torch would import its compiler for some operations; for a gradient of more than one number it would
-    import sympy, so that the sums are taken here.
+    Reverse mode is applied twice: Σ u · ∂values/∂r is linear in u. TorchScript has no forward mode, and in
+    Python forward mode would make torch import its compiler for some operations. For the gradient of more
+    than one number torch would import sympy, so that the values are summed here.
 
     Args:
         values: (points, columns).
-        r: (points,), from which they were made.
+        r: distances, (points,), from which the values were computed.
     """
     u = torch.zeros_like(values).requires_grad_()
     along = torch.autograd.grad([(u * values).sum()], [r], create_graph=True)[0]
@@ -90,8 +90,8 @@ def quintics(f: Tensor, m: Tensor, a: Tensor) -> Tensor:
 
     Args:
         f: values at the knots, (rows, columns).
-        m: slopes by t.
-        a: curvatures by t.
+        m: derivatives by t.
+        a: second derivatives by t.
     """
     f0, m0, a0, m1, a1 = f[:-1], m[:-1], a[:-1], m[1:], a[1:]
     rise = f[1:] - f0
@@ -109,7 +109,7 @@ def quintics(f: Tensor, m: Tensor, a: Tensor) -> Tensor:
 
 
 def quarter_errors(table: Tensor, value: Tensor, slope: Tensor, counts: Tensor) -> tuple[float, float]:
-    """Largest errors of value and slope by t at t = 1/4, of the largest of each, where `counts` (rows,)."""
+    """Largest relative errors of value and derivative by t at t = 1/4, over rows where `counts` (rows,)."""
     powers = torch.tensor([0.25**k for k in range(6)], dtype=torch.float64)
     rises = torch.tensor([k * 0.25 ** max(k - 1, 0) for k in range(6)], dtype=torch.float64)
     off_value = ((powers @ table) - value)[counts].abs().max() / value[counts].abs().max()

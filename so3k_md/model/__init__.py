@@ -1,4 +1,4 @@
-"""The model: a force field made of parts."""
+"""The model: its parts, the derivatives of its energy, and forces."""
 
 from so3k_md.model.so3krates import So3krates
 from so3k_md.model.weights import set_dtype, still_copy, weights_hash

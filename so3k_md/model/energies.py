@@ -1,4 +1,4 @@
-"""From the last features to the outputs of each atom: learned energies, and physics in closed form."""
+"""Computes the outputs of each atom from the last features: learned energies and physics in closed form."""
 
 from typing import NamedTuple
 
@@ -14,15 +14,15 @@ from so3k_md.physics.zbl import ZBL
 
 
 class Assessment(NamedTuple):
-    """The outputs, with the derivatives of long-range energies, which leave no history."""
+    """The outputs, and the derivatives of the long-range energies, which have no autograd history."""
 
     outputs: Outputs
     positions: Tensor  # (atoms, 3), ∂E/∂r_i, eV/Å
-    virial: Tensor  # (frames, 3, 3), what these leave out of it, eV
+    virial: Tensor  # (frames, 3, 3), part of the virial that does not follow from these, eV
 
 
 class Energies(nn.Module):
-    """e_i = head(x_i) + repulsion of nuclei + electrostatics + dispersion, as far as a model has them.
+    """e_i = head(x_i) + repulsion of nuclei + electrostatics + dispersion, without the terms a model lacks.
 
     Args:
         head: learned energies.
@@ -49,7 +49,7 @@ class Energies(nn.Module):
             q_tape, h_tape = self.physics.charges(x, graph), self.physics.ratios(x, species)
             found = self.physics(q_tape, h_tape, graph)
             parts = torch.stack([short, close, found.energies[:, 0], found.energies[:, 1]], dim=1)
-            # the slopes by charges and ratios go on through the layers
+            # autograd continues with the derivatives by charges and ratios, through the layers
             tape = slope_only(q_tape, found.charges) + slope_only(h_tape, found.ratios)
             outputs = Outputs(parts.sum(1) + tape, parts, q_tape, h_tape)
             return Assessment(outputs, found.positions, found.virial)
@@ -83,7 +83,7 @@ class Energies(nn.Module):
                 square = (vectors * vectors).sum(1)
                 near = torch.nonzero(square < self.repulsion.reach * self.repulsion.reach)[:, 0]
             v = vectors.index_select(0, near).to(like.dtype)
-            # a floor under the distance keeps energy and slope finite for atoms at the same place
+            # a smallest distance keeps energy and derivative finite for atoms at the same position
             r = torch.sqrt((v * v).sum(1).clamp(min=1e-12))
             i, z = idx_i.index_select(0, near), species.to(torch.float64)
             z_i, z_j = z.index_select(0, i), z.index_select(0, idx_j.index_select(0, near))

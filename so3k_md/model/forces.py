@@ -1,4 +1,4 @@
-"""Energies, forces and virial of a graph from the derivatives of its energy."""
+"""Computes energies, forces and virial of a graph from the derivatives of its energy."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from so3k_md.nn.segment import outer_sum, pair_forces, segment_sum
 
 
 class Evaluation(NamedTuple):
-    """The outputs of a batch, and what follows from them and their derivatives."""
+    """The outputs of a batch, with the energy, forces and virial that follow from them."""
 
     outputs: Outputs  # of the atoms
     energy: Tensor  # (frames,), eV
@@ -24,14 +24,14 @@ def evaluate(model: Any, graph: Graph, n_frames: int, differentiable: bool = Fal
     """Energies, forces F and virial W of every frame.
 
     F_i = Σ g_ij − Σ g_ji − ∂E/∂r_i and W = W_rest − Σ (r_j − r_i) ⊗ g_ij − Σ r_i ⊗ ∂E/∂r_i − cellᵀ ∂E/∂cell,
-    of which the derivatives by r_i and cell come from attention beyond the cutoff, electrostatics and
-    dispersion, and W_rest is what those by r_i leave out.
+    The derivatives by r_i and cell come from non-local attention, electrostatics and dispersion. W_rest is
+    the part of the virial that does not follow from the derivatives.
 
     Args:
         model: an eager, scripted or exported model.
         graph: one structure or a batch.
         n_frames: number of structures in it.
-        differentiable: let gradients pass through the forces, for training.
+        differentiable: keep the autograd history of the forces, for training.
     """
     found = differentiable_gradient(model, graph) if differentiable else as_gradient(model.gradient(graph))
     n_atoms = graph.species.numel()
@@ -45,11 +45,11 @@ def evaluate(model: Any, graph: Graph, n_frames: int, differentiable: bool = Fal
 
 
 def check_finite(result: Evaluation, graph: Graph) -> None:
-    """Refuse energies, forces, virials and charges that are no numbers.
+    """Refuse energies, forces, virials and charges that are not finite.
 
     Args:
         result: of `evaluate`.
-        graph: what was evaluated, one structure.
+        graph: the structure that was evaluated.
 
     Raises:
         So3kError: names the atom, and the two atoms that are closest to each other.
@@ -77,15 +77,15 @@ def check_finite(result: Evaluation, graph: Graph) -> None:
 
 
 def as_gradient(found: Any) -> Gradient:
-    """What `gradient` of an eager or exported model returns, which of the latter is a plain tuple."""
+    """The result of a model's `gradient` as a `Gradient`; exported models return a plain tuple."""
     return Gradient(Outputs(*found[0]), *found[1:])
 
 
 def differentiable_gradient(model: Any, graph: Graph) -> Gradient:
-    """What `So3krates.gradient` gives, with its history, so that training can go through the forces.
+    """The result of `So3krates.gradient` with its autograd history, so that training can use forces.
 
     Raises:
-        So3kError: the model has long-range physics, whose slopes in closed form cannot be differentiated.
+        So3kError: the model has long-range physics, whose closed-form derivatives cannot be differentiated.
     """
     if needs_of(model).has_long_range:
         raise So3kError("models with electrostatics and dispersion are imported, not trained here")
@@ -104,7 +104,7 @@ def tensors_of(result: Evaluation) -> list[Tensor]:
 
 
 def on_cpu(result: Evaluation) -> Evaluation:
-    """The same numbers on the CPU, without their history."""
+    """The same numbers on the CPU, without their autograd history."""
     tensors = [tensor.detach().cpu() for tensor in tensors_of(result)]
     n_outputs = len(Outputs._fields)
     return Evaluation(Outputs(*tensors[:n_outputs]), *tensors[n_outputs:])

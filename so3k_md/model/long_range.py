@@ -1,4 +1,4 @@
-"""Charges and volumes of atoms, and the electrostatics and dispersion that follow from them."""
+"""Computes charges and volumes of atoms, and the electrostatics and dispersion that follow from them."""
 
 from typing import NamedTuple
 
@@ -20,17 +20,18 @@ class LongRangeEnergies(NamedTuple):
     charges: Tensor  # (atoms,), ∂E/∂q, eV/e
     ratios: Tensor  # (atoms,), ∂E/∂h, eV
     positions: Tensor  # (atoms, 3), ∂E/∂r, eV/Å
-    virial: Tensor  # (frames, 3, 3), what these leave out of it, eV
+    virial: Tensor  # (frames, 3, 3), part of the virial that does not follow from these, eV
 
 
 class LongRangePhysics(nn.Module):
-    """Electrostatics and dispersion, as SO3LR has them.
+    """Electrostatics and dispersion in the form of SO3LR.
 
-    Charges and volumes follow from the last features; the energies of pairs follow from these with slopes in
-    closed form, so that no pair beyond the cutoff is ever part of a history.
+    Charges and volumes follow from the last features, and the energies of pairs follow from charges and
+    volumes. Derivatives of these energies are in closed form, so that no long-range pair has an autograd
+    history.
 
     Args:
-        charge_head: charges that do not yet add up.
+        charge_head: charges that do not yet add up to the charges of the fragments.
         ratio_head: Hirshfeld volumes over those of free atoms.
         long_pairs: energies of pairs.
         lattice_sum: energies of a periodic cell.
@@ -49,7 +50,7 @@ class LongRangePhysics(nn.Module):
         """Energies of the atoms of a graph.
 
         Args:
-            q_tape: charges, (atoms,), e; their history is left alone.
+            q_tape: charges, (atoms,), e; their autograd history is not used.
             h_tape: Hirshfeld volumes over those of free atoms, (atoms,).
             graph: one structure or a batch.
         """
@@ -92,7 +93,7 @@ class LongRangePhysics(nn.Module):
 
     @torch.jit.export
     def raw_charges(self, x: Tensor, species: Tensor) -> Tensor:
-        """Charges (rows,), e, that do not yet add up."""
+        """Charges (rows,), e, that do not yet add up to those of the fragments."""
         return self.charge_head(x, species)
 
     @torch.jit.export
@@ -115,23 +116,23 @@ class LongRangePhysics(nn.Module):
 
     @torch.jit.export
     def self_slopes(self, q: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
-        """Energy of each charge in its own shifted potential, (atoms,) eV, and its slope by q."""
+        """Energy of each charge in its own shifted potential, (atoms,) eV, and its derivative by q."""
         return self_terms(q, cutoff)
 
     @torch.jit.export
     def open_slopes(self, q: Tensor, r: Tensor, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies of some atoms of an open structure, and slopes by their q and r; see `open_sum`."""
+        """Energies of some atoms of an open structure, and derivatives by their q and r; see `open_sum`."""
         return open_sum(q, r, first, last)
 
     def whole_coulomb(self, q: Tensor, r: Tensor, cell: Tensor) -> KSlopes:
-        """The Coulomb energy of one structure without any cutoff: over its lattice, or in the open.
+        """Coulomb energy of one structure without a cutoff: a lattice sum, or all pairs if it is open.
 
-        The virial is what slopes by the positions do not account for.
+        `virial` is the part of the virial that does not follow from the derivatives by positions.
         """
         periodic = (cell * cell).sum(1) > 0
         if bool(periodic.all()):
             found = self.lattice_sum(q, r, cell)
-            # what the positions contribute to the virial is added to it with their slopes
+            # `forces.evaluate` adds the part of the virial that follows from derivatives by positions
             rest = found.virial + r.t() @ found.positions.to(r.dtype)
             return KSlopes(found.energies, found.charges, found.positions, rest)
         if bool(periodic.any()):

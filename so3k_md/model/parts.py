@@ -1,4 +1,4 @@
-"""Of which parts a model is made: the plain ones here, compiled ones in `kernels.parts`."""
+"""The classes of which a model is built: the plain ones here, the compiled ones in `kernels.parts`."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from so3k_md.physics.long_range import LongPairs
 
 
 class Parts(NamedTuple):
-    """The classes of those parts that may be compiled, with the names and weights of the plain ones."""
+    """Classes of the parts that can be compiled. Compiled ones have the names and weights of plain ones."""
 
     form: str  # name of the set
     geometry: type[Geometry]
-    layers: Mapping[str, type[Layer]]  # by the kind of non-local attention
+    layers: Mapping[str, type[Layer]]  # kind of non-local attention -> class
     long_pairs: type[LongPairs]
 
 

@@ -1,4 +1,4 @@
-"""From a graph to the features of each atom, layer after layer, and the reverse pass."""
+"""Computes the features of each atom of a graph layer by layer, and the backward pass through the layers."""
 
 from typing import Any, NamedTuple
 
@@ -15,11 +15,11 @@ from so3k_md.nn.sphc_layer import Step
 
 
 class Tape(NamedTuple):
-    """What `taped` keeps for `adjoint`."""
+    """Tensors that `taped` keeps for `adjoint`."""
 
-    geometry: Edges  # with the history that leads to the pair vectors
-    edges: Edges  # the same without it, leaves
-    chi: Tensor  # before the first layer, with the history that leads to `edges`
+    geometry: Edges  # with the autograd history back to the pair vectors
+    edges: Edges  # the same values as leaves of a new history
+    chi: Tensor  # before the first layer, with the autograd history back to `edges`
     reach: Reach
     steps: list[Step]
 
@@ -27,15 +27,15 @@ class Tape(NamedTuple):
 class Representation(nn.Module):
     """Features x of each atom after all layers.
 
-    Its stages take rows of centres and rows of sources, so that the same weights serve one call on a whole
-    structure and the layer-by-layer call of an engine whose source rows are copies from other ranks.
+    Its stages take rows of centres and rows of sources. ASE and OpenMM call it once for the whole structure.
+    LAMMPS calls its stages layer by layer, with source rows from other ranks. Both use the same weights.
 
     Args:
         geometry: of pairs.
         embedding: of elements.
         totals: of total charge and spin, or None.
         layers: of one kind.
-        reach: what layers of this kind know of groups.
+        reach: prepares the groups for layers of this kind.
         config: shape of the model.
     """
 
@@ -59,7 +59,7 @@ class Representation(nn.Module):
         self.chi_from_neighbours = config.chi_start == "neighbours"
         self.chi_width = sum(2 * degree + 1 for degree in config.degrees)
         self.norm_eps = config.norm_eps
-        # layers that make their non-local messages again in the reverse pass have a history of their own
+        # layers that compute their non-local messages again in the backward pass have separate histories
         self.by_layer = any(layer.recomputes for layer in layers)
 
     def forward(self, graph: Graph) -> Tensor:
@@ -76,8 +76,8 @@ class Representation(nn.Module):
             rows: before the first layer.
             edges: of `edges`.
             reach: the groups.
-            steps: to which the layers are appended if they are kept apart.
-            apart: whether each layer has a history of its own; only where `by_layer`.
+            steps: list to which each layer's `Step` is appended if `apart`.
+            apart: whether each layer has a separate autograd history; only where `by_layer`.
         """
         for layer in self.layers:
             if self.by_layer:
@@ -92,7 +92,7 @@ class Representation(nn.Module):
         return rows
 
     def taped(self, graph: Graph) -> tuple[Tensor, Tape]:
-        """`forward` with what `adjoint` reads; only where `by_layer`."""
+        """`forward`, and the tensors that `adjoint` reads; only where `by_layer`."""
         geometry = self.edges(graph.vectors, graph.idx_i, graph.idx_j)
         edges = Edges(
             geometry.idx_i,
@@ -110,11 +110,11 @@ class Representation(nn.Module):
         return last.x, Tape(geometry, edges, rows.chi, reach, steps)
 
     def adjoint(self, tape: Tape, vectors: Tensor, g_x: Tensor) -> tuple[Tensor, Tensor]:
-        """∂E/∂(pair vectors) and ∂E/∂r by a reverse pass from layer to layer.
+        """∂E/∂(pair vectors) and ∂E/∂r by a backward pass from layer to layer.
 
         Args:
             tape: of `taped`.
-            vectors: of the graph, leaves of the history.
+            vectors: pair vectors of the graph, leaves of the history.
             g_x: ∂E/∂x after all layers.
         """
         edges = tape.edges
@@ -149,8 +149,8 @@ class Representation(nn.Module):
 
         Args:
             species: atomic numbers, (rows,).
-            shares: of the total charge and of unpaired electrons, (rows, 2), as `ChargeAndSpin.shares` gives
-                them; not read by models that know neither.
+            shares: of the total charge and of unpaired electrons, (rows, 2), from `ChargeAndSpin.shares`; not
+                read by models without total charge and spin.
         """
         x = self.embedding(species)
         if self.totals is not None:

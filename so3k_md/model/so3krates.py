@@ -1,4 +1,4 @@
-"""So3krates, a force field: from a graph to the outputs of each atom and to the derivatives of the energy.
+"""So3krates, the force field: computes outputs of each atom of a graph and derivatives of the energy.
 
 Frank, Unke & Müller, NeurIPS 2022 (arXiv:2205.14276); Frank, Unke, Müller & Chmiela, Nat. Commun. 15, 6539
 (2024), the Euclidean transformer.
@@ -32,8 +32,8 @@ class So3krates(nn.Module):
     Args:
         config: shape of the model.
         elements: atomic numbers that the model knows.
-        seed: of the initial weights; the global generator is not touched.
-        parts: plain, or compiled.
+        seed: of the initial weights; torch's global random generator is not used.
+        parts: the classes of the parts, plain or compiled.
     """
 
     needs: Needs
@@ -73,14 +73,14 @@ class So3krates(nn.Module):
         return self.assess(graph).outputs.energies
 
     def assess(self, graph: Graph) -> Assessment:
-        """All outputs of the atoms of a graph, with their history."""
+        """All outputs of the atoms of a graph, with their autograd history."""
         return self.energies(self.representation(graph), graph)
 
     @torch.jit.export
     def gradient(self, graph: Graph) -> Gradient:
         """Outputs, and the derivatives of Σ energies by pair vectors, positions and cell."""
         vectors, positions, cell = leaf(graph.vectors), leaf(graph.positions), leaf(graph.cell)
-        # a new graph, for TorchScript has no `_replace`
+        # a new graph is built because TorchScript has no `_replace`
         atoms, idx_i, idx_j = graph.species, graph.idx_i, graph.idx_j
         leaves = Graph(atoms, vectors, idx_i, idx_j, graph.frame, positions, graph.group, cell, graph.long)
         if self.by_layer:
@@ -119,6 +119,6 @@ def long_range_physics(config: ModelConfig, generator: Generator, parts: Parts) 
 
 
 def gradient_of(found: Assessment, vectors: Tensor, positions: Tensor, cell: Tensor) -> Gradient:
-    """All derivatives: those taken of a history, and those that came in closed form."""
+    """All derivatives: those that autograd computes plus those in closed form."""
     with torch.no_grad():
         return Gradient(detached(found.outputs), vectors, positions + found.positions, cell, found.virial)

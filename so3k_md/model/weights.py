@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
-# Parts that group other parts. Their names are no part of the names of weights in files.
+# Parts that group other parts. Names of weights in files leave them out.
 GROUPING = {"representation", "energies", "reach", "totals", "physics"}
-UNUSED = ("charge_embedding.", "spin_embedding.")  # in files of models that knew neither
+UNUSED = ("charge_embedding.", "spin_embedding.")  # in files of models without total charge and spin
 
 
 def file_name(name: str) -> str:
     """The name of a weight in files, which does not depend on how the parts of a model are grouped."""
-    shared = name.rpartition("geometry.")[2]  # one geometry, of which several parts know
+    shared = name.rpartition("geometry.")[2]  # several parts refer to the one geometry
     return ".".join(part for part in shared.split(".") if part not in GROUPING)
 
 
@@ -27,7 +27,7 @@ def file_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Give a model weights by their names in files, in place; constants may be missing.
+    """Set the weights of a model by their names in files, in place; constants may be missing.
 
     Args:
         model: eager.
@@ -54,7 +54,7 @@ def set_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def still_copy(model: AnyModel) -> AnyModel:
-    """A copy for evaluation, to be set, cast and moved while the model itself stays as it is."""
+    """A copy for evaluation that can be set, cast and moved without any change to the model."""
     with torch.no_grad():  # else the copies of scripted parameters are not leaves
         still = copy.deepcopy(model).eval()
     for parameter in still.parameters():  # of scripted models as well, which have no `requires_grad_`

@@ -1,4 +1,4 @@
-"""The one non-linearity of the model."""
+"""The activation function of all layers."""
 
 from torch import Tensor
 from torch.nn import functional

@@ -1,7 +1,6 @@
-"""Self-attention over the neighbours of each atom, for the features and for the SPHCs.
+"""Self-attention over the neighbors of each atom, for the features and for the SPHCs.
 
-Centres and sources are different rows: the layer does not know whether its sources are the centres
-themselves or copies that another rank owns.
+Centres and sources are separate rows. Sources may be the centres themselves, or copies from other ranks.
 """
 
 import torch

@@ -18,8 +18,9 @@ class EuclideanFastAttention(nn.Module):
     """Δx_i = MLP(Σ_j K_ij v_j), Δχ_i^(l) = b_l(x_i) Σ_j K_ij c_l(x_j) χ_j^(l) over all atoms j of the group.
 
     K_ij = Σ_d κ_d(r_ij) [q_i0d k_j0d + Σ_l q_ild k_jld χ_i^(l)·χ_j^(l)] / sqrt(D (1 + m)), with q, k, v, b
-    and c linear in x, κ_d the kernel of the waves and m the width of χ. Large groups sum Σ_j k_j ⊗ v_j wave
-    by wave and hold nothing for pairs; the pairs of small ones cost less, with the same result.
+    and c linear in x, κ_d the kernel of the waves and m the width of χ. Groups of more than PAIRWISE atoms
+    sum Σ_j k_j ⊗ v_j for each wave, without arrays of pairs. Smaller groups compute K_ij of each pair, which
+    takes less time and gives the same result.
 
     Args:
         features: F.
@@ -54,7 +55,7 @@ class EuclideanFastAttention(nn.Module):
     def forward(
         self, x: Tensor, chi: Tensor, waves: Tensor, signed: Tensor, group: Tensor, n_groups: int
     ) -> tuple[Tensor, Tensor]:
-        """Messages (Δx, Δχ) to the atoms of groups that are all there."""
+        """Messages (Δx, Δχ) to all atoms of whole groups."""
         q, k, v = self.query(x) * self.scale, self.key(x), self.value_rows(x, chi)
         waves, signed = waves.to(x.dtype), signed.to(x.dtype)
         y = torch.zeros_like(v)
@@ -76,7 +77,7 @@ class EuclideanFastAttention(nn.Module):
 
     @torch.jit.export
     def sums(self, x: Tensor, chi: Tensor, waves: Tensor, group: Tensor, n_groups: int) -> Tensor:
-        """Σ_j k_j ⊗ v_j of the atoms that are here, (groups, waves · D · (1 + m) · (values + m))."""
+        """Σ_j k_j ⊗ v_j over the given atoms, (groups, waves · D · (1 + m) · (values + m))."""
         v = self.value_rows(x, chi)
         k = self.along_waves(self.key(x), chi, waves.to(x.dtype))
         total = torch.zeros([n_groups, k.size(1) * v.size(1)], dtype=x.dtype, device=x.device)
@@ -110,7 +111,7 @@ class EuclideanFastAttention(nn.Module):
         return self.out(y[:, : self.values]), self.degree_sum.repeat(self.gate(x)) * y[:, self.values :]
 
     def along_waves(self, y: Tensor, chi: Tensor, waves: Tensor) -> Tensor:
-        """q or k of every component of [1, χ] times every wave, (atoms, waves · D · (1 + m))."""
+        """q or k of each component of [1, χ] times each wave, (atoms, waves · D · (1 + m))."""
         components = torch.cat([torch.ones_like(chi[:, :1]), chi], dim=1)
         y = y.view(-1, self.parts, self.width).transpose(1, 2).index_select(2, self.part_of_component)
         # the innermost axis is the longest one that no wave depends on: short ones are slow to multiply
@@ -141,14 +142,14 @@ class EuclideanFastAttention(nn.Module):
 
 
 def blocks(group: Tensor, n_groups: int) -> list[tuple[Tensor, Tensor]]:
-    """Groups of equal size side by side, so that each size is one batched product.
+    """The groups sorted by size, so that all groups of one size are one batched product.
 
     Args:
         group: of each atom, (atoms,) int64 from 0.
         n_groups: number of groups; those without atoms are left out.
 
     Returns:
-        For each size the rows, group after group, and the groups.
+        For each size the rows of atoms, group after group, and the numbers of the groups.
     """
     size = segment_sum(torch.ones_like(group), group, n_groups)
     rows = torch.argsort(group, stable=True)

@@ -31,7 +31,7 @@ class EfaLayer(Layer):
 
 
 class EfaReach(nn.Module):
-    """Plane waves at the atoms, within groups none of which is wider than the waves reach.
+    """Plane waves at the atoms. No group may be wider than the range of the waves.
 
     Args:
         config: shape of the model.
@@ -46,12 +46,13 @@ class EfaReach(nn.Module):
     def forward(self, graph: Graph) -> Reach:
         """The waves at all atoms of a graph.
 
-        Waves of the lattice reach all images, so that only the whole frame is an extensive group.
+        Waves of the reciprocal lattice include all images, so that the group must be the whole frame for the
+        energy to be extensive.
         """
         group = graph.group if self.far_reach > 0.0 else graph.frame
         n_groups = int(group.max()) + 1
         with torch.no_grad():
-            # a copy: TorchScript would hand the projections made here on to `waves`, without their graph
+            # a copy: otherwise TorchScript passes the projections made here to `waves` without their history
             r = graph.positions.clone()
             widest = float(self.diameter(self.support(r, group, n_groups)).max())
         if self.far_reach > 0.0 and widest > self.far_reach:
@@ -64,7 +65,7 @@ class EfaReach(nn.Module):
 
     @torch.jit.export
     def waves(self, r: Tensor, cell: Tensor, cell_of: Tensor) -> Tensor:
-        """The plane waves at positions (centres, 3), Å, of which each centre is in cell `cell_of`."""
+        """The plane waves at positions (centres, 3), Å; `cell_of` gives the cell of each centre."""
         return self.efa_waves(r, cell, cell_of)
 
     @torch.jit.export
@@ -74,10 +75,10 @@ class EfaReach(nn.Module):
 
     @torch.jit.export
     def support(self, r: Tensor, group: Tensor, n_groups: int) -> Tensor:
-        """How far each group reaches along each direction of the grid, for `diameter`."""
+        """Extent of each group along each direction of the grid, for `diameter`."""
         return self.efa_waves.support(r, group, n_groups)
 
     @torch.jit.export
     def diameter(self, support: Tensor) -> Tensor:
-        """An upper bound of the diameter of each group, Å, which `far_reach` must not be below."""
+        """An upper bound of the diameter of each group, Å; it must not exceed `far_reach`."""
         return self.efa_waves.diameter(support)

@@ -24,10 +24,10 @@ class AtomEmbedding(nn.Module):
 
 
 class TotalEmbedding(nn.Module):
-    """Features from a total ψ of the whole structure, its charge or the number of its unpaired electrons.
+    """Features from ψ of the whole structure: its total charge or its number of unpaired electrons.
 
     e_i = ψ y_i / Σ_j y_j · v_r, y_i = log(1 + exp(q[Z_i] · k_r / √F)), followed by a residual MLP without
-    biases; r tells whether ψ is negative. A total of zero gives zeros. Source: SpookyNet (Unke et al., Nat.
+    biases; r is 1 if ψ is negative, else 0. ψ = 0 gives zeros. Source: SpookyNet (Unke et al., Nat.
     Commun. 12, 7273 (2021)), SO3LR.
     """
 
@@ -40,7 +40,7 @@ class TotalEmbedding(nn.Module):
         self.scale = 1.0 / math.sqrt(features)
 
     def affinity(self, species: Tensor, total: Tensor) -> Tensor:
-        """y of atoms (rows,) in a structure of total ψ (rows,); only the sign of ψ matters."""
+        """y of atoms (rows,) in structures with ψ (rows,); only the sign of ψ matters."""
         key = self.key.index_select(0, (total < 0).to(torch.int64))
         return functional.softplus((self.query.index_select(0, species) * key).sum(1) * self.scale)
 
@@ -50,7 +50,7 @@ class TotalEmbedding(nn.Module):
 
 
 class ChargeAndSpin(nn.Module):
-    """x ← (x + e^charge + e^spin) / sqrt(n) with the embeddings that a model has, n − 1 of them.
+    """x ← (x + e^charge + e^spin) / sqrt(n), where n − 1 is the number of embeddings that a model has.
 
     Args:
         charge: embedding of the total charge, or None.
@@ -62,11 +62,11 @@ class ChargeAndSpin(nn.Module):
         self.charge_embedding = charge
         self.spin_embedding = spin
         self.scale = (1 + int(charge is not None) + int(spin is not None)) ** -0.5
-        self.eps = 0.0  # added to Σ_j y_j; not zero in another program
+        self.eps = 0.0  # added to Σ_j y_j; so3krates-torch has a value above zero
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
         """Features (rows, F) of atoms with these shares (rows, 2)."""
-        # most structures are neutral singlets, to which nothing is added
+        # nothing is added to neutral singlets, which most structures are
         if bool(shares.any()):
             charge, spin = shares.to(x.dtype).unbind(1)
             if self.charge_embedding is not None:
@@ -77,11 +77,11 @@ class ChargeAndSpin(nn.Module):
 
     @torch.jit.export
     def affinities(self, species: Tensor, totals: Tensor) -> Tensor:
-        """By what atoms share the totals of their structure, charge and unpaired electrons, (rows, 2).
+        """y of each atom for the total charge and for the unpaired electrons, (rows, 2).
 
         Args:
             species: (rows,).
-            totals: of the structure of each row, (rows, 2).
+            totals: total charge and unpaired electrons of the structure of each row, (rows, 2).
         """
         charge = spin = torch.ones_like(totals[:, 0])
         if self.charge_embedding is not None:
@@ -112,10 +112,10 @@ class ChargeAndSpin(nn.Module):
 
 
 def neighbour_chi(edges: Edges, n_centres: int, eps: float) -> Tensor:
-    """χ_i = Σ_j φ(r_ij) Y(r̂_ij) / C_i with C_i = Σ_j φ(r_ij), the published start of the 2022 model.
+    """χ_i = Σ_j φ(r_ij) Y(r̂_ij) / C_i with C_i = Σ_j φ(r_ij), the first SPHCs of the 2022 model.
 
-    C_i is smoothed to sqrt(C_i² + ε²): with the bare sum χ jumps when the last neighbour leaves. An atom
-    without neighbours gets zero.
+    C_i is smoothed to sqrt(C_i² + ε²): with the bare sum χ jumps when the last neighbor leaves. An atom
+    without neighbors gets zero.
 
     Args:
         edges: geometry of the pairs.

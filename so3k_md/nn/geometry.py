@@ -1,4 +1,4 @@
-"""The geometry of pairs: distance, direction, and the functions that layers read of them."""
+"""Computes the geometry of pairs: distance, radial basis, spherical harmonics and cutoff function."""
 
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ class Geometry(nn.Module):
 
     def length(self, vectors: Tensor) -> Tensor:
         """Lengths (pairs,) of vectors (pairs, 3), Å."""
-        # a floor under the distance keeps unit vectors and gradients finite for atoms at the same place
+        # a smallest distance keeps unit vectors and gradients finite for atoms at the same position
         return torch.sqrt((vectors * vectors).sum(1).clamp(min=1e-24))
 
     def ylm(self, vectors: Tensor, r: Tensor) -> Tensor:
@@ -57,14 +57,14 @@ class Geometry(nn.Module):
         return self.harmonics(vectors * (self.direction / r)[:, None])
 
     def damped_basis(self, r: Tensor) -> Tensor:
-        """The radial basis times the cutoff function, (pairs, n_rbf), whatever local pairs do."""
+        """The radial basis times the cutoff function, (pairs, n_rbf), also if `damp_rbf` is False."""
         return self.radial_basis(r) * self.cutoff_function(r)[:, None]
 
     def directed(self, edges: Edges) -> Edges:
-        """The pairs in both directions, as `forward` gives them here."""
+        """The pairs in both directions; `forward` of this class already gives both."""
         return edges
 
 
 def empty_bool(like: Tensor) -> Tensor:
-    """No values, on the device of a tensor."""
+    """An empty bool tensor on the device of another tensor."""
     return torch.empty([0], dtype=torch.bool, device=like.device)

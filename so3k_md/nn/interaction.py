@@ -73,7 +73,7 @@ class SelfMix(nn.Module):
         self.register_buffer("paths", torch.tensor(paths, dtype=torch.int64))
         self.register_buffer("couplings", couplings.flatten(1))  # (paths, products · chi_width)
         self.shape = [len(left), width]
-        # N(0, 0.1); the full cube as published, though only l1 < l2 is ever read
+        # N(0, 0.1); all (l3, l1, l2) as published, although only those with l1 < l2 are read
         self.k = nn.Parameter(0.1 * torch.randn(n, n, n, generator=generator))
 
     def forward(self, chi: Tensor) -> Tensor:

@@ -38,8 +38,8 @@ class Layer(nn.Module):
     Args:
         config: shape of the model.
         generator: of the initial weights.
-        geometry: of pairs, for layers that need it of more pairs than the local ones.
-        is_first: whether χ may be zero where it begins, which compiled layers make use of.
+        geometry: computes the geometry of non-local pairs, for layers that have these.
+        is_first: whether this is the first layer, where χ may be zero; compiled layers use this.
     """
 
     def __init__(self, config: "ModelConfig", generator: torch.Generator, geometry: Geometry, is_first: bool):
@@ -70,7 +70,7 @@ class Layer(nn.Module):
         )
         self.norm_eps = config.norm_eps
         self.recomputes = (
-            False  # whether `forward` is split into steps for a reverse pass from layer to layer
+            False  # whether `forward` is split into steps for a backward pass from layer to layer
         )
 
     def forward(self, rows: Rows, edges: Edges, reach: Reach) -> Rows:
@@ -98,13 +98,13 @@ class Layer(nn.Module):
 
 
 class NoReach(nn.Module):
-    """Of models without non-local attention, whose layers do not look at groups."""
+    """The `Reach` of models without non-local attention, whose layers do not read groups."""
 
     def __init__(self, config: "ModelConfig"):
         super().__init__()
 
     def forward(self, graph: Graph) -> Reach:
-        """Nothing."""
+        """An empty `Reach`."""
         return no_reach(graph)
 
 

@@ -29,7 +29,7 @@ class Linear(nn.Module):
     def exact(self, x: Tensor) -> Tensor:
         """The same in float64, whatever the parameters are in."""
         bias = self.bias
-        # of x @ W with constants torch's analysis of shapes takes the shape of x for the result's
+        # torch's shape analysis mistakes the shape of x for that of x @ W if both are constants
         y = torch.mm(x, self.weight.to(torch.float64))
         return y if bias is None else y + bias
 
@@ -64,7 +64,7 @@ class MLP(nn.Module):
         return self.out.exact(silu(self.hidden.exact(x)))
 
     def shifted(self, x: Tensor, shift: Tensor) -> Tensor:
-        """The same plus one row (n_out,), which the bias takes along."""
+        """`forward` plus one row (n_out,), which is added to the bias."""
         bias = self.out.bias
         return torch.addmm(shift if bias is None else bias + shift, silu(self.hidden(x)), self.out.weight)
 

@@ -22,7 +22,7 @@ def cosine_cutoff(r: Tensor, cutoff: float) -> Tensor:
 def polynomial_cutoff(r: Tensor, cutoff: float, p: int) -> Tensor:
     """φ(u) = 1 − (p+1)(p+2)/2 u^p + p(p+2) u^(p+1) − p(p+1)/2 u^(p+2), u = r/c, zero outside c.
 
-    p = 3 is PhysNet's 1 − 10u³ + 15u⁴ − 6u⁵. Value, slope and curvature vanish at c.
+    p = 3 is PhysNet's 1 − 10u³ + 15u⁴ − 6u⁵. The value and its first two derivatives vanish at c.
 
     Args:
         r: distances, (pairs,), Å.

@@ -1,4 +1,4 @@
-"""From the last features to the energy, the charge and the volume of each atom."""
+"""Computes energy, charge and Hirshfeld ratio of each atom from its last features."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from so3k_md.nn.linear import MLP, lecun_normal
 
 
 class EnergyHead(nn.Module):
-    """e_i = s[Z_i] MLP(x_i) + b[Z_i]; s and b are float64, as total energies have no room in float32."""
+    """e_i = s[Z_i] MLP(x_i) + b[Z_i]; s and b are float64, because float32 rounds total energies too much."""
 
     scale: Tensor
     shift: Tensor

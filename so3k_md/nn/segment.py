@@ -1,4 +1,4 @@
-"""Sums over the pairs of each centre, and what slopes of pairs add up to."""
+"""Sums over the pairs of each centre, and forces and virials from the gradients of pairs."""
 
 import torch
 from torch import Tensor
@@ -17,12 +17,12 @@ def segment_sum(values: Tensor, index: Tensor, n_segments: int) -> Tensor:
 
 
 def pair_forces(gradient: Tensor, idx_i: Tensor, idx_j: Tensor, n_atoms: int) -> Tensor:
-    """F_i = Σ g_ij − Σ g_ji over the pairs in which an atom is centre and neighbour.
+    """F_i = Σ g_ij − Σ g_ji over the pairs in which an atom is centre and neighbor.
 
     Args:
         gradient: g, (pairs, 3), eV/Å.
         idx_i: centres, (pairs,).
-        idx_j: neighbours, (pairs,).
+        idx_j: neighbors, (pairs,).
         n_atoms: number of atoms.
 
     Returns:

@@ -1,6 +1,6 @@
-"""Neighbourhoods in SPHC space: who attends to whom beyond the cutoff, within groups of atoms.
+"""Neighborhoods in SPHC space: the pairs between which non-local attention of kind sphc acts.
 
-Frank, Unke & Müller, NeurIPS 2022 (arXiv:2205.14276), Eq. (14) and the neighbourhoods of its geometric
+Frank, Unke & Müller, NeurIPS 2022 (arXiv:2205.14276), Eq. (14) and the neighborhoods of its geometric
 message. The published form runs over a whole structure, which is neither size-extensive nor separable; here
 it runs within groups.
 """
@@ -16,7 +16,7 @@ from so3k_md.nn.segment import segment_sum
 
 
 class FarPairs(NamedTuple):
-    """Pairs of a group that are neighbours in SPHC space, φ_χ > 0."""
+    """Pairs of a group that are neighbors in SPHC space, φ_χ > 0."""
 
     idx_i: Tensor  # (pairs,) int64, centre, counted from the first of the tile
     idx_j: Tensor  # (pairs,) int64, source row
@@ -27,26 +27,26 @@ class FarPairs(NamedTuple):
 
 
 class FarNeighbours(NamedTuple):
-    """The same pairs with what their attention is made of."""
+    """Pairs of a group that are neighbors in SPHC space, with the input of their attention."""
 
     idx_i: Tensor
     idx_j: Tensor
     r: Tensor
     phi: Tensor
     distance: Tensor  # (pairs, degrees), invariants of χ_i − χ_j
-    beyond: Tensor  # (features,), what the radial basis adds to all filters, being zero
-    near: Tensor  # (near,) int64, those of the pairs that are within the cutoff too
-    near_w: Tensor  # (near, features), what it adds to the filters of these besides
+    beyond: Tensor  # (features,), radial part of the filters beyond the cutoff, where the basis is zero
+    near: Tensor  # (near,) int64, the pairs that are also within the cutoff
+    near_w: Tensor  # (near, features), what is added to `beyond` for these
     ylm: Tensor
 
 
 def group_rows(group: Tensor, group_src: Tensor, own: Tensor) -> Groups:
-    """Where each centre finds the members of its group.
+    """The source rows of the group of each centre.
 
     Args:
         group: of the centres, (centres,) int64, any numbers.
         group_src: of the sources, (sources,) int64; every member of a centre's group is among them.
-        own: the source row that is the centre itself, (centres,) int64.
+        own: the source row of the centre itself, (centres,) int64.
     """
     members = torch.argsort(group_src, stable=True)
     ordered = group_src.index_select(0, members)
@@ -55,7 +55,7 @@ def group_rows(group: Tensor, group_src: Tensor, own: Tensor) -> Groups:
 
 
 def tile_bounds(size: Tensor, largest: int) -> list[int]:
-    """Bounds of runs of centres that have about `largest` pairs together, at least one centre each.
+    """Bounds of tiles of centres. A tile has at least one centre and about `largest` pairs.
 
     Args:
         size: pairs of each centre, (centres,) int64.
@@ -93,9 +93,9 @@ def group_pairs(groups: Groups, first: int, last: int) -> tuple[Tensor, Tensor]:
 def neighbourhoods(distance: Tensor, idx_i: Tensor, size: Tensor, kappa: float, p: int) -> Tensor:
     """φ_χ(u_ij), u_ij = n s_ij / κ, s_ij = exp(d_ij) / Σ_k exp(d_ik) over the others k of the group.
 
-    Neighbours have u < 1. The softmax rises with the distance: near atoms in SPHC space get the small values.
-    Its maximum is taken out before the exponential and cancels. Where an SPHC distance is zero the bare norm
-    has a kink; elsewhere φ_χ and its first two derivatives are continuous.
+    Neighbors have u < 1. The softmax rises with the distance, so that atoms near in SPHC space get small
+    values. The maximum of d is subtracted before the exponential, which does not change s. φ_χ and its first
+    two derivatives are continuous, except for the bare norm where an SPHC distance is zero.
 
     Args:
         distance: d_ij / T of all ordered pairs of the groups, (pairs,).
@@ -113,16 +113,16 @@ def neighbourhoods(distance: Tensor, idx_i: Tensor, size: Tensor, kappa: float, 
     weight = torch.exp(distance - peak.index_select(0, idx_i))
     share = size.to(weight.dtype) / (kappa * segment_sum(weight, idx_i, size.numel()))
     u = weight * share.index_select(0, idx_i)
-    # held at the end of its support, where value and slopes are zero: powers of a large u would overflow
+    # u is clamped to 1, where value and derivatives are zero, because powers of a large u overflow
     return polynomial_cutoff(u.clamp(max=1.0), 1.0, p)
 
 
 def pieces(pairs: Tensor, largest: int = 2048) -> list[int]:
-    """Bounds of runs of pairs whose rows of features stay in the cache of a CPU, at least one run.
+    """Bounds of tiles of pairs whose rows of features fit the cache of a CPU; at least one tile.
 
     Args:
-        pairs: one row a pair.
-        largest: rows of a run.
+        pairs: one row for each pair.
+        largest: rows of a tile.
     """
     if pairs.is_cuda or pairs.size(0) == 0:
         return [0, pairs.size(0)]
@@ -147,9 +147,9 @@ def products(q: Tensor, k: Tensor, w: Tensor, idx_i: Tensor, idx_j: Tensor, head
 def products_adjoint(
     q: Tensor, k: Tensor, w: Tensor, idx_i: Tensor, idx_j: Tensor, slope: Tensor, g_q: Tensor, g_k: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """α of `products` and Σ slope · ∂α/∂w; Σ slope · ∂α/∂(q, k) is added to what is in g_q and g_k.
+    """α of `products` and Σ slope · ∂α/∂w; Σ slope · ∂α/∂(q, k) is added to g_q and g_k in place.
 
-    Arrays of pairs are overwritten once they have served: the traffic of memory is what takes the time.
+    Arrays of pairs are overwritten after their last use, because memory traffic limits the speed.
 
     Args:
         q, k, w, idx_i, idx_j: as in `products`.

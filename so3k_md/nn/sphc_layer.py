@@ -1,4 +1,4 @@
-"""A layer with attention between atoms of a group that are near in SPHC space, and its reverse pass."""
+"""A layer with non-local attention between atoms near in SPHC space (sphc), and its backward pass."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,20 +25,20 @@ from so3k_md.nn.sphc import (
 if TYPE_CHECKING:
     from so3k_md.model_config import ModelConfig
 
-TILE = 32768  # pairs of groups evaluated at once: enough to be fast, few enough to fit a cache
+TILE = 32768  # pairs of groups evaluated at once; fewer are slower, more do not fit a cache
 
 
 class Step(NamedTuple):
-    """A layer with a history of its own."""
+    """The result of a layer with a separate autograd history."""
 
-    inputs: list[Tensor]  # x, χ and the non-local message Δχ, where the history begins
+    inputs: list[Tensor]  # x, χ and the non-local message Δχ, leaves of the history
     rows: Rows  # after the layer
 
 
 class SphcLayer(Layer):
     """`Layer` with Δχ_i^(l) += Σ_j φ_χ,ij α_ij^l Y^(l)(r̂_ij) over the neighbors j in SPHC space.
 
-    Pairs of groups are evaluated tile by tile, and again in the reverse pass (`adjoint`), so that memory is
+    Pairs of groups are evaluated tile by tile, and again in the backward pass (`adjoint`), so that memory is
     linear in the atoms. Arguments as in `Layer`.
     """
 
@@ -63,7 +63,7 @@ class SphcLayer(Layer):
             reach: groups.
         """
         with torch.no_grad():
-            # of copies: TorchScript would hand what `attend` has in common with it on, without its graph
+            # copies: otherwise TorchScript reuses intermediate values of `attend`, without their history
             far = self.far_messages(Rows(rows.x.clone(), rows.chi.clone(), rows.r), reach.groups)
         far = leaf(far)
         start = Rows(leaf(rows.x), leaf(rows.chi), rows.r)
@@ -74,11 +74,11 @@ class SphcLayer(Layer):
     def adjoint(
         self, step: Step, shared: list[Tensor], reach: Reach, g_x: Tensor, g_chi: Tensor
     ) -> list[Tensor]:
-        """Derivatives by the inputs x, χ and r of a step, then by `shared`, of those by its rows.
+        """Derivatives by the inputs x, χ and r of a step and by `shared`, from derivatives by its rows.
 
         Args:
             step: of `taped`.
-            shared: leaves of the history that all steps have in common.
+            shared: leaves that the histories of all steps share.
             reach: groups.
             g_x, g_chi: derivatives by x and χ after the layer.
         """
@@ -89,13 +89,13 @@ class SphcLayer(Layer):
 
     @torch.jit.export
     def tiles(self, groups: Groups) -> list[int]:
-        """Bounds of the runs of centres that `far_attend` shall take at once."""
-        # a GPU needs more pairs to be busy, and has no cache to stay in
+        """Bounds of the tiles of centres that `far_attend` computes at once."""
+        # a GPU needs larger tiles to use all its cores
         return tile_bounds(groups.size, self.tile * 16 if groups.size.is_cuda else self.tile)
 
     @torch.jit.export
     def far_attend(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> Tensor:
-        """Δχ to some centres; arguments as in `far_pairs`."""
+        """Messages Δχ to some centres; arguments as in `far_pairs`."""
         return self.far_message(self.far_pairs(centres, sources, groups, first, last), last - first)
 
     @torch.jit.export
@@ -103,8 +103,8 @@ class SphcLayer(Layer):
         """The pairs of groups that are neighbors in SPHC space, with their attention.
 
         Args:
-            centres: the atoms of a group in one image.
-            sources: the same of all members of the groups.
+            centres: rows of centres; the atoms of a group lie in one image.
+            sources: rows of all members of the groups.
             groups: of `group_rows`.
             first: first centre.
             last: one after the last centre.
@@ -114,7 +114,7 @@ class SphcLayer(Layer):
         return self.attended(query, key, pairs)
 
     def far_messages(self, rows: Rows, groups: Groups) -> Tensor:
-        """Δχ to all atoms, tile after tile."""
+        """Messages Δχ to all atoms, computed tile by tile."""
         bounds = self.tiles(groups)
         query, key = self.far_rows(rows.x, rows.x)
         messages: list[Tensor] = []
@@ -125,7 +125,7 @@ class SphcLayer(Layer):
         return torch.cat(messages)
 
     def far_rows(self, x: Tensor, x_src: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries of the centres and keys of the sources, of which `far_alpha` makes the attention."""
+        """Queries of the centres and keys of the sources, from which `far_alpha` computes the attention."""
         attention = self.geometric_attention.attention
         return attention.query(x) * attention.scale, attention.key(x_src)
 
@@ -143,7 +143,7 @@ class SphcLayer(Layer):
         vectors = (sources.r.index_select(0, idx_j) - r.index_select(0, idx_i)).to(chi.dtype)
         length = self.geometry.length(vectors)
         near = torch.nonzero(length < self.geometry.cutoff)[:, 0]
-        # damped also where the local attention is not: these pairs must not jump at the cutoff
+        # always damped, also if the local attention is not: otherwise these pairs jump at the cutoff
         beyond, near_w = self.radial_filters(self.geometry.damped_basis(length.index_select(0, near)))
         distance = self.chi_distance.of_squares(self.geometry.degree_sum(difference * difference))
         ylm = self.geometry.ylm(vectors, length)
@@ -155,10 +155,10 @@ class SphcLayer(Layer):
         return neighbourhoods(distance / self.temperature, idx_i, size, self.kappa, self.nonlocal_p)
 
     def radial_filters(self, rbf: Tensor) -> tuple[Tensor, Tensor]:
-        """The radial part of the filters beyond the cutoff, (features,), and what is added to it within.
+        """Radial part of the filters beyond the cutoff, (features,), and what is added within it.
 
         Args:
-            rbf: damped radial basis of pairs within the cutoff, (near, n_rbf); beyond it is zero.
+            rbf: damped radial basis of pairs within the cutoff, (near, n_rbf); it is zero beyond the cutoff.
         """
         radial = self.geometric_filter.radial
         nothing = torch.zeros([1, rbf.size(1)], dtype=rbf.dtype, device=rbf.device)
@@ -176,7 +176,7 @@ class SphcLayer(Layer):
         return segment_sum(self.geometry.degree_sum.repeat(weight) * pairs.ylm, pairs.idx_i, n_centres)
 
     def far_alpha(self, query: Tensor, key: Tensor, pairs: FarNeighbours) -> Tensor:
-        """α of pairs by the weights of the geometric attention, (pairs, degrees).
+        """α of pairs with the weights of the geometric attention, (pairs, degrees).
 
         Args:
             query: of the centres of a tile.
@@ -197,7 +197,7 @@ class SphcLayer(Layer):
         return torch.cat(parts).index_add(0, near, near_alpha)
 
     def far_adjoint(self, rows: Rows, groups: Groups, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Σ slope · ∂Δχ/∂(x, χ, r); tiles are evaluated anew, one at a time.
+        """Σ slope · ∂Δχ/∂(x, χ, r); computes one tile after the other again.
 
         Args:
             rows: of all atoms.
@@ -225,15 +225,15 @@ class SphcLayer(Layer):
     def pair_slopes(
         self, query: Tensor, key: Tensor, pairs: FarNeighbours, slope: Tensor, g_query: Tensor, g_key: Tensor
     ) -> list[Tensor]:
-        """Σ slope · ∂Δχ/∂ of φ_χ, invariants, near filters and Y; of queries and keys it is added up.
+        """Σ slope · ∂Δχ/∂(φ_χ, invariants, near filters, Y); adds those by query, key to g_query, g_key.
 
         With y^l = Σ_m slope_ilm Y_lm: ∂/∂φ = Σ_l α^l y^l, ∂/∂α^l = φ y^l, ∂/∂Y^(l) = φ α^l slope_i^(l).
 
         Args:
             query, key: of the centres of the tile and of all sources.
             pairs: of the tile.
-            slope: of the messages Δχ to its centres, (centres, chi_width).
-            g_query, g_key: what is added to, in place.
+            slope: derivatives by the messages Δχ to its centres, (centres, chi_width).
+            g_query, g_key: changed in place.
         """
         degree_sum = self.geometry.degree_sum
         with torch.no_grad():
@@ -248,12 +248,12 @@ class SphcLayer(Layer):
     def far_alpha_adjoint(
         self, query: Tensor, key: Tensor, pairs: FarNeighbours, slope: Tensor, g_query: Tensor, g_key: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """α of `far_alpha`, and Σ slope · ∂α/∂ of the invariants and of the near filters.
+        """α of `far_alpha`, and Σ slope · ∂α/∂(invariants, near filters).
 
         Args:
             query, key, pairs: as in `far_alpha`.
             slope: (pairs, degrees).
-            g_query, g_key: Σ slope · ∂α/∂(query, key) is added to what is in them, in place.
+            g_query, g_key: Σ slope · ∂α/∂(query, key) is added to them in place.
         """
         net = self.geometric_filter.spherical
         near = pairs.near
@@ -277,7 +277,7 @@ class SphcLayer(Layer):
 
 
 class SphcReach(nn.Module):
-    """The members of the group of each atom."""
+    """Finds the members of the group of each atom."""
 
     def __init__(self, config: "ModelConfig"):
         super().__init__()
@@ -291,5 +291,5 @@ class SphcReach(nn.Module):
 
     @torch.jit.export
     def group_rows(self, group: Tensor, group_src: Tensor, own: Tensor) -> Groups:
-        """Where each centre finds the members of its group; see `nn.sphc.group_rows`."""
+        """The source rows of the group of each centre; see `nn.sphc.group_rows`."""
         return group_rows(group, group_src, own)

@@ -1,4 +1,4 @@
-"""Real spherical harmonics, what is invariant of them, and how two of them couple to a third."""
+"""Real spherical harmonics, their invariants, and the coupling of two of them to a third."""
 
 import math
 from functools import cache
@@ -70,13 +70,13 @@ def spherical_harmonics(unit: Tensor, degree: int) -> Tensor:
 
 
 class NextDegree(nn.Module):
-    """Y_(l+1) from the products of Y_l and the unit vector, of which it is the part of highest degree."""
+    """Computes Y_(l+1) as the part of highest degree of the products of Y_l and the unit vector."""
 
     weight: Tensor
 
     def __init__(self, degree: int):
         super().__init__()
-        # a fit to more directions than unknowns: exact, as the products span the harmonics of degree + 1
+        # a fit to more directions than unknowns; exact, because the products span the harmonics of degree + 1
         points = torch.randn(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         unit = points / torch.linalg.vector_norm(points, dim=1, keepdim=True)
         products = (spherical_harmonics(unit, degree)[:, :, None] * unit[:, None, :]).flatten(1)
@@ -89,10 +89,10 @@ class NextDegree(nn.Module):
 
 
 class SphericalHarmonics(nn.Module):
-    """The harmonics of several degrees side by side, each from the one below it.
+    """Harmonics of several degrees, concatenated; each degree is computed from the one below.
 
-    Few large operations instead of many small ones: training differentiates all of them twice. Inside, a row
-    is one component of all pairs, as rows of three or five numbers are slow to multiply.
+    This takes few large operations instead of many small ones, and training differentiates each one twice.
+    Inside, a row is one component of all pairs, because rows of three or five numbers are slow to multiply.
     """
 
     def __init__(self, degrees: list[int]):
@@ -112,7 +112,7 @@ class SphericalHarmonics(nn.Module):
 
 
 class DegreeSum(nn.Module):
-    """Between orders m and degrees l: sums over the orders of a degree, or repeats a degree over them."""
+    """Sums over the orders m of each degree l, or repeats a value of each degree for all its orders."""
 
     sums: Tensor
     degree_of_order: Tensor
@@ -175,9 +175,10 @@ CHI_INVARIANTS: dict[str, type[nn.Module]] = {"norm": SmoothNorm, "squared": Squ
 
 @cache
 def coupling(l1: int, l2: int, l3: int) -> np.ndarray:
-    """The one tensor C of unit Frobenius norm that makes Σ C_abc u_a v_b equivariant of degree l3.
+    """The tensor C of unit Frobenius norm for which Σ C_abc u_a v_b is equivariant of degree l3.
 
-    It spans the space of tensors that all rotations leave alone; the first entry above noise is positive.
+    It spans the one-dimensional space of tensors that no rotation changes. Its first entry above rounding
+    noise is positive, which fixes the sign.
 
     Args:
         l1, l2, l3: degrees, 0 to 4, |l1 − l2| ≤ l3 ≤ l1 + l2.

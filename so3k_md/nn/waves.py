@@ -1,4 +1,4 @@
-"""Plane waves at the positions of atoms, of which Euclidean fast attention makes its kernels."""
+"""Plane waves at the positions of atoms, from which Euclidean fast attention computes its kernels."""
 
 import math
 
@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-# Points of the Lebedev grid: its degree, and b_max up to which the sinc kernel is exact (Table S3 there).
+# Number of points of a Lebedev grid -> its degree, and the b_max up to which the sinc kernel is exact
+# (arXiv:2412.08541, Table S3).
 GRIDS = {
     50: (11, 1.0 * math.pi),
     86: (15, 2.0 * math.pi),
@@ -29,8 +30,9 @@ GRIDS = {
 class LebedevWaves(nn.Module):
     """cos and sin of ω_k u_g·r, ω_k = linspace(0, b_max) / L_max, one u of each pair ±u of a Lebedev grid.
 
-    With the weights of the grid Σ_g λ_g cos(ω u_g·r) = sinc(ω r) for r ≤ L_max. Each wave comes with the root
-    of |λ|; the grids of 230 and 266 points have negative weights, whose sign `signed` gives to one factor.
+    With the weights λ of the grid, Σ_g λ_g cos(ω u_g·r) = sinc(ω r) for r ≤ L_max. Each wave is multiplied by
+    sqrt(|λ|). The grids of 230 and 266 points have negative weights; `signed` multiplies one of the two waves
+    of a product by the sign.
 
     Args:
         n_frequencies: number of ω.
@@ -46,12 +48,12 @@ class LebedevWaves(nn.Module):
 
     def __init__(self, n_frequencies: int, grid: int, reach: float, k_max: float):
         super().__init__()
-        from scipy.integrate import lebedev_rule  # here, for importing a local model shall not load scipy
+        from scipy.integrate import lebedev_rule  # imported here because local models do not need scipy
 
         degree, b_max = GRIDS[grid]
         points, weights = (torch.from_numpy(array) for array in lebedev_rule(degree))
         points = points.T
-        # of u and −u the one whose first coordinate that is not zero is positive
+        # of u and −u keep the one whose first nonzero coordinate is positive
         rounded = torch.round(points * 1e8)
         half = rounded[:, 0] * 4e20 + rounded[:, 1] * 2e10 + rounded[:, 2] > 0
         share = 2.0 * weights[half] / weights.sum()
@@ -74,20 +76,20 @@ class LebedevWaves(nn.Module):
         return waves * torch.cat([self.sign, self.sign])[:, None]
 
     def support(self, r: Tensor, group: Tensor, n_groups: int) -> Tensor:
-        """Largest u·r of each group along the directions and against them, (groups, 2 directions)."""
+        """Largest u·r and largest −u·r of each group for each direction u, (groups, 2 directions)."""
         along = r @ self.directions.t()
         both = torch.cat([along, -along], dim=1)
         lowest = torch.full([n_groups, both.size(1)], -float("inf"), dtype=both.dtype, device=both.device)
         return lowest.scatter_reduce(0, group[:, None].expand_as(both), both, "amax")
 
     def diameter(self, support: Tensor) -> Tensor:
-        """An upper bound of the diameter of each group, some per cent above it, (groups,), Å."""
+        """An upper bound of the diameter of each group, (groups,), Å; some per cent above the diameter."""
         half = support.size(1) // 2
         return (support[:, :half] + support[:, half:]).amax(1) * self.stretch
 
 
 class ReciprocalWaves(nn.Module):
-    """a_k(|G|) cos G·r and a_k(|G|) sin G·r for one G of each pair ±G of the reciprocal lattice, |G| < k_max.
+    """a_k(|G|) cos G·r and a_k(|G|) sin G·r; one G of each pair ±G of the reciprocal lattice, |G| < k_max.
 
     Their products sum to (1/V) Σ_G a_k² exp(i G·(r − r')), a band-limited kernel of the distance summed over
     all images (Poisson), so that the result is extensive, the same for every image of an atom, invariant
@@ -126,7 +128,7 @@ class ReciprocalWaves(nn.Module):
         fractional = torch.bmm(r[:, None, :], inverse.index_select(0, cell_of)).squeeze(1)
         phase = 2 * math.pi * fractional @ n.t()
         g = 2 * math.pi * n @ inverse.transpose(1, 2)  # (cells, G, 3)
-        # a floor under |G| keeps the gradient of the length finite at G = 0
+        # a smallest |G| keeps the derivative of the length finite at G = 0
         length = torch.sqrt((g * g).sum(2).clamp(min=1e-24))
         multiplicity = torch.where((n == 0).all(1), 1.0, 2.0)
         density = torch.sqrt(multiplicity / torch.linalg.det(cell).abs()[:, None])
@@ -141,7 +143,7 @@ class ReciprocalWaves(nn.Module):
     def lattice(self, cell: Tensor) -> Tensor:
         """Whole numbers (G, 3), one of each pair ±n, of all G below k_max in any of the cells."""
         with torch.no_grad():
-            # TorchScript would take the inverse of the same cell, made here without history, elsewhere too
+            # otherwise TorchScript would reuse this inverse, which has no autograd history, in `forward`
             cell = cell.clone()
             reach = (self.k_max / (2 * math.pi) * torch.linalg.vector_norm(cell, dim=2)).amax(0)
             count = torch.floor(reach).to(torch.int64)
@@ -156,7 +158,7 @@ class ReciprocalWaves(nn.Module):
             return n[inside]
 
     def support(self, r: Tensor, group: Tensor, n_groups: int) -> Tensor:
-        """Nothing to measure: every distance is within reach."""
+        """An empty result: these waves have no largest distance."""
         return torch.zeros([n_groups, 0], dtype=r.dtype, device=r.device)
 
     def diameter(self, support: Tensor) -> Tensor:
@@ -165,7 +167,7 @@ class ReciprocalWaves(nn.Module):
 
 
 def _covering_angle(points: NDArray[np.float64]) -> float:
-    """The largest angle between a direction and the nearest of the points: their Voronoi radius."""
+    """The Voronoi radius of the points: the largest angle between a direction and the nearest point."""
     from scipy.spatial import SphericalVoronoi
 
     voronoi = SphericalVoronoi(points / np.linalg.norm(points, axis=1, keepdims=True))

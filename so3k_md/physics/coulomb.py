@@ -1,4 +1,4 @@
-"""Electrostatics of charges smeared out over 4 Å: V(r) = erf(r / 4 Å) / r."""
+"""Electrostatics of charges smeared over 4 Å: V(r) = erf(r / 4 Å) / r."""
 
 import math
 
@@ -36,7 +36,7 @@ def potential_at(r: float, sigma: float = SIGMA) -> tuple[float, float]:
 def shifted_potential(r: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
     """K(r) = V(r) − V(c) − (1 − f) V′(c) (r − c) with f = w(r; 0.45 c, c), and K′(r).
 
-    Below 0.45 c only a constant is taken off; value and slope vanish at c.
+    Below 0.45 c only a constant is subtracted. K and K′ vanish at c.
 
     Args:
         r: distances above zero and at most c, (pairs,), Å.
@@ -50,7 +50,7 @@ def shifted_potential(r: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
 
 
 def self_terms(q: Tensor, cutoff: float, ke: float = KE) -> tuple[Tensor, Tensor]:
-    """E_i = −½ k_e V(c) q_i², what the shifted sum lacks of the full one, and ∂E/∂q_i.
+    """E_i = −½ k_e V(c) q_i², the energy of a charge in its own shifted potential, and ∂E/∂q_i.
 
     Args:
         q: charges, (atoms,), e.
@@ -67,21 +67,21 @@ def self_terms(q: Tensor, cutoff: float, ke: float = KE) -> tuple[Tensor, Tensor
 def open_sum(
     q: Tensor, r: Tensor, first: int, last: int, tile: int = 65536, ke: float = KE
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """E_i = ½ q_i φ_i with φ_i = k_e Σ_{j≠i} q_j V(r_ij), of some atoms of an open structure among all.
+    """E_i = ½ q_i φ_i with φ_i = k_e Σ_{j≠i} q_j V(r_ij), for some atoms of an open structure.
 
-    Atoms are taken some at a time, so that memory grows as their number.
+    Atoms are computed tile by tile, so that memory grows linearly with their number.
 
     Args:
         q: charges, (atoms,), e; the result is computed in their dtype.
         r: positions, (atoms, 3), Å.
         first: of the atoms wanted.
-        last: one more than the last of them.
+        last: one after the last of the atoms wanted.
         tile: pairs at a time on a CPU.
         ke: k_e, eV Å.
 
     Returns:
-        Of the atoms wanted, energies (wanted,) eV float64, and the slopes of the energy of all atoms by their
-        charges, φ (wanted,) eV/e, and by their positions (wanted, 3) eV/Å.
+        For the atoms wanted: energies (wanted,) eV, float64, and the derivatives of the energy of all atoms
+        by their charges, φ (wanted,) eV/e, and by their positions (wanted, 3) eV/Å.
     """
     x, mine = r.t().contiguous(), q[first:last]
     phi = torch.zeros_like(mine)

@@ -1,6 +1,6 @@
 """Dispersion between quantum Drude oscillators, from polarizabilities scaled by Hirshfeld volumes.
 
-Atomic units, but for `pair_kernel`. With α_i = α⁰_i h_i and C6_i = C6⁰_i h_i² the mixing rule
+Atomic units, except in `pair_kernel`. With α_i = α⁰_i h_i and C6_i = C6⁰_i h_i² the mixing rule
 2 C6_i C6_j α_i α_j / (α_i² C6_j + α_j² C6_i) is 2 α_i α_j / (v_i + v_j) with v = α⁰² / C6⁰: bilinear in h,
 like the Coulomb energy in the charges. Source: Khabibrakhmanov, Fedorov & Tkatchenko, JCTC 2023
 (10.1021/acs.jctc.3c00797); free atoms: Tkatchenko & Scheffler, PRL 102, 073005 (2009) and later additions.
@@ -40,7 +40,7 @@ class FreeAtoms(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # no element has the number 0, and the heaviest have no entry
+        # atomic number 0 is no element, and the heaviest elements have no entry
         alpha, c6 = (
             torch.tensor(
                 [float("nan"), *map(float, table.split()), *[float("nan")] * 16], dtype=torch.float64
@@ -71,7 +71,7 @@ def pair_kernel(
     bohr: float = BOHR,
     hartree: float = HARTREE,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """e of E = α_i α_j e, e = −2/(v_i + v_j) F(R, a) w(r; c − b, c), a = (α_i + α_j)/2, with its slopes.
+    """e of E = α_i α_j e, e = −2/(v_i + v_j) F(R, a) w(r; c − b, c), a = (α_i + α_j)/2, with its derivatives.
 
     Args:
         r: distances, (pairs,), Å.
@@ -84,7 +84,7 @@ def pair_kernel(
         hartree: eV.
 
     Returns:
-        e (pairs,) eV; ∂E/∂α of either atom by way of the mean a, (pairs,) eV; ∂E/∂r (pairs,) eV/Å.
+        e (pairs,) eV; ∂E/∂α of either atom through the mean a, (pairs,) eV; ∂E/∂r (pairs,) eV/Å.
     """
     w, dw = switch_slope(r, cutoff - taper, cutoff)
     total = alpha_i + alpha_j

@@ -1,4 +1,4 @@
-"""Electrostatics of a periodic cell without pairs: V(r) = erf(r/σ)/r is smooth, a sum over waves exact."""
+"""Electrostatics of a periodic cell by a lattice sum, exact without pairs because erf(r/σ)/r is smooth."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from so3k_md.physics.coulomb import KE, SIGMA
 from so3k_md.physics.tiling import tile_on
 
 K_MAX = 2.5  # 1/Å, where exp(−4 k²) is 1e-11
-TILE = 262144  # waves times atoms at once, which fit a core's cache
+TILE = 262144  # waves times atoms computed at once; they fit the cache of a core
 
 
 class KSlopes(NamedTuple):
@@ -29,15 +29,16 @@ class Lattice(NamedTuple):
     reach: list[int]  # largest n_x, n_y, n_z
     columns: Tensor  # (columns, 2) int64, n_x and n_y
     k: Tensor  # (2, columns, n_z, 3), k for +n_z and −n_z, 1/Å
-    weight: Tensor  # (2, columns, n_z), eV/e²; zero for what is no k of this half of space
+    weight: Tensor  # (2, columns, n_z), eV/e²; zero for entries that are no k of this half of space
 
 
 class LatticeSum(nn.Module):
     """E = k_e [2π/V Σ_{k≠0} exp(−σ²k²/4)/k² |S(k)|² − 1/(√π σ) Σ q²], S(k) = Σ_j q_j exp(i k·r_j), σ = 4 Å.
 
-    What all images of smeared charges give; k = 0 is dropped, so that a charged cell is made neutral by a
-    uniform background. The waves are products of one factor for each axis, summed over the atoms by matrix
-    products, which no pair list and no cosine of each wave is needed for. `sums` of parts of a cell add up.
+    This is the energy of smeared charges and all their images. k = 0 is left out, so that a uniform
+    background neutralises a charged cell. A wave is a product of one factor for each axis; matrix products
+    sum these over the atoms, without a pair list and without a cosine of each wave. `sums` of parts of a cell
+    add up.
 
     Args:
         k_max: longest k, 1/Å.
@@ -51,7 +52,7 @@ class LatticeSum(nn.Module):
         self.sigma = SIGMA
 
     def forward(self, q: Tensor, r: Tensor, cell: Tensor) -> KSlopes:
-        """Energies and slopes of a whole cell.
+        """Energies and derivatives of a whole cell.
 
         Args:
             q: charges, (atoms,), e; waves are computed in their dtype.
@@ -81,7 +82,7 @@ class LatticeSum(nn.Module):
 
     @torch.jit.export
     def read(self, q: Tensor, r: Tensor, cell: Tensor, sums: Tensor) -> KSlopes:
-        """Energies and slopes of some atoms in the potential of all.
+        """Energies and derivatives of some atoms in the potential of all.
 
         Args:
             q: charges of these atoms, (atoms,), e.
@@ -119,7 +120,7 @@ class LatticeSum(nn.Module):
 
     @torch.jit.export
     def virials(self, q: Tensor, r: Tensor, cell: Tensor, sums: Tensor) -> Tensor:
-        """The part of some atoms in the virial, half of each pair and image, (atoms, 3, 3), eV, float64.
+        """Contributions of some atoms to the virial, half of each pair and image, (atoms, 3, 3), eV, float64.
 
         W_i = ½ q_i Re Σ_k w_k S(k)* exp(i k·r_i) [1 − (σ²/2 + 2/k²) k ⊗ k], the waves of −r ⊗ ∂V/∂r.
 
@@ -158,7 +159,7 @@ class LatticeSum(nn.Module):
         in_plane, up = columns.to(cell.dtype) @ b[:2], n_z.to(cell.dtype)[:, None] * b[2]
         k = torch.stack([in_plane[:, None] + up, in_plane[:, None] - up])
         k2 = (k * k).sum(3)
-        # of ±k the one whose first coordinate that is not zero is positive; −n_z is another k but for 0
+        # of ±k keep the one whose first nonzero coordinate is positive; −n_z is another k unless n_z = 0
         order = columns[:, 0] * (2 * reach[1] + 1) + columns[:, 1]
         once = torch.stack(
             [(order[:, None] > 0) | (order[:, None] == 0) & (n_z > 0), (order[:, None] > 0) & (n_z > 0)]
@@ -202,7 +203,7 @@ class LatticeSum(nn.Module):
         return plane, torch.cat([torch.cos(z), torch.sin(z)]).to(dtype)
 
     def potential(self, factors: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
-        """∂/∂sums of Σ_k w_k |S(k)|², which read at an atom is its potential; w is (2, columns, n_z)."""
+        """∂/∂sums of Σ_k w_k |S(k)|², which gives the potential at each atom; w is (2, columns, n_z)."""
         real, imaginary = factors
         real, imaginary = 2.0 * weight * real, 2.0 * weight * imaginary
         by_cos = torch.cat([real[0] + real[1], imaginary[0] - imaginary[1]], dim=1)
@@ -210,7 +211,7 @@ class LatticeSum(nn.Module):
         return torch.cat([by_cos, by_sin])
 
     def virial(self, factors: tuple[Tensor, Tensor], lattice: Lattice) -> Tensor:
-        """−∂E/∂strain at constant fractions, (3, 3), eV."""
+        """−∂E/∂strain at constant fractional coordinates, (3, 3), eV."""
         real, imaginary = factors
         energy = lattice.weight * (real * real + imaginary * imaginary)
         k = lattice.k.reshape(-1, 3)
@@ -225,5 +226,5 @@ class LatticeSum(nn.Module):
         return real, torch.stack([sin_cos + cos_sin, sin_cos - cos_sin])
 
     def stretch(self, lattice: Lattice) -> Tensor:
-        """σ²/2 + 2/k², by which the weight of a wave falls with its k ⊗ k, (2, columns, n_z)."""
+        """σ²/2 + 2/k², the factor of k ⊗ k in the virial of a wave, (2, columns, n_z)."""
         return 0.5 * self.sigma**2 + 2.0 / (lattice.k * lattice.k).sum(3).clamp(min=1e-12)

@@ -1,4 +1,4 @@
-"""Electrostatics and dispersion of pairs beyond the reach of the layers, with their slopes in closed form."""
+"""Electrostatics and dispersion of long-range pairs, with derivatives in closed form."""
 
 from typing import NamedTuple
 
@@ -11,22 +11,22 @@ from so3k_md.physics.coulomb import KE, shifted_potential
 from so3k_md.physics.dispersion import FreeAtoms, pair_kernel
 from so3k_md.physics.tiling import tile_on
 
-TILE = 32768  # pairs at once, whose temporaries fit a core's cache
+TILE = 32768  # pairs computed at once; their temporary arrays fit the cache of a core
 
 
 class LongSlopes(NamedTuple):
-    """Energies of long pairs and their derivatives, by which forces follow without a tape."""
+    """Energies of long-range pairs and their derivatives; forces need no autograd history."""
 
-    energies: Tensor  # (rows, 2), Coulomb and dispersion, half of a pair to each of its atoms, eV, float64
+    energies: Tensor  # (rows, 2), Coulomb and dispersion, half of each pair for each atom, eV, float64
     vectors: Tensor  # (pairs, 3), ∂E/∂(r_j − r_i), eV/Å
     charges: Tensor  # (rows,), ∂E/∂q, eV/e
     ratios: Tensor  # (rows,), ∂E/∂h, eV
 
 
 class PairSums(NamedTuple):
-    """Sums over the pairs of each atom, and the slopes of the pairs themselves."""
+    """Sums over the pairs of each atom, and the gradient of each pair."""
 
-    atoms: Tensor  # (3, rows), φ, ψ and ∂E/∂α by way of means of α, float64
+    atoms: Tensor  # (3, rows), φ, ψ and ∂E/∂α through (α_i + α_j)/2, float64
     vectors: Tensor  # (pairs, 3), ∂E/∂(r_j − r_i), eV/Å
 
 
@@ -54,17 +54,17 @@ class LongPairs(nn.Module):
         coulomb: str,
         cutoff: float,
     ) -> LongSlopes:
-        """Energies and slopes, computed in the dtype of the charges and added up in float64.
+        """Energies and derivatives, computed in the dtype of the charges and added up in float64.
 
         Args:
-            vectors: r_j − r_i of every unordered pair, images included, (pairs, 3), Å; nothing comes of those
-                beyond the cutoff.
+            vectors: r_j − r_i of each unordered pair, images included, (pairs, 3), Å; pairs beyond the cutoff
+                contribute nothing.
             idx_i: (pairs,).
             idx_j: (pairs,).
             species: atomic numbers, (rows,).
             q: charges, (rows,), e.
             h: Hirshfeld volumes over those of free atoms, (rows,).
-            coulomb: "kspace" leaves the Coulomb energy to the waves of the lattice; all else is "shifted".
+            coulomb: "kspace" leaves the Coulomb energy to the lattice sum; any other value is "shifted".
             cutoff: c, Å.
         """
         alpha, free, v = self.atoms(species, h)
@@ -77,7 +77,7 @@ class LongPairs(nn.Module):
     def tally(
         self, vectors: Tensor, slopes: Tensor, idx_i: Tensor, idx_j: Tensor, frame: Tensor, n_frames: int
     ) -> tuple[Tensor, Tensor]:
-        """∂E/∂r_i (atoms, 3) and Σ (r_j − r_i) ⊗ g_ij (frames, 3, 3) from the slopes g of pairs, float64.
+        """∂E/∂r_i (atoms, 3) and Σ (r_j − r_i) ⊗ g_ij (frames, 3, 3) from the gradient g of pairs, float64.
 
         Args:
             vectors: r_j − r_i, (pairs, 3), Å.
@@ -101,7 +101,7 @@ class LongPairs(nn.Module):
         coulomb: bool,
         cutoff: float,
     ) -> PairSums:
-        """What pairs add up to at their atoms, tile by tile.
+        """Sums over the pairs of each atom, computed tile by tile.
 
         Args:
             vectors, idx_i, idx_j: of the pairs.
@@ -122,7 +122,8 @@ class LongPairs(nn.Module):
             i, j = idx_i[start:stop], idx_j[start:stop]
             d = vectors[start:stop].to(dtype)
             x, y, z = d.unbind(1)
-            # between a floor, which keeps atoms at the same place finite, and the cutoff, where all is zero
+            # clamped to a smallest distance, which keeps atoms at the same position finite, and to the
+            # cutoff, where everything is zero
             r = torch.sqrt((x * x + y * y + z * z).clamp(min=1e-6, max=cutoff * cutoff))
             a_i, a_j = alpha.index_select(0, i), alpha.index_select(0, j)
             v_ij = v.index_select(0, i) + v.index_select(0, j)
@@ -139,7 +140,7 @@ class LongPairs(nn.Module):
 
 
 def add_both(total: Tensor, i: Tensor, j: Tensor, to_i: Tensor, to_j: Tensor) -> None:
-    """Add what each pair gives to its two atoms to the sums of the atoms, in place.
+    """Add the contributions of each pair to the sums of its two atoms, in place.
 
     Args:
         total: (rows,).

@@ -1,4 +1,4 @@
-"""A switch between two distances."""
+"""The switching function between two distances."""
 
 import torch
 from torch import Tensor
@@ -33,6 +33,6 @@ def switch_slope(r: Tensor, on: float, off: float) -> tuple[Tensor, Tensor]:
 
 
 def _fraction(r: Tensor, on: float, off: float) -> Tensor:
-    """s, kept off 0 and 1, where the slope is 0 · ∞; at the ends left w is within exp(−63) of 1 and 0."""
+    """s, clamped away from 0 and 1, where w′ is 0 · ∞; there w is within exp(−63) of 1 and 0."""
     width = 1.0 / (off - on)
     return (r * width - on * width).clamp(min=0.015625, max=0.984375)

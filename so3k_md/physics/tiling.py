@@ -1,13 +1,13 @@
-"""How much to compute at once."""
+"""The size of tiles on different devices."""
 
 from torch import Tensor
 
 
 def tile_on(like: Tensor, tile: int) -> int:
-    """`tile` on a CPU, whose cache temporaries are to fit; a hundred times that on a GPU, to keep it busy.
+    """`tile` on a CPU, so that temporary arrays fit its cache; a hundred times `tile` on a GPU, to fill it.
 
     Args:
         like: a tensor on the device.
-        tile: numbers in one temporary.
+        tile: numbers in one temporary array.
     """
     return tile if like.device.type == "cpu" else 100 * tile

@@ -1,4 +1,4 @@
-"""Repulsion of nuclei that are screened by their electrons."""
+"""Repulsion of nuclei screened by their electrons (ZBL)."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ def screening(x: Tensor, a: Tensor, c: Tensor) -> Tensor:
     Args:
         x: reduced distances, (pairs,).
         a: decays, (4,).
-        c: shares, (4,).
+        c: weights of the exponentials, (4,).
     """
     return torch.exp(-x[:, None] * a) @ c
 
@@ -21,8 +21,8 @@ def screening(x: Tensor, a: Tensor, c: Tensor) -> Tensor:
 class ZBL(nn.Module):
     """E = ½ k_e Z_i Z_j / r · φ(r (Z_i^p + Z_j^p) d) · c(r) · w(r; 0, 1.5 Å) of each ordered pair.
 
-    The buffers are what a model was trained to: a, c (of sum 1), p and d (1/Å). Source: Ziegler, Biersack &
-    Littmark (1985), with the parameters free as in SO3LR.
+    The buffers hold the trained parameters of a model: a, c (of sum 1), p and d (1/Å). Source: Ziegler,
+    Biersack & Littmark (1985), with free parameters as in SO3LR.
     """
 
     a: Tensor
@@ -32,7 +32,7 @@ class ZBL(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # the universal function, 1 / (0.8854 a_0)
+        # parameters of the universal function; d = 1 / (0.8854 a_0)
         self.register_buffer("a", torch.tensor([3.2, 0.9423, 0.4028, 0.2016], dtype=torch.float64))
         c = torch.tensor([0.1818, 0.5099, 0.2802, 0.02817], dtype=torch.float64)
         self.register_buffer("c", c / c.sum())
@@ -47,7 +47,7 @@ class ZBL(nn.Module):
         Args:
             r: distances, (pairs,), Å.
             z_i: atomic numbers of the centres, (pairs,), float64.
-            z_j: of the neighbours.
+            z_j: of the neighbors.
             cut: cutoff function c of each pair, (pairs,).
         """
         power = (torch.pow(z_i, self.p) + torch.pow(z_j, self.p)) * self.d

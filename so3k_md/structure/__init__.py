@@ -1,1 +1,1 @@
-"""From atoms to their Graph, before any model sees them: pairs, images, bonds, groups, charges, cells."""
+"""Builds the Graph of atoms, without a model: pairs, images, bonds, groups, charges, cells."""

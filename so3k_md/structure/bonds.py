@@ -1,4 +1,4 @@
-"""What a bond and a molecule are, for engines and analysis alike."""
+"""Finds bonds and molecules, by one rule for engines and analysis."""
 
 from collections import defaultdict, deque
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from so3k_md.structure.pairs import neighbor_pairs
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Between these, bonds last: H B C N O F Si P S Cl Ge As Se Br Te I. Contacts of metals and ions come and go.
+# Elements with lasting bonds: H B C N O F Si P S Cl Ge As Se Br Te I. Contacts of metals and ions change.
 COVALENT = frozenset({1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 52, 53})
 GUESS_TOLERANCE = 1.25
 
@@ -30,8 +30,8 @@ def covalent_radii(numbers: ArrayLike) -> Floats:
 def bond_radii(numbers: ArrayLike) -> Floats:
     """ρ_i = 1.25 R_i of non-metals, and 0 of metals, noble gases and virtual sites, (atoms,), Å.
 
-    Atoms i and j are bonded where r_ij < ρ_i + ρ_j and neither is 0. A metal ion is a molecule of its own:
-    its distance to the first shell of a solvent is that of a bond, and yet the shell is exchanged.
+    Atoms i and j are bonded if r_ij < ρ_i + ρ_j and neither ρ is 0. A metal ion is a separate molecule: the
+    first solvent shell is at the distance of a bond, but its molecules exchange.
 
     Args:
         numbers: atomic numbers (atoms,).
@@ -40,7 +40,7 @@ def bond_radii(numbers: ArrayLike) -> Floats:
 
 
 def bonded(radii_i: ArrayLike, radii_j: ArrayLike, distance: ArrayLike) -> NDArray[np.bool_]:
-    """Which pairs are bonded, by their `bond_radii` and their distance, (pairs,), Å."""
+    """Whether pairs are bonded, from their `bond_radii` and their distances, (pairs,), Å."""
     first, second = np.asarray(radii_i), np.asarray(radii_j)
     return (first > 0) & (second > 0) & (np.asarray(distance) < first + second)
 
@@ -50,18 +50,18 @@ class Guess(NamedTuple):
 
     bonds: Ints  # (bonds, 2), i < j, sorted
     molecule: Ints  # (atoms,), from 0
-    network: NDArray[np.bool_]  # (atoms,), whether its molecule goes on through the walls, as crystals do
+    network: NDArray[np.bool_]  # (atoms,), whether its molecule is bonded to its own image, as in crystals
 
     @property
     def of_molecules(self) -> Ints:
-        """The bonds without those of networks, (bonds, 2)."""
+        """All bonds except those of networks, (bonds, 2)."""
         return self.bonds[~self.network[self.bonds[:, 0]]]
 
 
 def guess_bonds(
     numbers: ArrayLike, positions: ArrayLike, cell: ArrayLike | None = None, pbc: ArrayLike = False
 ) -> Guess:
-    """Bonds by the rule of `bonded`, of all images.
+    """Bonds by the rule of `bonded`, also to periodic images.
 
     Args:
         numbers: atomic numbers (atoms,), 0 for virtual sites.
@@ -85,7 +85,7 @@ def guess_bonds(
 
 
 def adjacency(bonds: NDArray[np.integer[Any]]) -> dict[int, list[int]]:
-    """The neighbours of each bonded atom, in rising order.
+    """The neighbors of each bonded atom, in rising order.
 
     Args:
         bonds: pairs of atoms (bonds, 2).
@@ -98,7 +98,7 @@ def adjacency(bonds: NDArray[np.integer[Any]]) -> dict[int, list[int]]:
 
 
 def trees(n_atoms: int, bonds: NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
-    """Breadth-first trees along bonds: the atom before each (a root is its own), and the number of its tree.
+    """Breadth-first trees along bonds: the parent of each atom (a root is its own), and its tree's number.
 
     Args:
         n_atoms: number of atoms.
@@ -123,11 +123,11 @@ def trees(n_atoms: int, bonds: NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
 
 
 def torn_links(ends: Ints, shifts: Ints, parent: Ints) -> NDArray[np.bool_]:
-    """Which links end in another image of an atom than the walk along the tree does, (links,).
+    """Whether a link ends at another image of an atom than the path along the tree does, (links,).
 
     Args:
         ends: atoms of each link (links, 2).
-        shifts: whole lattice vectors, r_j + shift @ cell - r_i is the link (links, 3).
+        shifts: lattice translations, link = r_j + shift @ cell - r_i (links, 3).
         parent: of `trees` along these links (atoms,).
     """
     step = np.zeros((len(parent), 3), dtype=np.int64)
@@ -136,6 +136,6 @@ def torn_links(ends: Ints, shifts: Ints, parent: Ints) -> NDArray[np.bool_]:
     step[ends[backward, 0]] = -shifts[backward]
     step[parent == np.arange(len(parent))] = 0
     image, before = step, parent
-    for _ in range(len(parent).bit_length()):  # links that are summed double each time
+    for _ in range(len(parent).bit_length()):  # each pass doubles the number of links summed
         image, before = image + image[before], before[before]
     return (image[ends[:, 0]] + shifts != image[ends[:, 1]]).any(axis=1)

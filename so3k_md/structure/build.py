@@ -1,4 +1,4 @@
-"""From a structure to what a model sees of it: the one builder of engines, data and checks."""
+"""Builds the Graph of a structure, for engines, data and checks alike."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,14 +19,14 @@ from so3k_md.structure.structure import Structure, named, places
 
 Pairs = tuple[Tensor, Tensor, Tensor]  # vectors (pairs, 3), Å, idx_i and idx_j (pairs,)
 
-CLOSEST = 1e-6  # Å; the direction of a shorter pair is rounding
+CLOSEST = 1e-6  # Å; the direction of a shorter pair is rounding error
 
 
 class FreshList:
-    """Pairs within a cutoff by a new search each time, in its order; in place of a `VerletList`.
+    """Searches the pairs within a cutoff at each call; has the interface of `VerletList`.
 
     Args:
-        search: (positions, cell, pbc, cutoff) -> idx_i, idx_j, shifts of every pair within the cutoff.
+        search: (positions, cell, pbc, cutoff) -> idx_i, idx_j, shifts of each pair within the cutoff.
         cutoff: Å.
     """
 
@@ -44,32 +44,32 @@ class FreshList:
 
 
 class Lists(NamedTuple):
-    """What finds the pairs of a structure and makes its groups whole; of `fresh` or `kept`."""
+    """Functions that find the pairs of a structure and unwrap its groups; from `fresh` or `kept`."""
 
     near: FreshList | VerletList  # all ordered pairs within the cutoff of the layers
     far: FreshList | VerletList | None  # each pair once, to the cutoff of long-range physics
-    cutoff_lr: float  # of these, Å
+    cutoff_lr: float  # cutoff of `far`, Å
     whole: Unwrapper
 
 
 def fresh(needs: Needs, cutoff_lr: float) -> Lists:
-    """Lists for structures of which each is another one.
+    """Lists for different structures, with a new search for each.
 
     Args:
         needs: of the model.
-        cutoff_lr: of long-range physics, Å, where the model has any.
+        cutoff_lr: of long-range physics, Å, if the model has it.
     """
     far = FreshList(search_once, cutoff_lr) if needs.has_long_range else None
     return Lists(FreshList(search, needs.cutoff), far, cutoff_lr, Unwrapper())
 
 
 def kept(needs: Needs, cutoff_lr: float, skin: float) -> Lists:
-    """Lists for a structure that moves.
+    """Verlet lists for one structure whose atoms move.
 
     Args:
         needs: of the model.
-        cutoff_lr: of long-range physics, Å, where the model has any.
-        skin: Å; LONG_SKIN times as much for long-range physics.
+        cutoff_lr: of long-range physics, Å, if the model has it.
+        skin: Å; LONG_SKIN times this for long-range pairs.
     """
     far = None
     if needs.has_long_range:
@@ -81,11 +81,11 @@ def build(structure: Structure, lists: Lists) -> Graph:
     """The Graph of a structure, in float64 on the CPU.
 
     Args:
-        structure: checked.
-        lists: of the model's needs.
+        structure: from `checked` or `moved`.
+        lists: from `fresh` or `kept`.
 
     Raises:
-        So3kError: two atoms lie on the same spot.
+        So3kError: two atoms have the same position.
     """
     arrays = structure.positions, structure.lattice, structure.pbc
     geometry = positions, lattice, pbc = tuple(torch.from_numpy(array) for array in arrays)
@@ -129,7 +129,7 @@ def build_graph(
     group: ArrayLike | None = None,
     whole: bool = True,
 ) -> Graph:
-    """The Graph of a neutral structure whose atoms a model is known to accept.
+    """The Graph of a neutral structure whose elements are not checked.
 
     Args:
         numbers: atomic numbers (n,).
@@ -139,10 +139,10 @@ def build_graph(
         cutoff: Å.
         group: whole numbers, equal within the groups of a non-local model (n,); None for one group and
             positions as they are.
-        whole: bring the atoms of a group into one image; if not, the images given are meant.
+        whole: unwrap the groups; False keeps the given images.
 
     Raises:
-        So3kError: a position or the cell is not usable, or two atoms lie on the same spot.
+        So3kError: a position or the cell is not usable, or two atoms have the same position.
     """
     where = "the structure"
     z = np.array(numbers, dtype=np.int64)
@@ -159,13 +159,13 @@ def build_graph(
 
 
 def refuse_overlap(vectors: Tensor, idx_i: Tensor, idx_j: Tensor, where: str) -> None:
-    """Stop where a pair has no direction.
+    """Refuse pairs so short that they have no direction.
 
     Args:
         vectors: (pairs, 3), Å.
         idx_i: (pairs,).
         idx_j: (pairs,).
-        where: what to call the structure in messages.
+        where: name of the structure in messages.
 
     Raises:
         So3kError: names the two atoms.

@@ -1,4 +1,4 @@
-"""Whether a periodic cell can be that of its atoms: one check for every engine, for data and for analysis."""
+"""Checks whether a periodic cell fits its atoms, by one rule for engines, data and analysis."""
 
 from typing import NamedTuple
 
@@ -16,12 +16,12 @@ Floats = NDArray[np.float64]
 SMALLEST_VOLUME = 1.0  # Å³ per atom
 HIGHEST_DENSITY = 30.0  # g/cm³
 AMU_PER_CUBIC_ANGSTROM = 1.66053907  # g/cm³
-OVERLAP = 0.5  # of the sum of two covalent radii: no two atoms of a structure are nearer
-DUMMY = np.eye(3)  # Å: what the PDB writes as CRYST1 where there is no crystal, as of NMR and EM entries
+OVERLAP = 0.5  # share of the sum of two covalent radii; atoms of a real structure are not closer
+DUMMY = np.eye(3)  # Å; CRYST1 of PDB entries without a crystal, such as NMR and EM entries
 
 
 class Overlap(NamedTuple):
-    """Two atoms that meet through the walls of a cell."""
+    """Two atoms that overlap across the boundary of a cell."""
 
     first: int
     second: int
@@ -29,14 +29,14 @@ class Overlap(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What the cell of some atoms must have at least."""
+    """Lower limits for the cell of some atoms."""
 
     length: float  # of each lattice vector, Å
     volume: float  # Å³
 
 
 def limits_of(numbers: ArrayLike) -> Limits:
-    """The limits that `cell_fault` compares a cell with that is periodic along all axes.
+    """The limits with which `cell_fault` compares a cell that is periodic along all axes.
 
     Args:
         numbers: atomic numbers (atoms,), 0 for virtual sites.
@@ -49,7 +49,7 @@ def limits_of(numbers: ArrayLike) -> Limits:
 
 
 def is_dummy(cell: ArrayLike | None) -> bool:
-    """Whether a cell is the cube of 1 Å that stands in PDB files for no cell at all.
+    """Whether a cell is the cube of 1 Å by which PDB files state that there is no cell.
 
     Args:
         cell: rows are the lattice vectors (3, 3), Å, or None.
@@ -58,11 +58,11 @@ def is_dummy(cell: ArrayLike | None) -> bool:
 
 
 def cell_fault(numbers: ArrayLike, cell: ArrayLike, pbc: ArrayLike) -> str | None:
-    """Why a cell cannot be that of the atoms, in words that follow "the cell", or None.
+    """Why a cell cannot fit the atoms, as a phrase to follow "the cell" in a message; None if it can.
 
     Args:
         numbers: atomic numbers (atoms,), 0 for virtual sites.
-        cell: rows are the lattice vectors (3, 3), Å; those of open axes are not looked at.
+        cell: rows are the lattice vectors (3, 3), Å; rows of open axes are ignored.
         pbc: which axes are periodic (3,), or one flag for all.
     """
     z, lattice = np.asarray(numbers, dtype=np.int64), np.asarray(cell, dtype=np.float64)
@@ -98,14 +98,14 @@ def density(numbers: ArrayLike, cell: ArrayLike) -> float:
 
 
 def check_cell(numbers: ArrayLike, cell: ArrayLike, pbc: ArrayLike, where: str, remedy: str) -> None:
-    """Refuse a cell that cannot be that of the atoms.
+    """Refuse a cell that does not fit the atoms.
 
     Args:
         numbers: see `cell_fault`.
         cell: see there.
         pbc: see there.
-        where: whose cell it is, such as "frame 3 of water.xyz".
-        remedy: how the caller's user gives another cell, or none.
+        where: name of the structure in messages, such as "frame 3 of water.xyz".
+        remedy: how the user gives another cell, or none.
 
     Raises:
         So3kError: see `cell_fault`.
@@ -117,14 +117,14 @@ def check_cell(numbers: ArrayLike, cell: ArrayLike, pbc: ArrayLike, where: str, 
 def overlap_through_walls(
     numbers: ArrayLike, positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike
 ) -> Overlap | None:
-    """The nearest two atoms that lie within each other only because of the cell, or None.
+    """The closest two atoms that overlap only across the boundary of the cell, or None.
 
-    A cell that a file merely carries along, such as the default box of 2 nm that OpenMM writes for systems
-    without one, shows itself by atoms that meet their images while as they stand no two are near.
+    Some files contain a cell that does not belong to the atoms, such as the default box of 2 nm that OpenMM
+    writes for systems without one. In such a cell atoms overlap with images, but not with each other.
 
     Args:
-        numbers: atomic numbers (atoms,), 0 for virtual sites, which are not looked at.
-        positions: with molecules whole, (atoms, 3), Å.
+        numbers: atomic numbers (atoms,), 0 for virtual sites, which are ignored.
+        positions: unwrapped, (atoms, 3), Å.
         cell: rows are the lattice vectors (3, 3), Å.
         pbc: which axes are periodic (3,), or one flag for all.
     """

@@ -1,4 +1,4 @@
-"""Total charge, spin and charges of fragments: what a structure is beside its geometry."""
+"""Reads and checks the total charge, the spin and the fragments of a structure."""
 
 import warnings
 from collections.abc import Mapping
@@ -13,23 +13,24 @@ from so3k_md.needs import Needs
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-EXACT = 1e-6  # e; a total charge is whole to this
-MOST_ELECTRONS = 2  # for each proton: as many as the hydride ion has
+EXACT = 1e-6  # e; largest deviation of a total charge from an integer
+MOST_ELECTRONS = 2  # for each proton, as in the hydride ion
 UNUSED = (
     "the model knows nothing of charge and spin, and those that the structure names are not used: its energy "
     "is that of structures as the model was trained on"
 )
-CONVENTIONS = ("S", "unpaired", "multiplicity")  # what programs write as spin: S, 2 S, 2 S + 1
-# Decided by the number of electrons: a `spin` (in doubt 2 S + 1, as OMol25 and the calculators of ASE for
-# its models mean it) and a `total_spin` (in doubt refused: 2 S + 1 of MACE, S of so3krates-torch).
+CONVENTIONS = ("S", "unpaired", "multiplicity")  # what a spin in a file counts: S, 2 S or 2 S + 1
+# Conventions of files that do not state one. The number of electrons decides. If it allows S and 2 S + 1, a
+# `spin` is 2 S + 1, as in OMol25 and the ASE calculators for its models, and a `total_spin` is refused, which
+# is 2 S + 1 in MACE and S in so3krates-torch.
 UNSAID = ("auto", "undecided")
 
 
 class Spin(NamedTuple):
-    """A spin as a file has it, and what it counts."""
+    """A spin value of a file, and the convention that it follows."""
 
     value: Any
-    convention: str = "auto"  # of CONVENTIONS or UNSAID
+    convention: str = "auto"  # one of CONVENTIONS or UNSAID
 
     def unpaired(self) -> dict[str, float]:
         """Unpaired electrons 2 S under each convention that the value may follow."""
@@ -39,16 +40,16 @@ class Spin(NamedTuple):
 
 
 class GivenTotals(NamedTuple):
-    """What a user says of charge and spin, not yet checked; None where nothing is said."""
+    """Charge, spin and fragments that a user gives, not yet checked; None for what is not given."""
 
-    charge: Any = None  # e; the sum of `fragment_charges`, or 0
-    spin: Any = None  # S of the structure, or a `Spin`; 0, a singlet
-    fragment: Any = None  # (n,) whole numbers, equal within a fragment; one fragment
+    charge: Any = None  # e; default: the sum of `fragment_charges`, or 0
+    spin: Any = None  # S of the structure, or a `Spin`; default: 0, a singlet
+    fragment: Any = None  # (n,) whole numbers, equal within a fragment; default: one fragment
     fragment_charges: Any = None  # e, one for each fragment in rising order of its number, or by number
 
 
 class Totals(NamedTuple):
-    """Charge and spin of one structure, and between which atoms charge does not flow."""
+    """Total charge, spin and fragments of one structure, checked."""
 
     charge: float  # e
     unpaired: float  # unpaired electrons, 2 S
@@ -57,12 +58,12 @@ class Totals(NamedTuple):
 
 
 def neutral(n_atoms: int) -> Totals:
-    """A neutral singlet in one piece."""
+    """A neutral singlet of one fragment."""
     return Totals(0.0, 0.0, np.zeros(n_atoms, dtype=np.int64), np.zeros(1))
 
 
 def says_something(given: GivenTotals) -> bool:
-    """Whether anything but a neutral singlet in one piece is asked for."""
+    """Whether anything other than a neutral singlet of one fragment is given."""
     spin = 0.0 not in given.spin.unpaired().values() if isinstance(given.spin, Spin) else given.spin
     return given.fragment is not None or any(
         value is not None and bool(np.any(np.asarray(value) != 0)) for value in (given.charge, spin)
@@ -70,11 +71,11 @@ def says_something(given: GivenTotals) -> bool:
 
 
 def refuse_unknown(needs: Needs, given: GivenTotals, where: str) -> None:
-    """Refuse a charge, spin or fragments that were asked for of a model without them.
+    """Refuse a charge, a spin or fragments for a model that does not use them.
 
     Args:
         needs: of the model.
-        given: what the user says.
+        given: values from the user.
         where: for messages.
 
     Raises:
@@ -85,11 +86,11 @@ def refuse_unknown(needs: Needs, given: GivenTotals, where: str) -> None:
 
 
 def combined(options: GivenTotals, structure: GivenTotals, where: str) -> GivenTotals:
-    """What a structure says, and where it says nothing what was said for all structures.
+    """The values of a structure; for what it does not give, the options for all structures.
 
     Args:
         options: of the engine, for all structures.
-        structure: of this one.
+        structure: values of this structure.
         where: for messages.
 
     Raises:
@@ -106,12 +107,12 @@ def combined(options: GivenTotals, structure: GivenTotals, where: str) -> GivenT
 
 
 def resolve_totals(needs: Needs, numbers: ArrayLike, given: GivenTotals, where: str) -> Totals:
-    """The totals of a structure as a model takes them, or a refusal of what cannot be.
+    """The checked total charge, spin and fragments of a structure.
 
     Args:
-        needs: of the model; without a total charge it gets a neutral structure whatever is given.
+        needs: of the model; for one without total charge the result is neutral whatever is given.
         numbers: atomic numbers, (n,).
-        given: what the user says.
+        given: values from the user.
         where: for messages.
 
     Raises:
@@ -191,12 +192,12 @@ def unpaired_electrons(spin: Any, electrons: int, where: str) -> float:
             f"{' or '.join(meanings[name] for name in readings)}: give it as multiplicity or "
             "unpaired_electrons instead, or set spin_convention where a file is read"
         )
-    # where nothing fits, the number is shown as the S it is documented to be
+    # if no convention fits, the message shows the number as S, which is the documented meaning
     return next(iter(readings.values()), 2.0 * float(spin.value))
 
 
 def _check_electrons(needs: Needs, protons: int, charge: int, unpaired: float, where: str) -> None:
-    """Refuse charges of no matter, and spins that the electrons do not allow or the model does not know."""
+    """Refuse impossible charges, and spins that the electrons or the training of the model exclude."""
     electrons = protons - charge
     if not 0 <= electrons <= MOST_ELECTRONS * protons:
         raise So3kError(
@@ -216,7 +217,7 @@ def _check_electrons(needs: Needs, protons: int, charge: int, unpaired: float, w
 
 
 def _check_pieces(needs: Needs, numbers: Ints, pieces: Ints, charges: Floats, where: str) -> None:
-    """Refuse the same of a fragment, whose unpaired electrons are known only where a model has none."""
+    """`_check_electrons` for fragments; their spins are known only if the model accepts singlets only."""
     if len(charges) < 2:
         return
     protons = np.bincount(pieces, weights=numbers)
@@ -267,7 +268,7 @@ def _fragments(
 
 
 def by_number(charges: Mapping[Any, float]) -> dict[Any, float]:
-    """Charges by the numbers of fragments, which extended XYZ keeps as text."""
+    """Charges by the numbers of fragments, which extended XYZ stores as text."""
     return {
         int(key) if isinstance(key, str) and key.lstrip("-").isdigit() else key: charge
         for key, charge in charges.items()
@@ -295,6 +296,6 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    """A value in a message, in one line of which it does not take all."""
+    """A value as short text for a message."""
     text = " ".join(str(value).split()) if isinstance(value, np.ndarray) else repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

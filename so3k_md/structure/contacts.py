@@ -1,4 +1,4 @@
-"""A warning of atoms that are nearer to each other than any that models are trained on."""
+"""Warns of atoms that are closer to each other than atoms in training data."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,24 +15,24 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 TOO_CLOSE = 0.6  # of the sum of covalent radii
-WORSE = 0.8  # times the share warned of last: what is worth another warning
-MOST = 10  # warnings of one set of atoms, lest a simulation that explodes fills the screen
+WORSE = 0.8  # times the share in the last warning; a share below this causes another warning
+MOST = 10  # warnings for one set of atoms; limits the output of a simulation that explodes
 
 
 class Contact(NamedTuple):
-    """The closest pair of a structure, measured by its covalent radii."""
+    """The closest pair of a structure, by distance over the sum of covalent radii."""
 
     first: int
     second: int
     distance: float  # Å
     share: float  # of the sum of the covalent radii
-    through: bool  # whether the two meet through a wall of the cell
+    through: bool  # whether the pair crosses the boundary of the cell
 
 
 def closest_contact(
     numbers: ArrayLike, positions: Floats, vectors: Floats, idx_i: Ints, idx_j: Ints
 ) -> Contact | None:
-    """The closest pair, or None where no two atoms are nearer than TOO_CLOSE.
+    """The closest pair, or None if no pair is closer than TOO_CLOSE.
 
     Args:
         numbers: atomic numbers (atoms,).
@@ -58,11 +58,11 @@ def closest_contact(
 
 
 def words(contact: Contact, names: Sequence[int] | None = None) -> str:
-    """What a warning says of a pair.
+    """The description of a pair in a warning.
 
     Args:
         contact: of `closest_contact`.
-        names: what the atoms are called; their places by default.
+        names: names of the atoms; by default their indices.
     """
     first, second = (k if names is None else names[k] for k in contact[:2])
     wall, remedy = "", "minimise first, or correct the positions"
@@ -82,15 +82,15 @@ def warn_of_close_pair(
     names: Sequence[int] | None = None,
     stacklevel: int = 3,
 ) -> None:
-    """Warn of the closest pair, measured by its covalent radii, where it is below TOO_CLOSE.
+    """Warn of the closest pair if its distance is below TOO_CLOSE times the sum of covalent radii.
 
     Args:
         numbers: atomic numbers, (n,).
         positions: (n, 3), Å.
         cell: (3, 3), Å, or None.
-        pbc: (3,) or one for all.
-        names: what the atoms are called; their places by default.
-        stacklevel: of the warning, for the caller's caller 3.
+        pbc: which axes are periodic (3,), or one flag for all.
+        names: names of the atoms; by default their indices.
+        stacklevel: of the warning; 3 names the caller of the caller.
     """
     reach = 2 * TOO_CLOSE * covalent_radii[np.asarray(numbers)].max(initial=0.1)
     points = np.asarray(positions, dtype=float)
@@ -101,15 +101,15 @@ def warn_of_close_pair(
 
 
 class CloseWatch:
-    """Warns of close pairs in structure after structure, without repeating itself.
+    """Warns of close pairs in successive structures, without repeated warnings.
 
-    It speaks where a pair is too close in other atoms than before, after a structure in which none was, or
-    where the closest one has become much closer.
+    It warns if the atoms differ from those of the last call, if the last structure had no close pair, or if
+    the closest pair has become much closer.
     """
 
     def __init__(self) -> None:
         self.numbers = np.zeros(0, dtype=np.int64)
-        self.share = np.inf  # warned of last
+        self.share = np.inf  # in the last warning
         self.warnings = 0
 
     def look(
@@ -121,7 +121,7 @@ class CloseWatch:
         idx_j: Ints,
         stacklevel: int = 3,
     ) -> None:
-        """Look at the pairs of a structure; see `closest_contact`."""
+        """Check the pairs of a structure; arguments as in `closest_contact`."""
         if not np.array_equal(numbers, self.numbers):
             self.numbers, self.share, self.warnings = numbers.copy(), np.inf, 0
         contact = closest_contact(numbers, positions, vectors, idx_i, idx_j)

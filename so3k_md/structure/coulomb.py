@@ -1,4 +1,4 @@
-"""The form of the Coulomb energy that an engine asks for, and the structures for which it exists."""
+"""Checks the form of the Coulomb energy, and the structures for which it is defined."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,7 +9,7 @@ from so3k_md.needs import Needs
 
 
 def check_coulomb(coulomb: str, cutoff_lr: float) -> None:
-    """Refuse a form of the Coulomb energy, or an end of long-range pairs, that is not possible.
+    """Refuse an unknown form of the Coulomb energy, or an impossible cutoff of long-range pairs.
 
     Args:
         coulomb: one of COULOMB.
@@ -25,7 +25,7 @@ def check_coulomb(coulomb: str, cutoff_lr: float) -> None:
 
 
 def check_periodicity(needs: Needs, pbc: ArrayLike, coulomb: str, where: str) -> None:
-    """Refuse structures that are periodic along some axes only, over which a lattice sum cannot run.
+    """Refuse structures with one or two periodic axes if the Coulomb energy is a lattice sum.
 
     Args:
         needs: of the model.

@@ -1,4 +1,4 @@
-"""The elements that a model knows."""
+"""Checks that a model knows the elements of a structure."""
 
 from collections.abc import Iterable
 

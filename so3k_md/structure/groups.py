@@ -1,4 +1,4 @@
-"""Groups: the atoms within which attention acts beyond the cutoff, by one rule for all engines and data."""
+"""Determines the groups of non-local attention, by one rule for all engines and data."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ from so3k_md.needs import Needs, needs_of
 Ints = NDArray[np.int64]
 
 MODES = ("auto", "all")
-FAR_TILE = 32768  # pairs of groups that a layer of sphc holds at a time
-FAR_NUMBERS = 6  # numbers that its gradient holds for each of them, in units of F (measured)
+FAR_TILE = 32768  # pairs of groups that an sphc layer computes at once
+FAR_NUMBERS = 6  # numbers that its gradient stores for each of these pairs, in units of F (measured)
 FLOAT32 = 4  # bytes
-MAX_GROUP = 10_000  # atoms of a group that sphc accepts unasked: 1e8 pairs a layer
+MAX_GROUP = 10_000  # atoms of a group that sphc accepts by default: 1e8 pairs in each layer
 
 
 def check_mode(groups: str) -> None:
-    """Refuse what is neither auto nor all.
+    """Refuse values other than auto and all.
 
     Raises:
         So3kError: names the value.
@@ -33,7 +33,7 @@ class Grouping(NamedTuple):
     """Which atoms form a group of the non-local attention."""
 
     group: Ints  # (atoms,), from 0
-    linked: bool  # whether the atoms of a group must lie in one image; else the images given are meant
+    linked: bool  # whether the atoms of a group must be unwrapped; otherwise the given images are used
 
 
 def grouping(
@@ -47,9 +47,9 @@ def grouping(
 ) -> Grouping:
     """The groups of a structure.
 
-    auto: atoms with equal numbers in `named` are a group; without it an open structure is one group. all: the
-    whole structure is one group, in the images given, as it always is to waves of the lattice. To a local
-    model groups mean nothing.
+    auto: atoms with equal numbers in `named` are a group; without `named` an open structure is one group.
+    all: the whole structure is one group, in the given images; models with waves of the lattice always use
+    this. Local models do not use groups.
 
     Args:
         needs: of the model.
@@ -57,12 +57,12 @@ def grouping(
         n_atoms: number of atoms.
         pbc: which axes are periodic (3,).
         groups: auto or all.
-        where: what to call the structure in messages.
-        max_group: largest group of sphc, atoms; None for any.
+        where: name of the structure in messages.
+        max_group: largest group of sphc, atoms; None for no limit.
 
     Raises:
-        So3kError: an open axis where the waves are those of the lattice, a periodic structure without groups,
-            groups that are not one whole number for each atom, or one that is too large.
+        So3kError: an open axis for waves of the lattice, a periodic structure without groups, groups that are
+            not one whole number for each atom, or a group that is too large.
     """
     check_mode(groups)
     one = np.zeros(n_atoms, dtype=np.int64)
@@ -89,22 +89,22 @@ def grouping(
 def images_matter(needs: Needs, pbc: ArrayLike, where: str) -> bool:
     """Whether it matters in which image the atoms of a group lie.
 
-    It does not in an open structure, nor to waves of the lattice itself.
+    It does not in an open structure, nor for waves of the lattice.
 
     Raises:
-        So3kError: waves of the lattice in a structure with an open axis.
+        So3kError: waves of the lattice for a structure with an open axis.
     """
     check_axes(needs, pbc, where)
     return bool(np.any(pbc)) and needs.nonlocal_kind != "none" and not lattice_waves(needs)
 
 
 def lattice_waves(needs: Needs) -> bool:
-    """Whether a model's waves are those of a periodic box, which as a whole is then one extensive group."""
+    """Whether a model uses waves of the reciprocal lattice; then the whole box is one extensive group."""
     return needs.nonlocal_kind == "efa" and needs.far_reach == 0
 
 
 def announce(needs: Needs, groups: str) -> None:
-    """Say what one group of all atoms means, to a model that has use for groups.
+    """Tell what one group of all atoms means, if the model uses groups.
 
     Raises:
         So3kError: `groups` is neither auto nor all.
@@ -121,12 +121,12 @@ def announce(needs: Needs, groups: str) -> None:
 
 
 def check_axes(needs: Needs, pbc: ArrayLike, where: str) -> None:
-    """Refuse open axes where the waves of a model are those of the lattice.
+    """Refuse open axes for models with waves of the lattice.
 
     Args:
         needs: of the model.
         pbc: which axes are periodic (3,).
-        where: what to call the structure in messages.
+        where: name of the structure in messages.
 
     Raises:
         So3kError: names the structure and the remedy.
@@ -139,13 +139,13 @@ def check_axes(needs: Needs, pbc: ArrayLike, where: str) -> None:
 
 
 def check_group_sizes(group: ArrayLike, needs: Needs, max_group: int | None, where: str) -> None:
-    """Refuse groups whose quadratic cost in an sphc model is hardly meant; other models accept any.
+    """Refuse groups that are too large for an sphc model, whose time grows with their square.
 
     Args:
         group: whole numbers, equal within a group (atoms,).
-        needs: of the model.
-        max_group: largest group, atoms; None for any.
-        where: what to call the structure in messages.
+        needs: of the model; kinds other than sphc accept any size.
+        max_group: largest group, atoms; None for no limit.
+        where: name of the structure in messages.
 
     Raises:
         So3kError: names the group, its size and cost, and the remedy.
@@ -164,12 +164,12 @@ def check_group_sizes(group: ArrayLike, needs: Needs, max_group: int | None, whe
 
 
 def check_reach(model: Any, graph: Graph, where: str) -> None:
-    """Refuse groups that are wider than the waves of an efa model reach.
+    """Refuse groups that are wider than the range of the waves of an efa model.
 
     Args:
         model: eager or exported.
         graph: one structure.
-        where: what to call it in messages.
+        where: name of the structure in messages.
 
     Raises:
         So3kError: names the structure, the width of its widest group, and the remedy.
@@ -190,7 +190,7 @@ def check_reach(model: Any, graph: Graph, where: str) -> None:
 
 
 def _numbered(values: NDArray[Any], n_atoms: int, where: str) -> Ints:
-    """Whole numbers as 0 … m − 1 in their order, or a refusal."""
+    """Whole numbers renumbered 0 … m − 1 in rising order, or a refusal."""
     if values.shape != (n_atoms,):
         raise So3kError(
             f"{where}: group has shape {values.shape}, expected ({n_atoms},): give each atom one whole number"

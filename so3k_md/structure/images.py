@@ -1,4 +1,4 @@
-"""Molecules and groups in one image: trees of short links, and whole lattice vectors summed along them.
+"""Unwraps molecules and groups, by trees of short links along which lattice translations are summed.
 
 `unwrap` and `nearest_images` are scriptable.
 """
@@ -16,28 +16,28 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-LINK = 3.0  # Å; longer than bonds, so that links up to here connect nearly every molecule
-GROWTH = 0.5  # Å; a bond that grows by more is no longer one
+LINK = 3.0  # Å; longer than bonds, so that links up to this length connect nearly every molecule
+GROWTH = 0.5  # Å; a bond that grows by more is considered broken
 
 
 def unwrap(positions: Tensor, cell: Tensor, pbc: Tensor, parent: Tensor) -> Tensor:
     """Positions r' = r + S · cell in which each atom is at the nearest image of its parent.
 
     S_i = s_i + S_parent(i), s_i the whole numbers for which r_i − r_parent(i) + s_i · cell is shortest.
-    Roots stay where they are, so a tree that is whole comes back unchanged to the last bit.
+    Roots do not move, so that the positions of a tree in one image do not change in any bit.
 
     Args:
         positions: in any image, (atoms, 3) float64, Å.
         cell: lattice vectors as rows; rows of open axes are unit vectors at right angles to all others,
             (3, 3) float64, Å.
         pbc: which axes are periodic, (3,) bool.
-        parent: of each atom in the tree of its group, a root being its own, (atoms,) int64.
+        parent: of each atom in the tree of its group; a root is its own parent, (atoms,) int64.
 
     Returns:
         (atoms, 3) float64, Å.
     """
     shifts = nearest_images(positions - positions.index_select(0, parent), cell, pbc)
-    reach = 1  # links that are summed already; no path is longer than the number of atoms
+    reach = 1  # number of links summed so far; no path has more links than there are atoms
     while reach < parent.size(0):
         shifts = shifts + shifts.index_select(0, parent)
         parent = parent.index_select(0, parent)
@@ -48,8 +48,9 @@ def unwrap(positions: Tensor, cell: Tensor, pbc: Tensor, parent: Tensor) -> Tens
 def nearest_images(vectors: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
     """Whole numbers s that make v + s · cell as short as any image of v.
 
-    Rounding the fractional coordinates f of v finds every image shorter than half the smallest height of the
-    cell. For the others all s are tried that can shorten v: |f_k + s_k| ≤ |v| / height_k and |f_k| ≤ 1/2.
+    Rounding the fractional coordinates f of v gives the shortest image if that is shorter than half the
+    smallest height of the cell. For other v each s is tried that can shorten v: |f_k + s_k| ≤ |v| / height_k
+    and |f_k| ≤ 1/2.
 
     Args:
         vectors: (vectors, 3) float64, Å.
@@ -78,14 +79,14 @@ def nearest_images(vectors: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
 
 
 class Unwrapper:
-    """Makes the groups of a structure whole, step after step.
+    """Unwraps the groups of a structure at each step.
 
-    The tree of links is kept while atoms and groups are the same, no link has grown by GROWTH, and none is as
-    long as half the smallest height of the cell, from where on another image of its atom may be the nearest.
+    The tree of links is kept while atoms and groups are the same, no link has grown by GROWTH, and each is
+    shorter than half the smallest height of the cell. For longer links another image may be the nearest.
     """
 
     def __init__(self) -> None:
-        self.builds = 0  # how often the links were made
+        self.builds = 0  # number of times the links were computed
         self.structure: list[NDArray[Any]] = []
         self.parent = np.zeros(0, dtype=np.int64)
         self.lengths = np.zeros(0)
@@ -96,7 +97,7 @@ class Unwrapper:
         Args:
             positions: finite, in any image, (n, 3), Å.
             lattice: of full rank, see `full_rank`, (3, 3), Å.
-            pbc: which axes are periodic (3,); not none.
+            pbc: which axes are periodic (3,); at least one.
             group: equal within a group (n,).
             numbers: atomic numbers (n,).
         """
@@ -116,10 +117,10 @@ class Unwrapper:
 
 
 def spanning_tree(positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, group: ArrayLike) -> Ints:
-    """The shortest links between nearest images that connect each group: the atom before each in its tree.
+    """The parent of each atom in the tree of shortest links between nearest images that connects its group.
 
-    The root of a tree is the first atom of its group and its own parent. A molecule that touches its own
-    image is told from it by its bonds, the shorter links.
+    The root of a tree is the first atom of its group and its own parent. In a molecule that touches its own
+    image, bonds are shorter than the contacts with the image, so that the tree follows the bonds.
 
     Args:
         positions: in any image, (n, 3), Å.
@@ -143,14 +144,14 @@ def _unwrapped(points: Floats, lattice: Floats, periodic: Flags, parent: Ints) -
 
 
 def _tree(points: Floats, lattice: Floats, periodic: Flags, group: Ints) -> Ints:
-    """`spanning_tree` of what is checked already."""
-    from scipy.sparse import csr_array  # here, for local models need no scipy
+    """`spanning_tree` of checked arguments."""
+    from scipy.sparse import csr_array  # imported here because local models do not need scipy
     from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
     _, roots, number = np.unique(group, return_index=True, return_inverse=True)
     n = len(number)
     i, j, lengths = _short_links(points, lattice, periodic, number)
-    # a node above all roots makes one tree of all; no weight is zero, which would be no link
+    # a node above all roots joins all trees; no weight is zero, because zero means no link
     weights = np.concatenate([1.0 + lengths, np.ones(len(roots))])
     ends = np.concatenate([i, np.full(len(roots), n)]), np.concatenate([j, roots])
     forest = minimum_spanning_tree(csr_array((weights, ends), shape=(n + 1, n + 1)))
@@ -166,7 +167,7 @@ def _tree(points: Floats, lattice: Floats, periodic: Flags, group: Ints) -> Ints
 
 
 def _short_links(points: Floats, lattice: Floats, periodic: Flags, number: Ints) -> tuple[Ints, Ints, Floats]:
-    """Pairs i < j of a group no longer than LINK, each once, with the length of its nearest image."""
+    """Pairs i < j of a group no longer than LINK, each once, with the distance of the nearest images."""
     r, box, axes = (torch.from_numpy(np.array(array)) for array in (points, lattice, periodic))
     i, j, shifts = (tensor.numpy() for tensor in search(r, box, axes, LINK))
     inside = np.flatnonzero((i < j) & (number[i] == number[j]))
@@ -179,7 +180,7 @@ def _short_links(points: Floats, lattice: Floats, periodic: Flags, number: Ints)
 
 
 def _long_tree(points: Floats, lattice: Floats, periodic: Flags) -> Ints:
-    """Parents in a minimum spanning tree of far atoms by Prim's algorithm, without a table of pairs."""
+    """Parents in a minimum spanning tree without a limit of length; Prim's algorithm, no array of pairs."""
     inverse = np.linalg.inv(lattice)
     parent = np.zeros(len(points), dtype=np.int64)
     shortest = np.full(len(points), np.inf)

@@ -1,13 +1,13 @@
-"""Verlet lists: pairs found once with a skin, kept while no pair within the cutoff can be missing.
+"""Verlet lists: pairs found with a skin, and kept while no pair within the cutoff can be missing.
 
-The test is exact for any motion, any change of the cell and atoms put back into the box by whole lattice
-vectors, so an engine may present trial moves, unwrapped or wrapped positions, in any order.
+The test is exact for any motion, any change of the cell, and atoms wrapped by lattice translations, so that
+an engine may pass trial moves, unwrapped or wrapped positions, in any order.
 
-vesin's own lists (`skin`) hold the same pairs, in an order that depends on when they were made. On a walk of
-648 atoms with changes of the cell and wrapping, 13 of the 15 steps compared give other bits than a new
-search, so a restart, or a move that a barostat rejects, would not give the energy it had. In the order made
-here they take 3.9 ms/step (cutoff 5 Å, skin 0.5 Å), these lists 3.1 ms; in their own order 1.7 ms. Pairs to
-12 Å, each once and not trimmed here: 13 ms, vesin 12 ms.
+vesin's own lists (`skin`) hold the same pairs in an order that depends on when they were made. On a walk of
+648 atoms with changes of the cell and wrapping, 13 of the 15 steps compared differ in their last bits from a
+new search. A restart, or a move that a barostat rejects, would then not give the same energy. Sorted into the
+order used here, vesin's lists take 3.9 ms/step (cutoff 5 Å, skin 0.5 Å), and 1.7 ms in their own order; these
+lists take 3.1 ms. Pairs to 12 Å, each once and not trimmed: 13 ms here, 12 ms with vesin.
 """
 
 from collections.abc import Callable
@@ -17,36 +17,36 @@ from torch import Tensor, nn
 
 from so3k_md.errors import So3kError
 
-SKIN = 0.5  # Å; at 300 K a list lasts some 20 steps of 0.5 fs, and a barostat's trial moves fit into it
+SKIN = 0.5  # Å; at 300 K a list lasts about 20 steps of 0.5 fs, also through a barostat's trial moves
 
-LONG_SKIN = 2.0  # times SKIN for pairs beyond the layers, of which the search takes longest
-LARGEST_SKIN = 20.0  # Å; the number of pairs grows with the cube of cutoff and skin
+LONG_SKIN = 2.0  # times SKIN for long-range pairs, whose search takes longest
+LARGEST_SKIN = 20.0  # Å; the number of pairs grows with the cube of cutoff + skin
 
 
 def check_skin(skin: float) -> None:
-    """Refuse what cannot be the skin of a neighbour list, Å.
+    """Refuse impossible values of the skin of a neighbor list, Å.
 
     Raises:
-        So3kError: it is negative, not a number, or so large that a list would hold pairs of no use.
+        So3kError: it is negative, not a number, or above LARGEST_SKIN.
     """
     if not 0 <= skin <= LARGEST_SKIN:
         raise So3kError(f"skin = {skin} Å is impossible: give a length from 0 to {LARGEST_SKIN:g} Å")
 
 
 class VerletList(nn.Module):
-    """All ordered pairs within the cutoff, and their vectors, from a list that is renewed when it must be.
+    """All ordered pairs within the cutoff and their vectors, from a list that is renewed when necessary.
 
-    With the affine map A = cell_list⁻¹ cell and displacements u = r − r_list A beyond it, a pair now at r_ij
-    was listed at (r_ij − u_j + u_i) A⁻¹; hence the list misses none as long as
-    (cutoff + 2 max |u|) ‖A⁻¹‖ ≤ cutoff + skin. With `trim` the result, its order included, does not
+    A = cell_list⁻¹ cell is the affine map of the cell since the list was made, and u = r − r_list A are the
+    remaining displacements. A pair now at r_ij was listed at (r_ij − u_j + u_i) A⁻¹. Hence no pair is missing
+    while (cutoff + 2 max |u|) ‖A⁻¹‖ ≤ cutoff + skin. With `trim` the result, including its order, does not
     depend on when the list was made.
 
     Args:
-        search: (positions, cell, pbc, cutoff) -> idx_i, idx_j, shifts of every pair within the cutoff.
+        search: (positions, cell, pbc, cutoff) -> idx_i, idx_j, shifts of each pair within the cutoff.
         cutoff: Å.
         skin: Å; 0 renews the list whenever anything moves.
-        trim: leave out the pairs of the list that are beyond the cutoff now; not worth its time where they
-            do no harm.
+        trim: leave out listed pairs that are now beyond the cutoff; False saves time if such pairs contribute
+            nothing.
     """
 
     pbc: Tensor
@@ -69,8 +69,8 @@ class VerletList(nn.Module):
         self.trim = trim
         self.cutoff = cutoff
         self.skin = skin
-        self.builds = 0  # how often the list was made
-        self.crosses = False  # whether any pair reaches through the walls of the cell
+        self.builds = 0  # number of times the list was made
+        self.crosses = False  # whether any pair crosses the boundary of the cell
         self.register_buffer("pbc", torch.zeros(3, dtype=torch.bool))
         self.register_buffer("positions", torch.zeros((0, 3), dtype=torch.float64))
         self.register_buffer("cell", torch.eye(3, dtype=torch.float64))
@@ -80,7 +80,7 @@ class VerletList(nn.Module):
         self.register_buffer("shifts", torch.zeros((0, 3), dtype=torch.float64))
 
     def forward(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors r_j + shift · cell − r_i (pairs, 3), and idx_i and idx_j (pairs,), not to be changed.
+        """Vectors r_j + shift · cell − r_i (pairs, 3), and idx_i and idx_j (pairs,). Do not change them.
 
         Args:
             positions: finite, in any image, (atoms, 3) float64, Å.
@@ -103,10 +103,10 @@ class VerletList(nn.Module):
             )
 
     def covers(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> bool:
-        """Whether the list holds every pair within the cutoff; follows atoms into another image."""
+        """Whether the list holds each pair within the cutoff; adapts it to atoms that changed their image."""
         if self.builds == 0 or positions.size(0) != self.positions.size(0) or not torch.equal(pbc, self.pbc):
             return False
-        # most often nothing but atoms moved, and not far
+        # the usual case: the cell is the same and atoms moved little
         if torch.equal(cell, self.cell):
             farthest = (positions - self.positions).square().sum(1).max()
             if bool(4.0 * farthest <= self.skin * self.skin):
@@ -115,9 +115,9 @@ class VerletList(nn.Module):
         jumps = torch.round(positions @ inverse - self.positions @ self.inverse) * pbc
         listed = self.positions + jumps @ self.cell
         moved = torch.linalg.vector_norm(positions - listed @ (self.inverse @ cell), dim=1).max()
-        # ‖A⁻¹‖₂ ≤ 1 + ‖A⁻¹ − 1‖_F spares an SVD
+        # the bound ‖A⁻¹‖₂ ≤ 1 + ‖A⁻¹ − 1‖_F needs no SVD
         stretch = 1.0 + torch.linalg.matrix_norm(inverse @ self.cell - torch.eye(3).to(cell))
-        # anything not finite compares false and renews the list
+        # values that are not finite compare false and renew the list
         if not bool((self.cutoff + 2.0 * moved) * stretch <= self.cutoff + self.skin):
             return False
         if bool(jumps.any()):
@@ -143,7 +143,7 @@ class VerletList(nn.Module):
 
 
 def canonical_order(idx_i: Tensor, idx_j: Tensor, shifts: Tensor, n_atoms: int) -> Tensor:
-    """The order of pairs by (i, j, shift), so that sums are the same to the bit wherever the list comes from.
+    """The order of pairs by (i, j, shift), so that sums have the same bits for any list of the same pairs.
 
     Args:
         idx_i: (pairs,).
@@ -162,18 +162,18 @@ def canonical_order(idx_i: Tensor, idx_j: Tensor, shifts: Tensor, n_atoms: int) 
 
 
 def wrap(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
-    """Positions for a pair search: in the cell along periodic axes, without empty stretches along open ones.
+    """Positions for a pair search: wrapped along periodic axes, without large gaps along open axes.
 
-    Searches bin the whole extent of the atoms, so that two molecules very far apart would exhaust memory.
+    Searches divide the whole extent of the atoms into bins, so that two molecules far apart exhaust memory.
 
     Args:
         positions: (atoms, 3) float64, Å.
         cell: full rank; rows of open axes are unit vectors at right angles to all others, (3, 3), Å.
         pbc: (3,) bool.
-        cutoff: no pair within it comes or goes, Å.
+        cutoff: Å; the pairs within it stay the same.
 
     Returns:
-        The new positions, and the whole lattice vectors taken off each atom (atoms, 3).
+        The new positions, and the lattice translations subtracted from each atom (atoms, 3).
     """
     fractional = positions @ torch.linalg.inv(cell)
     images = torch.floor(fractional) * pbc

@@ -1,4 +1,4 @@
-"""Pair search on the CPU: every pair and every image within a distance, for any cell."""
+"""Searches pairs on the CPU: all pairs and images within a distance, for any cell."""
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from so3k_md.structure.lists import wrap
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-FARTHEST = 1e7  # Å; float64 resolves 2e-9 Å there, farther out forces lose their digits
-THINNEST = 0.1  # Å; a thinner periodic cell is a mistake of units and has millions of images
+FARTHEST = 1e7  # Å; float64 resolves 2e-9 Å at this distance, beyond it forces lose digits
+THINNEST = 0.1  # Å; a thinner periodic cell is an error of units and has millions of images
 
 
 def neighbor_pairs(
@@ -46,7 +46,7 @@ def neighbor_pairs(
 def search(
     positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float, once: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`neighbor_pairs` of what is checked already, for tensors on the CPU.
+    """`neighbor_pairs` of checked arguments, for tensors on the CPU.
 
     Args:
         positions: (n, 3) float64, Å.
@@ -58,12 +58,12 @@ def search(
     wrapped, images = wrap(positions, cell, pbc, cutoff)
     points, periodic = wrapped.numpy(), pbc.numpy()
     if not periodic.any() and len(points):
-        # a search costs the cube of its distance, however few atoms there are
+        # the time of a search grows with the cube of the distance, also for few atoms
         cutoff = min(cutoff, float(np.linalg.norm(np.ptp(points, axis=0))) + 1.0)
     found = NeighborList(cutoff=cutoff, full_list=not once).compute(points, cell.numpy(), periodic, "ijS")
     idx_i, idx_j, shifts = (torch.from_numpy(array.astype(np.int64)) for array in found)
     whole = images.to(torch.int64)
-    # the list was made of wrapped atoms: r_j - image_j @ cell = wrapped_j
+    # the list is that of wrapped atoms: r_j - image_j @ cell = wrapped_j
     return idx_i, idx_j, shifts + whole.index_select(0, idx_i) - whole.index_select(0, idx_j)
 
 
@@ -73,7 +73,7 @@ def search_once(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> 
 
 
 def full_rank(cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
-    """The lattice, with unit vectors at right angles to all others in the rows of open axes, and the flags.
+    """The lattice and the flags; rows of open axes are unit vectors at right angles to all others.
 
     Args:
         cell: rows are the lattice vectors, (3, 3), Å; None where no axis is periodic.
@@ -91,7 +91,7 @@ def full_rank(cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Floats, NDArray[n
         raise So3kError(f"the cell {rows.tolist()} is not finite: correct it, or set pbc to F F F")
     lattice = np.zeros((3, 3))
     lattice[periodic] = vectors
-    # right singular vectors beyond the rank span what no lattice vector reaches
+    # right singular vectors beyond the rank span the space orthogonal to all lattice vectors
     _, widths, axes = np.linalg.svd(vectors, full_matrices=True)
     lattice[~periodic] = axes[len(vectors) :]
     if len(widths) and widths[-1] < 1e-6 * widths[0] or not widths.all():

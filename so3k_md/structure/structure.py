@@ -1,4 +1,4 @@
-"""A structure as models take it: checked once, whoever brings it."""
+"""Checks a structure once, with the same checks for all engines and data."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,17 +24,17 @@ NOTHING = GivenTotals()
 
 
 class Structure(NamedTuple):
-    """Atoms, their lattice, and what is known of them beside their places; of `checked` and `moved`."""
+    """Atoms, lattice, groups, total charge and spin, checked; from `checked` or `moved`."""
 
     numbers: Ints  # (n,), atomic numbers
     positions: Floats  # (n, 3), Å, finite, in any image
     lattice: Floats  # (3, 3), rows, Å, of full rank: unit vectors at right angles in the rows of open axes
     pbc: NDArray[np.bool_]  # (3,)
-    group: Ints  # (n,), from 0, within which attention reaches beyond the cutoff
-    linked: bool  # whether the atoms of a group must lie in one image
+    group: Ints  # (n,), from 0; non-local attention acts within a group
+    linked: bool  # whether the atoms of a group must be unwrapped
     totals: Totals  # charge, spin and fragments
     coulomb: str  # form of the Coulomb energy, one of COULOMB
-    where: str  # what to call it in messages
+    where: str  # name of the structure in messages
 
 
 def checked(
@@ -52,20 +52,20 @@ def checked(
     totals: GivenTotals = NOTHING,
     coulomb: str = COULOMB[0],
 ) -> Structure:
-    """A structure that a model can be asked for, or a refusal that names where it comes from.
+    """A `Structure` that the model accepts, or a refusal that names the source of the structure.
 
     Args:
         needs: of the model.
         numbers: atomic numbers (n,).
         positions: in any image, (n, 3), Å; copied.
-        cell: rows are the lattice vectors (3, 3), Å, those of open axes not looked at; None for none.
+        cell: rows are the lattice vectors (3, 3), Å, rows of open axes are ignored; None for no cell.
         pbc: which axes are periodic (3,), or one flag for all.
-        where: what to call it in messages.
-        remedy: how another cell is given; None where the cell was compared with the atoms before.
+        where: name of the structure in messages.
+        remedy: how the user gives another cell; None if the cell was already compared with the atoms.
         group: see `grouping`.
         groups: see there.
         max_group: see there.
-        totals: what is said of charge, spin and fragments.
+        totals: given charge, spin and fragments.
         coulomb: form of the Coulomb energy, one of COULOMB.
 
     Raises:
@@ -113,7 +113,7 @@ def places(positions: ArrayLike, n_atoms: int, where: str) -> Floats:
 
 @contextmanager
 def named(where: str) -> Iterator[None]:
-    """Refusals within name the structure."""
+    """Adds the name of the structure to each `So3kError` raised within."""
     try:
         yield
     except So3kError as error:

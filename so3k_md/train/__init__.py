@@ -1,1 +1,1 @@
-"""Training: four sections of configuration, the loss, and a plain loop that survives being killed."""
+"""Training: configuration in four sections, the loss, and a loop that can resume after it was killed."""

@@ -1,4 +1,4 @@
-"""The four sections of a training file."""
+"""Reads training files, which have four sections."""
 
 import math
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ PATH_KEYS = ("train", "valid", "train_indices", "valid_indices", "isolated_atoms
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the structures are, what their labels are called, and which are for training."""
+    """The data files, the keys and units of their labels, and the split."""
 
     train: str = field(metadata={"doc": "file of training frames: extended XYZ or npz"})
     valid: str | None = field(
@@ -79,7 +79,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the mean squared errors in eV, eV/Å and eV/Å³; zero leaves a label out."""
+    """Weights of the mean squared errors in eV, eV/Å and eV/Å³; zero excludes a label."""
 
     energy: float = field(default=0.01, metadata={"doc": "weight of the energy of a structure"})
     forces: float = field(default=0.99, metadata={"doc": "weight of the force components"})
@@ -93,7 +93,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to optimise."""
+    """Settings of the optimisation."""
 
     epochs: int = field(default=1000, metadata={"doc": "passes over the training frames"})
     batch_size: int = field(default=5, metadata={"doc": "structures in a step"})
@@ -140,10 +140,10 @@ class RunConfig(NamedTuple):
 
 
 def read_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
-    """A training file with `section.key=value` laid over it.
+    """A training file, changed by overrides `section.key=value`.
 
-    `model` may name a `preset` whose values the other keys change. Paths in the file are relative to the
-    file, paths in an override to the working folder.
+    `model` may name a `preset`, whose values the other keys change. Paths in the file are relative to the
+    file; paths in an override are relative to the working folder.
 
     Raises:
         So3kError: names the file, the key and the nearest known one.

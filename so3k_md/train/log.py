@@ -1,4 +1,4 @@
-"""What is written down while training: a table, a picture, and records for TensorBoard."""
+"""Writes the log of a training: a table, a picture, and records for TensorBoard."""
 
 import csv
 from pathlib import Path
@@ -10,7 +10,7 @@ from so3k_md.files import atomic
 
 
 class Row(NamedTuple):
-    """One validation; errors in meV and Å, of the averaged weights."""
+    """One row of the table: a validation of the averaged weights, errors in meV and Å."""
 
     epoch: int
     step: int
@@ -24,16 +24,16 @@ class Row(NamedTuple):
 
 
 class Log:
-    """All rows so far; kept in the checkpoint, so that a resumed run writes the same table."""
+    """All rows so far. The checkpoint contains them, so that a resumed run writes the same table."""
 
     def __init__(self, folder: Path, rows: list[list[float]], tensorboard: bool):
         self.folder = folder
         self.rows = [Row(int(row[0]), int(row[1]), *row[2:]) for row in rows]
         self.writer: Any = None
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # imported only where it is wanted
+            from torch.utils.tensorboard import SummaryWriter  # imported only if it is used
 
-            # the records of a killed process may reach further than its last checkpoint
+            # a killed process may have written records after its last checkpoint
             purge = self.rows[-1].step + 1 if self.rows else 0
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
 
@@ -64,7 +64,7 @@ class Log:
             "stress (meV/Å³)": [row.valid_stress_mae_mev_per_angstrom3 for row in self.rows],
         }
         for name, values in curves.items():
-            if values[-1] == values[-1]:  # nan where the data have no such label
+            if values[-1] == values[-1]:  # nan if the data have no such label
                 right.semilogy(epochs, values, label=name)
         right.set(xlabel="epoch", ylabel="validation MAE")
         for axes in (left, right):

@@ -1,4 +1,4 @@
-"""What training minimises, and what it reports."""
+"""The loss that training minimises, and the errors that it reports."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Errors(NamedTuple):
 
 
 def errors(evaluation: Evaluation, targets: Targets) -> Errors:
-    """Prediction minus reference, where there is a reference."""
+    """Prediction minus reference, for all entries with a reference."""
     stress = -evaluation.virial / targets.volume[:, None, None]
     return Errors(
         energy=(evaluation.energy - targets.energy)[targets.has_energy],
@@ -33,7 +33,7 @@ def weighted_loss(errors: Errors, weights: LossConfig) -> Tensor:
 
     Args:
         errors: of a batch.
-        weights: w; as published 0.01 for the energy and 0.99 for the forces.
+        weights: w; the published values are 0.01 for the energy and 0.99 for the forces.
     """
     loss = torch.zeros((), dtype=torch.float64, device=errors.energy.device)
     for weight, error in zip((weights.energy, weights.forces, weights.stress), errors, strict=True):

@@ -10,7 +10,7 @@ from so3k_md.train.config import TrainConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW in which biases, norms and scales are free of weight decay."""
+    """AdamW without weight decay for biases, norms and scales."""
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [
@@ -40,7 +40,7 @@ def learning_rate(step: int, n_steps: int, config: TrainConfig) -> float:
 
 
 def update_average(average: Mapping[str, Tensor], model: nn.Module, step: int, decay: float) -> None:
-    """a ← d a + (1 − d) θ in place; d = min(decay, (1 + step) / (10 + step)) lets the start be forgotten.
+    """a ← d a + (1 − d) θ in place; d = min(decay, (1 + step) / (10 + step)) drops the start soon.
 
     Args:
         average: averaged weights by name; constants keep their value.

@@ -1,4 +1,4 @@
-"""From a configuration to frames, the fresh model, and what may stand against training it."""
+"""Prepares a training: reads the frames, builds the model, and checks that both can be trained."""
 
 import hashlib
 import json
@@ -23,8 +23,8 @@ from so3k_md.model import So3krates
 from so3k_md.needs import with_needs
 from so3k_md.train.config import DataConfig, LossConfig, RunConfig, to_sections
 
-# Numbers held for each pair, layer and feature. A training step: 30 to 35, measured on three models. A
-# validation, which differentiates once: 18 to 22, measured on frames of 192 and of 864 atoms.
+# Numbers stored for each pair, layer and feature. In a training step: 30 to 35, measured on three models. In
+# a validation, which differentiates once: 18 to 22, measured on frames of 192 and of 864 atoms.
 NUMBERS_PER_PAIR = 33
 NUMBERS_PER_VALIDATED_PAIR = 22
 
@@ -38,10 +38,10 @@ class Frames(NamedTuple):
 
 
 def load_frames(data: DataConfig, loss: LossConfig) -> Frames:
-    """Read and split the frames; each must have the labels that the loss weighs.
+    """Read and split the frames; each must have the labels that have a weight in the loss.
 
     Raises:
-        So3kError: from reading or splitting, no validation frames, or values that look like other units.
+        So3kError: an error of reading or splitting, no validation frames, or values that suggest other units.
     """
     labels = [label for label in ("energy", "forces", "stress") if getattr(loss, label) > 0]
     reading: dict[str, Any] = {name: getattr(data, name) for name in READING}
@@ -65,10 +65,10 @@ def load_frames(data: DataConfig, loss: LossConfig) -> Frames:
 
 
 def check_units(frames: Sequence[Frame], data: DataConfig) -> None:
-    """Question values that no usual data have.
+    """Refuse values that suggest other units than stated.
 
     Raises:
-        So3kError: unless `accept_units`.
+        So3kError: such values, unless `accept_units` is set.
     """
     units = units_of(data.energy_unit, data.length_unit, data.forces_unit, data.stress_unit, data.stress_sign)
     doubts = unit_doubts(frames, units)
@@ -81,7 +81,7 @@ def check_units(frames: Sequence[Frame], data: DataConfig) -> None:
 
 
 def check_validation_elements(train: Sequence[Frame], valid: Sequence[Frame]) -> None:
-    """Refuse validation frames with an element of which the model will learn nothing.
+    """Refuse validation frames with an element that no training frame has.
 
     Raises:
         So3kError: names the first such frame.
@@ -97,7 +97,7 @@ def check_validation_elements(train: Sequence[Frame], valid: Sequence[Frame]) ->
 
 
 def build_model(config: RunConfig, frames: Frames, name: str) -> So3krates:
-    """A fresh model whose energy head knows the statistics of the training frames."""
+    """A new model; its energy head starts from the statistics of the training frames."""
     elements = sorted({int(z) for frame in frames.train for z in frame.numbers})
     if elements[-1] >= config.model.n_species:
         raise So3kError(
@@ -115,14 +115,14 @@ def build_model(config: RunConfig, frames: Frames, name: str) -> So3krates:
 
 
 def _set_head(model: So3krates, config: RunConfig, frames: Frames, name: str) -> None:
-    """Element energies, the scale of the energies, and the metadata that tell where they come from."""
+    """Set element energies, the scale of the energies, and the metadata about their origin."""
     reference = config.data.reference if config.loss.energy > 0 else "none"
     statistics = fit_statistics(frames.train, reference, frames.atoms)
     head = model.energies.head
     for z, shift in statistics.shift.items():
         head.shift[z] = shift
     head.scale.fill_(statistics.scale)
-    if statistics.rest:  # what bonds give is learned, and begins at its mean
+    if statistics.rest:  # the bond energy is learned; it starts at its mean
         bias = head.mlp.out.bias
         assert bias is not None
         with torch.no_grad():
@@ -148,10 +148,10 @@ def _set_head(model: So3krates, config: RunConfig, frames: Frames, name: str) ->
 
 
 def check_memory(train_set: Dataset, valid_set: Dataset, config: RunConfig) -> None:
-    """Refuse frames without pairs, and batches that take more memory than is free.
+    """Refuse frames without pairs, and batches that need more memory than is free.
 
     Raises:
-        So3kError: there are no pairs, or more than fit.
+        So3kError: there are no pairs, or more than fit the memory.
     """
     if not any(len(graph.idx_i) for graph in train_set.graphs) and any(
         len(frame.numbers) > 1 for frame in train_set.frames
@@ -174,12 +174,12 @@ def check_memory(train_set: Dataset, valid_set: Dataset, config: RunConfig) -> N
 
 
 def _check_batch(kind: str, pairs: Sequence[int], numbers_per_pair: int, config: RunConfig) -> None:
-    """Refuse a batch that takes more memory than is free, or warn of it.
+    """Refuse a batch that needs more memory than is free, or warn of it.
 
     Args:
         kind: training or validation.
         pairs: of each frame.
-        numbers_per_pair: held for each layer and feature.
+        numbers_per_pair: numbers stored for each pair, layer and feature.
         config: of model and training.
     """
     model = config.model

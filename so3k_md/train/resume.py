@@ -1,4 +1,4 @@
-"""Whether a training may go on: the settings and the frames must be those it began with."""
+"""Checks whether a training may resume: its settings and frames must be the original ones."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from so3k_md.errors import So3kError
 from so3k_md.train.config import PATH_KEYS, RunConfig, read_config, to_sections
 from so3k_md.train.prepare import Frames
 
-# What may change when a run goes on: where it runs, where its data lie, how long it is, how fast it learns.
+# Settings that may change when a run resumes: device, paths of the data, length, learning rates.
 PLACES = {("data", key) for key in PATH_KEYS}
 RATES = {("train", "learning_rate"), ("train", "final_learning_rate"), ("train", "clip_norm")}
-WORK = {("train", "valid_batch_size"), ("data", "accept_units")}  # without effect on what is learned
+WORK = {("train", "valid_batch_size"), ("data", "accept_units")}  # without effect on the result
 RESUMABLE = {("train", "epochs"), ("train", "device"), ("train", "tensorboard")} | RATES | WORK
 
 
 def fingerprint(frames: Frames) -> dict[str, Tensor]:
-    """A number for the content of each training and validation frame, in order."""
+    """A hash of the content of each training and validation frame, in order."""
     return {
         name: torch.tensor([_digest(frame) for frame in part], dtype=torch.int64)
         for name, part in (("train", frames.train), ("valid", frames.valid))
@@ -51,7 +51,7 @@ def read_state(folder: Path, config: RunConfig) -> dict[str, Any] | None:
 
 
 def _refuse_changes(stored: dict[str, dict[str, Any]], config: RunConfig, path: Path) -> None:
-    """Refuse settings that differ from those stored in a file of a training."""
+    """Refuse settings that differ from those stored in a file of the training."""
     now = to_sections(config)
     for section in now:
         for key, value in now[section].items():
@@ -65,15 +65,15 @@ def _refuse_changes(stored: dict[str, dict[str, Any]], config: RunConfig, path: 
 
 
 def check_frames(before: dict[str, Tensor] | None, frames: Frames, where: Path) -> None:
-    """Refuse to go on with other frames than a training began with.
+    """Refuse to resume with other frames than those of the start.
 
     Args:
-        before: its `fingerprint`; None in checkpoints of older versions, which are believed.
-        frames: of now.
+        before: `fingerprint` of the start; None for checkpoints of older versions, which are not checked.
+        frames: current frames.
         where: the folder of the training.
 
     Raises:
-        So3kError: says what differs.
+        So3kError: names the difference.
     """
     if before is None:
         return
@@ -97,7 +97,7 @@ def check_frames(before: dict[str, Tensor] | None, frames: Frames, where: Path) 
 
 
 def _digest(frame: Frame) -> int:
-    """63 bits of a hash of all that training uses of a frame."""
+    """63 bits of a hash of all values of a frame that training uses."""
     parts: Sequence[Any] = (
         frame.numbers,
         frame.positions,

@@ -1,4 +1,4 @@
-"""Signals that end a training in order, and starts of several processes that would train the same thing."""
+"""Stops a training at a signal after saving it, and refuses to run as one of several processes."""
 
 import os
 import signal
@@ -11,12 +11,12 @@ from typing import NamedTuple
 from so3k_md.errors import So3kError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# What torchrun, mpirun and their kin tell each process of how many there are.
+# Environment variables in which torchrun, mpirun and similar launchers state the number of processes.
 WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 class Request(NamedTuple):
-    """A wish to stop, empty until a signal comes."""
+    """A request to stop; empty until a signal comes."""
 
     signals: list[int]
 
@@ -27,18 +27,18 @@ class Request(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the signal."""
         return "Ctrl-C" if self.signals[0] == signal.SIGINT else signal.Signals(self.signals[0]).name
 
     @property
     def code(self) -> int:
-        """The exit code of a process that it ends."""
+        """The exit code of a process that the signal ends."""
         return 128 + self.signals[0]
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[Request]:
-    """Take note of the first SIGINT or SIGTERM instead of dying; the second ends the process at once."""
+    """Record the first SIGINT or SIGTERM instead of ending; the second one ends the process at once."""
     request = Request([])
     if threading.current_thread() is not threading.main_thread():
         yield request  # only the main thread may set handlers
@@ -58,10 +58,10 @@ def stop_on_signal() -> Iterator[Request]:
 
 
 def refuse_several_processes() -> None:
-    """Refuse to be one of several processes, each of which would train the same model.
+    """Refuse to run as one of several processes, because each would train the same model.
 
     Raises:
-        So3kError: started by torchrun, mpirun or the like.
+        So3kError: the process was started by torchrun, mpirun or a similar launcher.
     """
     for name in WORLD_SIZES:
         if os.environ.get(name, "1").strip() not in ("", "0", "1"):

@@ -1,4 +1,4 @@
-"""The training loop: around each validation all is on disk, and a resumed run repeats it bit by bit."""
+"""The training loop. It saves its state around each validation; a resumed run gives the same bits."""
 
 import math
 import shutil
@@ -32,17 +32,17 @@ from so3k_md.train.stopping import Request, refuse_several_processes, stop_on_si
 
 
 class Progress(NamedTuple):
-    """How far a training has come."""
+    """The progress of a training."""
 
-    epoch: int = 0  # whole epochs behind it
-    step: int = 0  # steps of the epoch that has begun
+    epoch: int = 0  # completed epochs
+    step: int = 0  # completed steps of the current epoch
     total: float = 0.0  # sum of the losses of these steps
-    loss: float = math.nan  # mean loss of the last whole epoch
+    loss: float = math.nan  # mean loss of the last completed epoch
     best: float = math.inf  # validation loss of best.ckpt
 
 
 class Run(NamedTuple):
-    """All that one training works with."""
+    """All objects of one training."""
 
     config: RunConfig
     folder: Path
@@ -52,7 +52,7 @@ class Run(NamedTuple):
     average: dict[str, Tensor]
     train_set: Dataset
     valid_set: Dataset
-    frames: dict[str, Tensor]  # their fingerprint
+    frames: dict[str, Tensor]  # fingerprint of the frames
 
     @property
     def steps_per_epoch(self) -> int:
@@ -75,17 +75,17 @@ class Validation(NamedTuple):
 
 
 def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool = False) -> Path:
-    """Train a model, or go on with a training that was stopped; returns the best checkpoint.
+    """Train a model, or resume a training that was stopped; returns the path of the best checkpoint.
 
     Args:
         config: the four sections.
-        folder: gets best.ckpt, last.ckpt, config.yaml, log.csv, learning_curve.png and tensorboard/.
+        folder: for best.ckpt, last.ckpt, config.yaml, log.csv, learning_curve.png and tensorboard/.
         resume: continue from last.ckpt of the folder.
-        overwrite: start anew in a folder that holds a training.
+        overwrite: start a new training in a folder that contains one.
 
     Raises:
         So3kError: bad input, a folder in use, no memory, or a loss that is no longer finite.
-        Stopped: by a signal; all that was learned is in last.ckpt.
+        Stopped: a signal came; the state of the training is in last.ckpt.
     """
     refuse_several_processes()
     device, dtype = parse_device(config.train.device), parse_dtype(config.train.dtype)
@@ -115,7 +115,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         if not there:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))
-            _check_folder(folder, overwrite)  # another process may have been faster
+            _check_folder(folder, overwrite)  # again: another process may have started in between
         remove_leftovers(folder)
         progress, rows = Progress(), list[list[float]]()
         if state is not None:
@@ -128,7 +128,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
 
 
 def _begin(run: Run, clear: bool) -> None:
-    """The configuration alone in a folder, without what a former training left if that is to be cleared."""
+    """Write the configuration to the folder; with `clear` remove the files of a former training first."""
     if clear:
         for name in ("last.ckpt", "best.ckpt", "log.csv", "learning_curve.png"):
             (run.folder / name).unlink(missing_ok=True)
@@ -138,9 +138,9 @@ def _begin(run: Run, clear: bool) -> None:
 
 
 def _restore(run: Run, state: dict[str, Any]) -> tuple[Progress, list[list[float]]]:
-    """Put back what `_save` stored; returns the progress and the rows of the log."""
+    """Restore the state stored by `_save`; returns the progress and the rows of the log."""
     training = state["training"]
-    # the optimizer knows parameters by their place, which models with total charge and spin have changed
+    # the optimizer identifies parameters by index; the order changed for models with total charge and spin
     order = training.get(
         "parameters", None if run.model.representation.totals else parameter_names(run.model)
     )
@@ -159,12 +159,12 @@ def _restore(run: Run, state: dict[str, Any]) -> tuple[Progress, list[list[float
 
 
 def parameter_names(model: So3krates) -> list[str]:
-    """Names of the parameters in files, in the order in which the optimizer has them."""
+    """Names of the parameters in files, in the order of the optimizer."""
     return [file_name(name) for name, _ in model.named_parameters()]
 
 
 def _save(run: Run, progress: Progress, log: Log) -> None:
-    """Everything that going on needs."""
+    """Save everything that a resumed run needs."""
     training = {
         "average": {file_name(name): value for name, value in run.average.items()},
         "optimizer": run.optimizer.state_dict(),
@@ -179,7 +179,7 @@ def _save(run: Run, progress: Progress, log: Log) -> None:
 
 
 def _loop(run: Run, progress: Progress, log: Log, request: Request) -> None:
-    """Epochs and validations until the end, or until a signal comes."""
+    """Run epochs and validations until the end, or until a signal comes."""
     epochs = run.config.train.epochs
     seconds_before = log.rows[-1].seconds if log.rows else 0.0
     started = time.monotonic()
@@ -206,7 +206,7 @@ def _loop(run: Run, progress: Progress, log: Log, request: Request) -> None:
                 break
             progress = _train_epoch(run, progress, request)
             if progress.step or run.is_due(progress.epoch) or request.made:
-                _save(run, progress, log)  # a validation may fail for want of memory
+                _save(run, progress, log)  # because a validation may run out of memory
             bar.update(0 if progress.step else 1)
     if progress.epoch < epochs or not log.rows or log.rows[-1].epoch < progress.epoch:
         where = f"in epoch {progress.epoch + 1}" if progress.step else f"after epoch {progress.epoch}"
@@ -218,7 +218,7 @@ def _loop(run: Run, progress: Progress, log: Log, request: Request) -> None:
 
 
 def _row(run: Run, progress: Progress, validation: Validation, seconds: float) -> Row:
-    """What the log says of a validation."""
+    """The row of the log for a validation."""
     energy_mae, forces_mae, stress_mae = (1e3 * mae for mae in validation[1:])
     step = progress.epoch * run.steps_per_epoch
     rate = run.optimizer.param_groups[0]["lr"]
@@ -248,7 +248,7 @@ def validate(
 
 
 def _train_epoch(run: Run, progress: Progress, request: Request) -> Progress:
-    """The rest of an epoch in an order that seed and epoch decide, up to its end or a signal."""
+    """Train to the end of an epoch, or to a signal; seed and epoch determine the order of the frames."""
     settings, n_steps = run.config.train, run.steps_per_epoch
     epoch, total = progress.epoch, progress.total
     order = np.random.default_rng([settings.seed, epoch]).permutation(len(run.train_set))
@@ -278,7 +278,7 @@ def _train_epoch(run: Run, progress: Progress, request: Request) -> Progress:
 
 
 def _validate_average(run: Run, request: Request) -> Validation | None:
-    """Validation errors of the averaged weights; the model gets its own weights back."""
+    """Validation errors of the averaged weights; afterwards the model has its own weights again."""
     own = {name: value.clone() for name, value in run.model.state_dict().items()}
     run.model.load_state_dict(run.average)
     config = run.config
@@ -291,7 +291,7 @@ def _validate_average(run: Run, request: Request) -> Validation | None:
 
 @contextmanager
 def _memory_errors(folder: Path) -> Iterator[None]:
-    """Say in one line that memory ran out, and that nothing is lost."""
+    """Turn a lack of memory into an error of one line, which says that nothing is lost."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

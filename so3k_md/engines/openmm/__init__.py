@@ -1,6 +1,6 @@
-"""OpenMM: a System, or the atoms of one, described by a model.
+"""OpenMM: a model as the force field of a System, or of some of its atoms.
 
-Importing this package also makes an XML that holds a model readable.
+Importing this package also lets OpenMM read an XML file that contains a model.
 """
 
 from so3k_md.engines.openmm.system import ModelSystem, add_model, create_system

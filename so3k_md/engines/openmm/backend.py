@@ -1,4 +1,4 @@
-"""How OpenMM reaches a scripted model: TorchForce where it works, PythonForce everywhere."""
+"""Chooses how OpenMM calls a scripted model: a TorchForce where it works, a PythonForce anywhere."""
 
 import ctypes
 import importlib.util
@@ -38,14 +38,14 @@ log = logging.getLogger(__name__)
 
 
 class Backend(NamedTuple):
-    """How OpenMM reaches the model."""
+    """How OpenMM calls the model."""
 
     name: str  # torchforce or pythonforce
     reason: str
 
 
 def choose_backend(wanted: str = "auto") -> Backend:
-    """TorchForce where it works on the platform that OpenMM takes by itself, else PythonForce, and why.
+    """TorchForce if it works on the platform that OpenMM chooses, otherwise PythonForce; with the reason.
 
     Raises:
         So3kError: the one asked for does not work here.
@@ -66,7 +66,7 @@ def choose_backend(wanted: str = "auto") -> Backend:
 
 
 def default_problem(facts: Sequence[PlatformFact], named: str | None) -> str | None:
-    """Why a TorchForce ends the process on the platform that OpenMM takes, and what to do; None if not.
+    """Why a TorchForce ends the process on the platform that OpenMM chooses, and the remedy; None if not.
 
     Args:
         facts: of `platform_facts`.
@@ -85,14 +85,14 @@ def default_problem(facts: Sequence[PlatformFact], named: str | None) -> str | N
 
 
 def cuda_wheels() -> str:
-    """The command that adds platform CUDA to what is installed."""
+    """The command that installs the platform CUDA."""
     major = (torch.version.cuda or "12").split(".")[0]
     packages = [f"'{name}[cuda{major}]=={version(name)}'" for name in ("openmm", "openmmtorch")]
     return f"pip install {' '.join(packages)}"
 
 
 def best_platform(backend: str = "auto") -> openmm.Platform:
-    """The platform to name in a Context or Simulation; see `best_for`.
+    """The platform to pass to a Context or Simulation; see `best_for`.
 
     Args:
         backend: torchforce, pythonforce or auto, or the name of a `Backend`.
@@ -109,7 +109,7 @@ def best_platform(backend: str = "auto") -> openmm.Platform:
 
 
 def keep_alive() -> None:
-    """Lead OpenMM's own choice of a platform away from one on which a TorchForce ends the process."""
+    """Make OpenMM choose another platform by default if a TorchForce ends the process on its first choice."""
     facts, named = [fact for fact in platform_facts() if fact.torch], os.environ.get(DEFAULT)
     best = best_for(facts, True, named)
     if best is not None and best != default_for(facts, True, named):
@@ -123,7 +123,7 @@ def keep_alive() -> None:
 
 
 def torchforce_problem() -> str | None:
-    """Why a TorchForce does not work here, with the remedy; None where it does."""
+    """Why a TorchForce does not work here, with the remedy; None if it works."""
     try:
         found = version("openmmtorch")
     except PackageNotFoundError:
@@ -154,7 +154,7 @@ def load_torch_plugin() -> None:
     """Import openmmtorch and load its kernels, which OpenMM missed if it was imported before torch."""
     preload_nvrtc()
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # openmmtorch imports simtk, which warns of itself on the root logger
+    logging.disable(logging.WARNING)  # openmmtorch imports simtk, which warns on the root logger
     try:
         import openmmtorch  # noqa: F401  registers the XML proxy of TorchForce
     finally:
@@ -162,17 +162,17 @@ def load_torch_plugin() -> None:
     if openmm.Platform.getPlatformByName("Reference").supportsKernels([TORCH_KERNEL]):
         return
     for library in sorted(Path(openmm.version.openmm_library_path, "plugins").glob("*OpenMMTorch*")):
-        if fault := unresolved(library):  # left out, OpenMM takes another platform by itself
+        if fault := unresolved(library):  # not loaded, so that OpenMM chooses another platform
             log.debug("%s: %s", library.name, fault)
             continue
         try:
             openmm.Platform.loadPluginLibrary(str(library))
-        except openmm.OpenMMException as error:  # plugins of platforms that this machine lacks
+        except openmm.OpenMMException as error:  # plugins of platforms that this machine does not have
             log.debug("%s", error)
 
 
 def preload_nvrtc() -> None:
-    """Load NVRTC 13, to which openmmtorch for Python 3.13 is linked and which no linker finds by itself."""
+    """Load NVRTC 13; openmmtorch for Python 3.13 is linked to it, and the linker does not find it."""
     packages = importlib.util.find_spec("nvidia")
     for root in packages.submodule_search_locations or [] if packages else []:
         for library in Path(root).glob("cu13/lib/libnvrtc.so.13"):
@@ -180,7 +180,7 @@ def preload_nvrtc() -> None:
 
 
 def plugin_failure() -> str:
-    """What OpenMM says of its Torch plugin."""
+    """OpenMM's error message about its Torch plugin."""
     failures = [line for line in openmm.Platform.getPluginLoadFailures() if "TorchReference" in line]
     return failures[0] if failures else "no such plugin; reinstall openmmtorch"
 
@@ -198,7 +198,7 @@ def make_force(module: torch.jit.ScriptModule, backend: str, device: str) -> ope
 
 
 def as_torchforce(force: openmm.Force) -> Any:
-    """A Force as the TorchForce that it is, or None if it is another."""
+    """A Force as a TorchForce, or None if it is another Force."""
     try:
         import openmmtorch
     except ImportError:
@@ -207,7 +207,7 @@ def as_torchforce(force: openmm.Force) -> Any:
 
 
 class ModelCall:
-    """What a PythonForce calls; pickled with the module, so that Systems can be copied and written as XML.
+    """The callable of a PythonForce; pickled with its module, so that Systems can be copied and saved as XML.
 
     Args:
         module: of `script_for_openmm`.
@@ -215,17 +215,17 @@ class ModelCall:
 
     def __init__(self, module: torch.jit.ScriptModule):
         self.module = module
-        self.lock = threading.Lock()  # Contexts share the module and its neighbour list
+        self.lock = threading.Lock()  # Contexts share the module and its neighbor list
 
     def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float64]]:
         """Energy, kJ/mol, and forces, kJ/mol/nm, of a State."""
         try:
             return self.evaluate(state)
-        except KeyboardInterrupt:  # OpenMM would turn it into an empty message
+        except KeyboardInterrupt:  # OpenMM would turn it into an error with an empty message
             raise RuntimeError(INTERRUPTED) from None
 
     def evaluate(self, state: openmm.State) -> tuple[float, NDArray[np.float64]]:
-        """The module's answer, as numbers."""
+        """Energy and forces of the module as numbers."""
         arrays = [state.getPositions(asNumpy=True)]
         if self.module.periodic:
             arrays.append(state.getPeriodicBoxVectors(asNumpy=True))
@@ -250,10 +250,10 @@ class ModelCall:
 
 
 def know_the_parts() -> None:
-    """Load what a System in XML or a pickle may call, so that any process that imports this can read it."""
+    """Load the libraries that a System in XML or a pickle may need, so that this process can read it."""
     try:
         load_kernels()
-    except OSError as broken:  # so3k-md doctor says what to do
+    except OSError as broken:  # so3k-md doctor gives the remedy
         log.warning("the compiled kernels do not load: %s", broken)
     if problem := torchforce_problem():
         log.debug("%s", problem)

@@ -1,4 +1,4 @@
-"""Bonds between the atoms that a model describes and others: refused, unless link atoms cap them."""
+"""Refuses bonds between atoms of the model and other atoms, unless link atoms cap them."""
 
 import copy
 from collections.abc import Sequence
@@ -11,29 +11,29 @@ from openmm import app
 from so3k_md.errors import So3kError
 
 LINK_NM = 0.109  # C–H
-SHOWN = 3  # bonds named in a message
+SHOWN = 3  # largest number of bonds named in a message
 
 
 class CutBond(NamedTuple):
-    """A bond of which the model describes one end."""
+    """A bond of which the model describes one atom only."""
 
     inside: app.topology.Atom
     outside: app.topology.Atom
 
 
 class Boundary(NamedTuple):
-    """The atoms that a model describes, with what caps the bonds between them and others."""
+    """The atoms that a model describes, and the link atoms that cap their bonds to other atoms."""
 
-    topology: app.Topology  # in which link atoms are bonded
+    topology: app.Topology  # with the bonds of link atoms
     cut: list[CutBond]
-    links: list[app.topology.Atom]  # one for each cut bond, or none at all
+    links: list[app.topology.Atom]  # one for each cut bond, or an empty list
 
 
 def boundary_of(topology: app.Topology, rows: Sequence[int], allow_cut_bonds: bool) -> Boundary:
     """The boundary of the atoms described.
 
     Args:
-        topology: with the link atoms of openmm-ml, where there are any.
+        topology: with the link atoms of openmm-ml, if there are any.
         rows: the atoms described, link atoms among them (atoms,).
         allow_cut_bonds: the caller has treated the cut bonds.
 
@@ -69,8 +69,8 @@ def cut_bonds(topology: app.Topology, rows: Sequence[int]) -> list[CutBond]:
 def link_atoms(topology: app.Topology, rows: Sequence[int], n_cut: int) -> list[app.topology.Atom]:
     """The link atoms that openmm-ml 1.8 appends, in the order of the cut bonds; empty if there are none.
 
-    They are hydrogens named V0, V1, …, each in a residue of its name, without bonds. The System does not tell
-    them: where openmm-ml interpolates, it hands over an empty one.
+    They are hydrogens named V0, V1, …, each in a residue of the same name, without bonds. The System cannot
+    identify them: if openmm-ml interpolates, it passes an empty one.
     """
     described = set(rows)
     last = list(topology.atoms())[topology.getNumAtoms() - n_cut :] if n_cut else []
@@ -89,7 +89,7 @@ def with_links(positions_nm: NDArray[np.float64], boundary: Boundary) -> NDArray
 
     Args:
         positions_nm: with or without those of link atoms, (atoms, 3).
-        boundary: says which bonds they cap.
+        boundary: the cut bonds and their link atoms.
     """
     if not boundary.links or len(positions_nm) + len(boundary.links) != boundary.topology.getNumAtoms():
         return positions_nm
@@ -102,5 +102,5 @@ def with_links(positions_nm: NDArray[np.float64], boundary: Boundary) -> NDArray
 
 
 def label(atom: app.topology.Atom) -> str:
-    """CA of ALA 2 (atom 8)."""
+    """The name of an atom in messages, such as "CA of ALA 2 (atom 8)"."""
     return f"{atom.name} of {atom.residue.name} {atom.residue.id} (atom {atom.index})"

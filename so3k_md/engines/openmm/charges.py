@@ -1,4 +1,4 @@
-"""Charge, spin and fragments of an OpenMM system: as numbers, or by molecules and the names of residues."""
+"""Determines total charge, spin and fragments of an OpenMM system, also from molecules and residue names."""
 
 import warnings
 from collections import Counter
@@ -38,17 +38,17 @@ def totals_of(
     numbers: Sequence[int],
     given: GivenTotals,
 ) -> Totals:
-    """What a model is told of the atoms it describes, beside their positions.
+    """Total charge, spin and fragments of the atoms that a model describes.
 
     Args:
-        needs: of the model; one without charges takes none.
+        needs: of the model.
         topology: its bonds and residues, for fragments that are molecules.
         rows: the atoms described (atoms,).
         numbers: their atomic numbers (atoms,).
         given: charge, spin, `fragment` (None, molecules or a number for each of these atoms) and its charges.
 
     Raises:
-        So3kError: what cannot be, or what the model does not know.
+        So3kError: impossible values, or values that the model does not use.
     """
     refuse_unknown(needs, given, WHERE)
     if needs.has_totals and isinstance(given.fragment, str):
@@ -59,11 +59,11 @@ def totals_of(
 def by_molecules(
     topology: app.Topology, rows: Sequence[int], numbers: Sequence[int], given: GivenTotals
 ) -> GivenTotals:
-    """One fragment for each bonded molecule, its charge the sum of those of its residues' names.
+    """One fragment for each bonded molecule. Its charge is the sum of the charges given for its residues.
 
     Raises:
-        So3kError: another word than molecules, no bonds, a name that nothing bears, or a closed shell with an
-            odd number of electrons.
+        So3kError: a text other than molecules, no bonds, a name that no residue has, or a closed shell with
+            an odd number of electrons.
     """
     if given.fragment != "molecules":
         raise So3kError(
@@ -94,7 +94,7 @@ def by_molecules(
 def charges_by_residue(
     topology: app.Topology, rows: Sequence[int], molecule: Ints, charges: Mapping[str, float]
 ) -> list[float]:
-    """The charge of each molecule: the sum over its residues, 0 for names that are not given."""
+    """The charge of each molecule: the sum over its residues, with 0 for names that are not given."""
     names, residue_of = {}, residues(topology)
     for row, number in zip(rows, molecule.tolist(), strict=True):
         names[number, residue_of[row].index] = residue_of[row].name
@@ -119,16 +119,16 @@ def residues(topology: app.Topology) -> list[app.topology.Residue]:
 
 
 def one_cluster(topology: app.Topology, rows: Sequence[int]) -> Ints:
-    """One tree of the atoms described: along bonds, then from the first to that of each molecule."""
+    """One tree of the atoms described: along bonds, and from the first atom to the first of each molecule."""
     parent = trees(len(rows), bonds_among(topology, rows))[0]
     roots = parent == np.arange(len(rows))
     return np.where(roots, 0, parent)
 
 
 def named_totals(atoms: Atoms, needs: Needs, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of `add_model`, with charge, spin and fragments of the structure where none are given.
+    """The options of `add_model`, completed by charge, spin and fragments of the structure.
 
-    Of a structure that is described in part, only its fragments tell anything.
+    If the model describes a part of the structure, only the fragments of the structure are used.
 
     Raises:
         So3kError: an option and the structure contradict each other.
@@ -146,7 +146,7 @@ def named_totals(atoms: Atoms, needs: Needs, options: dict[str, Any]) -> dict[st
 
 
 def part_of(own: GivenTotals, rows: Sequence[int]) -> GivenTotals:
-    """What a structure tells of some of its atoms: their fragments and the charges of these."""
+    """The fragments of some atoms of a structure, and the charges of these fragments."""
     _, _, fragment, charges = own
     if fragment is None or charges is None:
         return GivenTotals()
@@ -166,7 +166,7 @@ def describe_physics(needs: Needs, coulomb: str, cutoff_lr: float, totals: Total
         coulomb: one of COULOMB.
         cutoff_lr: Å.
         totals: of the system.
-        reach: over what coulomb = kspace sums.
+        reach: the set over which coulomb = kspace sums, as text.
     """
     form = f"kspace, {reach}" if coulomb == "kspace" else f"{coulomb}, to {cutoff_lr:g} Å"
     n_fragments = len(totals.fragment_charge)

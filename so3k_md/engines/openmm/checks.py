@@ -1,4 +1,4 @@
-"""What an OpenMM module refuses: positions, what the model gives, rows of particles, trees of links."""
+"""Checks of OpenMM modules: positions, output of the model, rows of particles, trees of links."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from so3k_md.structure.groups import images_matter
 
 
 def check_finite(positions: Tensor, rows: Tensor) -> None:
-    """Stop with the particle's number where a position is NaN or infinite."""
+    """Refuse positions that are NaN or infinite; the error names the particle."""
     if not bool(torch.isfinite(positions).all()):
         bad = torch.nonzero(~torch.isfinite(positions).all(1))[0]
         particle = int(rows[bad].item())
@@ -24,7 +24,7 @@ def check_finite(positions: Tensor, rows: Tensor) -> None:
 
 
 def box_fault(cell: Tensor, shortest: float, smallest: float, n_atoms: int) -> str:
-    """Why a box cannot be that of the atoms, in the words of `structure.cells.cell_fault`; empty if it can.
+    """Why a box cannot fit the atoms, in the same text as `structure.cells.cell_fault`; empty if it can.
 
     Args:
         cell: (3, 3), Å.
@@ -46,14 +46,14 @@ def box_fault(cell: Tensor, shortest: float, smallest: float, n_atoms: int) -> s
 
 
 def link_fault(positions: Tensor, links: Tensor, cell: Tensor, longest: float, rows: Tensor) -> str:
-    """Which ends of a link are so far apart that it might as well lead to another image; empty if none are.
+    """The atoms of a link so long that another image may be nearer; empty if there is none.
 
     Args:
         positions: of whole groups, (atoms, 3), Å.
         links: pairs of atoms (links, 2).
         cell: (3, 3), Å.
-        longest: link that is allowed, as a share of the smallest height of the cell.
-        rows: what the atoms are called in the message, (atoms,).
+        longest: longest allowed link, as a share of the smallest height of the cell.
+        rows: numbers of the atoms in the message, (atoms,).
     """
     vectors = positions.index_select(0, links[:, 0]) - positions.index_select(0, links[:, 1])
     lengths = torch.linalg.vector_norm(vectors, dim=1)
@@ -72,10 +72,10 @@ def link_fault(positions: Tensor, links: Tensor, cell: Tensor, longest: float, r
 
 
 def extent_fault(positions: Tensor, cell: Tensor) -> str:
-    """Whether the atoms described are so far apart that their nearest images change; empty if not.
+    """An error text if atoms of the model are so far apart that their nearest images change; else empty.
 
     Args:
-        positions: of the part, whole, (atoms, 3), Å.
+        positions: of the atoms described, unwrapped, (atoms, 3), Å.
         cell: (3, 3), Å.
     """
     fractions = positions @ torch.linalg.inv(cell)
@@ -88,13 +88,13 @@ def extent_fault(positions: Tensor, cell: Tensor) -> str:
 
 
 def scatter_fault(idx_i: Tensor, bonded: Tensor, n_atoms: int, cutoff: float) -> str:
-    """Whether no atom that was bonded sees another, as after an explosion; empty if one does.
+    """An error text if no atom that had bonds has a neighbor, as after an explosion; else empty.
 
-    No force brings such atoms back, so that neither dynamics nor a minimiser has anything to go on for.
+    No force brings such atoms back, so that neither dynamics nor a minimiser can continue usefully.
 
     Args:
         idx_i: of the ordered pairs within the cutoff (pairs,).
-        bonded: the atoms that had bonds when the module was made; two may part, more do not (bonded,).
+        bonded: atoms that had bonds when the module was made (bonded,); a pair may separate, more do not.
         n_atoms: number of atoms.
         cutoff: of the model, Å.
     """
@@ -109,12 +109,12 @@ def scatter_fault(idx_i: Tensor, bonded: Tensor, n_atoms: int, cutoff: float) ->
 
 
 def output_fault(energy: Tensor, forces: Tensor, rows: Tensor) -> str:
-    """What the model gave that is no number; empty if all is finite.
+    """An error text if the energy or a force is not finite; else empty.
 
     Args:
         energy: ().
         forces: (atoms, 3).
-        rows: what the atoms are called in the message, (atoms,).
+        rows: numbers of the atoms in the message, (atoms,).
     """
     if bool(torch.isfinite(energy + forces.sum())):
         return ""
@@ -126,12 +126,12 @@ def output_fault(energy: Tensor, forces: Tensor, rows: Tensor) -> str:
 
 
 def needs_links(needs: Needs, periodic: bool) -> bool:
-    """`images_matter` to a model, eager or exported, with a box or without."""
+    """`images_matter` for a system with or without a box."""
     return images_matter(needs, periodic, "the system")
 
 
 def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None:
-    """The links as a list, None if there are none, or a refusal of what is not one tree for each group."""
+    """The links as a list, or None without links; refuses links that are not one tree for each group."""
     if parent is None:
         raise So3kError(
             "a model with non-local attention in a periodic box needs the links that hold its groups "
@@ -156,7 +156,7 @@ def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None
 
 
 def check_rows(rows: Sequence[int], n_atoms: int, n_particles: int) -> None:
-    """Refuse rows that do not name each atom's particle."""
+    """Refuse rows that do not give one particle for each atom."""
     if n_atoms == 0 or n_atoms != len(rows):
         raise So3kError(f"{n_atoms} elements for {len(rows)} atoms: give one for each, and at least one")
     if min(rows) < 0 or max(rows) >= n_particles or len(set(rows)) != n_atoms:

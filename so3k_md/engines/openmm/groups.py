@@ -1,4 +1,4 @@
-"""Groups of non-local attention in OpenMM: who belongs to one, and what holds it together in a box."""
+"""Determines groups of non-local attention in OpenMM, and the links that keep them whole in a box."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,11 +17,11 @@ Ints = NDArray[np.int64]
 
 
 class Linked(NamedTuple):
-    """Groups of atoms and, where images matter, what makes them whole."""
+    """Groups of atoms and, if images matter, the links by which they are unwrapped."""
 
     group: Ints  # (atoms,), from 0
-    parent: Ints  # (atoms,), the atom before each in the tree of its group
-    bonds: Ints  # (bonds, 2), which tell a group that goes on through the walls of the box
+    parent: Ints  # (atoms,), the parent of each atom in the tree of its group
+    bonds: Ints  # (bonds, 2), used to detect groups bonded to their own periodic image
 
 
 def linked_groups(
@@ -35,12 +35,12 @@ def linked_groups(
 ) -> Linked:
     """The groups of the atoms that a non-local model describes, and their links in a periodic box.
 
-    Links follow the bonds; a group that they do not connect is linked along the shortest ways. One group of
-    all atoms has no links: it is taken in the images as they come.
+    Links follow the bonds. A group that bonds do not connect is linked by its shortest distances. One group
+    of all atoms has no links; its atoms are used in the given images.
 
     Args:
         needs: of the model, sphc or efa.
-        topology: its bonds say what a molecule is.
+        topology: its bonds define the molecules.
         rows: the atoms described (atoms,).
         groups: auto, all, or a whole number for each atom (atoms,).
         max_group: largest group that sphc accepts, atoms.
@@ -48,8 +48,8 @@ def linked_groups(
         positions: of all atoms of the topology, (n, 3), Å; None if they are not known.
 
     Raises:
-        So3kError: no groups are given and none can be derived, one is too large for sphc, or nothing says how
-            one is held together over the boundary.
+        So3kError: no groups are given and none can be derived, one is too large for sphc, or neither bonds
+            nor positions connect one across the boundary.
     """
     bonds = bonds_among(topology, rows)
     named, mode = (None, groups) if isinstance(groups, str) else (np.asarray(groups), "auto")
@@ -93,14 +93,14 @@ def molecules_of(bonds: Ints, n_atoms: int, periodic: bool) -> Ints | None:
 
 
 def bonds_among(topology: app.Topology, rows: Sequence[int]) -> Ints:
-    """Bonds between the atoms described, as their numbers among these (bonds, 2)."""
+    """Bonds between the atoms described, as indices into `rows` (bonds, 2)."""
     place = {row: k for k, row in enumerate(rows)}
     pairs = [(place.get(first.index), place.get(second.index)) for first, second in topology.bonds()]
     return np.array([pair for pair in pairs if None not in pair], dtype=np.int64).reshape(-1, 2)
 
 
 def trees_per_group(tree: Ints, group: Ints) -> Ints:
-    """Number of trees in each group, where every tree lies in one group."""
+    """Number of trees in each group; each tree lies in one group."""
     return np.bincount(group[np.unique(tree, return_index=True)[1]])
 
 

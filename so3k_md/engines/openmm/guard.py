@@ -1,4 +1,4 @@
-"""Stops OpenMM runs that have exploded, and says which atoms did."""
+"""Stops OpenMM runs that have exploded, and names the atoms."""
 
 import warnings
 from typing import Any
@@ -13,33 +13,33 @@ from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.structure.bonds import covalent_radii
 from so3k_md.units import BOLTZMANN_EV_K, EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
-# No bond holds more than 11.1 eV (CO). At 1000 K an atom has 2 eV once in 1e9 looks.
+# The strongest bond has 11.1 eV (CO). At 1000 K an atom has 2 eV in one of 1e9 checks.
 FASTEST = 12.0  # eV, kinetic energy of an atom
 HOTTEST = 10_000.0  # K, of two atoms or more
 
 
 class ExplosionGuard:
-    """A reporter that stops a run in which an atom or all of them are faster than matter allows.
+    """A reporter that stops a run if an atom exceeds FASTEST or the temperature exceeds HOTTEST.
 
-    Place it before the reporters that write frames, so that the last frame of a file is a good one. It costs
-    no energy or force.
+    Place it before the reporters that write frames, so that the last frame of a file is valid. It needs no
+    evaluation of energy or forces.
 
     Args:
-        interval: steps between looks.
+        interval: steps between checks.
     """
 
     def __init__(self, interval: int):
         self.interval = interval
         self.last_good: int | None = None  # step
-        self.masses: NDArray[np.float64] | None = None  # Da, those of the first look
+        self.masses: NDArray[np.float64] | None = None  # Da, read at the first check
 
     def describeNextReport(self, simulation: app.Simulation) -> dict[str, Any]:
-        """When the next look is due, and what it needs."""
+        """The step of the next check, and the data that it needs."""
         steps = self.interval - simulation.currentStep % self.interval
         return {"steps": steps, "periodic": False, "include": ["positions", "velocities"]}
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
-        """Look at positions and velocities.
+        """Check positions and velocities.
 
         Raises:
             So3kError: the run has exploded; names step, temperature, the fastest atom and the longest bond.
@@ -51,7 +51,7 @@ class ExplosionGuard:
         kinetic_ev = 0.5 * self.masses * np.square(velocities).sum(1) / EV_IN_KJ_MOL
         fastest, moving = int(kinetic_ev.argmax()), int((self.masses > 0).sum())
         temperature_k = 2 / 3 * kinetic_ev.sum() / max(moving, 1) / BOLTZMANN_EV_K
-        # what is not a number is not below any bound
+        # NaN is not below any limit
         if kinetic_ev[fastest] <= FASTEST and (moving < 2 or temperature_k <= HOTTEST):
             self.last_good = simulation.currentStep
             return
@@ -66,13 +66,13 @@ class ExplosionGuard:
 
 
 def masses_of(system: openmm.System) -> NDArray[np.float64]:
-    """Of all particles (n,), Da."""
+    """Masses of all particles (n,), Da."""
     masses = [system.getParticleMass(k).value_in_unit(unit.dalton) for k in range(system.getNumParticles())]
     return np.array(masses)
 
 
 def warn_of_unused_box(system: openmm.System, state: openmm.State) -> None:
-    """Warn of a box that was set on the Context of an open system, of which OpenMM tells no force."""
+    """Warn of a box set on the Context of an open system; OpenMM does not pass it to any Force."""
     if system.usesPeriodicBoundaryConditions():
         return
     default, box = (
@@ -89,7 +89,7 @@ def warn_of_unused_box(system: openmm.System, state: openmm.State) -> None:
 
 
 def longest_bond(topology: app.Topology, state: openmm.State) -> str:
-    """Which bond is longest, measured by its covalent radii, as a clause; empty without bonds."""
+    """A clause that names the longest bond, relative to its covalent radii; empty without bonds."""
     bonds = np.array([(first.index, second.index) for first, second in topology.bonds()]).reshape(-1, 2)
     if not len(bonds):
         return ""
@@ -98,7 +98,7 @@ def longest_bond(topology: app.Topology, state: openmm.State) -> str:
     vectors = positions[bonds[:, 0]] - positions[bonds[:, 1]]
     if topology.getPeriodicBoxVectors() is not None:
         box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.angstrom)
-        for axis in (2, 1, 0):  # of a reduced form, a vector that is nearly the shortest
+        for axis in (2, 1, 0):  # in OpenMM's reduced form this gives nearly the shortest vector
             vectors -= np.outer(np.round(vectors[:, axis] / box[axis, axis]), box[axis])
     lengths = np.linalg.norm(vectors, axis=1)
     worst = int((lengths / np.maximum(radii[bonds].sum(1), 0.1)).argmax())

@@ -1,4 +1,4 @@
-"""What users hand over for an OpenMM System: topologies with usable boxes and bonds, and positions."""
+"""Reads the input of an OpenMM System: topologies with usable boxes and bonds, and positions."""
 
 import copy
 import warnings
@@ -20,25 +20,25 @@ from so3k_md.units import NM_IN_ANGSTROM
 
 Floats = NDArray[np.float64]
 
-OPENMM_BOX = 20.0 * np.eye(3)  # Å, the box of every System that was given none
+OPENMM_BOX = 20.0 * np.eye(3)  # Å, the box of each System for which none was set
 BOX_REMEDY = "set the right one by box_nm or topology.setPeriodicBoxVectors, None for an open system"
 
 
 class Placed(NamedTuple):
-    """A topology, its bonds and box, and where its atoms are."""
+    """A topology with bonds and box, and the positions of its atoms."""
 
     topology: app.Topology
     positions_nm: Floats | None  # (atoms, 3)
 
 
 def structure_of(structure: Any, positions_nm: ArrayLike | None, box_nm: ArrayLike | None) -> Placed:
-    """The topology and positions of whatever describes a structure, with bonds where they were missing.
+    """The topology and positions of a structure, with guessed bonds where they are missing.
 
     Args:
         structure: a topology; anything with a topology and positions, such as a PDBFile or a Modeller; ASE
             atoms; or elements.
-        positions_nm: of all atoms, (n, 3), nm, before those of the structure.
-        box_nm: periodic box vectors (3, 3), nm, before those of the structure.
+        positions_nm: of all atoms, (n, 3), nm; used instead of those of the structure.
+        box_nm: periodic box vectors (3, 3), nm; used instead of those of the structure.
 
     Raises:
         So3kError: an unusable structure, or positions that do not fit.
@@ -63,7 +63,7 @@ def structure_of(structure: Any, positions_nm: ArrayLike | None, box_nm: ArrayLi
 
 
 def positions_in_nm(positions: Any, n_atoms: int) -> Floats:
-    """Positions (n_atoms, 3), nm, as numbers or with OpenMM's units; or a refusal."""
+    """Positions (n_atoms, 3), nm, from numbers or quantities with OpenMM's units; or a refusal."""
     points = plain_nm(positions)
     if points.shape != (n_atoms, 3):
         raise So3kError(
@@ -92,7 +92,7 @@ def box_of(owner: app.Topology) -> Floats | None:
 
 
 def without_dummy_box(topology: app.Topology) -> app.Topology:
-    """The topology, without the cube of 1 Å that stands in PDB files for no cell at all."""
+    """The topology, without the cube of 1 Å by which PDB files state that there is no cell."""
     if not is_dummy(box_of(topology)):
         return topology
     warnings.warn(
@@ -107,12 +107,12 @@ def without_dummy_box(topology: app.Topology) -> app.Topology:
 
 
 def check_box(topology: app.Topology, box: Floats | None, where: str) -> None:
-    """Refuse a box that cannot be that of the atoms.
+    """Refuse a box that does not fit the atoms.
 
     Args:
         topology: its elements.
         box: (3, 3), Å, or None.
-        where: whose box it is.
+        where: name of the owner of the box in messages.
 
     Raises:
         So3kError: see `structure.cells.cell_fault`.
@@ -122,10 +122,10 @@ def check_box(topology: app.Topology, box: Floats | None, where: str) -> None:
 
 
 def cell_of(system: openmm.System, topology: app.Topology) -> Floats | None:
-    """Lattice vectors as rows (3, 3), Å: those of the topology, or of a periodic System; None of an open one.
+    """Lattice vectors as rows (3, 3), Å, of the topology or of a periodic System; None for an open system.
 
     Raises:
-        So3kError: a box that cannot be that of the atoms.
+        So3kError: a box that does not fit the atoms.
     """
     own = box_of(topology)
     vectors = [vector.value_in_unit(unit.angstrom) for vector in system.getDefaultPeriodicBoxVectors()]
@@ -148,7 +148,7 @@ def cell_of(system: openmm.System, topology: app.Topology) -> Floats | None:
 
 
 def bare_atoms(topology: app.Topology) -> list[app.topology.Atom]:
-    """Atoms without bonds that may lack them: non-metals in a residue that has other atoms."""
+    """Atoms whose bonds may be missing: non-metals without bonds in a residue that has other atoms."""
     bonded = {atom.index for bond in topology.bonds() for atom in bond}
     size = Counter(atom.residue.index for atom in topology.atoms() if atom.element is not None)
     radii = bond_radii(numbers_of(topology))
@@ -163,7 +163,7 @@ def with_bonds(topology: app.Topology, positions_nm: Floats) -> app.Topology:
     """The topology, with bonds guessed for its bare atoms; see `structure.bonds`.
 
     Args:
-        topology: left as it is.
+        topology: not changed.
         positions_nm: of all its atoms, (n, 3), nm.
     """
     bare = {atom.index for atom in bare_atoms(topology)}
@@ -182,12 +182,12 @@ def with_bonds(topology: app.Topology, positions_nm: Floats) -> app.Topology:
 
 
 def refuse_bare(topology: app.Topology, rows: Sequence[int], grouped: bool, fragmented: bool) -> None:
-    """Refuse atoms without bonds where molecules enter the energy.
+    """Refuse atoms without bonds if the energy depends on the molecules.
 
-    A topology without any bonds is left to `openmm_groups`: an open system is then one group.
+    A topology without any bonds is accepted here; `groups.molecules_of` makes an open system one group.
 
     Args:
-        topology: of a structure without positions, from which no bond could be guessed.
+        topology: of a structure without positions, so that no bond could be guessed.
         rows: the atoms described (atoms,).
         grouped: whether molecules are the groups of a non-local model.
         fragmented: whether molecules are fragments of charge.
@@ -200,13 +200,13 @@ def refuse_bare(topology: app.Topology, rows: Sequence[int], grouped: bool, frag
 
 
 def warn_of_bare(topology: app.Topology, rows: Sequence[int]) -> None:
-    """Warn of atoms without bonds, which barostats and trajectories take for molecules."""
+    """Warn of atoms without bonds, which barostats and trajectories treat as molecules."""
     if fault := lack_of_bonds(topology, rows):
         warnings.warn(f"{fault}; keep_molecules=False if that is meant", So3kWarning, stacklevel=4)
 
 
 def lack_of_bonds(topology: app.Topology, rows: Sequence[int]) -> str | None:
-    """Which atoms described lack bonds, and the remedy; None where none does."""
+    """A text that names atoms without bonds and gives the remedy; None if there are none."""
     described = set(rows)
     bare = [atom for atom in bare_atoms(topology) if atom.index in described]
     if not bare:

@@ -1,7 +1,8 @@
-"""The artefact as OpenMM calls it: positions and box in nm to energy in kJ/mol and forces in kJ/mol/nm.
+"""The module that OpenMM calls: positions and box in nm to energy in kJ/mol and forces in kJ/mol/nm.
 
-One scripted module serves TorchForce and PythonForce. It contains vesin-torch: import `vesin_torch` before
-loading a file or an XML that holds it, and with compiled kernels call `so3k_md.kernels.build.load_kernels`.
+TorchForce and PythonForce call the same scripted module. It contains vesin-torch: import `vesin_torch` before
+loading a file or an XML with this module. For compiled kernels also call
+`so3k_md.kernels.build.load_kernels`.
 """
 
 import io
@@ -38,29 +39,30 @@ from so3k_md.structure.lists import SKIN, check_skin
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
 ERROR_TAG = "[so3k]"
-LONGEST_LINK = 0.45  # of the thinnest box height; up to one half, less what a link grows in a step
+LONGEST_LINK = 0.45  # of the smallest box height; below one half, because a link can grow during a step
 
 
 class Report(NamedTuple):
-    """What the model says of the atoms beside energy and forces; see `OpenMMModule.report`."""
+    """Predictions of the model besides energy and forces; see `OpenMMModule.report`."""
 
     charges: Tensor  # (atoms,), e
     ratios: Tensor  # (atoms,), Hirshfeld volumes over those of free atoms
-    parts: Tensor  # (4,), the energy by `graph.PARTS`, kJ/mol
-    dipole: Tensor  # (3,), Σ q r of the atoms in the images that the model is given, e Å
+    parts: Tensor  # (4,), parts of the energy in the order of `graph.PARTS`, kJ/mol
+    dipole: Tensor  # (3,), Σ q r of the atoms in the images that the model gets, e Å
 
 
 class OpenMMModule(nn.Module):
     """Energy and forces of the atoms that a model describes, in OpenMM's units.
 
-    A shared model is an object of the library of kernels, the same for all modules of a process. A
-    TorchForce copies and compiles for each Context what is part of the module, and runs it under Python's
-    lock where OpenMM's wrapper holds it, which torch's engine refuses; the library gives the lock back.
+    A shared model is an object of the library of kernels, and is the same for all modules of a process. For
+    each Context a TorchForce copies and compiles the code of its module. It runs this code under Python's
+    lock where OpenMM's wrapper holds the lock, which torch's autograd engine refuses; the library releases
+    it.
 
     Args:
-        model: the artefact, or an eager model.
-        seen: the graph of the particles.
-        shared: whether the model is shared, which the library of kernels must be loaded for.
+        model: an exported or an eager model.
+        seen: builds the graph of the particles.
+        shared: whether the model is shared; this needs the library of kernels.
     """
 
     is_shared: torch.jit.Final[bool]
@@ -69,7 +71,7 @@ class OpenMMModule(nn.Module):
 
     def __init__(self, model: Any, seen: GraphOfParticles, shared: bool):
         super().__init__()
-        # TorchForce hands on attributes but not the extra files of an artefact
+        # a TorchForce keeps attributes of the module, but not the extra files of an exported file
         self.needs = needs = needs_of(model)
         self.cutoff = needs.cutoff
         self.periodic = seen.periodic
@@ -81,7 +83,7 @@ class OpenMMModule(nn.Module):
             self.shared: Any = shared_model(model)
         else:
             self.model = model
-        # waves that span a sphere say how wide a group may be
+        # waves on a Lebedev grid limit the diameter of a group
         self.has_reach = needs.far_reach > 0.0
         self.far_reach = needs.far_reach
         if self.has_reach:
@@ -92,13 +94,13 @@ class OpenMMModule(nn.Module):
     def forward(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy (), float64, kJ/mol, and forces (particles, 3), kJ/mol/nm, in the type of the positions.
 
-        The trial step of a minimiser that the model cannot describe has an infinite energy and no forces.
+        A trial step of a minimiser that the model cannot describe gets an infinite energy and zero forces.
 
         Args:
             positions: of all particles, in any image, (particles, 3), nm.
             box: periodic box vectors as rows, (3, 3), nm.
         """
-        # whatever raises does it here or in a function: freezing deletes methods to which an error may refer
+        # errors are raised here or in functions, because freezing deletes methods to which an error refers
         with torch.no_grad():
             mine, cell = self.seen.lengths(positions, box)
             check_finite(mine, self.seen.rows)
@@ -137,7 +139,7 @@ class OpenMMModule(nn.Module):
             return energy, forces.to(positions.device, positions.dtype).contiguous()
 
     def fault_of_groups(self, whole: Tensor, cell: Tensor) -> str:
-        """Why the groups, in one image (atoms, 3), Å, cannot be described in the cell (3, 3), Å; or empty."""
+        """Why the unwrapped groups (atoms, 3), Å, are not usable in the cell (3, 3), Å; empty if they are."""
         fault = ""
         if self.seen.check_whole:
             fault = link_fault(whole, self.seen.links, cell, self.longest_link, self.seen.rows)
@@ -156,7 +158,7 @@ class OpenMMModule(nn.Module):
 
     @torch.jit.export
     def report(self, positions: Tensor, box: Tensor | None = None) -> Report:
-        """Charges and what follows from them, at the cost of a time step.
+        """Charges, Hirshfeld ratios, parts of the energy and dipole; takes the time of one step.
 
         Args:
             positions: of all particles, in any image, (particles, 3), nm.
@@ -179,7 +181,7 @@ class OpenMMModule(nn.Module):
 
 
 def shared_model(model: nn.Module) -> Any:
-    """A model as the library of kernels holds it, the same object for the same content."""
+    """A model as an object of the library of kernels; the same object for the same content."""
     scripted = model if isinstance(model, torch.jit.ScriptModule) else torch.jit.script(model)
     content = bytearray(scripted.save_to_buffer())
     return torch.classes.so3k.SharedModel(torch.frombuffer(content, dtype=torch.uint8))
@@ -212,22 +214,22 @@ def script_for_openmm(
         periodic: whether forward gets a box.
         skin: of the Verlet list, Å.
         group: whole numbers, equal within the groups of a non-local model (atoms,); one group by default.
-        parent: for a non-local model in a box, trees of short links that hold the groups together: the atom
-            before each, a root being its own (atoms,); 0, 1, 2, … to take the images as they come.
-        bonds: further pairs that must be near each other in a whole group (bonds, 2).
+        parent: for a non-local model in a box, the parent of each atom in the tree of short links of its
+            group; a root is its own parent (atoms,); 0, 1, 2, … to use the given images.
+        bonds: further pairs that must be near each other in an unwrapped group (bonds, 2).
         totals: charge, spin and fragments; a neutral singlet by default.
         coulomb: for models with electrostatics, one of COULOMB.
         cutoff_lr: of dispersion and of the shifted forms, Å.
-        cluster: for coulomb = kspace in a box whose lattice somebody else sums: one tree of all atoms, each
-            in the image nearest to the one before it (atoms,); None for the sum over the lattice.
-        bonded: atoms that have bonds, of which one must see another atom (bonded,).
-        shared: see `OpenMMModule`; a model with compiled kernels always is.
+        cluster: for coulomb = kspace of some atoms of a box: the parent of each atom in one tree of all these
+            atoms (atoms,); each is in the image nearest to its parent. None for the lattice sum.
+        bonded: atoms that have bonds, of which at least one must have a neighbor (bonded,).
+        shared: see `OpenMMModule`; a model with compiled kernels is always shared.
 
     Raises:
         So3kError: an element that the model does not know; numbers, rows, groups or links that do not fit;
             totals that cannot be.
     """
-    # the CPU has no fuser, but would look for fusions during the first steps, for seconds
+    # on CPUs torch fuses nothing, but would search for fusions for seconds in the first steps
     torch.jit.set_fusion_strategy([])
     rows = list(range(len(numbers))) if rows is None else list(rows)
     n_particles = len(numbers) if n_particles is None else n_particles
@@ -261,6 +263,6 @@ def script_for_openmm(
     )
     shared = shared or is_compiled(still)
     module = torch.jit.script(OpenMMModule(still, seen, shared).eval())
-    # what is scripted stays in the process for ever, and all copies and frozen forms of it, one for each
-    # Context; what is loaded goes with its last user
+    # torch never frees scripted code, nor its copies and frozen forms, one for each Context; it frees loaded
+    # code with its last user
     return torch.jit.load(io.BytesIO(module.save_to_buffer()))

@@ -1,4 +1,4 @@
-"""What the model sees of OpenMM's particles: pairs from kept lists, whole groups, the totals."""
+"""Builds the graph of OpenMM's particles: pairs from Verlet lists, unwrapped groups, charge and spin."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from so3k_md.units import NM_IN_ANGSTROM
 
 
 def graph_tensors(graph: Graph) -> list[Tensor]:
-    """The tensors of which a graph consists, in the order of its fields."""
+    """The tensors of a graph in the order of its fields."""
     long = graph.long
     return [
         graph.species,
@@ -41,13 +41,13 @@ def graph_tensors(graph: Graph) -> list[Tensor]:
 
 
 def gradient_of_tensors(found: list[Tensor]) -> Gradient:
-    """A gradient of the tensors of which it consists, in the order of its fields."""
+    """A `Gradient` from its tensors in the order of its fields."""
     outputs = Outputs(found[0], found[1], found[2], found[3])
     return Gradient(outputs, found[4], found[5], found[6], found[7])
 
 
 class PairSearch(nn.Module):
-    """Every pair and every image within a distance, on CPU and CUDA.
+    """Searches all pairs and images within a distance, on CPU and CUDA.
 
     Args:
         cutoff: Å.
@@ -65,7 +65,7 @@ class PairSearch(nn.Module):
         """idx_i, idx_j (pairs,) and shifts (pairs, 3) of positions in any image."""
         if self.once and not bool(pbc.any()):
             extent = torch.linalg.vector_norm(positions.amax(0) - positions.amin(0))
-            if bool(extent <= cutoff):  # bins, far smaller than the cutoff, would be searched for seconds
+            if bool(extent <= cutoff):  # otherwise bins much smaller than the cutoff are searched for seconds
                 n_atoms = positions.size(0)
                 pairs = torch.triu_indices(n_atoms, n_atoms, 1, device=positions.device)
                 return (
@@ -81,22 +81,23 @@ class PairSearch(nn.Module):
 
 
 class GraphOfParticles(nn.Module):
-    """The graph of the atoms that a model describes, from the positions of all particles.
+    """Builds the graph of the atoms that a model describes, from the positions of all particles.
 
-    It refuses nothing: see `OpenMMModule.forward`.
+    It checks nothing; `OpenMMModule.forward` does.
 
     Args:
         needs: of the model.
         numbers: atomic numbers of the atoms described (atoms,).
         rows: their rows among OpenMM's particles (atoms,).
         periodic: whether a box comes with the positions.
-        skin: of the Verlet lists, Å; LONG_SKIN times as much for pairs beyond the layers.
-        group: of each atom, from 0, within which attention reaches beyond the cutoff (atoms,).
-        parent: the atom to which each is linked, so that groups can be made whole (atoms,); None to take
-            the images as they come.
-        bonds: pairs that must be near each other once groups are whole, beside the links (bonds, 2).
+        skin: of the Verlet lists, Å; LONG_SKIN times this for long-range pairs.
+        group: of each atom, from 0; non-local attention acts within a group (atoms,).
+        parent: the atom to which each atom is linked, for unwrapping groups (atoms,); None to use the given
+            images.
+        bonds: pairs besides the links that must be near each other in unwrapped groups (bonds, 2).
         totals: charge, spin and fragments of the atoms.
-        alone: whether charges see no image of themselves, in a box that others share; links may be long then.
+        alone: whether the Coulomb energy leaves out periodic images, for some atoms of a box; links may then
+            be long.
         bonded: atoms that have bonds (bonded,).
         coulomb: one of COULOMB.
         cutoff_lr: of long-range pairs, Å.
@@ -185,7 +186,7 @@ class GraphOfParticles(nn.Module):
 
     @torch.jit.export
     def fault_of_box(self, cell: Tensor) -> str:
-        """`box_fault` of a cell (3, 3), Å, unless it is that of the call before."""
+        """`box_fault` of a cell (3, 3), Å; the last cell without a fault is not checked again."""
         fault = ""
         if self.periodic and not torch.equal(cell, self.good_cell):
             fault = box_fault(cell, self.shortest, self.smallest, self.species.size(0))
@@ -206,7 +207,7 @@ class GraphOfParticles(nn.Module):
         Args:
             positions: in any image, (atoms, 3), Å.
             cell: (3, 3), Å.
-            whole: the same with groups in one image, (atoms, 3), Å.
+            whole: unwrapped positions, (atoms, 3), Å.
         """
         vectors, idx_i, idx_j = self.pairs(positions, cell, self.pbc)
         far_vectors, far_i, far_j = vectors[:0], idx_i[:0], idx_j[:0]

@@ -1,4 +1,4 @@
-"""Which of OpenMM's platforms runs a TorchForce, and which one OpenMM takes where none is named."""
+"""Determines the OpenMM platforms on which a TorchForce works, and the one that OpenMM chooses by default."""
 
 import ctypes
 import os
@@ -12,20 +12,20 @@ from typing import NamedTuple
 import openmm
 
 TORCH_KERNEL = "CalcTorchForce"
-DEFAULT = "OPENMM_DEFAULT_PLATFORM"  # which OpenMM reads at each Context without a named platform
+DEFAULT = "OPENMM_DEFAULT_PLATFORM"  # OpenMM reads it for each Context without a named platform
 
 
 class PlatformFact(NamedTuple):
-    """What is known of a platform."""
+    """Facts about a platform of OpenMM."""
 
     name: str
-    speed: float  # by which OpenMM ranks platforms
+    speed: float  # by this OpenMM ranks platforms
     torch: bool  # whether OpenMM offers a TorchForce there
-    fault: str | None = None  # why a TorchForce would end the process there
+    fault: str | None = None  # why a TorchForce would end the process on it
 
 
 def platform_facts() -> list[PlatformFact]:
-    """The platforms of this process, once the Torch plugin is loaded."""
+    """The platforms of this process; the Torch plugin must be loaded."""
     facts = []
     for index in range(openmm.Platform.getNumPlatforms()):
         platform = openmm.Platform.getPlatform(index)
@@ -35,7 +35,7 @@ def platform_facts() -> list[PlatformFact]:
 
 
 def default_for(facts: Sequence[PlatformFact], torchforce: bool, named: str | None) -> PlatformFact | None:
-    """The platform that OpenMM takes for a System where none is named.
+    """The platform that OpenMM chooses for a System if none is named.
 
     Args:
         facts: of all platforms.
@@ -43,19 +43,19 @@ def default_for(facts: Sequence[PlatformFact], torchforce: bool, named: str | No
         named: the value of OPENMM_DEFAULT_PLATFORM.
 
     Returns:
-        None where OpenMM refuses by itself.
+        None if OpenMM itself refuses.
     """
-    # where the library has a fault, the order of imports decides whether a TorchForce is offered
+    # if the library has a fault, the order of imports determines whether a TorchForce is offered
     able = [fact for fact in facts if fact.torch or fact.fault or not torchforce]
     offered = [fact for fact in able if named in (None, fact.name)]
     return max(offered, key=lambda fact: fact.speed, default=None)
 
 
 def best_for(facts: Sequence[PlatformFact], torchforce: bool, named: str | None) -> PlatformFact | None:
-    """The fastest platform on which both backends work; the one that is named, where this System works there.
+    """The named platform if this System works there, otherwise the fastest on which both backends work.
 
-    The model of a PythonForce is computed on the CPU or by CUDA whatever the platform, so that OpenCL speeds
-    up the classical rest of a System only, and OpenCL devices that are CPUs crash in OpenMM's minimiser
+    The model of a PythonForce is computed on the CPU or with CUDA on any platform. OpenCL therefore speeds up
+    only the classical part of a System, and OpenCL devices that are CPUs crash in OpenMM's minimiser
     (PoCL 3.1).
 
     Args:
@@ -64,7 +64,7 @@ def best_for(facts: Sequence[PlatformFact], torchforce: bool, named: str | None)
         named: the value of OPENMM_DEFAULT_PLATFORM.
 
     Returns:
-        None where OpenMM refuses the named one by itself.
+        None if OpenMM itself refuses the named platform.
     """
     default = default_for(facts, torchforce, named)
     if default is None or (named and not (torchforce and default.fault)):
@@ -73,32 +73,32 @@ def best_for(facts: Sequence[PlatformFact], torchforce: bool, named: str | None)
 
 
 def torch_library(platform: str) -> Path | None:
-    """The library of openmm-torch for a platform; CPU has none of its own, it takes that of Reference."""
+    """The library of openmm-torch for a platform; CPU uses that of Reference."""
     folder = Path(openmm.version.openmm_library_path, "plugins")
     return next(iter(sorted(folder.glob(f"*OpenMMTorch{platform}.*"))), None)
 
 
 def plugin_fault(platform: str) -> str | None:
-    """A symbol that openmm-torch lacks for a platform, which ends the process at its first use."""
+    """A symbol that the library of openmm-torch for a platform lacks; its first use ends the process."""
     library = torch_library(platform)
     return None if library is None else unresolved(library)
 
 
 @cache
 def unresolved(library: Path) -> str | None:
-    """What the linker says of a library of which not all symbols are found, None where all are.
+    """The linker's message about missing symbols of a library, or None if all are found.
 
-    OpenMM loads plugins without looking for the symbols, and a library that is loaded already is not looked
-    through again; hence a copy is.
+    OpenMM loads plugins without resolving all symbols, and the linker does not check a loaded library again.
+    Therefore a copy of the library is loaded.
     """
-    if not hasattr(os, "RTLD_NOW"):  # Windows finds all symbols of a library when it loads it
+    if not hasattr(os, "RTLD_NOW"):  # Windows resolves all symbols of a library when it loads it
         return None
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copy(library, folder)
         try:
             ctypes.CDLL(copy, mode=os.RTLD_NOW | os.RTLD_LOCAL)
         except OSError as error:
-            # whatever else keeps it from being loaded keeps OpenMM from it too
+            # any other reason that prevents loading also prevents OpenMM from loading the library
             text = str(error).replace(f"{copy}: ", "").splitlines()[0]
             return text if "symbol" in text.lower() else None
     return None

@@ -1,4 +1,4 @@
-"""Charges, Hirshfeld ratios, dipole and parts of the energy along an OpenMM run."""
+"""Writes charges, Hirshfeld ratios, dipole and parts of the energy during an OpenMM run."""
 
 import io
 import pickle
@@ -29,7 +29,7 @@ REGION_COLUMNS = (
 
 
 class Physics(NamedTuple):
-    """What a model with electrostatics says of the atoms that it describes."""
+    """Predictions of a model with electrostatics for the atoms that it describes."""
 
     charges: NDArray[np.float64]  # (atoms,), e
     hirshfeld_ratios: NDArray[np.float64]  # (atoms,)
@@ -38,26 +38,28 @@ class Physics(NamedTuple):
 
 
 class So3kReporter:
-    """Writes dipole and parts of the energy to a table, or charges and Hirshfeld ratios too as extended XYZ.
+    """Writes dipole and parts of the energy to a table, or also charges and Hirshfeld ratios to extended XYZ.
 
-    A row of the table, `*.csv`, holds step, time, the parts in kJ/mol and the dipole Σ q r in e Å; a frame of
-    `*.xyz` or `*.extxyz` the same beside the atoms that the model describes, in Å. The dipole is that of the
-    unwrapped positions; of a charged system it depends on the origin. Each report costs a time step.
+    A row of the table, `*.csv`, contains step, time, the parts in kJ/mol and the dipole Σ q r in e Å. A frame
+    of `*.xyz` or `*.extxyz` contains the same and the atoms that the model describes, in Å. The dipole is
+    that of the unwrapped positions; for a charged system it depends on the origin. Each report takes the time
+    of one step.
 
-    Regions are the models with electrostatics of a System, in the order of its Forces. Where there are
-    several, the names of their columns start with "Region 1", those of a frame's values with "region_1_", and
-    its array `region` numbers the atoms. A run that has exploded is stopped, see `ExplosionGuard`.
+    Regions are the models with electrostatics of a System, in the order of its Forces. If there are several,
+    the names of their columns start with "Region 1", those of a frame's values with "region_1_", and the
+    array `region` of a frame gives the region of each atom. A run that has exploded is stopped; see
+    `ExplosionGuard`.
 
     Args:
         file: ending in .csv, .xyz or .extxyz.
         interval: steps between reports.
-        system: that of the simulation, which holds the model.
-        append: to the file of a run that is continued.
+        system: the System of the simulation, with the model.
+        append: append to the file of a run that is continued.
         overwrite: replace the file of an earlier run.
 
     Raises:
         So3kError: another ending, a file that cannot be written or continued, no model with electrostatics,
-            or frames of regions that share atoms.
+            or frames for regions that share atoms.
     """
 
     def __init__(
@@ -117,11 +119,11 @@ class So3kReporter:
 
 
 def evaluate_physics(module: torch.jit.ScriptModule, state: openmm.State) -> Physics:
-    """What the model says of a State that has positions.
+    """Predictions of the model for a State that has positions.
 
     Args:
         module: one of `physics_modules`.
-        state: its positions, and its box where the module is periodic.
+        state: with positions, and with a box if the module is periodic.
     """
     arrays = [state.getPositions(asNumpy=True)]
     if module.periodic:
@@ -132,7 +134,7 @@ def evaluate_physics(module: torch.jit.ScriptModule, state: openmm.State) -> Phy
 
 
 def header(n_regions: int) -> str:
-    """The first line of a table of so many regions."""
+    """The first line of a table for a number of regions."""
     names = [""] if n_regions == 1 else [f"Region {k} " for k in range(1, n_regions + 1)]
     columns = ["Time (ps)", *(name + column for name in names for column in REGION_COLUMNS)]
     return ",".join(['#"Step"', *(f'"{column}"' for column in columns)])
@@ -146,7 +148,7 @@ def check_header(path: Path, head: str) -> None:
         head: its first line, as it would be written now.
 
     Raises:
-        So3kError: it is another.
+        So3kError: the first line of the file differs.
     """
     with open(path, errors="replace") as file:
         found = file.readline().strip()
@@ -158,10 +160,10 @@ def check_header(path: Path, head: str) -> None:
 
 
 def check_apart(modules: list[torch.jit.ScriptModule], path: Path) -> None:
-    """Refuse frames of regions that share atoms, of which each frame can hold one charge only.
+    """Refuse frames for regions that share atoms, because a frame has one charge for each atom.
 
     Raises:
-        So3kError: names an atom of two regions.
+        So3kError: names an atom that is in two regions.
     """
     rows = np.concatenate([module.seen.rows.numpy(force=True) for module in modules])
     atoms, counts = np.unique(rows, return_counts=True)
@@ -199,7 +201,7 @@ def frame_text(
 
 
 def physics_modules(system: openmm.System) -> list[torch.jit.ScriptModule]:
-    """The scripted modules of the models with electrostatics that a System holds, copies of them.
+    """Copies of the scripted modules of the models with electrostatics in a System.
 
     Raises:
         So3kError: there is none.
@@ -210,7 +212,7 @@ def physics_modules(system: openmm.System) -> list[torch.jit.ScriptModule]:
 
 
 def find_physics(system: openmm.System) -> list[torch.jit.ScriptModule]:
-    """The same, or an empty list."""
+    """`physics_modules`, or an empty list if there is none."""
     modules = [module for force in system.getForces() for module in modules_of(force)]
     return [module for module in modules if needs_of(module).has_long_range]
 
@@ -222,7 +224,7 @@ def modules_of(force: openmm.Force) -> list[torch.jit.ScriptModule]:
         return [module for one in inner for module in modules_of(one)]
     found: Any = None
     if isinstance(force, openmm.PythonForce):
-        # the only way from Python to the function is that by which the Force is copied
+        # Python reaches the function only through the serialisation by which OpenMM copies the Force
         text = ElementTree.fromstring(openmm.XmlSerializer.serialize(force)).get("function", "")
         found = getattr(pickle.loads(bytes.fromhex(text)), "module", None)
     elif torchforce := as_torchforce(force):

@@ -1,4 +1,4 @@
-"""What every OpenMM run needs beside its System: files that the analysis reads, and errors in one line."""
+"""Sets up and runs OpenMM simulations: options, output files for the analysis, errors in one line."""
 
 import argparse
 import logging
@@ -24,10 +24,10 @@ FILES = ("trajectory.dcd", "topology.pdb", "log.csv", "physics.csv")
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Turn what went wrong inside the model during a step into one line.
+    """Turn an error inside the model during a step into an error of one line.
 
     Raises:
-        So3kError: positions that are not finite, or groups of non-local attention out of its reach.
+        So3kError: positions that are not finite, or groups that are too wide for non-local attention.
         KeyboardInterrupt: Ctrl-C inside a PythonForce.
     """
     try:
@@ -45,7 +45,7 @@ def readable_errors() -> Iterator[None]:
 
 
 def run_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that every run has."""
+    """The parser of the options that all runs have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--model", default="ethanol-rmd17", help="exported file, checkpoint or name of a model"
@@ -66,7 +66,7 @@ def new_simulation(
     temperature_k: float,
     args: argparse.Namespace,
 ) -> app.Simulation:
-    """A Langevin simulation with steps of 0.5 fs, its energy minimised, at the temperature.
+    """A Langevin simulation with steps of 0.5 fs, after minimisation, with velocities for the temperature.
 
     Args:
         topology: of the system.
@@ -76,7 +76,7 @@ def new_simulation(
         args: of `run_parser`.
 
     Raises:
-        So3kError: the platform or an output file cannot be used, or the energy has no minimum nearby.
+        So3kError: the platform or an output file cannot be used, or the minimisation failed.
     """
     for name in ("steps", "interval"):
         if getattr(args, name) < 1:
@@ -100,10 +100,10 @@ def new_simulation(
 
 
 def run(simulation: app.Simulation, args: argparse.Namespace) -> None:
-    """Take the steps, writing files and progress, and say what to do with the files.
+    """Run the steps, write files and progress, and tell how to analyse the files.
 
     Raises:
-        So3kError: the simulation broke down.
+        So3kError: the simulation failed.
     """
     add_reporters(simulation, args.output, args.interval, args.steps, args.overwrite)
     with readable_errors():
@@ -113,7 +113,7 @@ def run(simulation: app.Simulation, args: argparse.Namespace) -> None:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Call a script's main; what is told of the model is printed, mistakes of the user leave as one line."""
+    """Call a script's main; print log messages about the model, and errors of the user as one line."""
     report, screen = logging.getLogger("so3k_md"), logging.StreamHandler(sys.stdout)
     report.addHandler(screen)
     report.setLevel(logging.INFO)
@@ -128,10 +128,10 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def platform_of(name: str | None, system: openmm.System) -> openmm.Platform:
-    """The platform of a name, or that of `best_platform`.
+    """The platform with this name, or that of `best_platform`.
 
     Raises:
-        So3kError: OpenMM has no such platform here, or the System ends the process there.
+        So3kError: OpenMM has no such platform here, or the System would end the process on it.
     """
     torchforce = any(holds_torchforce(force) for force in system.getForces())
     if name is None:
@@ -148,7 +148,7 @@ def platform_of(name: str | None, system: openmm.System) -> openmm.Platform:
 
 
 def holds_torchforce(force: openmm.Force) -> bool:
-    """Whether a Force is a TorchForce or, as where openmm-ml interpolates, holds one."""
+    """Whether a Force is a TorchForce or contains one, as in Systems in which openmm-ml interpolates."""
     if isinstance(force, openmm.CustomCVForce):
         inner = (force.getCollectiveVariable(k) for k in range(force.getNumCollectiveVariables()))
         return any(holds_torchforce(one) for one in inner)
@@ -164,14 +164,14 @@ def add_reporters(
 ) -> None:
     """Write topology.pdb now, trajectory.dcd (unwrapped) and log.csv every `interval` steps.
 
-    A model with electrostatics writes physics.csv too: the dipole, and the parts of its energy. A run that
-    explodes stops before a frame of it is written.
+    For a model with electrostatics also write physics.csv: the dipole and the parts of the energy. A run that
+    explodes is stopped before a frame of the explosion is written.
 
     Args:
         simulation: with positions.
-        folder: made if it does not exist.
+        folder: created if it does not exist.
         interval: steps between frames.
-        total_steps: of the run, to print its progress; 0 prints none.
+        total_steps: steps of the run, for printing the progress; 0 prints none.
         overwrite: replace files of an earlier run.
 
     Raises:

@@ -36,16 +36,16 @@ log = logging.getLogger(__name__)
 
 
 class ModelSystem(NamedTuple):
-    """What a Simulation is made of."""
+    """System, topology and positions, from which a Simulation is built."""
 
     topology: app.Topology
     system: openmm.System
-    positions_nm: NDArray[np.float64] | None  # (atoms, 3), where the structure had positions
+    positions_nm: NDArray[np.float64] | None  # (atoms, 3); None if the structure had no positions
     backend: Backend
 
     @property
     def platform(self) -> openmm.Platform:
-        """The platform to name in a Context or Simulation; see `best_platform`."""
+        """The platform to pass to a Context or Simulation; see `best_platform`."""
         return best_platform(self.backend.name)
 
 
@@ -62,15 +62,16 @@ def create_system(
     """A System in which all forces come from the model.
 
     Args:
-        structure: a topology; anything with a topology and positions, such as `app.PDBFile` or
-            `app.Modeller`; ASE atoms, whose array `group`, if they have it, names the groups of a non-local
-            model, and whose charge, spin and fragments are read as by the ASE calculator; or elements. Where
-            positions are known, bonds that residues lack are guessed, see `structure.bonds`.
-        model: a checkpoint, an exported file, the name of a shipped model, or a model.
+        structure: a topology; an object with a topology and positions, such as `app.PDBFile` or
+            `app.Modeller`; ASE atoms, whose array `group`, if present, gives the groups of a non-local model,
+            and whose charge, spin and fragments are read as by the ASE calculator; or elements. If positions
+            are known, missing bonds of residues are guessed; see `structure.bonds`.
+        model: a checkpoint, an exported file, the name of a bundled model, or a model.
         backend: torchforce, pythonforce, or auto for the first that works here.
         box_nm: periodic box vectors in OpenMM's reduced form (3, 3), nm; by default those of the structure.
-        masses_amu: of each atom, for other than natural masses.
-        keep_molecules: add bonds of no strength, so that barostats and trajectories keep molecules whole.
+        masses_amu: of each atom, if they are not the natural masses.
+        keep_molecules: add bonds with zero force constant, so that barostats and trajectories keep molecules
+            whole.
         **options: of `add_model`.
 
     Raises:
@@ -126,40 +127,41 @@ def add_model(
 
     Args:
         system: changed in place.
-        topology: its atoms; periodic where the topology has a box.
-        model: a checkpoint, an exported file, the name of a shipped model, or a model.
-        atoms: whom the model describes; all by default.
+        topology: of the System; the model is periodic if it has a box.
+        model: a checkpoint, an exported file, the name of a bundled model, or a model.
+        atoms: indices of the atoms that the model describes; all by default.
         backend: torchforce, pythonforce, or auto for the first that works here.
         dtype: precision of the model, float32 or float64; None keeps the model's.
-        device: where a PythonForce evaluates the model; a TorchForce follows the platform.
-        skin: of the neighbour list, Å.
+        device: device on which a PythonForce evaluates the model; a TorchForce uses that of the platform.
+        skin: of the neighbor list, Å.
         force_group: of the new forces.
-        keep_molecules: add bonds of no strength, so that barostats and trajectories keep molecules whole.
-        groups: within which a non-local model attends beyond the cutoff: auto for the molecules that bonds of
-            the topology make of these atoms (without any bonds one for an open system); all for one group, in
-            the images as they come; or a whole number for each of these atoms.
-        max_group: largest group that a model with sphc accepts, whose time grows with its square.
-        positions_nm: of all atoms of the topology, (n, 3), nm; tell how to hold together, in a periodic box,
-            groups that bonds do not connect; looked through for atoms too close to each other.
+        keep_molecules: add bonds with zero force constant, so that barostats and trajectories keep molecules
+            whole.
+        groups: of non-local attention. auto: the molecules of these atoms by the bonds of the topology (one
+            group for an open system without bonds). all: one group, in the given images. Or a whole number
+            for each of these atoms.
+        max_group: largest group that an sphc model accepts, because time grows with the square of the group.
+        positions_nm: of all atoms of the topology, (n, 3), nm; used to link, in a periodic box, groups that
+            bonds do not connect, and to warn of atoms too close to each other.
         coulomb: for models with electrostatics. kspace: the exact sum, over the lattice of a periodic box or
-            over all pairs of an open system; for some atoms of a box over their pairs, each in its nearest
-            image, for the lattice is the business of the classical force field. shifted: cut off at
-            `cutoff_lr` as in the reference codes. shifted+self: the same with the energy of each charge in
+            over all pairs of an open system; for some atoms of a box over the pairs of these atoms in their
+            nearest images, because the classical force field sums over the lattice. shifted: cut off at
+            `cutoff_lr` as in the reference codes. shifted+self: the same, plus the energy of each charge in
             its own potential.
         cutoff_lr: of dispersion and of the shifted forms, Å.
         charge: total charge of these atoms, e; by default the sum of `fragment_charges`, or 0.
         spin: S of these atoms, 0 for a singlet.
-        fragments: between which no charge flows. None for one; molecules for those that bonds of the topology
-            make of these atoms; or a whole number for each of these atoms.
+        fragments: no charge flows between them. None: one fragment. molecules: the molecules of these atoms
+            by the bonds of the topology. Or a whole number for each of these atoms.
         fragment_charges: e, one for each fragment in rising order of its number, or by its number; for
-            molecules also by the names of residues, of which those not named are neutral.
-        kernels: compiled, for CPUs. auto: for a model in float32 where they are built and no GPU is in sight,
-            to which a TorchForce might be sent; on; or off, for a System that processes without them read.
-        allow_cut_bonds: describe one end only of a bond, which the caller has capped.
+            molecules also by the names of residues; residues that are not named are neutral.
+        kernels: use of compiled kernels, for CPUs. auto: for a model in float32 if they are built and there
+            is no GPU on which a TorchForce might run; on; or off, for a System that a process without kernels
+            reads.
+        allow_cut_bonds: accept bonds of which the model describes one atom; the caller has capped them.
 
     Raises:
-        So3kError: an unusable topology, box, model, backend or group; a part that cuts bonds; charges that
-            cannot be.
+        So3kError: an unusable topology, box, model, backend or group; cut bonds; impossible charges.
     """
     used = choose_backend(backend)
     rows = list(range(topology.getNumAtoms())) if atoms is None else [int(atom) for atom in atoms]
@@ -175,9 +177,9 @@ def add_model(
     cell = cell_of(system, topology)
     periodic = cell is not None
     molecular = bool(needs.nonlocal_kind != "none" and isinstance(groups, str) and groups == "auto")
-    if positions_nm is None:  # else what has no bonds after the guess is an atom by itself, as ions are
+    if positions_nm is None:  # otherwise atoms without bonds after the guess are single atoms, such as ions
         refuse_bare(topology, rows, molecular, isinstance(fragments, str))
-    # openmm-ml hands over an empty System when it interpolates
+    # openmm-ml passes an empty System when it interpolates
     n_particles = max(system.getNumParticles(), topology.getNumAtoms())
     linked = None
     if needs.nonlocal_kind != "none":
@@ -222,7 +224,7 @@ def add_model(
 
 
 def named_groups(atoms: Atoms, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of `add_model`, with the array `group` of the atoms instead of groups="auto"."""
+    """The options of `add_model`, in which the array `group` of the atoms replaces groups="auto"."""
     named, wanted = atoms.arrays.get("group"), options.get("groups", "auto")
     if named is None or not isinstance(wanted, str) or wanted != "auto":
         return options
@@ -232,7 +234,7 @@ def named_groups(atoms: Atoms, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def zero_bonds(topology: app.Topology, atoms: set[int]) -> openmm.HarmonicBondForce:
-    """Bonds of no strength between the atoms, from which OpenMM learns what a molecule is."""
+    """Bonds with zero force constant between the atoms, from which OpenMM derives its molecules."""
     force = openmm.HarmonicBondForce()
     force.setName("Molecules")
     for first, second in topology.bonds():
@@ -259,7 +261,7 @@ def atomic_numbers(topology: app.Topology, rows: Sequence[int]) -> list[int]:
 
 
 def particle_masses(topology: app.Topology, masses_amu: Sequence[float] | None) -> list[float]:
-    """Given masses, or those of the elements."""
+    """The given masses, or those of the elements, amu."""
     if masses_amu is None:
         return [atom.element.mass._value if atom.element else 0.0 for atom in topology.atoms()]
     if len(masses_amu) != topology.getNumAtoms():
@@ -268,7 +270,7 @@ def particle_masses(topology: app.Topology, masses_amu: Sequence[float] | None) 
 
 
 def wanted_kernels(kernels: str, device: str) -> str:
-    """The kernels of `add_model` as those of `accelerated`: auto is off where a TorchForce may meet a GPU."""
+    """The option `kernels` for `accelerated`: auto becomes off if a TorchForce may run on a GPU."""
     if kernels == "on" and device != "cpu":
         raise So3kError(f"kernels = on is impossible with device = {device!r}: the kernels are for CPUs")
     hidden = kernels == "auto" and (device != "cpu" or torch.cuda.is_available())

@@ -1,4 +1,4 @@
-"""OpenMM topologies of plain structures: guessed bonds, boxes in OpenMM's form."""
+"""Builds OpenMM topologies of ASE atoms or elements, with guessed bonds and boxes in OpenMM's form."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ def topology_of(structure: Atoms | Sequence[int | str]) -> app.Topology:
         structure: ASE atoms, or atomic numbers or symbols.
 
     Raises:
-        So3kError: something is not an element, or the structure is periodic in part.
+        So3kError: an unknown element, or a structure with one or two periodic axes.
     """
     if not isinstance(structure, Atoms):
         return _assemble(_numbers(structure), [], np.zeros(len(structure), dtype=int))
     if structure.pbc.all() and is_dummy(structure.cell.array):
-        # not a box of these atoms: their bonds are those of an open structure, and the caller sees the box
+        # a dummy cell: bonds are guessed as in an open structure, and the caller checks the box
         guess = guess_bonds(structure.numbers, structure.positions)
     else:
         if structure.pbc.all():
@@ -48,7 +48,7 @@ def topology_of(structure: Atoms | Sequence[int | str]) -> app.Topology:
 
 
 def nm_positions(atoms: Atoms) -> NDArray[np.float64]:
-    """Positions (atoms, 3) in nm, turned with the cell into OpenMM's form: a along x, b in the xy plane."""
+    """Positions (atoms, 3), nm, rotated with the cell into OpenMM's form: a along x, b in the xy plane."""
     turn = _turned_cell(atoms)[1] if atoms.pbc.any() else np.eye(3)
     return atoms.positions @ turn / NM_IN_ANGSTROM
 
@@ -59,13 +59,13 @@ def warn_of_close(
     cell: ArrayLike | None,
     rows: Sequence[int] | None = None,
 ) -> None:
-    """Warn of the closest pair of atoms where it is closer than any that models are trained on.
+    """Warn of the closest pair of atoms if it is closer than pairs in training data.
 
     Args:
         topology: its elements.
         positions_nm: of all its atoms, (n, 3), nm.
-        cell: of the System, which the topology need not know, (3, 3), Å; None for an open one.
-        rows: the atoms looked at; all by default.
+        cell: of the System, also if the topology has none, (3, 3), Å; None for an open system.
+        rows: the atoms to check; all by default.
     """
     atoms = sorted(topology.atoms(), key=lambda atom: atom.index)
     chosen = [row for row in (range(len(atoms)) if rows is None else rows) if atoms[row].element is not None]
@@ -75,7 +75,7 @@ def warn_of_close(
 
 
 def _assemble(numbers: list[int], bonds: list[list[int]], molecules: NDArray[np.int64]) -> app.Topology:
-    """A topology in the order of the atoms; one residue in all where molecules are interleaved."""
+    """A topology in the order of the atoms; a single residue if the atoms of molecules are interleaved."""
     if np.any(np.diff(molecules) < 0) or np.any(np.diff(molecules) > 1):
         molecules = np.zeros_like(molecules)
     topology = app.Topology()

@@ -1,4 +1,4 @@
-/* so3k-md: messages of one layer between neighbours, pair by pair in the cache, with their adjoint.
+/* so3k-md: messages of one layer between neighbors, pair by pair in the cache, with their adjoint.
  * MIT. */
 
 #include <ATen/ATen.h>
@@ -20,7 +20,7 @@ using torch::autograd::variable_list;
 namespace So3k {
 namespace {
 
-  /// What has slopes.
+  /// Inputs with derivatives.
   struct Inputs {
     Tensor x, chi, x_src, chi_src, r, cut, ylm;
 
@@ -36,7 +36,7 @@ namespace {
     Tensor query_x, query_chi, key_x, key_chi, value;
   };
 
-  /// What has none, in the order in which it comes.
+  /// Inputs without derivatives, in the order of the call.
   struct Constants {
     Tensor idx_i, idx_j, back;
     Maps maps, turned;
@@ -99,7 +99,7 @@ namespace {
     return rows;
   }
 
-  /// Adds what the slopes of queries, keys and values are worth to those of the features.
+  /// Adds the contributions of queries, keys and values to the derivatives by the features.
   template <typename T>
   void rows_adjoint(const Rows &g, const Constants &of, Tensor &g_x, Tensor &g_x_src)
   {

@@ -1,4 +1,4 @@
-/* so3k-md: where tensors must live. MIT. */
+/* so3k-md: checks that tensors are on the CPU. MIT. */
 
 #ifndef SO3K_DEVICE_H
 #define SO3K_DEVICE_H

@@ -17,7 +17,7 @@ template <typename T> class Directions {
 
   void set(int64_t n, T x, T y, T z)
   {
-    // a floor keeps atoms at the same place finite
+    // a smallest distance keeps atoms at the same position finite
     lengths[n] = std::sqrt(std::max(x * x + y * y + z * z, T(1e-24)));
     const T per = sign / lengths[n];
     units[n] = x * per;
@@ -28,7 +28,8 @@ template <typename T> class Directions {
   const T *unit() const { return units.data(); }
   T length(int64_t n) const { return lengths[n]; }
 
-  /// ∂E/∂vector of a pair from the slopes by its direction, rows as in `unit`, and its distance.
+  /// ∂E/∂vector of a pair from the derivatives by its direction, rows as in `unit`, and its
+  /// distance.
   void slope(int64_t n, const T *g_unit, T g_length, T *g_vector) const
   {
     T u[3], along = 0;

@@ -1,4 +1,4 @@
-/* so3k-md: neighbourhoods in SPHC space within groups, and the tiles of pairs in them. MIT. */
+/* so3k-md: neighborhoods in SPHC space within groups, and the tiles of pairs in them. MIT. */
 
 #ifndef SO3K_FAR_H
 #define SO3K_FAR_H
@@ -14,7 +14,7 @@
 
 namespace So3k {
 
-/// What the far message of one layer is made of.
+/// Input of the non-local messages of one layer.
 template <typename T> struct Far {
   Invariants<T> invariants;
   int64_t width, hidden, orders, degrees;    // F, H, chi_width, number of degrees
@@ -29,14 +29,14 @@ template <typename T> struct Far {
   std::vector<int64_t> place_of;             // of each centre, among the members
   const T *into, *bias, *out, *turned;       // (degrees, H), (H), (H, F), (F, H)
   const T *shift;                            // (F)
-  Quintics<T> table;                         // of what the radial part adds within the cutoff
+  Quintics<T> table;                         // what the radial part adds within the cutoff
   std::vector<int64_t> degree_of;            // of each order, its place among the degrees
   std::vector<T> sign;                       // of each order, (−1)^l
   int64_t p;
   T cutoff, temperature, kappa, direction;
 };
 
-/// φ(u) = 1 − (p+1)(p+2)/2 u^p + p(p+2) u^(p+1) − p(p+1)/2 u^(p+2) for u < 1, and its slope.
+/// φ(u) = 1 − (p+1)(p+2)/2 u^p + p(p+2) u^(p+1) − p(p+1)/2 u^(p+2) for u < 1, and its derivative.
 template <typename T> struct Cutoff {
   T value, slope;
 
@@ -50,7 +50,7 @@ template <typename T> struct Cutoff {
   }
 };
 
-/// The distances d_ij / T of a centre to all members of its group and what makes softmax of them.
+/// The distances d_ij / T of a centre to all members of its group, and their softmax.
 template <typename T> class Rows {
  public:
   explicit Rows(const Far<T> &far) : far(far), log_norm(far.centres)
@@ -68,7 +68,7 @@ template <typename T> class Rows {
     }
   }
 
-  /// Of centre i to all members of its group; to itself −∞, which is no distance.
+  /// Distances of centre i to all members of its group; −∞ to itself, which excludes it.
   const T *distances(int64_t i)
   {
     const auto n = far.size[i], first = far.first[i];
@@ -87,12 +87,12 @@ template <typename T> class Rows {
     return d.data();
   }
 
-  /// u_ij = n s_ij / κ of a distance from centre i is exp(d_ij − norm(i)); neighbours have u < 1.
+  /// u_ij = n s_ij / κ of a distance from centre i is exp(d_ij − norm(i)); neighbors have u < 1.
   T norm(int64_t i) const { return log_norm[i]; }
 
-  /// Adds −G_i Σ_k s_ik ∂d_ik/∂χ, what all members owe the sum that a row is divided by.
+  /// Adds −G_i Σ_k s_ik ∂d_ik/∂χ, the derivative of the denominator of the softmax.
   ///
-  /// `g`: G_i = Σ_j u_ij ∂E/∂u_ij; slopes as `chi` and `chi_of`.
+  /// `g`: G_i = Σ_j u_ij ∂E/∂u_ij; derivatives as `chi` and `chi_of`.
   void adjoint(int64_t i, T g, T *g_chi, T *g_chi_of)
   {
     const auto n = far.size[i], first = far.first[i];
@@ -123,10 +123,10 @@ template <typename T> class Rows {
   std::vector<T> log_norm, square, d;
 };
 
-/// A pair in which one or both are neighbours of the other.
+/// A pair in which one or both are neighbors of the other.
 template <typename T> struct FarPair {
   int64_t i, place, back;    // centre, member, and the centre that the member is, or −1
-  T there, here;             // u_ij, and u_ji of the way back; 1 for no neighbour
+  T there, here;             // u_ij, and u_ji of the reverse pair; 1 if not neighbors
 };
 
 /// Every pair once, tile by tile.

@@ -1,6 +1,6 @@
 /* so3k-md: messages of one layer between atoms of a group that are near in SPHC
- * space, with their adjoint. Every pair is made once, for both directions, and
- * made again in the reverse pass: memory is that of atoms. MIT. */
+ * space, with their adjoint. Each pair is computed once for both directions, and
+ * again in the backward pass: memory is linear in atoms. MIT. */
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -20,9 +20,9 @@ using torch::autograd::variable_list;
 namespace So3k {
 namespace {
 
-  /// What has no slopes, in the order in which it comes.
+  /// Inputs without derivatives, in the order of the call.
   struct Constants {
-    Tensor members, first, size, own;                // of the groups, see nn/nonlocal_sphc.py
+    Tensor members, first, size, own;                // of the groups, see nn/sphc.py
     Tensor into, bias, out, turned, shift, table;    // of the filters
     std::vector<Tensor> steps;                       // of the harmonics
     double width, cutoff, eps, temperature, kappa, direction;

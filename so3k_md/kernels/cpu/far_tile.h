@@ -14,7 +14,7 @@
 
 namespace So3k {
 
-/// Where the adjoint of far messages adds up.
+/// The derivatives to which the adjoint of non-local messages adds.
 template <typename T> struct FarSlopes {
   const T *dchi;      // of the messages, (centres, orders)
   T *query, *key;     // as in Far
@@ -23,7 +23,7 @@ template <typename T> struct FarSlopes {
   std::vector<T> of_norm;    // G_i of each centre, see Rows::adjoint
 };
 
-/// The arrays of one tile, made once and used for all.
+/// The arrays of one tile, allocated once and used for all tiles.
 template <typename T> class FarTile {
  public:
   static constexpr int64_t SIZE = SphericalFilter<T>::SIZE;
@@ -109,8 +109,8 @@ template <typename T> class FarTile {
     filters(count);
   }
 
-  /// The spherical part, the constant of the radial part, and within the cutoff what the table
-  /// adds.
+  /// The spherical part, the constant of the radial part and, within the cutoff, the values of the
+  /// table.
   void filters(int64_t count)
   {
     const auto F = far.width;
@@ -162,7 +162,7 @@ template <typename T> class FarTile {
     }
   }
 
-  /// From the slopes of invariants and of u to those of both χ.
+  /// From the derivatives of invariants and of u to those of both χ.
   void chi_slopes(const FarPair<T> &pair, int64_t n, FarSlopes<T> &g) const
   {
     T by_square[MAX_HEADS], whole = far.invariants.floor;
@@ -181,7 +181,7 @@ template <typename T> class FarTile {
     }
   }
 
-  /// From the slopes of harmonics and of near filters to those of both positions.
+  /// From the derivatives of harmonics and of near filters to those of both positions.
   void position_slopes(const FarPair<T> &pair, int64_t n, FarSlopes<T> &g) const
   {
     const T r = directions.length(n);

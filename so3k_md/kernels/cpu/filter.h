@@ -39,7 +39,7 @@ template <typename T> struct Invariants {
 /// by side.
 template <typename T> class SphericalFilter {
  public:
-  static constexpr int64_t SIZE = 256;    // pairs, whose filters stay in the second cache
+  static constexpr int64_t SIZE = 256;    // pairs, whose filters fit the second-level cache
 
   /// `into` (degrees, parts · H), `bias` (parts · H), `out` (parts, H, F), `turned` (parts, F, H).
   SphericalFilter(const T *into, const T *bias, const T *out, const T *turned, int64_t degrees,
@@ -54,12 +54,12 @@ template <typename T> class SphericalFilter {
     active = at::zeros_like(pre);
   }
 
-  /// Whether there is nothing but what the table has.
+  /// Whether the filters have no part besides the table.
   bool is_empty() const { return hidden == 0; }
 
   /// The invariants of pair n, to be filled in before `evaluate`.
   T *distance(int64_t n) { return &distances[n * degrees]; }
-  /// What `adjoint` finds of them.
+  /// Their derivatives, set by `adjoint`.
   const T *slope(int64_t n) const { return &slopes[n * degrees]; }
 
   /// Filters of the first pairs, (count, parts · F).
@@ -80,7 +80,7 @@ template <typename T> class SphericalFilter {
                w + part * width, parts * width, count, width);
   }
 
-  /// From the slopes of the filters last evaluated to those of the invariants.
+  /// From the derivatives of the filters last evaluated to those of the invariants.
   void adjoint(int64_t count, const T *g_w)
   {
     const auto columns = parts * hidden;

@@ -1,4 +1,4 @@
-/* so3k-md: every pair once, with its distance and harmonics, and their adjoint. MIT. */
+/* so3k-md: each pair once, with its distance and harmonics, and their adjoint. MIT. */
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -19,15 +19,15 @@ using torch::autograd::variable_list;
 namespace So3k {
 namespace {
 
-  constexpr int64_t TILE = 256;    // pairs whose harmonics stay in the first caches
+  constexpr int64_t TILE = 256;    // pairs whose harmonics fit the first-level caches
 
-  /// Whether a vector points to the half of space that holds its like once.
+  /// Whether a vector v, and not −v, points to the half of space that is kept.
   bool upward(const double *v)
   {
     return v[0] > 0 || (v[0] == 0 && (v[1] > 0 || (v[1] == 0 && v[2] > 0)));
   }
 
-  /// Of pairs in both directions, one; all of those of which the source is no centre.
+  /// Keeps one of the two directions of a pair, and all pairs whose source is no centre.
   struct Once {
     std::vector<int64_t> kept;
     std::vector<char> back;    // whether the source is a centre too

@@ -16,8 +16,8 @@ namespace So3k {
 /// component.
 template <typename T> class Harmonics {
  public:
-  /// `steps[l]`: (2l + 3, 3 (2l + 1)), of which component of Y_l and of the
-  /// direction Y_(l+1) is made.
+  /// `steps[l]`: (2l + 3, 3 (2l + 1)), the matrix from products of Y_l and the
+  /// direction to Y_(l+1).
   Harmonics(const std::vector<const T *> &steps, const std::vector<int64_t> &degrees,
             int64_t tile) : steps(steps), tile(tile), last(static_cast<int64_t>(steps.size()))
   {
@@ -50,8 +50,8 @@ template <typename T> class Harmonics {
 
   void clear_slopes() { std::fill(slopes.begin(), slopes.end(), T(0)); }
 
-  /// Σ slope · ∂Y/∂direction, (3, tile); what is in the slopes of lower degrees
-  /// grows on the way.
+  /// Σ slope · ∂Y/∂direction, (3, tile); adds to the derivatives of lower
+  /// degrees in place.
   void adjoint(const T *unit, T *g_unit)
   {
     std::fill_n(g_unit, 3 * tile, T(0));

@@ -1,5 +1,5 @@
-/* so3k-md: what the kernels make of the weights of a layer, once for all copies of a model in a
- * process. MIT. */
+/* so3k-md: keeps the tensors that kernels compute from the weights of a layer, once for all copies
+ * of a model in a process. MIT. */
 
 #include <ATen/ATen.h>
 #include <torch/library.h>
@@ -19,7 +19,7 @@ using at::Tensor;
 namespace So3k {
 namespace {
 
-  constexpr int64_t SPARE = 64 << 20;    // bytes that stay although no model uses them
+  constexpr int64_t SPARE = 64 << 20;    // bytes that are kept although no model uses them
 
   using Key = std::pair<std::string, at::ScalarType>;
   using Weak = c10::weak_intrusive_ptr<at::TensorImpl>;
@@ -55,11 +55,11 @@ namespace {
   };
 
   std::mutex mutex;
-  // never destroyed: when a process ends, what torch would need for this may be gone before
+  // never destroyed: at the end of a process torch's own data may already be destroyed
   std::map<Key, Entry> &entries = *new std::map<Key, Entry>;
   int64_t uses = 0;
 
-  /// Forgets what no model uses, that not used for longest first, until little of it is left.
+  /// Deletes tensors that no model uses, least recently used first, until SPARE bytes are left.
   void tidy()
   {
     std::vector<std::map<Key, Entry>::iterator> idle;
@@ -78,8 +78,8 @@ namespace {
     }
   }
 
-  /// What was kept under this key, or nothing. `x`, which is no constant, keeps the compiler of
-  /// TorchScript from calling this once and for all.
+  /// The tensors kept under this key, or nothing. `x`, which is no constant, prevents TorchScript
+  /// from replacing the call by its first result.
   std::vector<Tensor> recall(const Tensor &, const Tensor &weight, std::string key)
   {
     const std::lock_guard<std::mutex> lock(mutex);
@@ -90,7 +90,7 @@ namespace {
     return found->second.made;
   }
 
-  /// Keeps tensors for all who come with the same key, as long as a weight lives that came with it.
+  /// Keeps tensors for all calls with the same key, as long as one of the given weights exists.
   std::vector<Tensor> keep(const Tensor &weight, std::string key, std::vector<Tensor> made)
   {
     const std::lock_guard<std::mutex> lock(mutex);

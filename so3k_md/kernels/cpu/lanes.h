@@ -1,4 +1,4 @@
-/* so3k-md: numbers side by side in a register. MIT. */
+/* so3k-md: vectors of numbers in a register. MIT. */
 
 #ifndef SO3K_LANES_H
 #define SO3K_LANES_H

@@ -1,5 +1,5 @@
-/* so3k-md: dispersion and shifted electrostatics of pairs, with their slopes; the equations are
- * those of so3k_md/physics. MIT. */
+/* so3k-md: dispersion and shifted electrostatics of pairs, with their derivatives; the equations
+ * are those of so3k_md/physics. MIT. */
 
 #include <ATen/ATen.h>
 #include <torch/library.h>
@@ -17,7 +17,7 @@ using at::Tensor;
 namespace So3k {
 namespace {
 
-  constexpr int64_t TILE = 256;    // pairs whose numbers stay in the first cache
+  constexpr int64_t TILE = 256;    // pairs whose numbers fit the first-level cache
 
   struct Constants {
     double cutoff, taper, ke, bohr, hartree;
@@ -43,7 +43,7 @@ namespace {
     return y;
   }
 
-  /// w(r) from 1 at `on` to 0 at `off` and its slope; see physics/switching.py.
+  /// w(r) from 1 at `on` to 0 at `off`, and its derivative; see physics/switching.py.
   template <typename T> void switched(T r, T on, T off, T &w, T &dw)
   {
     const T per = 1 / (off - on);
@@ -79,13 +79,13 @@ namespace {
     }
   };
 
-  /// The numbers of a tile, side by side.
+  /// The numbers of a tile, one array for each quantity.
   template <typename T> struct Tile {
     T x[3][TILE], r[TILE], a_i[TILE], a_j[TILE], v[TILE], w[TILE], dw[TILE];
     T e[TILE], by_mean[TILE], by_r[TILE];
   };
 
-  /// e, what either α has by way of the mean, and ∂E/∂r; see physics/dispersion.py.
+  /// e, ∂E/∂α of either atom through the mean, and ∂E/∂r; see physics/dispersion.py.
   template <typename T> void dispersion(Tile<T> &tile, const Constants &of)
   {
     const T per_bohr2 = 1 / (of.bohr * of.bohr), energy = -2 * of.hartree;
@@ -139,8 +139,8 @@ namespace {
           tile.x[x][n] = static_cast<T>(d[3 * p + x]);
           r2 += tile.x[x][n] * tile.x[x][n];
         }
-        // between a floor, which keeps atoms at the same place finite, and the cutoff, where all is
-        // zero
+        // clamped to a smallest distance, which keeps atoms at the same position finite, and to the
+        // cutoff, where everything is zero
         tile.r[n] = std::sqrt(std::min(std::max(r2, T(1e-6)), cutoff * cutoff));
         tile.a_i[n] = a[i[p]];
         tile.a_j[n] = a[j[p]];

@@ -9,7 +9,7 @@
 
 namespace So3k {
 
-/// Rows that are worked on at once: with three columns they and their factors fill the registers.
+/// Rows computed at once: with three columns they and their factors fill the registers.
 template <typename T> constexpr int BLOCK_ROWS = Lanes<T>::BYTES == 64 ? 8 : 4;
 
 /// c = a b of ROWS rows and COLUMNS registers, which stay in registers while k runs.
@@ -64,8 +64,8 @@ void some_rows(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t n_k
   if (column < n_columns) block<T, ROWS, 1>(a, a_row, b + rest, b_row, n_k, c + rest, c_row);
 }
 
-/// c = a b for the small matrices of a tile, (rows, k) (k, columns), where a library's start costs
-/// more.
+/// c = a b for the small matrices of a tile, (rows, k) (k, columns), for which a call of a library
+/// takes longer.
 template <typename T>
 void multiply(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t n_k, T *c,
               int64_t c_row, int64_t n_rows, int64_t n_columns)

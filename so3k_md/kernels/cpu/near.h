@@ -1,4 +1,4 @@
-/* so3k-md: the filters of a tile of neighbours. MIT. */
+/* so3k-md: the filters of a tile of neighbors. MIT. */
 
 #ifndef SO3K_NEAR_H
 #define SO3K_NEAR_H
@@ -13,7 +13,7 @@
 
 namespace So3k {
 
-/// The filters of a tile of pairs, (pairs, 2F), and the way back from their slopes.
+/// The filters of a tile of pairs, (pairs, 2F), and their adjoint.
 template <typename T> class NearFilters {
  public:
   static constexpr int64_t SIZE = SphericalFilter<T>::SIZE;

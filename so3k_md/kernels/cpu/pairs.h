@@ -12,7 +12,7 @@
 
 namespace So3k {
 
-/// What both directions of a run of pairs read.
+/// Input of both directions of the pairs.
 template <typename T> struct Layer {
   int64_t width, heads, orders, degrees;    // F, h, chi_width, number of degrees
   const T *q, *k, *v;                       // (centres, 2F), (sources, 2F), (sources, F)
@@ -52,7 +52,7 @@ template <typename T> struct Way {
   }
 };
 
-/// Σ_f q_f w_f k_f over some features, there and back.
+/// Σ_f q_f w_f k_f over some features, in both directions.
 template <typename T, bool BOTH>
 inline void attention(const Way<T> &there, const Way<T> &back, const T *w, int64_t first,
                       int64_t last, T &alpha, T &alpha_back)
@@ -103,14 +103,14 @@ void send(const Layer<T> &layer, int64_t pair, const T *w, T *dx, T *dchi)
   }
 }
 
-/// Where the adjoint of a run of pairs adds up.
+/// The derivatives to which the adjoint of the pairs adds.
 template <typename T> struct Slopes {
   T *q, *k, *v;          // as in Layer
   T *cut, *ylm;          // of the pairs
   const T *dx, *dchi;    // of the messages
 };
 
-/// Rows of the slopes of one direction of a pair.
+/// Rows of the derivatives of one direction of a pair.
 template <typename T> struct WayBack {
   T *q, *k, *v;
   const T *dx, *dchi;
@@ -123,7 +123,7 @@ template <typename T> struct WayBack {
   }
 };
 
-/// The adjoint of `attention`, given the slopes of its sums.
+/// The adjoint of `attention`, given the derivatives of its sums.
 template <typename T, bool BOTH>
 inline void attention_back(const Way<T> &there, const Way<T> &back, const T *w, int64_t first,
                            int64_t last, T slope, T slope_back, const WayBack<T> &g,
@@ -147,7 +147,7 @@ inline void attention_back(const Way<T> &there, const Way<T> &back, const T *w, 
           });
 }
 
-/// The adjoint of `send`; g_w is the slope of the filter.
+/// The adjoint of `send`; g_w is the derivative by the filter.
 template <typename T, bool BOTH>
 void send_back(const Layer<T> &layer, int64_t pair, const T *w, T *g_w, const Slopes<T> &slopes)
 {

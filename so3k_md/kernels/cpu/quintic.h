@@ -14,7 +14,7 @@ template <typename T> struct Quintics {
   T width;    // of an interval, Å
   int64_t intervals, columns;
 
-  /// The place of a distance: its interval and powers of t.
+  /// The interval of a distance, and the powers of t.
   struct Place {
     const T *c;
     T power[6], rise[6];    // t^k and its derivative by r

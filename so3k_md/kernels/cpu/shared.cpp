@@ -1,8 +1,8 @@
 /* so3k-md: a model that all Systems and Contexts of a process share. MIT.
  *
- * openmm-torch copies the code of a module for each Context and compiles each copy. What is behind
- * an object of a C++ class it hands on, so that the model is compiled once. The derivatives run
- * without Python's lock, which torch demands and some functions of OpenMM hold when they ask for
+ * openmm-torch copies the code of a module for each Context and compiles each copy. It does not
+ * copy an object of a C++ class, so that the model is compiled once. Derivatives run without
+ * Python's lock, as torch requires; some functions of OpenMM hold this lock when they compute
  * forces. */
 
 #include <dlfcn.h>
@@ -26,10 +26,9 @@ using torch::jit::IValue;
 namespace So3k {
 namespace {
 
-  constexpr std::size_t RECENT = 4;    // models that stay although nothing uses them
+  constexpr std::size_t RECENT = 4;    // models that are kept although nothing uses them
 
-  /// Gives Python's lock back for as long as it lives, where there is a Python that this thread has
-  /// locked.
+  /// Releases Python's lock for the lifetime of this object, if this thread holds it.
   class WithoutLock {
    public:
     WithoutLock()
@@ -53,8 +52,7 @@ namespace {
     void *thread = nullptr;
   };
 
-  /// FNV-1a of 64 bits: finds what a disk or a network has changed, not what somebody wanted to
-  /// change.
+  /// FNV-1a of 64 bits: detects damage by a disk or a network, not malice.
   int64_t checksum(const Tensor &file)
   {
     const auto *bytes = file.const_data_ptr<uint8_t>();
@@ -69,7 +67,7 @@ namespace {
         std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.numel()) == 0;
   }
 
-  /// A file in memory, and the model that it is once somebody has called it.
+  /// A file in memory, and its model, which is loaded at the first call.
   struct Loaded {
     explicit Loaded(Tensor bytes) : file(std::move(bytes)) {}
 
@@ -108,7 +106,7 @@ namespace {
       for (const auto &entry : known)
         if (auto loaded = entry.lock(); loaded && same(loaded->file, file)) found = loaded;
       if (!found) {
-        found = std::make_shared<Loaded>(file.clone());    // what comes from Python goes with it
+        found = std::make_shared<Loaded>(file.clone());    // Python frees its own tensors
         known.push_back(found);
       }
       recent.remove(found);
@@ -118,14 +116,14 @@ namespace {
     }
   };
 
-  /// Never destroyed: when a process ends, what torch would need for this may be gone before.
+  /// Never destroyed: at the end of a process torch's own data may already be destroyed.
   Models &models()
   {
     static auto &all = *new Models;
     return all;
   }
 
-  /// What a graph consists of: tensors in the order of the fields, and the form and cutoff of the
+  /// The content of a graph: tensors in the order of the fields, and the form and cutoff of the
   /// Coulomb energy.
   struct Flat {
     const c10::List<Tensor> &tensors;
@@ -163,8 +161,8 @@ namespace {
     {
     }
 
-    /// `So3krates.gradient` of a Graph, both as the tensors of which they consist, and the form
-    /// and cutoff of the Coulomb energy.
+    /// `So3krates.gradient` of a Graph. Graph and result are lists of their tensors; the form and
+    /// cutoff of the Coulomb energy are separate arguments.
     c10::List<Tensor> gradient(const c10::List<Tensor> &graph, std::string coulomb, double cutoff)
     {
       for (const Tensor &tensor : graph)

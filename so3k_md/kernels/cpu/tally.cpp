@@ -1,4 +1,4 @@
-/* so3k-md: what the slopes of long pairs add up to. MIT. */
+/* so3k-md: forces and virial from the gradient of long-range pairs. MIT. */
 
 #include <ATen/ATen.h>
 #include <torch/library.h>
@@ -11,7 +11,7 @@ using at::Tensor;
 namespace So3k {
 namespace {
 
-  /// Pairs follow each other by their first atom, whose sum stays in registers.
+  /// Pairs are ordered by their first atom, whose sum stays in registers.
   template <typename T>
   void run(const Tensor &vectors, const Tensor &slopes, const Tensor &idx_i, const Tensor &idx_j,
            const Tensor &frame, Tensor &by_r, Tensor &outer)
