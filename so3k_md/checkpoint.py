@@ -15,6 +15,7 @@ from so3k_md.config import from_mapping, to_mapping
 from so3k_md.errors import So3kError
 from so3k_md.files import atomic
 from so3k_md.model import FORMAT_VERSION, ModelConfig, So3krates, set_dtype
+from so3k_md.model.parts import PLAIN
 from so3k_md.model.weights import file_name, file_weights, load_weights
 from so3k_md.needs import GIVEN, needs_of, with_needs
 from so3k_md.seals import ZIP_ERRORS, Look, State, members_are_intact, seal_archive, seal_of
@@ -131,12 +132,11 @@ def eager_model(path: Path, look: Look | None = None) -> So3krates:
     """
     document = read_checkpoint(path, look)
     try:
-        model = model_of(document["config"], document["facts"], document["weights"])
+        return model_of(document["config"], document["facts"], document["weights"])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise So3kError(
             f"{path} is a checkpoint whose parts do not fit together ({first_line(error)}): train again"
         ) from error
-    return model
 
 
 def model_of(config: Mapping[str, Any], facts: Mapping[str, Any], weights: Mapping[str, Tensor]) -> So3krates:
@@ -160,7 +160,7 @@ def eager(model: Any) -> So3krates:
     Raises:
         So3kError: the model has rounded constants, which a new object would not have.
     """
-    if isinstance(model, So3krates) and model.form == "plain":
+    if isinstance(model, So3krates) and model.form == PLAIN.form:
         return model
     needs = needs_of(model)
     if is_rounded(model):

@@ -103,6 +103,7 @@ PARTS = ("short_range", "repulsion", "electrostatics", "dispersion")
 # charge in its own potential.
 COULOMB = ("kspace", "shifted", "shifted+self")
 CUTOFF_LR = 12.0  # Å, of dispersion and of the shifted forms of the Coulomb energy
+SPHC_TILE = 32768  # pairs of groups that an sphc layer computes at once on a CPU; they fit its cache
 TAPER = 2.0  # Å, width of the interval before the cutoff in which dispersion is switched off
 
 

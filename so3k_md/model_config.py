@@ -160,6 +160,11 @@ class ModelConfig:
             )
 
     @property
+    def chi_width(self) -> int:
+        """Components of the SPHCs χ, 2l + 1 of each degree l."""
+        return sum(2 * degree + 1 for degree in self.degrees)
+
+    @property
     def far_reach(self) -> float:
         """Largest diameter of a group, Å; 0 without a limit."""
         return self.efa_reach if self.nonlocal_ == "efa" and self.efa_waves == "lebedev" else 0.0
@@ -191,7 +196,7 @@ def needs_of_config(config: ModelConfig, elements: list[int]) -> Needs:
         has_zbl=config.zbl,
         n_layers=config.layers,
         features=config.features,
-        chi_width=sum(2 * degree + 1 for degree in config.degrees),
+        chi_width=config.chi_width,
         chi_from_neighbours=config.chi_start == "neighbours",
     )
 

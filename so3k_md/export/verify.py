@@ -12,6 +12,7 @@ from so3k_md.checkpoint import load_torchscript
 from so3k_md.errors import So3kError
 from so3k_md.export.contract import missing
 from so3k_md.graph import COULOMB, CUTOFF_LR, Graph
+from so3k_md.kernels.choose import frozen
 from so3k_md.model import So3krates, set_dtype
 from so3k_md.model.forces import Evaluation, evaluate, tensors_of
 from so3k_md.needs import Needs
@@ -87,10 +88,10 @@ def verify(
         raise So3kError(
             "the model gives energies or forces that are not finite: its weights are broken, train it again"
         )
-    frozen = torch.jit.freeze(copy.deepcopy(loaded).eval(), preserved_attrs=["gradient"])
+    constant = frozen(copy.deepcopy(loaded))
     checks = {}
     with torch.jit.optimized_execution(False):  # a few calls do not repay the time to optimise
-        for name, other in {"scripted": scripted, "loaded": loaded, "frozen": frozen}.items():
+        for name, other in {"scripted": scripted, "loaded": loaded, "frozen": constant}.items():
             checks[name] = _deviation(eager, evaluate(other, graph(positions), 1))
             _require(name, checks[name], TOLERANCES[dtype])
         if fast is not None:

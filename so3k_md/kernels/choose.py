@@ -22,10 +22,10 @@ from so3k_md.errors import So3kError
 from so3k_md.kernels.build import load_kernels
 from so3k_md.kernels.parts import COMPILED, kernel_code, with_weights
 from so3k_md.model import set_dtype, still_copy
+from so3k_md.model.parts import PLAIN
 from so3k_md.seals import Look, look_at
 
 WORDS = ("auto", "on", "off")
-PLAIN = "plain"
 
 
 class Choice(NamedTuple):
@@ -53,23 +53,23 @@ def choose(model: Any, kernels: str = "auto") -> Choice:
     if is_compiled(model):
         return Choice(str(model.form), "the model is given in this form")
     if kernels == "off":
-        return Choice(PLAIN, "kernels = off")
+        return Choice(PLAIN.form, "kernels = off")
     if weight.device.type not in COMPILED:
-        return Choice(PLAIN, "the kernels are for CPUs", kernels == "auto")
+        return Choice(PLAIN.form, "the kernels are for CPUs", kernels == "auto")
     if kernels == "auto" and weight.dtype != torch.float32:
-        return Choice(PLAIN, "kernels = auto takes them for float32")
+        return Choice(PLAIN.form, "kernels = auto takes them for float32")
     if is_rounded(model):
         return Choice(
-            PLAIN, "the kernels have exact constants, the model has rounded ones", kernels == "auto"
+            PLAIN.form, "the kernels have exact constants, the model has rounded ones", kernels == "auto"
         )
     if not load_kernels():
-        return Choice(PLAIN, "the kernels are not built: so3k-md kernels build", kernels == "auto")
+        return Choice(PLAIN.form, "the kernels are not built: so3k-md kernels build", kernels == "auto")
     return Choice(COMPILED[weight.device.type].form, "the kernels are built")
 
 
 def is_compiled(model: Any) -> bool:
     """Whether a model has compiled parts."""
-    return str(model.form) != PLAIN
+    return str(model.form) != PLAIN.form
 
 
 def accelerated(model: Any, kernels: str = "auto", code: bytes | None = None) -> Any:
@@ -86,7 +86,7 @@ def accelerated(model: Any, kernels: str = "auto", code: bytes | None = None) ->
     choice = choose(model, kernels)
     if not choice.possible:
         raise So3kError(f"kernels = on is impossible: {choice.reason}")
-    if choice.form in (PLAIN, str(model.form)):
+    if choice.form in (PLAIN.form, str(model.form)):
         return model
     if code is None:
         shape = eager(model)
@@ -155,14 +155,9 @@ def fitting_model(
     return accelerated(model if fits else set_dtype(still_copy(model).to(place), precision), kernels)
 
 
-def _made(file: Path, look: Look, device: str, dtype: torch.dtype | str | None, kernels: str) -> Any:
-    """The model of a file as a new object."""
-    return accelerated(load(file, device, dtype, look), kernels, kernel_record(file))
-
-
 @lru_cache(maxsize=8)
 def _loaded(file: Path, look: Look, device: str, dtype: torch.dtype | str | None, kernels: str) -> Any:
-    return _made(file, look, device, dtype, kernels)
+    return accelerated(load(file, device, dtype, look), kernels, kernel_record(file))
 
 
 def load_frozen(
@@ -191,7 +186,7 @@ def _frozen(
     dtype: torch.dtype | str | None,
     kernels: str,
 ) -> tuple[Any, Any]:
-    model = _made(file, look, device, dtype, kernels)
+    model = _loaded(file, look, device, dtype, kernels)
     return model, frozen(model)
 
 

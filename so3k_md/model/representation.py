@@ -57,7 +57,7 @@ class Representation(nn.Module):
         self.totals = totals
         self.reach = reach
         self.chi_from_neighbours = config.chi_start == "neighbours"
-        self.chi_width = sum(2 * degree + 1 for degree in config.degrees)
+        self.chi_width = config.chi_width
         self.norm_eps = config.norm_eps
         # layers that compute their non-local messages again in the backward pass have separate histories
         self.by_layer = any(layer.recomputes for layer in layers)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from so3k_md.adjoint import gradients, leaf
-from so3k_md.graph import Edges, Graph, Groups, Reach, Rows
+from so3k_md.graph import SPHC_TILE, Edges, Graph, Groups, Reach, Rows
 from so3k_md.nn.geometry import Geometry
 from so3k_md.nn.layer import Layer, no_reach
 from so3k_md.nn.segment import segment_sum
@@ -24,8 +24,6 @@ from so3k_md.nn.sphc import (
 
 if TYPE_CHECKING:
     from so3k_md.model_config import ModelConfig
-
-TILE = 32768  # pairs of groups evaluated at once; fewer are slower, more do not fit a cache
 
 
 class Step(NamedTuple):
@@ -46,7 +44,7 @@ class SphcLayer(Layer):
         super().__init__(config, generator, geometry, is_first)
         self.geometry = geometry
         self.temperature, self.kappa, self.nonlocal_p = config.temperature, config.kappa, config.nonlocal_p
-        self.tile = TILE
+        self.tile = SPHC_TILE
         self.recomputes = True
 
     def forward(self, rows: Rows, edges: Edges, reach: Reach) -> Rows:

@@ -7,13 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.graph import Graph
+from so3k_md.graph import SPHC_TILE, Graph
 from so3k_md.needs import Needs, needs_of
 
 Ints = NDArray[np.int64]
 
 MODES = ("auto", "all")
-FAR_TILE = 32768  # pairs of groups that an sphc layer computes at once
 FAR_NUMBERS = 6  # numbers that its gradient stores for each of these pairs, in units of F (measured)
 FLOAT32 = 4  # bytes
 MAX_GROUP = 10_000  # atoms of a group that sphc accepts by default: 1e8 pairs in each layer
@@ -155,7 +154,7 @@ def check_group_sizes(group: ArrayLike, needs: Needs, max_group: int | None, whe
     numbers, sizes = np.unique(np.asarray(group), return_counts=True)
     n = int(sizes.max())
     if n > max_group:
-        gib = max(n, FAR_TILE) * FAR_NUMBERS * needs.features * FLOAT32 / 2**30
+        gib = max(n, SPHC_TILE) * FAR_NUMBERS * needs.features * FLOAT32 / 2**30
         raise So3kError(
             f"{where}: group {numbers[sizes.argmax()]} has {n} atoms, more than max_group = {max_group}: "
             f"attention in it takes {n * (n - 1):.1e} pairs a layer, {gib:.1g} GiB of them at a time; raise "

@@ -8,8 +8,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from so3k_md.errors import So3kError
-from so3k_md.needs import Needs
-from so3k_md.structure.groups import images_matter
 
 
 def check_finite(positions: Tensor, rows: Tensor) -> None:
@@ -123,11 +121,6 @@ def output_fault(energy: Tensor, forces: Tensor, rows: Tensor) -> str:
     if bad.size(0) > 0:
         what = f"force of the model on particle {int(rows[bad[0]].item())}"
     return f"the {what} is not a finite number: atoms may lie on one spot; minimise first, or check the model"
-
-
-def needs_links(needs: Needs, periodic: bool) -> bool:
-    """`images_matter` for a system with or without a box."""
-    return images_matter(needs, periodic, "the system")
 
 
 def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None:

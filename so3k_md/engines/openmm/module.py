@@ -21,7 +21,6 @@ from so3k_md.engines.openmm.checks import (
     checked_tree,
     extent_fault,
     link_fault,
-    needs_links,
     output_fault,
     scatter_fault,
 )
@@ -35,6 +34,7 @@ from so3k_md.nn.segment import pair_forces
 from so3k_md.structure.charges import GivenTotals, Totals, resolve_totals
 from so3k_md.structure.coulomb import check_coulomb
 from so3k_md.structure.elements import check_elements
+from so3k_md.structure.groups import images_matter
 from so3k_md.structure.lists import SKIN, check_skin
 from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
@@ -238,7 +238,7 @@ def script_for_openmm(
     needs = needs_of(model)
     check_elements(numbers, needs.elements)
     numbered = np.unique(np.zeros(len(numbers)) if group is None else group, return_inverse=True)[1].tolist()
-    links = checked_tree(parent, numbered) if needs_links(needs, periodic) else None
+    links = checked_tree(parent, numbered) if images_matter(needs, periodic, "the system") else None
     alone = cluster is not None
     if alone:
         links = checked_tree(cluster, [0] * len(numbers))
