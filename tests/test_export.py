@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -144,3 +145,15 @@ def test_the_form_with_kernels_can_be_left_out(checkpoint, tmp_path):
         torch.jit.load(path, _extra_files=extra)
         held.append(bool(extra[KERNEL_FILE]))
     assert held == [True, False]
+
+
+def test_a_file_written_without_kernels_has_their_form_too(checkpoint, tmp_path):
+    """On a machine without a compiler; another process, because torch keeps operators that it knows."""
+    path = tmp_path / "m.pt"
+    program = (
+        "import sys; from so3k_md.kernels import build; build.find_kernels = lambda: None; "
+        "from so3k_md.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "export", str(checkpoint), "-o", str(path)]
+    assert subprocess.run(command, check=False, capture_output=True, text=True).returncode == 0
+    assert any(name.endswith(f"/extra/{KERNEL_FILE}") for name in zipfile.ZipFile(path).namelist())

@@ -17,7 +17,7 @@ from so3k_md.config import to_mapping
 from so3k_md.export.contract import EXTRA_FILE, FORMAT_VERSION, KERNEL_FILE
 from so3k_md.export.verify import verify
 from so3k_md.files import atomic
-from so3k_md.kernels.build import load_kernels
+from so3k_md.kernels.build import known_operators, load_kernels
 from so3k_md.kernels.parts import emptied, kernel_code, with_weights
 from so3k_md.model import So3krates, set_dtype, still_copy, weights_hash
 from so3k_md.needs import with_needs
@@ -80,7 +80,8 @@ def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -
     fast = None
     if kernels != "off" and not is_rounded(model):
         code = kernel_code(model.config, tuple(model.needs.elements))
-        extra[KERNEL_FILE] = record = archive(emptied(with_weights(code, model)))
+        with known_operators():
+            extra[KERNEL_FILE] = record = archive(emptied(with_weights(code, model)))
         if load_kernels():
             fast = with_weights(record, set_dtype(copy.deepcopy(model), torch.float32))
     with atomic(path) as temporary:
