@@ -13,7 +13,7 @@ from ase.build import molecule
 from ase.io import write
 
 from so3k_md.checkpoint import resolve_model
-from so3k_md.demo import SinglePoint, agreement, ase_point, openmm_point, pytorch_point
+from so3k_md.engines.agreement import SinglePoint, agreement, ase_point, openmm_point, pytorch_point
 from so3k_md.engines.lammps import run
 
 CELL = np.array([[11.0, 0.0, 0.0], [2.0, 9.5, 0.0], [-1.5, 1.0, 9.0]])  # Å

@@ -5,36 +5,34 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import ase.build
 import ase.io
 import numpy as np
 import openmm
-import torch
 from ase import Atoms
 from ase.optimize import BFGS
-from numpy.typing import NDArray
 from openmm import app, unit
 
-from so3k_md import cli, load
+from so3k_md import cli
 from so3k_md.analysis import analyze, write_report
 from so3k_md.checkpoint import resolve_model
 from so3k_md.engines import lammps
+from so3k_md.engines.agreement import (
+    SinglePoint,
+    agreement,
+    ase_point,
+    openmm_point,
+    pytorch_point,
+)
 from so3k_md.engines.ase import So3kCalculator
 from so3k_md.engines.openmm import create_system
 from so3k_md.engines.openmm.run import add_reporters, readable_errors
 from so3k_md.errors import So3kError
-from so3k_md.model.forces import evaluate
-from so3k_md.needs import needs_of
-from so3k_md.structure.build import build_graph
-from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
 KELVIN = 300.0
 STEP_FS = 0.5
 FRICTION_PS = 10.0  # 1/ps; strong, so that 5 ps are enough to sample 300 K
-ENERGY_GATE = 1e-9  # relative
-FORCE_GATE = 1e-8  # eV/Å
 NUMBERS = re.compile(r" *\d+( +[-+.\deE]+){5} *")  # a row of the thermo_style below
 LAMMPS_SETUP = """
 units metal
@@ -64,13 +62,6 @@ dump positions all custom ${every} trajectory.dump id type element xu yu zu
 dump_modify positions sort id element C H O
 run ${steps}
 """
-
-
-class SinglePoint(NamedTuple):
-    """Energy and forces of one structure by one code."""
-
-    energy: float  # eV
-    forces: NDArray[np.float64]  # (atoms, 3), eV/Å
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -112,63 +103,11 @@ def relaxed_ethanol(model: Path) -> Atoms:
     return atoms
 
 
-def pytorch_point(atoms: Atoms, model: Path) -> SinglePoint:
-    """The reference: the model itself."""
-    module: Any = load(model, dtype=torch.float64)
-    graph = build_graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, needs_of(module).cutoff)
-    result = evaluate(module, graph, n_frames=1)
-    return SinglePoint(result.energy.item(), result.forces.numpy(force=True))
-
-
-def ase_point(atoms: Atoms, model: Path) -> SinglePoint:
-    """The same by ASE."""
-    fresh = atoms.copy()
-    fresh.calc = So3kCalculator(model, dtype="float64")
-    return SinglePoint(fresh.get_potential_energy(), fresh.get_forces())
-
-
-def openmm_point(atoms: Atoms, model: Path) -> SinglePoint:
-    """The same by OpenMM."""
-    built = create_system(atoms, model, dtype="float64")
-    integrator = openmm.VerletIntegrator(STEP_FS * unit.femtosecond)
-    context = openmm.Context(built.system, integrator, openmm.Platform.getPlatformByName("Reference"))
-    context.setPositions(built.positions_nm)
-    state = context.getState(energy=True, forces=True)
-    energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
-    forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
-    return SinglePoint(energy / EV_IN_KJ_MOL, forces / EV_IN_KJ_MOL / NM_IN_ANGSTROM)
-
-
 def lammps_point(folder: Path, model: Path, ranks: int) -> SinglePoint:
     """The same by LAMMPS."""
     run_lammps(folder, "in.point", LAMMPS_POINT, ranks, model=model, precision="float64")
     energy = float((folder / "energy.txt").read_text())
     return SinglePoint(energy, np.loadtxt(folder / "forces.dump", skiprows=9)[:, 1:])
-
-
-def agreement(points: dict[str, SinglePoint]) -> str:
-    """A table of differences from the first code.
-
-    Raises:
-        So3kError: one of them is larger than its gate.
-    """
-    (_, reference), *_ = points.items()
-    lines = [f"{'code':<16} {'energy / eV':>22} {'relative ΔE':>12} {'max |ΔF| / eV/Å':>16}"]
-    missed = []
-    for name, point in points.items():
-        energy = abs(point.energy / reference.energy - 1)
-        force = np.abs(point.forces - reference.forces).max()
-        lines.append(f"{name:<16} {point.energy:>22.12f} {energy:>12.1e} {force:>16.1e}")
-        if not (energy <= ENERGY_GATE and force <= FORCE_GATE):
-            missed.append(name)
-    table = "\n".join(lines)
-    if missed:
-        print(table)
-        raise So3kError(
-            f"{', '.join(missed)} and PyTorch differ by more than {ENERGY_GATE:g} in energy or {FORCE_GATE:g}"
-            " eV/Å in forces: see so3k-md doctor"
-        )
-    return table
 
 
 def openmm_nvt(atoms: Atoms, model: Path, folder: Path, steps: int, every: int) -> None:
