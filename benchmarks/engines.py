@@ -54,7 +54,7 @@ def timed(step, warm_up: int = 5) -> float:
 
 
 def bare(atoms: Atoms, model: str, device: str) -> float:
-    """Energies, forces and virial of one graph, without neighbour list or engine."""
+    """Energies, forces and virial of one graph, without neighbor list or engine."""
     import torch
 
     from so3k_md import load

@@ -55,7 +55,7 @@ run {steps}
 def cluster(n_atoms: int, group_size: int) -> tuple[Any, Any, Any]:
     """Atomic numbers, positions (Å) and groups of a round piece of a disordered lattice.
 
-    Groups are neighbours in space: atoms in turn along a lattice of larger cells.
+    Groups are neighbors in space: atoms in turn along a lattice of larger cells.
     """
     rng = np.random.default_rng(0)
     spacing = DENSITY ** (-1 / 3)

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from so3k_md.checkpoint import load
 from so3k_md.cli import guarded
 from so3k_md.data.frames import Frame
-from so3k_md.data.structures import given_totals
+from so3k_md.data.structures import given_charge_state
 from so3k_md.data.units import ENERGY_UNITS
 from so3k_md.errors import So3kError
 from so3k_md.evaluate import predict
@@ -120,7 +120,7 @@ def evaluate(model: Any, structures: list[Atoms], batch_size: int, cutoff_lr: fl
     frames = [
         Frame(
             atoms.numbers, atoms.positions, None, atoms.pbc, None, None, None, place, "SAPT10k",
-            totals=given_totals(atoms),
+            charge_state=given_charge_state(atoms),
         )
         for place, atoms in enumerate(structures)
     ]  # fmt: skip

@@ -44,10 +44,10 @@ def counted(config: Any, n_atoms: int, near: int, far: int, waves: int) -> dict[
     orders = sum(2 * degree + 1 for degree in config.degrees)
     # of a pair in a layer, both directions at once: filters, their table of quintics, the products
     spherical = 2 * h * (2 * degrees + 4) + 2 * (2 * h * f)
-    table, table_slope = 12 * 2 * f, 12 * 2 * f
+    table, table_derivative = 12 * 2 * f, 12 * 2 * f
     products = 2 * (3 * 2 * f + 2 * f + 2 * orders)
     products_back = 2 * (3 * 2 * f + 2 * 2 * f + 8 * 2 * f + 6 * orders)
-    forward, backward = spherical + table + products, 2 * spherical + 2 * h * f + table + table_slope
+    forward, backward = spherical + table + products, 2 * spherical + 2 * h * f + table + table_derivative
     pair = (
         layers * (forward + backward + products_back) - 2 * 3 * 2 * h * f
     )  # none of them in the first layer

@@ -34,11 +34,11 @@ def gradients(outputs: list[Tensor], inputs: list[Tensor], seeds: list[Tensor]) 
     return filled
 
 
-def slope_only(inputs: Tensor, slopes: Tensor) -> Tensor:
-    """Zeros whose derivative by the inputs is `slopes`; adds a closed-form derivative to the history."""
+def derivative_only(inputs: Tensor, derivatives: Tensor) -> Tensor:
+    """Zeros whose derivative by the inputs is `derivatives`; adds a closed-form derivative to the history."""
     with torch.no_grad():
         values = inputs.clone()
-    return (inputs - values) * slopes
+    return (inputs - values) * derivatives
 
 
 def added(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:

@@ -65,7 +65,7 @@ def check_number(path: str, number: int, n_frames: int) -> None:
         raise So3kError(f"{path} has {n_frames} frames, --frame is {number}: choose from 0 to {n_frames - 1}")
 
 
-def far_attention(model_path: str, frame: Frame, groups: str = "auto") -> Attention:
+def nonlocal_attention(model_path: str, frame: Frame, groups: str = "auto") -> Attention:
     """The non-local attention within the largest group of a frame, the first of groups of equal size.
 
     Args:
@@ -114,7 +114,7 @@ def layer_by_layer(model: So3krates, graph: Graph, atoms: NDArray[np.int64]) -> 
             rows = Rows(step.inputs[0], step.inputs[1], graph.positions)
             pairs = []
             for first, last in pairwise(layer.tiles(tape.reach.groups)):
-                tile = layer.far_pairs(rows, rows, tape.reach.groups, first, last)
+                tile = layer.sphc_pairs(rows, rows, tape.reach.groups, first, last)
                 pairs.append((tile.idx_i + first, tile.idx_j, tile.r, tile.phi, tile.alpha))
             idx_i, idx_j, r, phi, alpha = (torch.cat(part).numpy() for part in zip(*pairs, strict=True))
             ours = place[idx_i] >= 0

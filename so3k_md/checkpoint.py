@@ -23,7 +23,7 @@ from so3k_md.seals import ZIP_ERRORS, Look, State, members_are_intact, seal_arch
 EXTRA_FILE = "so3k.json"  # in an exported file: its metadata
 # in an exported file: code of the model with compiled parts, without weights; change the name whenever the
 # signature of an operator changes
-KERNEL_FILE = "so3k_kernels.5.pt"
+KERNEL_FILE = "so3k_kernels.6.pt"
 LARGEST_METADATA = 1 << 20  # bytes
 CHECKPOINT_FORMAT = "so3k-md checkpoint 2"
 UNSEALED_FORMAT = "so3k-md checkpoint 1"  # of checkpoints without a seal and without all facts of `Needs`
@@ -267,10 +267,10 @@ def resolve_model(path: str | Path) -> Path:
             raise So3kError(f"{path} is a folder, a pipe or a device: name a checkpoint or an exported file")
     except OSError as error:  # a folder in the path may not be read, or the name is too long
         raise So3kError(f"{path} cannot be read: {error.strerror}; check path and rights") from error
-    shipped = Path(str(files("so3k_md.pretrained"))) / f"{path}.pt"
-    if path.name == str(path) and shipped.is_file():
-        return shipped
-    names = ", ".join(sorted(file.stem for file in shipped.parent.glob("*.pt"))) or "none"
+    bundled = Path(str(files("so3k_md.pretrained"))) / f"{path}.pt"
+    if path.name == str(path) and bundled.is_file():
+        return bundled
+    names = ", ".join(sorted(file.stem for file in bundled.parent.glob("*.pt"))) or "none"
     raise So3kError(f"there is no model file {path}: check the name; models that come with so3k-md: {names}")
 
 

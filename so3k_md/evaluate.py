@@ -11,7 +11,7 @@ from torch import nn
 
 from so3k_md.data.batches import LARGEST_BATCH, in_chunks, pairs_of, to_graph
 from so3k_md.data.frames import Frame, require_elements
-from so3k_md.data.keys import warn_unused_totals
+from so3k_md.data.keys import warn_unused_charge_state
 from so3k_md.data.references import warn_incomparable
 from so3k_md.data.statistics import fit_statistics
 from so3k_md.data.write import write_extxyz
@@ -92,7 +92,7 @@ def predict(
     facts = json.loads(needs.metadata)
     for composition in {tuple(np.sort(frame.numbers).tolist()) for frame in frames}:
         warn_incomparable(composition, facts)
-    warn_unused_totals(frames, needs.has_totals)
+    warn_unused_charge_state(frames, needs.has_charge_state)
     device = next(model.parameters()).device
     predictions: list[Prediction] = []
     settings = needs.cutoff, model, groups, coulomb, cutoff_lr

@@ -165,7 +165,7 @@ class ModelConfig:
         return sum(2 * degree + 1 for degree in self.degrees)
 
     @property
-    def far_reach(self) -> float:
+    def max_group_diameter(self) -> float:
         """Largest diameter of a group, Å; 0 without a limit."""
         return self.efa_reach if self.nonlocal_ == "efa" and self.efa_waves == "lebedev" else 0.0
 
@@ -190,14 +190,14 @@ def needs_of_config(config: ModelConfig, elements: list[int]) -> Needs:
         elements=elements,
         cutoff=config.cutoff,
         nonlocal_kind=config.nonlocal_,
-        far_reach=config.far_reach,
-        has_totals=config.charge_embedding or config.spin_embedding or config.electrostatics,
+        max_group_diameter=config.max_group_diameter,
+        has_charge_state=config.charge_embedding or config.spin_embedding or config.electrostatics,
         has_long_range=config.electrostatics,
         has_zbl=config.zbl,
         n_layers=config.layers,
         features=config.features,
         chi_width=config.chi_width,
-        chi_from_neighbours=config.chi_start == "neighbours",
+        chi_from_neighbors=config.chi_start == "neighbours",
     )
 
 

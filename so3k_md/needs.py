@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-FORMAT_VERSION = 6  # of the exported file: its parts, their stages and the fields of `Needs`
+FORMAT_VERSION = 7  # of the exported file: its parts, their stages and the fields of `Needs`
 
 
 class Needs(NamedTuple):
@@ -13,14 +13,14 @@ class Needs(NamedTuple):
     elements: list[int]  # atomic numbers that it accepts; empty if it accepts any
     cutoff: float  # of the pairs of the layers, Å
     nonlocal_kind: str  # non-local attention: none, sphc or efa
-    far_reach: float  # largest allowed diameter of a group, Å; 0 for no limit
-    has_totals: bool  # whether the energy depends on total charge and spin
+    max_group_diameter: float  # largest allowed diameter of a group, Å; 0 for no limit
+    has_charge_state: bool  # whether the energy depends on total charge and spin
     has_long_range: bool  # whether it has charges, electrostatics and dispersion
     has_zbl: bool  # whether it has the repulsion of nuclei
     n_layers: int
     features: int  # F, invariant features of each atom
     chi_width: int
-    chi_from_neighbours: bool  # whether the first SPHCs are computed from the neighbors; else zeros
+    chi_from_neighbors: bool  # whether the first SPHCs are computed from the neighbors; else zeros
     singlets_only: bool = False  # whether it was trained without unpaired electrons
     energy_shift: float = 0.0  # energy per atom that the original program adds and so3k-md leaves out, eV
     metadata: str = "{}"  # JSON: facts recorded by training, import and export

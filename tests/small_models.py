@@ -75,7 +75,7 @@ def update(model: nn.Module, k: int, x: Tensor, chi: Tensor, dx: Tensor, dchi: T
     return tuple(layer_of(model, k).update(rows_of(x, chi), dx, dchi)[:2])
 
 
-def far(stage: str, model: nn.Module, k: int, *rows_and_tile):
+def sphc_stage(stage: str, model: nn.Module, k: int, *rows_and_tile):
     """A stage of attention within groups: x, χ, r of centres and of sources, groups, first, last."""
     centres, sources, tile = rows_and_tile[:3], rows_and_tile[3:6], rows_and_tile[6:]
     return getattr(layer_of(model, k), stage)(Rows(*centres), Rows(*sources), *tile)

@@ -16,7 +16,7 @@ from small_models import layer_of
 
 from so3k_md import So3krates, cli
 from so3k_md.analysis.attention import beyond, draw, matrix
-from so3k_md.attention import far_attention, layer_by_layer, read_frame
+from so3k_md.attention import layer_by_layer, nonlocal_attention, read_frame
 from so3k_md.checkpoint import save_checkpoint
 from so3k_md.data import Frame
 from so3k_md.export import torchscript
@@ -75,7 +75,7 @@ def test_the_first_layer_is_the_formula():
     edges = model.representation.edges(graph.vectors, graph.idx_i, graph.idx_j)
     chi = model.representation.initial_chi(edges, len(NUMBERS)).detach().numpy()
     settings = CONFIG.kappa, CONFIG.nonlocal_p, CONFIG.norm_eps, CONFIG.temperature
-    phi = sphc.neighbourhoods(chi, GROUP, *settings)[1]
+    phi = sphc.neighborhoods(chi, GROUP, *settings)[1]
     layer = layer_by_layer(model, graph, LARGEST)[0]
     table = matrix(layer, layer.phi, len(LARGEST))
     assert np.nan_to_num(table) == pytest.approx(phi[:8, :8], abs=1e-12)
@@ -95,17 +95,17 @@ def test_tiles_make_no_difference():
 
 def test_same_through_every_file(folder):
     """Checkpoint and exported model; a molecule whole or cut by the walls of its box."""
-    reference = far_attention(f"{folder}/sphc.ckpt", read_frame(f"{folder}/open.xyz", None, 1))
+    reference = nonlocal_attention(f"{folder}/sphc.ckpt", read_frame(f"{folder}/open.xyz", None, 1))
     assert reference.frame == 1
     assert reference.groups == 4
     assert reference.atoms.tolist() == LARGEST.tolist()
     assert reference.degrees == CONFIG.degrees
-    exported = far_attention(f"{folder}/sphc.pt", read_frame(f"{folder}/open.xyz", None, 0))
+    exported = nonlocal_attention(f"{folder}/sphc.pt", read_frame(f"{folder}/open.xyz", None, 0))
     assert exported.model == "small"
     for one, other in zip(reference.layers, exported.layers, strict=True):
         assert one.phi == pytest.approx(other.phi, abs=1e-12)
         assert one.alpha == pytest.approx(other.alpha, abs=1e-12)
-    wrapped = far_attention(f"{folder}/sphc.pt", read_frame(f"{folder}/wrapped.xyz", None, 0))
+    wrapped = nonlocal_attention(f"{folder}/sphc.pt", read_frame(f"{folder}/wrapped.xyz", None, 0))
     shown = wrapped.layers[0]
     assert shown.r == pytest.approx(np.linalg.norm(POSITIONS[shown.idx_j] - POSITIONS[shown.idx_i], axis=1))
 
@@ -124,9 +124,9 @@ def test_molecules_of_a_trajectory_are_its_groups(folder):
     run.save_pdb(str(folder / "two.pdb"))
     run.save_dcd(str(folder / "two.dcd"))
     frame = read_frame(f"{folder}/two.dcd", f"{folder}/two.pdb", 0)
-    found = far_attention(f"{folder}/sphc.pt", frame)
+    found = nonlocal_attention(f"{folder}/sphc.pt", frame)
     alone = Frame(np.array([8, 1, 1]), water, None, np.zeros(3, dtype=bool), None, None, None, 0, "water")
-    expected = far_attention(f"{folder}/sphc.pt", alone)
+    expected = nonlocal_attention(f"{folder}/sphc.pt", alone)
     assert found.groups == 2
     for one, other in zip(found.layers, expected.layers, strict=True):
         assert one.phi == pytest.approx(other.phi, abs=1e-4)  # the trajectory is in single precision
@@ -139,21 +139,21 @@ def test_picture_and_numbers(folder, capsys):
     assert "4 groups; the picture shows one of 8 atoms" in capsys.readouterr().out
     assert (folder / "out" / "attention.png").read_bytes().startswith(b"\x89PNG")
     read = json.loads((folder / "out" / "attention.json").read_text())
-    found = far_attention(f"{folder}/sphc.pt", read_frame(f"{folder}/open.xyz", None, 0))
+    found = nonlocal_attention(f"{folder}/sphc.pt", read_frame(f"{folder}/open.xyz", None, 0))
     assert read["names"][0] == f"{'H' if NUMBERS[0] == 1 else 'C' if NUMBERS[0] == 6 else 'O'}0"
     for written, layer in zip(read["layers"], found.layers, strict=True):
         assert written["r"] == layer.r.tolist()
         assert written["share_beyond_cutoff"] == beyond(layer, CONFIG.cutoff)
         assert written["pairs"] == len(layer.r)
     for axes in draw(found).axes:
-        assert axes.get_ylabel().endswith((" / 1", "(white: not neighbours)")) or axes.get_ylabel() == "atom"
+        assert axes.get_ylabel().endswith((" / 1", "(white: not neighbors)")) or axes.get_ylabel() == "atom"
     assert cli.main(words) == 2
     assert "exists already" in capsys.readouterr().err
     assert cli.main([*words, "--overwrite"]) == 0
 
 
 def test_share_beyond_the_cutoff(folder):
-    layer = far_attention(f"{folder}/sphc.pt", read_frame(f"{folder}/open.xyz", None, 0)).layers[0]
+    layer = nonlocal_attention(f"{folder}/sphc.pt", read_frame(f"{folder}/open.xyz", None, 0)).layers[0]
     assert beyond(layer, 0.0) == 1
     assert beyond(layer, 100.0) == 0
     assert 0 < beyond(layer, 3.0) < beyond(layer, 2.0) < 1
@@ -190,4 +190,4 @@ def test_what_is_refused(words, message, folder, monkeypatch, capfd):
 def test_an_element_that_the_model_does_not_know(folder):
     frame = read_frame(f"{folder}/open.xyz", None, 0)._replace(numbers=np.full(len(NUMBERS), 7))
     with pytest.raises(cli.So3kError, match="element N is unknown to the model"):
-        far_attention(f"{folder}/sphc.pt", frame)
+        nonlocal_attention(f"{folder}/sphc.pt", frame)

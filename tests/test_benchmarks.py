@@ -25,7 +25,7 @@ def test_cluster_is_what_it_is_said_to_be(module):
     radius = np.sqrt(5 / 3 * ((positions - positions.mean(0)) ** 2).sum(1).mean())
     assert 500 / (4 / 3 * np.pi * radius**3) == pytest.approx(0.1, rel=0.1)
     widths = [np.ptp(positions[group == k], axis=0).max() for k in range(39)]
-    assert np.median(widths) < 0.6 * 2 * radius  # groups are neighbours in space
+    assert np.median(widths) < 0.6 * 2 * radius  # groups are neighbors in space
     assert set(module("nonlocal").cluster(10, 10)[2]) == {0}
 
 

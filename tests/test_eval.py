@@ -107,7 +107,7 @@ def test_predictions_keep_every_digit(folder, output):
 
 def strain_derivative(model, frame, step=1e-5):
     """dE/dε / V by finite differences, eV/Å³."""
-    slope = np.zeros((3, 3))
+    derivative = np.zeros((3, 3))
     for a in range(3):
         for b in range(a, 3):
             strain = np.zeros((3, 3))
@@ -118,8 +118,8 @@ def strain_derivative(model, frame, step=1e-5):
                 deform = np.eye(3) + sign * strain
                 moved = frame._replace(positions=frame.positions @ deform, cell=frame.cell @ deform)
                 energies.append(predict(model, [moved])[0].energy)
-            slope[a, b] = slope[b, a] = (energies[0] - energies[1]) / (2 * step * frame.volume)
-    return slope
+            derivative[a, b] = derivative[b, a] = (energies[0] - energies[1]) / (2 * step * frame.volume)
+    return derivative
 
 
 def test_stress_is_the_derivative_of_the_energy(folder):

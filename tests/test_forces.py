@@ -10,7 +10,7 @@ CELL = np.array([[4.5, 0.0, 0.0], [0.7, 4.7, 0.0], [-0.4, 0.3, 5.6]])
 H = 2e-5  # Å; small, as the second derivative of the cosine cutoff jumps where a pair leaves
 
 
-def slope(energy_at) -> float:
+def derivative(energy_at) -> float:
     """Fourth-order central difference of a function at zero."""
     low2, low1, high1, high2 = (energy_at(k * H) for k in (-2, -1, 1, 2))
     return (low2 - 8 * low1 + 8 * high1 - high2) / (12 * H)
@@ -26,7 +26,7 @@ def test_forces_are_minus_the_gradient(model, cluster):
             moved[atom, axis] += step
             return float(evaluate(model, graph_of(numbers, moved, cutoff_of(model), CELL), 1).energy)
 
-        assert abs(slope(energy) + float(forces[atom, axis])) < 1e-6
+        assert abs(derivative(energy) + float(forces[atom, axis])) < 1e-6
 
 
 def test_virial_is_minus_the_derivative_by_strain(model, cluster):
@@ -40,7 +40,7 @@ def test_virial_is_minus_the_derivative_by_strain(model, cluster):
             graph = graph_of(numbers, positions @ strain, cutoff_of(model), CELL @ strain)
             return float(evaluate(model, graph, 1).energy)
 
-        assert abs(slope(energy) + float(virial[a, b])) < 1e-6 * max(1.0, float(virial.abs().max()))
+        assert abs(derivative(energy) + float(virial[a, b])) < 1e-6 * max(1.0, float(virial.abs().max()))
 
 
 def test_virial_is_symmetric_and_forces_sum_to_zero(model, cluster):

@@ -1,7 +1,8 @@
-"""Files of former versions: the exported file of format 5 and the checkpoint of its time.
+"""Files of former versions: exported files of formats 5 and 6, and the checkpoint of their time.
 
-tests/reference/format5.pt and .ckpt were written by so3k-md at 8f758a8: random weights of one layer, sphc,
-charge and spin embedding and ZBL, float32. The numbers below are its own.
+tests/reference/format5.pt and .ckpt were written by so3k-md at 8f758a8, format6.pt from that checkpoint at
+d8cf6d6: random weights of one layer, sphc, charge and spin embedding and ZBL, float32. The numbers below are
+their own.
 """
 
 import shutil
@@ -37,10 +38,11 @@ def check_same(model: torch.nn.Module) -> None:
     assert needs_of(model).energy_shift == -2.5
 
 
-def test_an_exported_file_is_refused_with_the_remedy_and_written_anew(tmp_path):
+@pytest.mark.parametrize("version", [5, 6])
+def test_an_exported_file_is_refused_with_the_remedy_and_written_anew(version, tmp_path):
     old, new = tmp_path / "old.pt", tmp_path / "new.pt"
-    shutil.copy(REFERENCE / "format5.pt", old)
-    with pytest.raises(So3kError, match=r"has format 5, .* so3k-md export .*old.pt -o NEW.pt"):
+    shutil.copy(REFERENCE / f"format{version}.pt", old)
+    with pytest.raises(So3kError, match=rf"has format {version}, .* so3k-md export .*old.pt -o NEW.pt"):
         load(old)
     assert main(["export", str(old), "-o", str(new), "--kernels", "off"]) == 0
     model = load(new)

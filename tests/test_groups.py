@@ -36,7 +36,7 @@ ALL_PBC = list(itertools.product([False, True], repeat=3))
 
 
 def chain(n, turn):
-    """A zigzag of n atoms, 1.3 Å from one to the next and 2.2 Å from second neighbours."""
+    """A zigzag of n atoms, 1.3 Å from one to the next and 2.2 Å from second neighbors."""
     steps = np.arange(n)
     straight = np.stack([1.1 * steps, 0.7 * (steps % 2), 0.0 * steps], 1)
     return straight @ np.linalg.qr(np.random.default_rng(turn).normal(size=(3, 3)))[0]
@@ -137,7 +137,7 @@ def test_a_box_hardly_larger_than_the_molecule(cell):
     assert_whole(make_whole(torn, small, [True] * 3, parent), water, small, np.zeros(3))
 
 
-def test_far_members_are_linked_by_the_shortest_ways():
+def test_nonlocal_members_are_linked_by_the_shortest_ways():
     rng = np.random.default_rng(6)
     positions, group = 60 * rng.random((90, 3)), np.arange(90) % 2
     parent = spanning_tree(positions, np.eye(3) * 60, [True] * 3, group)
@@ -220,7 +220,7 @@ def test_groups_are_numbered():
 
 def test_images_matter_to_named_groups_in_a_box_alone():
     lattice = needs_of_cutoff(3.0)._replace(nonlocal_kind="efa")
-    waves = lattice._replace(far_reach=9.0)
+    waves = lattice._replace(max_group_diameter=9.0)
     for needs in (FAR, waves):
         assert grouping(needs, [0, 1], 2, [True, False, False], "auto", "here").linked
         assert not grouping(needs, [0, 1], 2, False, "auto", "here").linked

@@ -113,8 +113,8 @@ def test_replicated_box_has_eight_times_the_energy(model, cluster):
     assert torch.allclose(eight.forces, one.forces.repeat(8, 1), rtol=0, atol=1e-10)
 
 
-def test_energy_and_forces_are_continuous_where_neighbours_leave(model, cluster):
-    """A lone atom leaves a cluster, its last neighbour included: nothing may jump."""
+def test_energy_and_forces_are_continuous_where_neighbors_leave(model, cluster):
+    """A lone atom leaves a cluster, its last neighbor included: nothing may jump."""
     numbers, positions = cluster
     direction = np.array([0.6, 0.48, 0.64])
     anchor = positions[np.argmax(positions @ direction)]

@@ -1,4 +1,4 @@
-"""The neighbour list equals a sum over images, whatever the cell and wherever the atoms are."""
+"""The neighbor list equals a sum over images, whatever the cell and wherever the atoms are."""
 
 import itertools
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from nonlocal_models import CELL, NONLOCAL, group_graph, molecules
-from small_models import DOORS, cutoff_of, far, layer_of, lively
-from test_forces import slope
+from small_models import DOORS, cutoff_of, layer_of, lively, sphc_stage
+from test_forces import derivative
 from torch import nn
 
 from so3k_md import So3krates
@@ -54,11 +54,11 @@ def same(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-10) -> bool:
     return bool(torch.isfinite(a).all()) and float((a - b).abs().max()) < tolerance
 
 
-def test_far_atoms_are_felt(model, box):
+def test_nonlocal_atoms_are_felt(model, box):
     """Else the laws below would say nothing of non-local attention."""
-    slopes = model.gradient(group_graph(*box, cutoff_of(model), CELL))
-    assert slopes.positions.abs().max() > 1e-3
-    assert needs_of(model).nonlocal_kind == "efa" or not slopes.cell.any()
+    derivatives = model.gradient(group_graph(*box, cutoff_of(model), CELL))
+    assert derivatives.positions.abs().max() > 1e-3
+    assert needs_of(model).nonlocal_kind == "efa" or not derivatives.cell.any()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_forces_are_minus_the_gradient(model, box):
             moved[atom, axis] += step
             return float(of(model, numbers, moved, group).energy)
 
-        assert abs(slope(energy) + float(forces[atom, axis])) < 1e-7
+        assert abs(derivative(energy) + float(forces[atom, axis])) < 1e-7
 
 
 def test_virial_is_minus_the_derivative_by_strain(model, box):
@@ -122,17 +122,17 @@ def test_virial_is_minus_the_derivative_by_strain(model, box):
             strain[a, b] += step
             return float(of(model, numbers, positions @ strain, group, CELL @ strain).energy)
 
-        assert abs(slope(energy) + float(virial[a, b])) < 1e-6
+        assert abs(derivative(energy) + float(virial[a, b])) < 1e-6
 
 
-def test_far_forces_sum_to_zero_in_each_group(name, model, box):
+def test_nonlocal_forces_sum_to_zero_in_each_group(name, model, box):
     graph = group_graph(*box, cutoff_of(model), CELL)
-    result, slopes = evaluate(model, graph, 1), model.gradient(graph)
+    result, derivatives = evaluate(model, graph, 1), model.gradient(graph)
     assert same(result.forces.sum(0), torch.zeros(3))
     # waves of the lattice take the whole box for one group
     parts = graph.frame if name == "efa-reciprocal" else graph.group
     for part in parts.unique():
-        assert same(slopes.positions[parts == part].sum(0), torch.zeros(3))
+        assert same(derivatives.positions[parts == part].sum(0), torch.zeros(3))
     assert same(result.virial, result.virial.transpose(1, 2), GRID_ERROR.get(name, 1e-10))
 
 
@@ -162,7 +162,7 @@ def test_atoms_alone_in_their_groups_are_alone(name, model):
 
 
 def test_gradient_in_tiles_is_the_derivative_of_forward(model, box):
-    """`gradient` makes far pairs anew tile by tile; training differentiates `forward` as a whole."""
+    """`gradient` makes non-local pairs anew tile by tile; training differentiates `forward` as a whole."""
     graph = group_graph(*box, cutoff_of(model), CELL)
     expected = evaluate(model, graph, 1, differentiable=True)
     layers = [layer_of(model, k) for k in range(needs_of(model).n_layers)]
@@ -190,7 +190,7 @@ def test_harmonics_of_degree_zero_alone_have_a_gradient_too(box):
         assert same(evaluate(through, graph, 1).forces, expected.forces.detach(), 1e-12)
 
 
-def test_training_on_forces_has_the_right_slope(name, box):
+def test_training_on_forces_has_the_right_derivative(name, box):
     """d Σ F² / dθ along a random direction of all weights, against finite differences."""
     model = fresh(name)
     graph = group_graph(*box, cutoff_of(model), CELL)
@@ -207,7 +207,7 @@ def test_training_on_forces_has_the_right_slope(name, box):
 
     found = torch.autograd.grad(loss(0.0), parameters, allow_unused=True)
     exact = sum(float((g * d).sum()) for g, d in zip(found, direction, strict=True) if g is not None)
-    assert abs(slope(lambda step: float(loss(step).detach())) - exact) < 1e-6 * max(1.0, abs(exact))
+    assert abs(derivative(lambda step: float(loss(step).detach())) - exact) < 1e-6 * max(1.0, abs(exact))
 
 
 def test_float32_parameters_give_nearly_the_same(name, box):
@@ -227,8 +227,8 @@ def test_atoms_at_one_place_give_finite_numbers(model):
     assert torch.isfinite(evaluate(model, graph, 1).forces).all()
 
 
-def far_count(model, positions, numbers, group):
-    """Number of far pairs in the first layer."""
+def sphc_count(model, positions, numbers, group):
+    """Number of non-local pairs in the first layer."""
     graph = group_graph(numbers, positions, group, cutoff_of(model))
     edges = model.representation.edges(graph.vectors, graph.idx_i, graph.idx_j)
     x, chi = (
@@ -237,27 +237,27 @@ def far_count(model, positions, numbers, group):
     )
     groups = model.representation.reach.group_rows(graph.group, graph.group, torch.arange(len(numbers)))
     rows = x, chi, graph.positions
-    return len(far("far_pairs", model, 0, *rows, *rows, groups, 0, len(numbers)).phi)
+    return len(sphc_stage("sphc_pairs", model, 0, *rows, *rows, groups, 0, len(numbers)).phi)
 
 
-def test_forces_hold_where_a_pair_becomes_a_neighbour_in_sphc_space(box):
-    """At φ_χ = 0: an atom moves along a line, and two of its places have different numbers of far pairs."""
+def test_forces_hold_where_a_pair_becomes_a_neighbor_in_sphc_space(box):
+    """At φ_χ = 0: an atom moves along a line, and the number of non-local pairs changes on it."""
     numbers, positions, group = (array[:8] for array in box)
     model = fresh("sphc-2022")
     along = np.zeros((8, 3))
     along[6] = [0.6, -0.3, 0.74]
 
     def changed(t: float) -> bool:
-        return far_count(model, positions + t * along, numbers, group) != start
+        return sphc_count(model, positions + t * along, numbers, group) != start
 
-    start = far_count(model, positions, numbers, group)
+    start = sphc_count(model, positions, numbers, group)
     low, high = 0.0, next(t for t in np.linspace(0.02, 0.6, 30) if changed(t))
     for _ in range(40):
         middle = 0.5 * (low + high)
         low, high = (low, middle) if changed(middle) else (middle, high)
     at = positions + high * along
     expected = -float((of(model, numbers, at, group, None).forces.numpy() * along).sum())
-    found = slope(lambda step: float(of(model, numbers, at + step * along, group, None).energy))
+    found = derivative(lambda step: float(of(model, numbers, at + step * along, group, None).energy))
     assert abs(found - expected) < 1e-7
 
 

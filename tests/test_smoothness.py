@@ -30,7 +30,7 @@ BENT += [(f"cumulene-{kind}", CARBON) for kind in ("local", "sphc", "efa")]
 
 
 def corner(calculator: Calculator, atoms: Atoms, step: float) -> float:
-    """Half the jump of the slope at a linear molecule that a bend by ± step, Å, shows, eV/Å."""
+    """Half the jump of the derivative at a linear molecule that a bend by ± step, Å, shows, eV/Å."""
     mode = np.zeros((len(atoms), 3))
     mode[[0, -1], 0], mode[1:-1, 0] = 1.0, -2.0 / (len(atoms) - 2)
     energies = []
@@ -85,12 +85,12 @@ def test_the_torsion_is_smooth(name, angle):
 
     here = at(angle)
     arms = here.positions[turned] - atoms.positions[end]
-    slope = -np.sum(np.cross(axis, arms) * calculator.get_forces(here)[turned])
+    derivative = -np.sum(np.cross(axis, arms) * calculator.get_forces(here)[turned])
     errors = []
     for step in (1e-2, 1e-3, 1e-4):
         rise = calculator.get_potential_energy(at(angle + step)) - calculator.get_potential_energy(
             at(angle - step)
         )
-        errors.append(abs(rise / (2 * step) - slope))
+        errors.append(abs(rise / (2 * step) - derivative))
     assert errors[2] < 1e-5
     assert errors[2] < 0.05 * errors[1] + 1e-7

@@ -71,7 +71,7 @@ std::string Efa::burden(const System &system) const
 
 void Efa::update(const System &system)
 {
-  Far::update(system);
+  Nonlocal::update(system);
   check_reach();
   lattice = system.cell().unsqueeze(0).requires_grad_();
   const auto cell_of = at::zeros_like(groups.group_src);
@@ -81,18 +81,18 @@ void Efa::update(const System &system)
 /// Every rank that shares a group finds the same.
 void Efa::check_reach() const
 {
-  if (model.far_reach <= 0.0 || groups.n_groups == 0) return;
+  if (model.max_group_diameter <= 0.0 || groups.n_groups == 0) return;
   auto support =
       model.reach.run("support", r_src.detach(), groups.group_src, groups.n_groups).toTensor();
   if (groups.total.busy()) support = groups.total.largest(support);
   const auto widths = model.reach.run("diameter", support).toTensor();
   const auto widest = widths.argmax().item<int64_t>();
   const auto width = widths[widest].item<double>();
-  if (width > model.far_reach)
+  if (width > model.max_group_diameter)
     throw std::runtime_error(fmt::format(
         "{} is {:.4g} A wide, the waves of the model reach {:.4g} A: use smaller groups, "
         "or a model with a larger efa_reach",
-        groups.name(widest), width, model.far_reach));
+        groups.name(widest), width, model.max_group_diameter));
 }
 
 /// Rows of sources as rows of the first tiles. Large groups need no gathered rows.

@@ -3,7 +3,7 @@
 #ifndef SO3K_EFA_H
 #define SO3K_EFA_H
 
-#include "far.h"
+#include "nonlocal.h"
 #include "recompute.h"
 
 namespace So3k {
@@ -14,10 +14,10 @@ namespace So3k {
 /// ranks share them. Sums over waves, which are long rows, are computed for large groups only; the
 /// ranks that share a large group add their sums. Atoms are computed tile by tile, and again for
 /// the gradient.
-class Efa : public Far {
+class Efa : public Nonlocal {
  public:
   Efa(LAMMPS_NS::LAMMPS *lmp, const Model &model, const GroupOptions &options) :
-      Far(lmp, model, options)
+      Nonlocal(lmp, model, options)
   {
   }
 

@@ -11,7 +11,6 @@
 #include <fstream>
 #include <iterator>
 #include <stdexcept>
-#include <string>
 
 namespace So3k {
 
@@ -36,6 +35,15 @@ bool load_kernels()
   }
   // never closed: torch keeps what it registers
   return dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE) && known();
+}
+
+Choice choose(bool has_code, at::Device device, at::ScalarType precision)
+{
+  if (!device.is_cpu()) return {false, "they are for CPUs"};
+  if (precision != at::kFloat) return {false, "they are for float32"};
+  if (!has_code) return {false, "the model file has no form for these"};
+  if (!load_kernels()) return {false, "so3k_kernels.so is not beside the plugin"};
+  return {true, ""};
 }
 
 }    // namespace So3k

@@ -7,7 +7,7 @@ using at::Tensor;
 namespace So3k {
 
 Tensor last_features(const Model &model, const PairList &near, const Tensor &shares,
-                     int64_t n_centres, const Far *far)
+                     int64_t n_centres, const Nonlocal *nonlocal)
 {
   const auto &pairs = near.pairs;
   const auto n_rows = near.species.size(0);
@@ -22,16 +22,16 @@ Tensor last_features(const Model &model, const PairList &near, const Tensor &sha
     const auto &layer = model.layers[k];
     std::vector<Parcel> parcels;
     if (k > 0) parcels.push_back({&near.exchange, at::cat({x, chi}, 1)});
-    if (k == 0 && model.chi_from_neighbours) parcels.push_back({&near.exchange, chi});
+    if (k == 0 && model.chi_from_neighbors) parcels.push_back({&near.exchange, chi});
     const auto n_near = parcels.size();
-    if (far)
-      for (auto &parcel : far->outgoing(layer, x, chi)) parcels.push_back(parcel);
+    if (nonlocal)
+      for (auto &parcel : nonlocal->outgoing(layer, x, chi)) parcels.push_back(parcel);
     const auto arrived = deliver(parcels);
     if (k > 0) std::tie(x_src, chi_src) = model.split(arrived[0]);
-    if (k == 0 && model.chi_from_neighbours) chi_src = arrived[0];
+    if (k == 0 && model.chi_from_neighbors) chi_src = arrived[0];
     const auto centres = model.rows(x, chi);
     auto [dx, dchi] = two(layer.run("attend", centres, model.rows(x_src, chi_src), edges));
-    if (far) far->add(layer, at::TensorList(arrived).slice(n_near), dx, dchi);
+    if (nonlocal) nonlocal->add(layer, at::TensorList(arrived).slice(n_near), dx, dchi);
     std::tie(x, chi) = two(layer.run("update", centres, dx, dchi));
   }
   return x;

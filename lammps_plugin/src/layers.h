@@ -3,18 +3,18 @@
 #ifndef SO3K_LAYERS_H
 #define SO3K_LAYERS_H
 
-#include "far.h"
 #include "model.h"
+#include "nonlocal.h"
 
 namespace So3k {
 
 /// Collective: features of each centre after all layers, differentiable in the pair vectors and,
-/// for a non-local model, in the leaves of `far`.
+/// for a non-local model, in the leaves of `nonlocal`.
 ///
 /// `shares`: of the total charge and of unpaired electrons, of each row, as in the stage `embed`.
-/// `far` may be null.
+/// `nonlocal` may be null.
 at::Tensor last_features(const Model &model, const PairList &near, const at::Tensor &shares,
-                         int64_t n_centres, const Far *far);
+                         int64_t n_centres, const Nonlocal *nonlocal);
 
 }    // namespace So3k
 

@@ -30,12 +30,12 @@ std::string LongRange::form() const
   return domain->xperiodic ? "kspace (sum over the lattice)" : "kspace (all pairs, open box)";
 }
 
-LongSlopes LongRange::evaluate(const System &system, const Tensor &q, const Tensor &h,
-                               bool of_atoms) const
+LongRangeDerivatives LongRange::evaluate(const System &system, const Tensor &q, const Tensor &h,
+                                         bool of_atoms) const
 {
   c10::AutoGradMode no_gradient(false);
   const auto &[pairs, species, exchange] =
-      std::tie(system.distant.pairs, system.distant.species, system.distant.exchange);
+      std::tie(system.long_pairs.pairs, system.long_pairs.species, system.long_pairs.exchange);
   const auto rows = exchange.forward(at::stack({q, h}, 1));
   const auto found = model.physics["long_pairs"].run(
       "forward", pairs.vectors, pairs.idx_i, pairs.idx_j, species, rows.select(1, 0).contiguous(),
@@ -44,29 +44,29 @@ LongSlopes LongRange::evaluate(const System &system, const Tensor &q, const Tens
   const auto column = [&](int k) { return fields[k].toTensor().to(at::kDouble).unsqueeze(1); };
   // contributions of a pair to an atom of another rank are sent to that rank
   const auto own = exchange.adjoint(at::cat({fields[0].toTensor(), column(2), column(3)}, 1));
-  LongSlopes slopes{own.narrow(1, 0, 2).clone(),
-                    fields[1].toTensor(),
-                    own.select(1, 2).to(q.scalar_type()),
-                    own.select(1, 3).to(q.scalar_type()),
-                    {},
-                    {}};
-  if (model.coulomb == "shifted+self") add_self(slopes, q);
-  if (model.coulomb == "kspace" && domain->xperiodic) add_lattice(slopes, system, q, of_atoms);
-  if (model.coulomb == "kspace" && !domain->xperiodic) add_open(slopes, system, q);
-  return slopes;
+  LongRangeDerivatives derivatives{own.narrow(1, 0, 2).clone(),
+                                   fields[1].toTensor(),
+                                   own.select(1, 2).to(q.scalar_type()),
+                                   own.select(1, 3).to(q.scalar_type()),
+                                   {},
+                                   {}};
+  if (model.coulomb == "shifted+self") add_self(derivatives, q);
+  if (model.coulomb == "kspace" && domain->xperiodic) add_lattice(derivatives, system, q, of_atoms);
+  if (model.coulomb == "kspace" && !domain->xperiodic) add_open(derivatives, system, q);
+  return derivatives;
 }
 
-void LongRange::add_self(LongSlopes &slopes, const Tensor &q) const
+void LongRange::add_self(LongRangeDerivatives &derivatives, const Tensor &q) const
 {
-  const auto [energies, by_q] = two(model.physics.run("self_slopes", q, model.cutoff_lr));
-  slopes.energies.select(1, 0) += energies;
-  slopes.charges += by_q;
+  const auto [energies, by_q] = two(model.physics.run("self_derivatives", q, model.cutoff_lr));
+  derivatives.energies.select(1, 0) += energies;
+  derivatives.charges += by_q;
 }
 
 /// Adds up the sums of the waves over the ranks. If the virials of single atoms are not needed,
 /// each atom gets an equal share, which takes no time.
-void LongRange::add_lattice(LongSlopes &slopes, const System &system, const Tensor &q,
-                            bool of_atoms) const
+void LongRange::add_lattice(LongRangeDerivatives &derivatives, const System &system,
+                            const Tensor &q, bool of_atoms) const
 {
   const auto r = system.positions(), cell = system.cell();
   const auto lattice_sum = model.physics["lattice_sum"];
@@ -76,18 +76,20 @@ void LongRange::add_lattice(LongSlopes &slopes, const System &system, const Tens
   sums = sums.to(model.device);
   const auto found = lattice_sum.run("read", q, r, cell, sums);
   const auto &fields = found.toTupleRef().elements();
-  slopes.energies.select(1, 0) += fields[0].toTensor();
-  slopes.charges += fields[1].toTensor();
-  slopes.positions = fields[2].toTensor().to(at::kDouble);
+  derivatives.energies.select(1, 0) += fields[0].toTensor();
+  derivatives.charges += fields[1].toTensor();
+  derivatives.positions = fields[2].toTensor().to(at::kDouble);
 
   auto n_atoms = static_cast<double>(system.n_centres);
   MPI_Allreduce(MPI_IN_PLACE, &n_atoms, 1, MPI_DOUBLE, MPI_SUM, world);
-  slopes.virials = of_atoms ? lattice_sum.run("virials", q, r, cell, sums).toTensor()
-                            : (fields[3].toTensor() / n_atoms).expand({system.n_centres, 3, 3});
+  derivatives.virials = of_atoms
+      ? lattice_sum.run("virials", q, r, cell, sums).toTensor()
+      : (fields[3].toTensor() / n_atoms).expand({system.n_centres, 3, 3});
 }
 
 /// Each rank sums over the pairs of its own atoms with all atoms.
-void LongRange::add_open(LongSlopes &slopes, const System &system, const Tensor &q) const
+void LongRange::add_open(LongRangeDerivatives &derivatives, const System &system,
+                         const Tensor &q) const
 {
   const auto mine = at::cat({q.unsqueeze(1).to(at::kDouble), system.positions()}, 1);
   int64_t first = 0;
@@ -95,13 +97,13 @@ void LongRange::add_open(LongSlopes &slopes, const System &system, const Tensor 
   const auto last = first + system.n_centres;
   const auto r = all.narrow(1, 1, 3).contiguous();
   const auto found =
-      model.physics.run("open_slopes", all.select(1, 0).to(q.scalar_type()), r, first, last);
+      model.physics.run("open_derivatives", all.select(1, 0).to(q.scalar_type()), r, first, last);
   const auto &fields = found.toTupleRef().elements();
-  slopes.energies.select(1, 0) += fields[0].toTensor();
-  slopes.charges += fields[1].toTensor();
-  slopes.positions = fields[2].toTensor().to(at::kDouble);
+  derivatives.energies.select(1, 0) += fields[0].toTensor();
+  derivatives.charges += fields[1].toTensor();
+  derivatives.positions = fields[2].toTensor().to(at::kDouble);
   const auto from_middle = (r - r.mean(0, true)).slice(0, first, last);
-  slopes.virials = -from_middle.unsqueeze(2) * slopes.positions.unsqueeze(1);
+  derivatives.virials = -from_middle.unsqueeze(2) * derivatives.positions.unsqueeze(1);
 }
 
 /// The rows of all ranks, in the order of the ranks, and the first row of this rank.

@@ -12,7 +12,7 @@ namespace So3k {
 class System;
 
 /// Energies of the centres that follow from charges and volumes, and all their derivatives.
-struct LongSlopes {
+struct LongRangeDerivatives {
   at::Tensor energies;     // (centres, 2) electrostatics and dispersion, eV, float64
   at::Tensor vectors;      // (long-range pairs, 3) dE/d(r_j - r_i), eV/Å
   at::Tensor charges;      // (centres,) dE/dq, eV/e
@@ -33,14 +33,14 @@ class LongRange : protected LAMMPS_NS::Pointers {
   std::string form() const;
   /// Collective: energies and derivatives for the charges q and Hirshfeld ratios h of the centres;
   /// `of_atoms` if the virials of single atoms are needed, not only their sum.
-  LongSlopes evaluate(const System &system, const at::Tensor &q, const at::Tensor &h,
-                      bool of_atoms) const;
+  LongRangeDerivatives evaluate(const System &system, const at::Tensor &q, const at::Tensor &h,
+                                bool of_atoms) const;
 
  private:
-  void add_self(LongSlopes &slopes, const at::Tensor &q) const;
-  void add_lattice(LongSlopes &slopes, const System &system, const at::Tensor &q,
+  void add_self(LongRangeDerivatives &derivatives, const at::Tensor &q) const;
+  void add_lattice(LongRangeDerivatives &derivatives, const System &system, const at::Tensor &q,
                    bool of_atoms) const;
-  void add_open(LongSlopes &slopes, const System &system, const at::Tensor &q) const;
+  void add_open(LongRangeDerivatives &derivatives, const System &system, const at::Tensor &q) const;
   at::Tensor gather(const at::Tensor &rows, int64_t &first) const;
 
   const Model &model;

@@ -20,15 +20,16 @@ namespace So3k {
 
 namespace {
 
-  constexpr int64_t FORMAT_VERSION = 6;
-  const std::string KERNEL_FILE = "so3k_kernels.5.pt";    // compiled form without weights
+  constexpr int64_t FORMAT_VERSION = 7;
+  const std::string KERNEL_FILE = "so3k_kernels.6.pt";    // compiled form without weights
 
   using Stages = std::vector<std::string>;
 
   /// The stages of parts that this plugin calls; see so3k_md/export/contract.py.
   const Stages REPRESENTATION = {"edges", "embed", "initial_chi"}, LAYER = {"attend", "update"},
-               ENERGIES = {"readout", "close_repulsion"}, TOTALS = {"affinities", "shares"},
-               PHYSICS = {"raw_charges", "ratios", "conserved", "self_slopes", "open_slopes"},
+               ENERGIES = {"readout", "close_repulsion"}, CHARGE_STATE = {"affinities", "shares"},
+               PHYSICS = {"raw_charges", "ratios", "conserved", "self_derivatives",
+                          "open_derivatives"},
                LONG_PAIRS = {"forward"}, LATTICE_SUM = {"sums", "read", "virials"};
 
   struct NonLocal {
@@ -36,7 +37,7 @@ namespace {
   };
   const std::map<std::string, NonLocal> NONLOCAL = {
       {"none", {}},
-      {"sphc", {{"group_rows"}, {"tiles", "far_attend"}, {}}},
+      {"sphc", {{"group_rows"}, {"tiles", "sphc_attend"}, {}}},
       {"efa", {{"waves", "signed", "support", "diameter"}, {}, {"forward", "sums", "read"}}}};
 
   Module read(const std::string &file, torch::jit::ExtraFilesMap &inside)
@@ -56,14 +57,10 @@ namespace {
     return at::kDouble;
   }
 
-  /// The model; if kernels are built and support it, in the form that calls them.
-  Module read(const std::string &file, std::optional<at::ScalarType> precision, at::Device device)
+  /// The compiled form of a model, from its code without weights.
+  Module with_weights(const std::string &code, const Module &model)
   {
-    torch::jit::ExtraFilesMap inside = {{KERNEL_FILE, ""}}, nothing;
-    const auto model = read(file, inside);
-    const auto &code = inside[KERNEL_FILE];
-    const auto fits = device.is_cpu() && precision.value_or(precision_of(model)) == at::kFloat;
-    if (code.empty() || !fits || !load_kernels()) return model;
+    torch::jit::ExtraFilesMap nothing;
     const auto form = read(code, nothing);
     std::map<std::string, Tensor> weights;
     for (const auto &each : model.named_parameters()) weights[each.name] = each.value;
@@ -86,9 +83,13 @@ std::pair<Tensor, Tensor> two(const c10::IValue &value)
 }
 
 Model::Model(const std::string &file, std::optional<at::ScalarType> precision,
-             const LongRangeOptions &long_range, at::Device device) :
-    device(device), artefact(read(file, precision, device))
+             const LongRangeOptions &long_range, at::Device device) : device(device)
 {
+  torch::jit::ExtraFilesMap inside = {{KERNEL_FILE, ""}};
+  artefact = read(file, inside);
+  const auto &code = inside[KERNEL_FILE];
+  form = choose(!code.empty(), device, precision.value_or(precision_of(artefact)));
+  if (form.compiled) artefact = with_weights(code, artefact);
   describe(long_range);
   find_parts();
   prepare(precision);
@@ -145,8 +146,8 @@ void Model::describe(const LongRangeOptions &long_range)
     throw std::runtime_error("its format is " + std::to_string(version) + ", this plugin reads " +
                              std::to_string(FORMAT_VERSION));
   nonlocal_kind = need("nonlocal_kind").toStringRef();
-  far_reach = need("far_reach").toDouble();
-  needs_lattice = nonlocal_kind == "efa" && far_reach == 0.0;
+  max_group_diameter = need("max_group_diameter").toDouble();
+  needs_lattice = nonlocal_kind == "efa" && max_group_diameter == 0.0;
   const auto metadata = need("metadata").toStringRef();
   references.emplace(metadata);
   name = json_text(metadata, "name");
@@ -156,9 +157,8 @@ void Model::describe(const LongRangeOptions &long_range)
   n_layers = need("n_layers").toInt();
   features = need("features").toInt();
   chi_width = need("chi_width").toInt();
-  has_kernels = artefact.attr("form").toStringRef() != "plain";
-  chi_from_neighbours = need("chi_from_neighbours").toBool();
-  has_totals = need("has_totals").toBool();
+  chi_from_neighbors = need("chi_from_neighbors").toBool();
+  has_charge_state = need("has_charge_state").toBool();
   has_zbl = need("has_zbl").toBool();
   has_long_range = need("has_long_range").toBool();
   singlets_only = need("singlets_only").toBool();
@@ -173,7 +173,7 @@ void Model::find_parts()
   const Part whole(artefact);
   representation = whole["representation"];
   energies = whole["energies"];
-  totals = representation["totals"];
+  charge_and_spin = representation["charge_and_spin"];
   reach = representation["reach"];
   physics = energies["physics"];
   layers = representation["layers"].list();
@@ -184,7 +184,7 @@ void Model::find_parts()
   representation.require(REPRESENTATION);
   energies.require(ENERGIES);
   reach.require(nonlocal.reach);
-  if (totals.exists()) totals.require(TOTALS);
+  if (charge_and_spin.exists()) charge_and_spin.require(CHARGE_STATE);
   if (has_long_range) {
     physics.require(PHYSICS);
     physics["long_pairs"].require(LONG_PAIRS);

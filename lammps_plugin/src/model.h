@@ -11,18 +11,14 @@
 #include <c10/core/DeviceGuard.h>
 #include <torch/csrc/jit/api/module.h>
 
+#include "kernels.h"
+#include "settings.h"
+
 #include <optional>
 #include <string>
 #include <vector>
 
 namespace So3k {
-
-/// Settings of electrostatics and dispersion.
-struct LongRangeOptions {
-  std::string coulomb = "kspace";
-  double cutoff_lr = 12.0;    // Å
-  bool given = false;
-};
 
 /// The two tensors that a stage returns.
 std::pair<at::Tensor, at::Tensor> two(const c10::IValue &value);
@@ -79,20 +75,20 @@ class Model {
   double bytes_of_rows(int64_t n_rows) const;
   double element_size() const { return dtype == at::kDouble ? 8.0 : 4.0; }
 
-  Part representation, totals, reach, energies, physics;
+  Part representation, charge_and_spin, reach, energies, physics;
   std::vector<Part> layers;
 
   std::optional<References> references;
   std::string name, nonlocal_kind;
   std::string coulomb;
-  at::ScalarType dtype;                   // of the parameters
-  double cutoff, far_reach, cutoff_lr;    // Å
+  at::ScalarType dtype;                            // of the parameters
+  double cutoff, max_group_diameter, cutoff_lr;    // Å
   std::vector<int64_t> elements;
   int64_t n_layers, features, chi_width;
-  bool chi_from_neighbours;
-  bool has_kernels;      // its layers are compiled
+  bool chi_from_neighbors;
+  Choice form;           // plain layers or compiled kernels
   bool needs_lattice;    // its waves belong to a periodic cell
-  bool has_totals, has_zbl, has_long_range, singlets_only;
+  bool has_charge_state, has_zbl, has_long_range, singlets_only;
   double energy_shift;    // of each atom, eV; no energy contains it
   at::Device device;
 

@@ -2,12 +2,12 @@
 
 #include "pair_so3k.h"
 
+#include "bundled.h"
 #include "cells.h"
 #include "device.h"
 #include "elements.h"
 #include "kernels.h"
 #include "mixed.h"
-#include "shipped.h"
 
 #include <torch/version.h>
 
@@ -38,7 +38,7 @@ class NeighRequest {
 
 namespace {
 
-constexpr int DISTANT = 1;    // id of the list of long-range pairs; that of local pairs is 0
+constexpr int LONG_RANGE = 1;    // id of the list of long-range pairs; that of local pairs is 0
 
 }    // namespace
 
@@ -66,15 +66,15 @@ PairSo3k::~PairSo3k()
 
 void PairSo3k::settings(int narg, char **arg)
 {
-  wishes = So3k::Settings::parse(narg, arg, lmp);
+  options = So3k::Settings::parse(narg, arg, lmp);
   forget_coefficients();
 }
 
 /// A second pair_style command keeps this object: discard what was loaded with the old settings.
 void PairSo3k::forget_coefficients()
 {
-  far.reset();
-  totals.reset();
+  nonlocal.reset();
+  charge_state.reset();
   long_range.reset();
   model.reset();
   system.reset();
@@ -151,14 +151,14 @@ std::string PairSo3k::read_file(const std::string &path) const
 void PairSo3k::load(const std::string &path)
 {
   const auto bytes = read_file(path);
-  const auto device = So3k::choose_device(lmp, wishes.device);
+  const auto device = So3k::choose_device(lmp, options.device);
   std::string complaint;
   try {
     So3k::TorchScope scope(device);
-    model = std::make_unique<So3k::Model>(bytes, wishes.precision, wishes.long_range, device);
+    model = std::make_unique<So3k::Model>(bytes, options.precision, options.long_range, device);
     system = std::make_unique<So3k::System>(lmp, device);
-    far = So3k::Far::create(lmp, *model, wishes.groups);
-    totals = std::make_unique<So3k::Totals>(lmp, *model, wishes.totals);
+    nonlocal = So3k::Nonlocal::create(lmp, *model, options.groups);
+    charge_state = std::make_unique<So3k::ChargeState>(lmp, *model, options.charge_state);
     if (model->has_long_range) long_range = std::make_unique<So3k::LongRange>(lmp, *model);
   } catch (const std::exception &problem) {
     complaint = So3k::brief(problem);
@@ -186,13 +186,13 @@ void PairSo3k::init_style()
                update->unit_style);
   }
   So3k::check_cell(lmp, species_of_type);
-  if (far) check_groups();
+  if (nonlocal) check_groups();
   check_settings();
   warn_incomparable();
   // neighbor->exclude is not set before the list is built
   if ((neighbor->nex_type || neighbor->nex_group || neighbor->nex_mol) && comm->me == 0)
     error->warning(FLERR, "neigh_modify exclude takes pairs away from the so3k model");
-  So3k::warn_of_heat_flux(lmp, model->n_layers == 1 && !far && !long_range);
+  So3k::warn_of_heat_flux(lmp, model->n_layers == 1 && !nonlocal && !long_range);
   request_lists();
   system->ready = false;
   report();
@@ -203,21 +203,21 @@ void PairSo3k::init_style()
 void PairSo3k::request_lists()
 {
   neighbor->add_request(this, NeighConst::REQ_FULL);
-  if (long_range) neighbor->add_request(this)->set_id(DISTANT);
+  if (long_range) neighbor->add_request(this)->set_id(LONG_RANGE);
 }
 
 void PairSo3k::init_list(int id, NeighList *found)
 {
-  (id == DISTANT ? distant_list : list) = found;
+  (id == LONG_RANGE ? long_list : list) = found;
 }
 
 /// Refuse settings of charges and of the Coulomb sum for models without them.
 void PairSo3k::check_settings() const
 {
-  totals->check(species_of_type);
+  charge_state->check(species_of_type);
   if (long_range) {
     long_range->check();
-  } else if (wishes.long_range.given) {
+  } else if (options.long_range.given) {
     error->all(FLERR, "so3k model {} has no electrostatics: leave out coulomb and cutoff_lr",
                model->name);
   }
@@ -245,7 +245,7 @@ void PairSo3k::warn_incomparable()
 
 /// For molecule templates LAMMPS does not tell which pairs of weight zero it leaves out of the
 /// list; for other molecules So3k::System adds them.
-void PairSo3k::check_neighbours() const
+void PairSo3k::check_neighbors() const
 {
   const auto *flag = neighbor->special_flag;
   if (atom->molecular == Atom::TEMPLATE && !(flag[1] && flag[2] && flag[3]))
@@ -268,12 +268,12 @@ void PairSo3k::check_groups() const
                  "so3k model {} has waves of the reciprocal lattice: use a box that is periodic in "
                  "all directions, 'boundary p p p'",
                  model->name);
-  } else if (wishes.groups.by_molecule && !atom->molecule_flag) {
+  } else if (options.groups.by_molecule && !atom->molecule_flag) {
     error->all(FLERR,
                "so3k model {} attends within molecules, and atom_style {} has no molecule ids: use "
                "atom_style full, bond or molecular, or pair_style so3k ... groups all",
                model->name, atom->get_style());
-  } else if (!wishes.groups.by_molecule && comm->me == 0) {
+  } else if (!options.groups.by_molecule && comm->me == 0) {
     error->warning(FLERR,
                    "so3k: groups all makes one group of all atoms: the energy is then neither "
                    "extensive nor separable, and in a periodic box it depends on image flags");
@@ -283,23 +283,22 @@ void PairSo3k::check_groups() const
 void PairSo3k::report() const
 {
   if (comm->me != 0) return;
-  const bool could = model->device.is_cpu() && model->dtype == at::kFloat && !model->has_kernels;
   utils::logmesg(
       lmp,
       "so3k: model {}, {} layers, cutoff {:g} A, {}{} on {}, libtorch {}, 1 thread per rank{}\n",
       model->name, model->n_layers, model->cutoff,
       model->dtype == at::kDouble ? "float64" : "float32",
-      model->has_kernels ? " with compiled kernels" : "", model->device.str(), TORCH_VERSION,
+      model->form.compiled ? " with compiled kernels" : "", model->device.str(), TORCH_VERSION,
       comm->nthreads > 1 ? fmt::format(" whatever OMP_NUM_THREADS = {} says", comm->nthreads) : "");
-  if (could)
+  if (!model->form.compiled)
     utils::logmesg(lmp, "so3k: plain layers, slower than compiled kernels: {}\n",
-                   So3k::load_kernels() ? "the model file has no form for these"
-                                        : "so3k_kernels.so is not beside the plugin");
+                   model->form.reason);
   if (long_range)
     utils::logmesg(lmp,
                    "so3k: coulomb {}, cutoff_lr {:g} A, total charge {:+g} e; energies are without "
                    "the model's shift of {:.10g} eV per atom\n",
-                   long_range->form(), model->cutoff_lr, totals->charge(), model->energy_shift);
+                   long_range->form(), model->cutoff_lr, charge_state->charge(),
+                   model->energy_shift);
 }
 
 /// Memory of what is kept between steps, without the tensors of one step.

@@ -4,7 +4,9 @@
 #define SO3K_PAIR_SO3K_H
 
 // torch before LAMMPS, whose headers define macros.
+#include "charge_state.h"
 #include "long_range.h"
+#include "nonlocal.h"
 #include "settings.h"
 #include "system.h"
 
@@ -41,7 +43,7 @@ class __attribute__((visibility("default"))) PairSo3k : public Pair {
   void forget_coefficients();
   std::string read_file(const std::string &path) const;
   void load(const std::string &path);
-  void check_neighbours() const;
+  void check_neighbors() const;
   void check_groups() const;
   void check_settings() const;
   void warn_incomparable();
@@ -52,7 +54,7 @@ class __attribute__((visibility("default"))) PairSo3k : public Pair {
   struct Prediction {
     at::Tensor parts;    // (centres, 4) short range, repulsion, electrostatics, dispersion, eV
     at::Tensor charges, ratios;                // (centres,), undefined without long range
-    So3k::LongSlopes slopes;                   // likewise
+    So3k::LongRangeDerivatives derivatives;    // likewise
     std::vector<at::Tensor> outputs, seeds;    // of the one gradient through the layers
   };
 
@@ -62,21 +64,21 @@ class __attribute__((visibility("default"))) PairSo3k : public Pair {
   void check_finite(const Prediction &found, const at::Tensor &gradient) const;
   void tally_energies(const Prediction &found);
   void tally_outputs(const Prediction &found);
-  void tally_pairs(const So3k::Pairs &pairs, const at::Tensor &slopes, bool symmetric);
+  void tally_pairs(const So3k::Pairs &pairs, const at::Tensor &gradients, bool symmetric);
   void tally_atom_virial(const So3k::Pairs &pairs, const at::Tensor &gradient, bool symmetric);
-  void tally_atoms(const at::Tensor &slopes_by_positions, const at::Tensor &virials_of_atoms);
+  void tally_atoms(const at::Tensor &gradient, const at::Tensor &virials_of_atoms);
   void add_virial(const at::Tensor &total);
   using AtomVirial = at::TensorAccessor<double, 2>;
   void add_atom_virial(int i, const AtomVirial &share, const AtomVirial &centroid);
 
   So3k::OuterThreads outer_threads;
-  So3k::Settings wishes;
+  So3k::Settings options;
   std::unique_ptr<So3k::Model> model;
   std::unique_ptr<So3k::System> system;
-  std::unique_ptr<So3k::Far> far;    // none if the model is local
-  std::unique_ptr<So3k::Totals> totals;
+  std::unique_ptr<So3k::Nonlocal> nonlocal;    // none if the model is local
+  std::unique_ptr<So3k::ChargeState> charge_state;
   std::unique_ptr<So3k::LongRange> long_range;    // none if the model has no charges
-  NeighList *distant_list = nullptr;
+  NeighList *long_list = nullptr;
   std::vector<double> charge_of_atom = {0.0}, ratio_of_atom = {0.0};    // of LAMMPS atoms
   std::vector<int64_t> species_of_type;    // atomic number of each type, 0 for NULL
   bool composition_checked = false;        // since the model was loaded

@@ -22,11 +22,11 @@ namespace {
 
   /// In one pass, because there are many long-range pairs; those of an atom are consecutive.
   template <typename T>
-  void tally_on_cpu(const Pairs &pairs, const Tensor &slopes, double *forces, double *virial)
+  void tally_on_cpu(const Pairs &pairs, const Tensor &gradients, double *forces, double *virial)
   {
     const auto n = pairs.atom_i.numel();
     const auto *d = pairs.vectors.const_data_ptr<double>();
-    const auto *g = slopes.const_data_ptr<T>();
+    const auto *g = gradients.const_data_ptr<T>();
     const auto *i = pairs.atom_i.const_data_ptr<int64_t>();
     const auto *j = pairs.atom_j.const_data_ptr<int64_t>();
     for (int64_t p = 0; p < n;) {
@@ -34,10 +34,10 @@ namespace {
       double force[3] = {}, outer[9] = {};
       for (; p < n && i[p] == here; ++p)
         for (int b = 0; b < 3; ++b) {
-          const double slope = g[3 * p + b];
-          forces[3 * j[p] + b] -= slope;
-          force[b] += slope;
-          for (int a = 0; a < 3; ++a) outer[3 * a + b] += d[3 * p + a] * slope;
+          const double g_b = g[3 * p + b];
+          forces[3 * j[p] + b] -= g_b;
+          force[b] += g_b;
+          for (int a = 0; a < 3; ++a) outer[3 * a + b] += d[3 * p + a] * g_b;
         }
       for (int b = 0; b < 3; ++b) forces[3 * here + b] += force[b];
       for (int k = 0; k < 9; ++k) virial[k] -= outer[k];
@@ -46,10 +46,10 @@ namespace {
 
 }    // namespace
 
-std::pair<Tensor, Tensor> tally(const Pairs &pairs, const Tensor &slopes, int n_atoms)
+std::pair<Tensor, Tensor> tally(const Pairs &pairs, const Tensor &gradients, int n_atoms)
 {
-  if (!slopes.device().is_cpu()) {
-    const auto g = slopes.to(at::kDouble);
+  if (!gradients.device().is_cpu()) {
+    const auto g = gradients.to(at::kDouble);
     const auto forces = at::zeros({n_atoms, 3}, g.options())
                             .index_add_(0, pairs.atom_i, g)
                             .index_add_(0, pairs.atom_j, g, -1);
@@ -57,8 +57,8 @@ std::pair<Tensor, Tensor> tally(const Pairs &pairs, const Tensor &slopes, int n_
   }
   auto forces = at::zeros({n_atoms, 3}, at::kDouble), virial = at::zeros({3, 3}, at::kDouble);
   const auto on_cpu =
-      slopes.scalar_type() == at::kFloat ? tally_on_cpu<float> : tally_on_cpu<double>;
-  on_cpu(pairs, slopes.contiguous(), forces.data_ptr<double>(), virial.data_ptr<double>());
+      gradients.scalar_type() == at::kFloat ? tally_on_cpu<float> : tally_on_cpu<double>;
+  on_cpu(pairs, gradients.contiguous(), forces.data_ptr<double>(), virial.data_ptr<double>());
   return {forces, virial};
 }
 

@@ -26,7 +26,8 @@ struct Pairs {
 
 /// F_i = sum g_ij - sum g_ji of n_atoms atoms of LAMMPS (n_atoms, 3), and W = -sum r x g (3, 3),
 /// from the gradient g of pairs, (pairs, 3); float64, on the host.
-std::pair<at::Tensor, at::Tensor> tally(const Pairs &pairs, const at::Tensor &slopes, int n_atoms);
+std::pair<at::Tensor, at::Tensor> tally(const Pairs &pairs, const at::Tensor &gradients,
+                                        int n_atoms);
 
 /// One neighbor list of LAMMPS as tensors on the device.
 ///

@@ -25,7 +25,7 @@ namespace {
     bool read(const std::string &keyword, const std::string &value, const std::string &second)
     {
       return read_running(keyword, value) || read_long_range(keyword, value) ||
-          read_totals(keyword, value, second);
+          read_charge_state(keyword, value, second);
     }
 
    private:
@@ -62,23 +62,23 @@ namespace {
       return true;
     }
 
-    bool read_totals(const std::string &keyword, const std::string &value,
-                     const std::string &second)
+    bool read_charge_state(const std::string &keyword, const std::string &value,
+                           const std::string &second)
     {
-      auto &totals = settings.totals;
+      auto &charge_state = settings.charge_state;
       if (keyword == "charge" && utils::is_double(value)) {
-        totals.charge = number(value);
+        charge_state.charge = number(value);
       } else if (keyword == "spin" && utils::is_double(value)) {
-        totals.spin = number(value);
+        charge_state.spin = number(value);
       } else if (keyword == "fragments" && (value == "molecule" || value == "all")) {
-        totals.by_molecule = value == "molecule";
+        charge_state.by_molecule = value == "molecule";
       } else if (keyword == "fragment_charge" && utils::is_integer(value) &&
                  utils::is_double(second)) {
-        totals.of_molecule[utils::bnumeric(FLERR, value, true, lmp)] = number(second);
+        charge_state.of_molecule[utils::bnumeric(FLERR, value, true, lmp)] = number(second);
       } else {
         return false;
       }
-      totals.given = true;
+      charge_state.given = true;
       return true;
     }
 

@@ -45,7 +45,7 @@ void Sphc::add(const Part &layer, at::TensorList arrived, Tensor & /*dx*/, Tenso
       const auto &r = inputs[1];
       const auto own = [=](const Tensor &sources) { return sources.narrow(0, 0, n_centres); };
       const auto centres = model.rows(own(x), own(chi), own(r)), sources = model.rows(x, chi, r);
-      return layer.run("far_attend", centres, sources, rows, first, last).toTensor();
+      return layer.run("sphc_attend", centres, sources, rows, first, last).toTensor();
     };
     const std::vector<Tensor> inputs = {arrived[0], r_src};
     messages.push_back(tiles.size() == 2 ? attend(inputs) : recomputed(attend, inputs));

@@ -3,7 +3,7 @@
 #ifndef SO3K_SPHC_H
 #define SO3K_SPHC_H
 
-#include "far.h"
+#include "nonlocal.h"
 
 namespace So3k {
 
@@ -12,10 +12,10 @@ namespace So3k {
 /// The members that other ranks own are gathered: positions once per step, (x, χ) before each
 /// layer. Pairs are evaluated tile by tile and again for the gradient, so that memory grows with
 /// the atoms of a rank and of its groups, not with their pairs.
-class Sphc : public Far {
+class Sphc : public Nonlocal {
  public:
   Sphc(LAMMPS_NS::LAMMPS *lmp, const Model &model, const GroupOptions &options) :
-      Far(lmp, model, options)
+      Nonlocal(lmp, model, options)
   {
   }
 

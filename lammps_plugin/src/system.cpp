@@ -52,12 +52,12 @@ void System::unpack_homes(int n, int first, const double *buffer)
 
 void System::rebuild(PairList &pairs, const NeighList *list, double cutoff, bool once)
 {
-  pairs.rebuild(list, hidden_neighbours(once), centres, atom->x, cutoff + neighbor->skin, comm->me);
+  pairs.rebuild(list, hidden_neighbors(once), centres, atom->x, cutoff + neighbor->skin, comm->me);
 }
 
 /// LAMMPS leaves bonded neighbors of weight zero out of all lists, if they are the nearest image.
 /// The model does not use bonds and needs these neighbors; other styles continue without them.
-std::vector<std::vector<int>> System::hidden_neighbours(bool once) const
+std::vector<std::vector<int>> System::hidden_neighbors(bool once) const
 {
   const auto *flag = neighbor->special_flag;
   if (atom->molecular != LAMMPS_NS::Atom::MOLECULAR || (flag[1] && flag[2] && flag[3])) return {};
@@ -96,7 +96,7 @@ void System::update(PairList &pairs, double cutoff,
 double System::bytes() const
 {
   const auto homes = static_cast<double>(centres.homes.capacity()) * sizeof(Home);
-  return near.bytes() + distant.bytes() + homes +
+  return near.bytes() + long_pairs.bytes() + homes +
       (x.defined() ? static_cast<double>(x.nbytes()) : 0);
 }
 

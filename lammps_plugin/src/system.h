@@ -18,7 +18,7 @@ namespace So3k {
 class System : protected LAMMPS_NS::Pointers {
  public:
   System(LAMMPS_NS::LAMMPS *lmp, at::Device device) :
-      Pointers(lmp), near(world, device), distant(world, device), device(device)
+      Pointers(lmp), near(world, device), long_pairs(world, device), device(device)
   {
   }
 
@@ -48,11 +48,11 @@ class System : protected LAMMPS_NS::Pointers {
 
   int64_t n_centres = 0;
   Centres centres;
-  PairList near, distant;    // of the layers, each in both directions; of charges, each once
+  PairList near, long_pairs;    // of the layers, each in both directions; of charges, each once
   bool ready = false;
 
  private:
-  std::vector<std::vector<int>> hidden_neighbours(bool once) const;
+  std::vector<std::vector<int>> hidden_neighbors(bool once) const;
 
   at::Device device;
   at::Tensor x;    // (owned and ghosts, 3), Å

@@ -87,7 +87,7 @@ def water_dimer(model: str) -> Dimer:
 
 
 def ramachandran(model: str, points: int) -> Map:
-    """Relaxed energies on a grid, each point from its neighbour."""
+    """Relaxed energies on a grid, each point from its neighbor."""
     pdb = app.PDBFile(str(ALANINE))
     made = create_system(pdb.topology, model)
     hold = openmm.CustomTorsionForce("k*(1-cos(theta-t)); t=select(which, psi0, phi0)")

@@ -19,7 +19,7 @@ from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
 SCAN = Path(__file__).parents[1] / "data" / "cumulene" / "c9h4_gfn2_scan_public.npz"
 ANGLES = (5, 25, 50, 70, 95, 115, 140, 160)  # degrees, the torsions at the start
-SPACING = 20.0  # Å: a molecule turns about its middle without coming within reach of its neighbours
+SPACING = 20.0  # Å: a molecule turns about its middle without coming within reach of its neighbors
 MIDDLE = 4  # the carbon in the middle of the chain
 TETHER = 1.0  # eV/Å², holds it where it started: the models have learned single molecules, not collisions
 FRICTION_PS = 5.0  # 1/ps

@@ -129,19 +129,19 @@ def lammps_data(built: Built, title: str) -> str:
 
 def components(topology: app.Topology) -> list[list[int]]:
     """The atoms of each molecule, by bonds, in the order of their first atoms."""
-    neighbours: list[list[int]] = [[] for _ in range(topology.getNumAtoms())]
+    neighbors: list[list[int]] = [[] for _ in range(topology.getNumAtoms())]
     for one, other in topology.bonds():
-        neighbours[one.index].append(other.index)
-        neighbours[other.index].append(one.index)
+        neighbors[one.index].append(other.index)
+        neighbors[other.index].append(one.index)
     found, seen = [], set()
-    for start in range(len(neighbours)):
+    for start in range(len(neighbors)):
         if start in seen:
             continue
         queue, members = [start], []
         seen.add(start)
         while queue:
             members.append(queue.pop())
-            new = [k for k in neighbours[members[-1]] if k not in seen]
+            new = [k for k in neighbors[members[-1]] if k not in seen]
             seen.update(new)
             queue += new
         found.append(members)

@@ -96,7 +96,7 @@ def draw_tables(figure: Figure, row: Any, found: Attention) -> None:
         if len(names) <= MAX_NAMED:
             axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
             axes.set_yticks(range(len(names)), names, fontsize=7)
-    figure.colorbar(image, ax=list(row), shrink=0.75, label=r"$\varphi_\chi$ / 1 (white: not neighbours)")
+    figure.colorbar(image, ax=list(row), shrink=0.75, label=r"$\varphi_\chi$ / 1 (white: not neighbors)")
 
 
 def as_document(found: Attention) -> dict[str, object]:

@@ -239,7 +239,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Sequence[Analysis]], str]]] = {
     "dihedrals": (
         "Dihedrals",
         "All chains of four bonded atoms: φ, ψ, ω and χ1 of proteins, others by element and, where atoms of "
-        "the same elements are bonded differently, by the neighbours of each; bins of 5°.",
+        "the same elements are bonded differently, by the neighbors of each; bins of 5°.",
         dihedral_rows,
     ),
     "rdf": (

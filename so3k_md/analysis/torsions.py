@@ -16,12 +16,12 @@ PROTEIN = ("φ", "ψ", "ω", "χ1")
 
 def torsions(bonds: Integers) -> Integers:
     """Every chain i-j-k-l of three bonds, once per direction-less chain, (torsions, 4)."""
-    neighbours = adjacency(bonds)
+    neighbors = adjacency(bonds)
     quads = [
         (i, j, k, end)
         for j, k in bonds.tolist()
-        for i in neighbours[j]
-        for end in neighbours[k]
+        for i in neighbors[j]
+        for end in neighbors[k]
         if i != k and end != j and i != end
     ]
     return np.array(quads, dtype=np.int64).reshape(-1, 4)
@@ -42,9 +42,9 @@ def torsion_kinds(
         names: name of each atom in its residue, as in the PDB.
         residues: residue of each atom (atoms,).
     """
-    neighbours = adjacency(bonds)
+    neighbors = adjacency(bonds)
     around = {
-        atom: f"{symbols[atom]}({formula([symbols[k] for k in found])})" for atom, found in neighbours.items()
+        atom: f"{symbols[atom]}({formula([symbols[k] for k in found])})" for atom, found in neighbors.items()
     }
     protein: dict[str, list[list[int]]] = defaultdict(list)
     others: dict[str, dict[str, list[list[int]]]] = defaultdict(lambda: defaultdict(list))

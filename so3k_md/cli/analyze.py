@@ -155,11 +155,11 @@ def show_attention(args: argparse.Namespace) -> None:
         raise So3kError("--attention takes one file and one --top: run it once for each")
     picture, numbers = outputs(args, "attention")
     from so3k_md.analysis.attention import beyond, write_attention
-    from so3k_md.attention import far_attention, read_frame
+    from so3k_md.attention import nonlocal_attention, read_frame
 
     top = args.top[0] if args.top else None
     frame = read_frame(args.trajectories[0], top, args.frame or 0, PERIODIC[args.periodic])
-    found = far_attention(args.attention, frame, args.groups or "auto")
+    found = nonlocal_attention(args.attention, frame, args.groups or "auto")
     picture.parent.mkdir(exist_ok=True)
     write_attention(found, picture, numbers)
     print(

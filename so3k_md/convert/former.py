@@ -1,4 +1,4 @@
-"""Reads exported files of formats 4 and 5 as data, without running their code."""
+"""Reads exported files of formats 4 to 6 as data, without running their code."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,18 @@ from so3k_md.checkpoint import checked_seal, first_line, format_of, is_torchscri
 from so3k_md.convert.unpickle import Record, read_torch
 from so3k_md.errors import So3kError
 from so3k_md.model import So3krates
+from so3k_md.model.weights import file_name
 from so3k_md.needs import GIVEN
 from so3k_md.seals import members_are_intact
 
-FORMATS = (4, 5)  # files of format 4 have no seal
+FORMATS = (4, 5, 6)  # files of format 4 have no seal
+NEEDS = {
+    "elements": 2,
+    "singlets_only": 13,
+    "energy_shift": 14,
+    "metadata": 15,
+}  # places in `needs` of format 6
+GROUPING = "totals."  # in names of format 6, of `charge_and_spin`
 
 
 def is_former(path: Path) -> bool:
@@ -31,13 +39,20 @@ def read_former(path: Path) -> So3krates:
         raise So3kError(f"{path} is damaged: copy it again, or export the checkpoint that it was made from")
     root = read_torch(path.read_bytes(), str(path))
     try:
-        facts = {name: root.state[name] for name in GIVEN}
-        model = model_of(json.loads(facts["metadata"])["config"], facts, _tensors(root))
+        facts = _facts(root)
+        weights = {file_name(name.replace(GROUPING, "")): value for name, value in _tensors(root).items()}
+        model = model_of(json.loads(facts["metadata"])["config"], facts, weights)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise So3kError(
             f"{path} has parts that do not fit together ({first_line(error)}): export its checkpoint again"
         ) from error
     return model.requires_grad_(False).eval()
+
+
+def _facts(record: Any) -> dict[str, Any]:
+    """The values of `needs.GIVEN`: attributes before format 6, elements of one tuple in it."""
+    needs = record.state.get("needs")
+    return {name: record.state[name] if needs is None else needs[NEEDS[name]] for name in GIVEN}
 
 
 def _tensors(record: Any, prefix: str = "") -> dict[str, Tensor]:

@@ -66,8 +66,8 @@ def entries(settings: dict[str, Any]) -> Iterator[Entry]:
         "feature_embeddings_0/Embed_0/embedding",
         ELEMENTS,
     )
-    totals = [name for name in ("charge", "spin") if settings[f"use_{name}_embed"]]
-    for position, name in enumerate(totals, start=1):
+    embeddings = [name for name in ("charge", "spin") if settings[f"use_{name}_embed"]]
+    for position, name in enumerate(embeddings, start=1):
         yield from _total(name, position)
     for layer in range(settings["num_layers"]):
         yield from _layer(layer, settings)

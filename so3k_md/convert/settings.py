@@ -9,7 +9,7 @@ from so3k_md.errors import So3kError
 
 # Factor of α by the mean number of neighbors; none for 1/sqrt(width of a head).
 SCALES: dict[str, Callable[[float], float | None]] = {
-    "avg_num_neighbors": lambda neighbours: 1.0 / neighbours,
+    "avg_num_neighbors": lambda neighbors: 1.0 / neighbors,
     "identity": lambda _: 1.0,
     "sqrt_num_features": lambda _: None,
 }

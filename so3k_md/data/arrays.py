@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from so3k_md.data.frames import Record, list_keys
-from so3k_md.data.keys import TOTALS, totals_from
+from so3k_md.data.keys import CHARGE_STATE, charge_state_from
 from so3k_md.data.units import same_unit
 from so3k_md.errors import So3kError
 from so3k_md.memory import available_memory, describe_bytes
-from so3k_md.structure.charges import GivenTotals
+from so3k_md.structure.charges import GivenChargeState
 
 NUMBERS = ("z", "Z", "nuclear_charges", "atomic_numbers", "numbers", "species")
 POSITIONS = ("R", "coords", "positions", "coordinates", "xyz")
@@ -56,7 +56,7 @@ def read_arrays(
         path: the file.
         keys: keys given by the user; other labels have their usual keys.
         units: the stated units of energy and length.
-        convention: what an array named spin counts; see `totals_from`.
+        convention: what an array named spin counts; see `charge_state_from`.
 
     Raises:
         So3kError: names the array that is missing or has the wrong shape.
@@ -68,7 +68,7 @@ def read_arrays(
     stresses = {"stress", "virial"} & keys.keys() or {"stress", "virial"}
     wanted = [label for label in DEFAULTS if label in stresses or label not in ("stress", "virial")]
     chosen_keys = {label: key for label in wanted if (key := _choose(headers, keys, label)) is not None}
-    others = [*NUMBERS, *POSITIONS, *CELL, *STATED_UNITS, *TOTALS, *OF_ATOMS, "pbc"]
+    others = [*NUMBERS, *POSITIONS, *CELL, *STATED_UNITS, *CHARGE_STATE, *OF_ATOMS, "pbc"]
     arrays = load_npz(path, {*chosen_keys.values(), *others} & headers.keys())
     _check_stated_units(arrays, units, path)
     if foreign := sorted(key for key in headers if key.lower() in FOREIGN_CELL and key not in CELL):
@@ -88,9 +88,9 @@ def read_arrays(
         cell = None if cells is None else _cell(cells, index, n_frames, path)
         periodic = pbc[index]
         group = _of_atoms(arrays.get("group"), index, n_frames, real)
-        totals = _totals(arrays, index, n_frames, real, convention, f"{path}, frame {index}")
+        charge_state = _charge_state(arrays, index, n_frames, real, convention, f"{path}, frame {index}")
         yield (
-            Record(z[real], positions[index][real], cell, periodic, chosen, group, totals, chosen_keys),
+            Record(z[real], positions[index][real], cell, periodic, chosen, group, charge_state, chosen_keys),
             present,
         )
 
@@ -242,20 +242,22 @@ def _of_atoms(numbers: NDArray[Any] | None, index: int, n_frames: int, real: NDA
     return chosen[real] if chosen.shape == real.shape else chosen
 
 
-def _totals(
+def _charge_state(
     arrays: Arrays, index: int, n_frames: int, real: NDArray[Any], convention: str, where: str
-) -> GivenTotals:
+) -> GivenChargeState:
     """Charge, spin and fragments of one frame, each common to all frames or one per frame."""
 
     def of_frame(values: NDArray[Any], ndim: int) -> Any:
         return values[index] if values.ndim > ndim and len(values) == n_frames else values
 
     values = {
-        key: of_frame(arrays[key], 1 if key == "fragment_charges" else 0) for key in TOTALS if key in arrays
+        key: of_frame(arrays[key], 1 if key == "fragment_charges" else 0)
+        for key in CHARGE_STATE
+        if key in arrays
     }
     values |= {key: np.squeeze(values[key])[()] for key in values if key != "fragment_charges"}
     fragment = _of_atoms(arrays.get("fragment"), index, n_frames, real)
-    return totals_from(values, fragment, convention, where)
+    return charge_state_from(values, fragment, convention, where)
 
 
 def _check_stated_units(arrays: Arrays, units: dict[str, str], path: Path) -> None:

@@ -136,7 +136,7 @@ def to_graph(
     announce(needs, groups)
     structure = checked(
         needs, frame.numbers, frame.positions, frame.cell, frame.pbc,
-        where=frame.where, group=frame.group, groups=groups, totals=frame.totals, coulomb=coulomb,
+        where=frame.where, group=frame.group, groups=groups, charge_state=frame.charge_state, coulomb=coulomb,
     )  # fmt: skip
     graph = build(structure, fresh(needs, cutoff_lr))
     if model is not None:

@@ -75,12 +75,12 @@ def _lengths(frames: Sequence[Frame]) -> Iterator[str]:
 def _forces(frames: Sequence[Frame], stated: float) -> Iterator[str]:
     """Doubts from force constants of X–H bonds, similar in all methods, or else from the size of forces."""
     for heavy, shortest, longest in STRETCHES:
-        lengths, pulls = _stretch(frames, heavy, shortest, longest)
-        if len(lengths) < 20 or lengths.std() < 0.01 or pulls.std() == 0:
+        lengths, forces_along = _stretch(frames, heavy, shortest, longest)
+        if len(lengths) < 20 or lengths.std() < 0.01 or forces_along.std() == 0:
             continue
-        if abs(np.corrcoef(lengths, pulls)[0, 1]) < SURE:
+        if abs(np.corrcoef(lengths, forces_along)[0, 1]) < SURE:
             continue
-        ratio = -float(np.polyfit(lengths, pulls, 1)[0]) / STIFFNESS[heavy]
+        ratio = -float(np.polyfit(lengths, forces_along, 1)[0]) / STIFFNESS[heavy]
         if ratio < -0.3:
             yield "forces stretch long bonds to hydrogen (gradients? change their sign in the file)"
         elif not 0.62 < ratio < 1.6:
@@ -97,7 +97,7 @@ def _forces(frames: Sequence[Frame], stated: float) -> Iterator[str]:
 
 def _stretch(frames: Sequence[Frame], heavy: int, shortest: float, longest: float) -> tuple[Floats, Floats]:
     """Lengths of bonds to hydrogen, and forces on hydrogen along them."""
-    lengths, pulls = [], []
+    lengths, forces_along = [], []
     for frame in frames:
         if frame.forces is None:
             continue
@@ -113,10 +113,10 @@ def _stretch(frames: Sequence[Frame], heavy: int, shortest: float, longest: floa
         bonded = (frame.numbers[others[near]] == heavy) & (length > shortest) & (length < longest)
         along = (frame.forces[hydrogens] * vectors[rows, near]).sum(axis=1) / np.maximum(length, 1e-9)
         lengths.append(length[bonded])
-        pulls.append(along[bonded])
+        forces_along.append(along[bonded])
     if not lengths:
         return np.zeros(0), np.zeros(0)
-    return np.concatenate(lengths), np.concatenate(pulls)
+    return np.concatenate(lengths), np.concatenate(forces_along)
 
 
 def _energies(frames: Sequence[Frame], stated: float) -> Iterator[str]:

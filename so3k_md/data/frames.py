@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from so3k_md.data.units import Units
 from so3k_md.errors import So3kError
 from so3k_md.structure.cells import check_cell
-from so3k_md.structure.charges import GivenTotals
+from so3k_md.structure.charges import GivenChargeState
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,7 +35,9 @@ class Frame(NamedTuple):
     place: int  # index in the file, from 0
     source: str  # the file
     group: NDArray[Any] | None = None  # (n,), equal within a molecule; checked if a model uses it
-    totals: GivenTotals = GivenTotals()  # charge, spin and fragments; checked if a model uses them
+    charge_state: GivenChargeState = (
+        GivenChargeState()
+    )  # charge, spin and fragments; checked if a model uses them
 
     @property
     def where(self) -> str:
@@ -59,7 +61,7 @@ class Record(NamedTuple):
     pbc: Any
     labels: dict[str, Any]  # energy, forces, stress or virial; absent if the file has none
     group: Any = None
-    totals: GivenTotals = GivenTotals()
+    charge_state: GivenChargeState = GivenChargeState()
     keys: Mapping[str, str] = {}  # of the labels, in the file
 
 
@@ -95,7 +97,7 @@ def to_frame(record: Record, place: int, source: str, units: Units = EV_ANGSTROM
         forces = np.zeros((1, 3))  # by symmetry
     group = None if record.group is None else np.asarray(record.group)
     geometry = numbers, positions, cell, pbc
-    frame = Frame(*geometry, energy, forces, None, place, source, group, record.totals)
+    frame = Frame(*geometry, energy, forces, None, place, source, group, record.charge_state)
     return frame._replace(stress=_stress(labels, frame.volume, units, where))
 
 

@@ -12,7 +12,7 @@ from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.structure.charges import (
     CONVENTIONS,
     UNSAID,
-    GivenTotals,
+    GivenChargeState,
     Spin,
     spin_readings,
     unpaired_electrons,
@@ -41,8 +41,8 @@ LIKE_LABELS = {
     "other": re.compile(r"dipole|(?<!nuclear_)charge|spin|multiplicity", re.I),
 }
 # Keys of properties that engines read from a structure besides its geometry.
-TOTALS = (*SPIN, "fragment_charges", *CHARGE, *SPINS)
-MODEL_KEYS = {"group", "fragment", *TOTALS}
+CHARGE_STATE = (*SPIN, "fragment_charges", *CHARGE, *SPINS)
+MODEL_KEYS = {"group", "fragment", *CHARGE_STATE}
 # Label -> keys that ASE writes in addition to it.
 DERIVED = {"energy": {"energies", "free_energy"}, "stress": {"stresses"}}
 
@@ -65,9 +65,9 @@ def holds_virial(key: str, unit: str | None) -> bool:
     return virial
 
 
-def totals_from(
+def charge_state_from(
     values: Mapping[str, Any], fragment: Any, convention: str = "auto", where: str = "the structure"
-) -> GivenTotals:
+) -> GivenChargeState:
     """Charge, spin and fragments under any of their names.
 
     Args:
@@ -95,7 +95,7 @@ def totals_from(
     if spin is None and unsaid is not None:
         doubtful = convention == "auto" and unsaid == "total_spin"
         spin = Spin(values[unsaid], "undecided" if doubtful else convention)
-    return GivenTotals(charge, spin, fragment, values.get("fragment_charges"))
+    return GivenChargeState(charge, spin, fragment, values.get("fragment_charges"))
 
 
 def settle_spins(spins: Iterable[tuple[Spin, int]]) -> str:
@@ -132,15 +132,15 @@ def unused_labels(present: Iterable[str], used: Mapping[str, str], named: Iterab
     return sorted(name for name in names if any(pattern.search(name) for pattern in doubtful))
 
 
-def warn_unused_totals(frames: Iterable[Any], used: bool) -> None:
+def warn_unused_charge_state(frames: Iterable[Any], used: bool) -> None:
     """Warn of frames with charges or unpaired electrons that the model does not use.
 
     Args:
-        frames: with `totals` and `where`.
+        frames: with `charge_state` and `where`.
         used: whether the model uses total charge and spin.
     """
     for frame in () if used else frames:
-        charge, spin = frame.totals.charge, frame.totals.spin
+        charge, spin = frame.charge_state.charge, frame.charge_state.spin
         if is_number(charge) and float(charge) != 0:
             warnings.warn(
                 f"{frame.where}: has the charge {float(charge):+g}, and the model knows nothing of charges "

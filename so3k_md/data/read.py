@@ -126,22 +126,24 @@ def _check_file(path: Path) -> None:
 def _with_spins_settled(frames: list[Frame]) -> list[Frame]:
     """Frames in which spins without a convention get the one that fits the whole file, if only one does."""
     unsaid = [
-        (frame.totals.spin, int(frame.numbers.sum()) - round(float(frame.totals.charge or 0)))
+        (frame.charge_state.spin, int(frame.numbers.sum()) - round(float(frame.charge_state.charge or 0)))
         for frame in frames
-        if isinstance(frame.totals.spin, Spin)
-        and frame.totals.spin.convention in UNSAID
-        and is_number(frame.totals.spin.value)
-        and (frame.totals.charge is None or is_number(frame.totals.charge))
-        and np.isfinite([frame.totals.spin.value, frame.totals.charge or 0.0]).all()
+        if isinstance(frame.charge_state.spin, Spin)
+        and frame.charge_state.spin.convention in UNSAID
+        and is_number(frame.charge_state.spin.value)
+        and (frame.charge_state.charge is None or is_number(frame.charge_state.charge))
+        and np.isfinite([frame.charge_state.spin.value, frame.charge_state.charge or 0.0]).all()
     ]
     convention = settle_spins(unsaid) if unsaid else "auto"
     if convention == "auto":
         return frames
 
     def settled(frame: Frame) -> Frame:
-        spin = frame.totals.spin
+        spin = frame.charge_state.spin
         if not (isinstance(spin, Spin) and spin.convention in UNSAID):
             return frame
-        return frame._replace(totals=frame.totals._replace(spin=spin._replace(convention=convention)))
+        return frame._replace(
+            charge_state=frame.charge_state._replace(spin=spin._replace(convention=convention))
+        )
 
     return [settled(frame) for frame in frames]

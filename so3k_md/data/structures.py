@@ -12,10 +12,10 @@ from ase import Atoms
 from ase.io.formats import UnknownFileTypeError, filetype
 
 from so3k_md.data.frames import Record
-from so3k_md.data.keys import totals_from
+from so3k_md.data.keys import charge_state_from
 from so3k_md.data.xyz import DAMAGED, is_compressed, read_blocks
 from so3k_md.errors import So3kError
-from so3k_md.structure.charges import GivenTotals
+from so3k_md.structure.charges import GivenChargeState
 
 FOREIGN = "not a format that is read here; use extended XYZ (.xyz) or npz"
 
@@ -28,7 +28,7 @@ def read_structures(
     Args:
         path: an extended XYZ file, plain or compressed, or another format that ASE knows.
         keys: keys of energy, forces, stress and virial.
-        convention: what a value named spin counts; see `totals_from`.
+        convention: what a value named spin counts; see `charge_state_from`.
 
     Raises:
         So3kError: names the frame that cannot be read.
@@ -86,12 +86,12 @@ def _record(atoms: Atoms, keys: dict[str, str], convention: str, where: str) -> 
     labels = {label: found[key] for label, key in keys.items() if key in found}
     cell = np.asarray(atoms.cell) if np.any(atoms.cell) else None
     group = atoms.arrays.get("group")
-    totals = totals_from(atoms.info, atoms.arrays.get("fragment"), convention, where)
+    charge_state = charge_state_from(atoms.info, atoms.arrays.get("fragment"), convention, where)
     used = {label: keys[label] for label in labels}
-    record = Record(atoms.numbers, atoms.positions, cell, atoms.pbc, labels, group, totals, used)
+    record = Record(atoms.numbers, atoms.positions, cell, atoms.pbc, labels, group, charge_state, used)
     return record, sorted(found)
 
 
-def given_totals(atoms: Atoms) -> GivenTotals:
+def given_charge_state(atoms: Atoms) -> GivenChargeState:
     """Charge, spin and fragments in the `info` and `arrays` of ASE atoms."""
-    return totals_from(atoms.info, atoms.arrays.get("fragment"))
+    return charge_state_from(atoms.info, atoms.arrays.get("fragment"))

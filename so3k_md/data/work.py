@@ -73,10 +73,10 @@ def _near_pairs(group: Sequence[Frame]) -> Iterator[tuple[float, float, float]]:
     for a in range(len(chosen)):
         if inverse is None:
             turns = _turns(points[a], points)
-            there, pull = points @ turns, forces @ turns
+            there, turned_forces = points @ turns, forces @ turns
             way = there - points[a]
         else:
-            pull = forces
+            turned_forces = forces
             way = points - points[a]
             way = way - np.round(way @ inverse) @ chosen[0].cell
             way = way - way.mean(axis=1, keepdims=True)
@@ -85,8 +85,8 @@ def _near_pairs(group: Sequence[Frame]) -> Iterator[tuple[float, float, float]]:
         b = int(distance.argmin())
         if np.isfinite(distance[b]) and distance[b] > 0 and (min(a, b), max(a, b)) not in seen:
             seen.add((min(a, b), max(a, b)))
-            work = -0.5 * float(((forces[a] + pull[b]) * way[b]).sum())
-            bend = float(((pull[b] - forces[a]) * way[b]).sum())
+            work = -0.5 * float(((forces[a] + turned_forces[b]) * way[b]).sum())
+            bend = float(((turned_forces[b] - forces[a]) * way[b]).sum())
             yield work, float(energies[b] - energies[a]), bend
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from so3k_md.data.frames import Frame
 from so3k_md.data.keys import is_number
 from so3k_md.files import atomic
-from so3k_md.structure.charges import GivenTotals, Spin, by_number
+from so3k_md.structure.charges import GivenChargeState, Spin, by_number
 
 Floats = NDArray[np.float64]
 WRITTEN = {"unpaired": "unpaired_electrons", "multiplicity": "multiplicity", "undecided": "total_spin"}
@@ -37,16 +37,16 @@ def _lines(frame: Frame, values: Mapping[str, Any], arrays: Mapping[str, Floats]
     columns = {"pos": frame.positions} | {key: array.reshape(len(array), -1) for key, array in arrays.items()}
     layout = ":".join(f"{key}:R:{array.shape[1]}" for key, array in columns.items())
     members = [""] * len(frame.numbers)
-    totals = frame.totals
-    for name, numbers in (("group", frame.group), ("fragment", totals.fragment)):
+    charge_state = frame.charge_state
+    for name, numbers in (("group", frame.group), ("fragment", charge_state.fragment)):
         whole = None if numbers is None else np.asarray(numbers)
         if whole is not None and whole.dtype.kind in "iu" and whole.shape == frame.numbers.shape:
             layout = f"{layout}:{name}:I:1"
             members = [f"{before} {number}" for before, number in zip(members, whole.tolist(), strict=True)]
     head = [f"Properties=species:S:1:{layout}"]
-    head += [f"{name}={float(value)!r}" for name, value in _charge_and_spin(totals).items()]
-    if totals.fragment_charges is not None:
-        head.append(f'fragment_charges="{_text(in_order(totals))}"')
+    head += [f"{name}={float(value)!r}" for name, value in _charge_and_spin(charge_state).items()]
+    if charge_state.fragment_charges is not None:
+        head.append(f'fragment_charges="{_text(in_order(charge_state))}"')
     if frame.cell is not None:
         head.insert(0, f'Lattice="{_text(frame.cell)}"')
     head += [
@@ -61,10 +61,10 @@ def _lines(frame: Frame, values: Mapping[str, Any], arrays: Mapping[str, Floats]
     return [str(len(frame.numbers)), " ".join(head), *atoms]
 
 
-def _charge_and_spin(totals: GivenTotals) -> dict[str, Any]:
+def _charge_and_spin(charge_state: GivenChargeState) -> dict[str, Any]:
     """Charge and spin under names that state what they count."""
-    found = {"charge": totals.charge} if is_number(totals.charge) else {}
-    spin = totals.spin if isinstance(totals.spin, Spin) else Spin(totals.spin, "S")
+    found = {"charge": charge_state.charge} if is_number(charge_state.charge) else {}
+    spin = charge_state.spin if isinstance(charge_state.spin, Spin) else Spin(charge_state.spin, "S")
     if not is_number(spin.value):
         return found
     if spin.convention == "S":
@@ -72,12 +72,12 @@ def _charge_and_spin(totals: GivenTotals) -> dict[str, Any]:
     return found | {WRITTEN.get(spin.convention, "spin"): spin.value}
 
 
-def in_order(totals: GivenTotals) -> Any:
+def in_order(charge_state: GivenChargeState) -> Any:
     """The charges of fragments in rising order of their numbers."""
-    charges = totals.fragment_charges
+    charges = charge_state.fragment_charges
     if isinstance(charges, Mapping):
         known = by_number(charges)
-        return [known[number] for number in np.unique(totals.fragment).tolist()]
+        return [known[number] for number in np.unique(charge_state.fragment).tolist()]
     return charges
 
 

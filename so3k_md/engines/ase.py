@@ -20,14 +20,14 @@ from torch import nn
 from so3k_md.checkpoint import eager, metadata, parse_device
 from so3k_md.config import nearest
 from so3k_md.data.references import warn_incomparable
-from so3k_md.data.structures import given_totals
+from so3k_md.data.structures import given_charge_state
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.graph import COULOMB, CUTOFF_LR, PARTS, Graph, to_device
 from so3k_md.kernels.choose import accelerated, frozen, is_compiled, load_frozen, own_model
 from so3k_md.model.forces import check_finite, evaluate
 from so3k_md.needs import needs_of
 from so3k_md.structure.build import build, kept
-from so3k_md.structure.charges import UNUSED, GivenTotals, combined, refuse_unknown, says_something
+from so3k_md.structure.charges import UNUSED, GivenChargeState, combined, refuse_unknown, says_something
 from so3k_md.structure.contacts import CloseWatch
 from so3k_md.structure.coulomb import check_coulomb
 from so3k_md.structure.groups import MAX_GROUP, announce, check_reach
@@ -35,7 +35,12 @@ from so3k_md.structure.lists import SKIN, check_skin
 from so3k_md.structure.structure import Structure, checked, moved
 
 ARRAYS = ("positions", "numbers", "group")  # of `Atoms.arrays`
-TOTALS = ("charge", "spin", "fragments", "fragment_charges")  # keywords, in the order of GivenTotals
+CHARGE_STATE = (
+    "charge",
+    "spin",
+    "fragments",
+    "fragment_charges",
+)  # keywords, in the order of GivenChargeState
 OF_ASE = ("restart", "ignore_bad_restart_file", "label", "atoms", "directory")
 WHERE = "the structure"
 REMEDY = "give its lattice vectors in Å, or set atoms.pbc = False if there is none"
@@ -115,8 +120,10 @@ class So3kCalculator(Calculator):
         self.max_group = max_group
         self.coulomb, self.cutoff_lr = coulomb, cutoff_lr
         self.kernels = kernels
-        given = GivenTotals(charge, spin, fragments, fragment_charges)
-        self.set(**{name: value for name, value in zip(TOTALS, given, strict=True) if value is not None})
+        given = GivenChargeState(charge, spin, fragments, fragment_charges)
+        self.set(
+            **{name: value for name, value in zip(CHARGE_STATE, given, strict=True) if value is not None}
+        )
         self.watch = CloseWatch()
         self.told: set[str] = set()  # warnings already given, which are not repeated
         self.last: Structure | None = None
@@ -160,9 +167,10 @@ class So3kCalculator(Calculator):
         Raises:
             So3kError: another parameter is given, or the model does not use charges.
         """
-        if fixed := sorted(name for name in kwargs if name not in TOTALS):
+        if fixed := sorted(name for name in kwargs if name not in CHARGE_STATE):
             raise So3kError(
-                f"{fixed[0]} cannot be set, only {', '.join(TOTALS)}: make a new calculator for other options"
+                f"{fixed[0]} cannot be set, only {', '.join(CHARGE_STATE)}: make a new calculator for "
+                "other options"
             )
         if kwargs:
             refuse_unknown(self.needs, given_options(self.parameters | kwargs), "So3kCalculator")
@@ -230,7 +238,7 @@ class So3kCalculator(Calculator):
         if self.last and self.known and all(np.array_equal(now[name], self.known[name]) for name in now):
             self.last = moved(self.last, atoms.positions)
             return self.last
-        given = combined(given_options(self.parameters), given_totals(atoms), WHERE)
+        given = combined(given_options(self.parameters), given_charge_state(atoms), WHERE)
         self.warn_of_charge(atoms, given)
         if self.last is None or not np.array_equal(self.last.numbers, atoms.numbers):
             warn_incomparable(atoms.numbers, metadata(self.model))
@@ -245,19 +253,19 @@ class So3kCalculator(Calculator):
             group=atoms.arrays.get("group"),
             groups=self.groups,
             max_group=self.max_group,
-            totals=given,
+            charge_state=given,
             coulomb=self.coulomb,
         )
         self.known = copy.deepcopy(now)
         return self.last
 
-    def warn_of_charge(self, atoms: Atoms, given: GivenTotals) -> None:
+    def warn_of_charge(self, atoms: Atoms, given: GivenChargeState) -> None:
         """Warn once of charge, spin or fragments that are not used."""
-        if not self.needs.has_totals and says_something(given):
+        if not self.needs.has_charge_state and says_something(given):
             self.tell(UNUSED)
         initial = float(atoms.get_initial_charges().sum()) if atoms.has("initial_charges") else 0.0
         silent = given.charge is None and given.fragment_charges is None
-        if self.needs.has_totals and silent and abs(initial) > 0.5:
+        if self.needs.has_charge_state and silent and abs(initial) > 0.5:
             self.tell(
                 f"the initial charges of the atoms add up to {initial:+.3g} e and are not used: name the "
                 'total in atoms.info["charge"] or So3kCalculator(charge=…), 0 if it is neutral'
@@ -273,9 +281,9 @@ class So3kCalculator(Calculator):
 def seen(atoms: Atoms) -> dict[str, Any]:
     """All properties of a structure on which the energy may depend."""
     known: dict[str, Any] = {name: atoms.arrays.get(name) for name in ARRAYS}
-    return known | {"cell": atoms.cell.array, "pbc": atoms.pbc} | given_totals(atoms)._asdict()
+    return known | {"cell": atoms.cell.array, "pbc": atoms.pbc} | given_charge_state(atoms)._asdict()
 
 
-def given_options(parameters: Mapping[str, Any]) -> GivenTotals:
+def given_options(parameters: Mapping[str, Any]) -> GivenChargeState:
     """Charge, spin and fragments from the keywords of a calculator."""
-    return GivenTotals(*(parameters.get(name) for name in TOTALS))
+    return GivenChargeState(*(parameters.get(name) for name in CHARGE_STATE))

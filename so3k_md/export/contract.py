@@ -15,8 +15,8 @@ STAGES = {
     "representation.layers.0": ["attend", "update"],
     "energies": ["readout", "close_repulsion"],
     # these are None in models without total charge and spin, or without electrostatics and dispersion
-    "representation.totals": ["affinities", "shares"],
-    "energies.physics": ["raw_charges", "ratios", "conserved", "self_slopes", "open_slopes"],
+    "representation.charge_and_spin": ["affinities", "shares"],
+    "energies.physics": ["raw_charges", "ratios", "conserved", "self_derivatives", "open_derivatives"],
     "energies.physics.long_pairs": ["forward"],
     "energies.physics.lattice_sum": ["sums", "read", "virials"],
 }
@@ -25,7 +25,7 @@ NONLOCAL_STAGES: dict[str, dict[str, list[str]]] = {
     "none": {},
     "sphc": {
         "representation.reach": ["group_rows"],
-        "representation.layers.0": ["tiles", "far_attend", "far_pairs"],
+        "representation.layers.0": ["tiles", "sphc_attend", "sphc_pairs"],
     },
     "efa": {
         "representation.reach": ["waves", "signed", "support", "diameter"],
@@ -47,9 +47,12 @@ def missing(model: Any) -> list[str]:
     if absent:
         return absent
     needs = needs_of(model)
-    optional = {"representation.totals", *(path for path in STAGES if path.startswith("energies.physics"))}
+    optional = {
+        "representation.charge_and_spin",
+        *(path for path in STAGES if path.startswith("energies.physics")),
+    }
     if needs.has_long_range:
-        optional = {"representation.totals"}
+        optional = {"representation.charge_and_spin"}
     wanted = [
         (path, stage)
         for table in (STAGES, NONLOCAL_STAGES[needs.nonlocal_kind])

@@ -48,7 +48,9 @@ def probe(needs: Needs, spacing: float = 1.3) -> tuple[Tensor, Callable[[Tensor]
         pbc=np.full(3, True),
         group=np.zeros(n_atoms, dtype=np.int64),
         linked=False,
-        totals=neutral(n_atoms),  # for any number of electrons: energies are only compared with each other
+        charge_state=neutral(
+            n_atoms
+        ),  # for any number of electrons: energies are only compared with each other
         coulomb=COULOMB[0],
         where="the probe",
     )
@@ -113,12 +115,12 @@ def _finite_differences(model: nn.Module, positions: Tensor, graph: Callable[[Te
     worst = 0.0
     for atom in range(0, len(positions), 5):
         for axis in range(3):
-            slopes = [_slope(model, positions, graph, atom, axis, step) for step in STEPS]
-            worst = max(worst, min(abs(slope + float(forces[atom, axis])) for slope in slopes))
+            derivatives = [_derivative(model, positions, graph, atom, axis, step) for step in STEPS]
+            worst = max(worst, min(abs(derivative + float(forces[atom, axis])) for derivative in derivatives))
     return worst / (1.0 + float(forces.abs().max()))
 
 
-def _slope(
+def _derivative(
     model: nn.Module,
     positions: Tensor,
     graph: Callable[[Tensor], Graph],

@@ -67,6 +67,22 @@ def choose(model: Any, kernels: str = "auto") -> Choice:
     return Choice(COMPILED[weight.device.type].form, "the kernels are built")
 
 
+def kernels_for(kernels: str, device: str) -> str:
+    """The option `kernels` for a model that an engine may move: auto is off where it may run on a GPU.
+
+    Args:
+        kernels: auto, on or off.
+        device: cpu, cuda, or auto for the device of the engine.
+
+    Raises:
+        So3kError: `on` with a device other than the CPU.
+    """
+    if kernels == "on" and device != "cpu":
+        raise So3kError(f"kernels = on is impossible with device = {device!r}: the kernels are for CPUs")
+    hidden = kernels == "auto" and (device != "cpu" or torch.cuda.is_available())
+    return "off" if hidden else kernels
+
+
 def is_compiled(model: Any) -> bool:
     """Whether a model has compiled parts."""
     return str(model.form) != PLAIN.form

@@ -173,19 +173,19 @@ class KernelSphcLayer(KernelLayer, SphcLayer):
         """One tile of all centres, because the kernel has tiles of its own."""
         return [0, groups.size.size(0)] if groups.size.size(0) > 0 else [0]
 
-    def far_messages(self, rows: Rows, groups: Groups) -> Tensor:
+    def sphc_messages(self, rows: Rows, groups: Groups) -> Tensor:
         """Messages Δχ to all atoms."""
-        return self.far_attend(rows, rows, groups, 0, rows.x.size(0))
+        return self.sphc_attend(rows, rows, groups, 0, rows.x.size(0))
 
     @torch.jit.export
-    def far_attend(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> Tensor:
-        """Messages Δχ to some centres; arguments as in `far_pairs`."""
-        query, key = self.far_rows(centres.x[first:last], sources.x)
+    def sphc_attend(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> Tensor:
+        """Messages Δχ to some centres; arguments as in `sphc_pairs`."""
+        query, key = self.sphc_rows(centres.x[first:last], sources.x)
         constants = self.constants(1, centres.x)
         steps = self.geometry.steps(query)
         mine = [groups.members, groups.first[first:last], groups.size[first:last], groups.own[first:last]]
         cutoff = self.geometry.cutoff
-        return torch.ops.so3k.far_attend(
+        return torch.ops.so3k.sphc_attend(
             self.widened(query),
             self.widened(key),
             centres.chi[first:last],
@@ -210,19 +210,19 @@ class KernelSphcLayer(KernelLayer, SphcLayer):
         """Radial part of the filters of local pairs (n = 0), or of pairs of groups (n = 1)."""
         if n == 0:
             return self.near_radial(r)
-        # damped also if local pairs are not; see `far_neighbours`
+        # damped also if local pairs are not; see `sphc_neighbors`
         return self.geometric_filter.radial.exact(self.geometry.damped_basis(r)) - self.beyond()
 
     def constants_of(self, n: int, table: Tensor) -> list[Tensor]:
-        """`near_constants` (n = 0), or `far_constants` (n = 1)."""
-        return self.near_constants(table) if n == 0 else self.far_constants(table)
+        """`near_constants` (n = 0), or `sphc_constants` (n = 1)."""
+        return self.near_constants(table) if n == 0 else self.sphc_constants(table)
 
     def beyond(self) -> Tensor:
         """Radial part of the filters beyond the cutoff, where the basis is zero, (1, features), float64."""
         return self.geometric_filter.radial.exact(torch.zeros([1, self.n_rbf], dtype=torch.float64))
 
-    def far_constants(self, table: Tensor) -> list[Tensor]:
-        """Constants of `far_attend`, in the order of `constants_of` in far_attend.cpp, without the groups.
+    def sphc_constants(self, table: Tensor) -> list[Tensor]:
+        """Constants of `sphc_attend`, in the order of `constants_of` in sphc_attend.cpp, without the groups.
 
         Args:
             table: of `function`, (intervals, 6, features).

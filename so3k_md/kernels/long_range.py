@@ -15,10 +15,10 @@ class KernelLongPairs(LongPairs):
         self.bohr, self.hartree = BOHR, HARTREE
 
     def tally(
-        self, vectors: Tensor, slopes: Tensor, idx_i: Tensor, idx_j: Tensor, frame: Tensor, n_frames: int
+        self, vectors: Tensor, gradients: Tensor, idx_i: Tensor, idx_j: Tensor, frame: Tensor, n_frames: int
     ) -> tuple[Tensor, Tensor]:
         """As in `LongPairs`."""
-        return torch.ops.so3k.tally(vectors, slopes, idx_i, idx_j, frame, n_frames)
+        return torch.ops.so3k.tally(vectors, gradients, idx_i, idx_j, frame, n_frames)
 
     def pair_sums(
         self,
@@ -32,7 +32,7 @@ class KernelLongPairs(LongPairs):
         cutoff: float,
     ) -> PairSums:
         """Sums over the pairs of each atom."""
-        sums, slopes = torch.ops.so3k.long_pairs(
+        sums, gradients = torch.ops.so3k.long_pairs(
             vectors,
             idx_i,
             idx_j,
@@ -46,4 +46,4 @@ class KernelLongPairs(LongPairs):
             self.bohr,
             self.hartree,
         )
-        return PairSums(sums, slopes)
+        return PairSums(sums, gradients)

@@ -54,12 +54,12 @@ class Tabulated(nn.Module):
             ddf = derivative(df, r)
             middle = (torch.arange(intervals, dtype=torch.float64) * width + 0.25 * width).requires_grad_()
             value = self.function(n, middle)
-            slope = derivative(value, middle)
+            prime = derivative(value, middle)
             with torch.no_grad():
                 # the second derivative may diverge at distance zero, which no pair of atoms has
                 found = quintics(f, df * width, torch.nan_to_num(ddf, 0.0, 0.0, 0.0) * (width * width))
-                off_value, off_slope = quarter_errors(found, value, slope * width, middle > closest)
-                if intervals >= most or max(off_value, off_slope) <= tolerance:
+                off_value, off_derivative = quarter_errors(found, value, prime * width, middle > closest)
+                if intervals >= most or max(off_value, off_derivative) <= tolerance:
                     table = found
             intervals *= 2
         torch.set_grad_enabled(had_grad)
@@ -108,10 +108,10 @@ def quintics(f: Tensor, m: Tensor, a: Tensor) -> Tensor:
     )
 
 
-def quarter_errors(table: Tensor, value: Tensor, slope: Tensor, counts: Tensor) -> tuple[float, float]:
-    """Largest relative errors of value and derivative by t at t = 1/4, over rows where `counts` (rows,)."""
+def quarter_errors(table: Tensor, value: Tensor, prime: Tensor, counts: Tensor) -> tuple[float, float]:
+    """Largest relative errors of value and prime by t at t = 1/4, over rows where `counts` (rows,)."""
     powers = torch.tensor([0.25**k for k in range(6)], dtype=torch.float64)
     rises = torch.tensor([k * 0.25 ** max(k - 1, 0) for k in range(6)], dtype=torch.float64)
     off_value = ((powers @ table) - value)[counts].abs().max() / value[counts].abs().max()
-    off_slope = ((rises @ table) - slope)[counts].abs().max() / slope[counts].abs().max()
-    return float(off_value), float(off_slope)
+    off_derivative = ((rises @ table) - prime)[counts].abs().max() / prime[counts].abs().max()
+    return float(off_value), float(off_derivative)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from so3k_md.adjoint import slope_only
+from so3k_md.adjoint import derivative_only
 from so3k_md.graph import Graph, Outputs
 from so3k_md.model.long_range import LongRangePhysics
 from so3k_md.nn.geometry import Geometry
@@ -50,7 +50,7 @@ class Energies(nn.Module):
             found = self.physics(q_tape, h_tape, graph)
             parts = torch.stack([short, close, found.energies[:, 0], found.energies[:, 1]], dim=1)
             # autograd continues with the derivatives by charges and ratios, through the layers
-            tape = slope_only(q_tape, found.charges) + slope_only(h_tape, found.ratios)
+            tape = derivative_only(q_tape, found.charges) + derivative_only(h_tape, found.ratios)
             outputs = Outputs(parts.sum(1) + tape, parts, q_tape, h_tape)
             return Assessment(outputs, found.positions, found.virial)
         virial = torch.zeros([graph.cell.size(0), 3, 3], dtype=torch.float64, device=x.device)

@@ -9,7 +9,7 @@ from so3k_md.graph import Graph
 from so3k_md.nn.readout import ChargeHead, RatioHead
 from so3k_md.nn.segment import outer_sum, segment_sum
 from so3k_md.physics.coulomb import open_sum, self_terms
-from so3k_md.physics.kspace import KSlopes, LatticeSum
+from so3k_md.physics.kspace import LatticeDerivatives, LatticeSum
 from so3k_md.physics.long_range import LongPairs
 
 
@@ -60,15 +60,15 @@ class LongRangePhysics(nn.Module):
             pairs = self.long_pairs(
                 long.vectors, long.idx_i, long.idx_j, graph.species, q, h, long.coulomb, long.cutoff
             )
-            r_slopes, outer = self.long_pairs.tally(
+            by_r, outer = self.long_pairs.tally(
                 long.vectors, pairs.vectors, long.idx_i, long.idx_j, graph.frame, n_frames
             )
             atoms = torch.arange(n_atoms, device=q.device)
-            virial = outer_sum(graph.positions, r_slopes, graph.frame, atoms, n_frames) - outer
-            coulomb, q_slopes = pairs.energies[:, 0], pairs.charges
+            virial = outer_sum(graph.positions, by_r, graph.frame, atoms, n_frames) - outer
+            coulomb, by_q = pairs.energies[:, 0], pairs.charges
             if long.coulomb == "shifted+self":
-                energies, slopes = self.self_slopes(q, long.cutoff)
-                coulomb, q_slopes = coulomb + energies, q_slopes + slopes
+                energies, derivatives = self.self_derivatives(q, long.cutoff)
+                coulomb, by_q = coulomb + energies, by_q + derivatives
             elif long.coulomb == "kspace":
                 for frame in range(n_frames):
                     mine = torch.nonzero(graph.frame == frame)[:, 0]
@@ -76,11 +76,11 @@ class LongRangePhysics(nn.Module):
                         q.index_select(0, mine), graph.positions.index_select(0, mine), graph.cell[frame]
                     )
                     coulomb = coulomb.index_add(0, mine, whole.energies)
-                    q_slopes = q_slopes.index_add(0, mine, whole.charges)
-                    r_slopes = r_slopes.index_add(0, mine, whole.positions.to(r_slopes.dtype))
+                    by_q = by_q.index_add(0, mine, whole.charges)
+                    by_r = by_r.index_add(0, mine, whole.positions.to(by_r.dtype))
                     virial[frame] += whole.virial
             energies = torch.stack([coulomb, pairs.energies[:, 1]], dim=1)
-            return LongRangeEnergies(energies, q_slopes, pairs.ratios, r_slopes, virial)
+            return LongRangeEnergies(energies, by_q, pairs.ratios, by_r, virial)
 
     def charges(self, x: Tensor, graph: Graph) -> Tensor:
         """Charges (atoms,), e, that add up to those of the fragments."""
@@ -115,16 +115,16 @@ class LongRangePhysics(nn.Module):
         return self.ratio_head(x, species)
 
     @torch.jit.export
-    def self_slopes(self, q: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    def self_derivatives(self, q: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
         """Energy of each charge in its own shifted potential, (atoms,) eV, and its derivative by q."""
         return self_terms(q, cutoff)
 
     @torch.jit.export
-    def open_slopes(self, q: Tensor, r: Tensor, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
+    def open_derivatives(self, q: Tensor, r: Tensor, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
         """Energies of some atoms of an open structure, and derivatives by their q and r; see `open_sum`."""
         return open_sum(q, r, first, last)
 
-    def whole_coulomb(self, q: Tensor, r: Tensor, cell: Tensor) -> KSlopes:
+    def whole_coulomb(self, q: Tensor, r: Tensor, cell: Tensor) -> LatticeDerivatives:
         """Coulomb energy of one structure without a cutoff: a lattice sum, or all pairs if it is open.
 
         `virial` is the part of the virial that does not follow from the derivatives by positions.
@@ -134,11 +134,11 @@ class LongRangePhysics(nn.Module):
             found = self.lattice_sum(q, r, cell)
             # `forces.evaluate` adds the part of the virial that follows from derivatives by positions
             rest = found.virial + r.t() @ found.positions.to(r.dtype)
-            return KSlopes(found.energies, found.charges, found.positions, rest)
+            return LatticeDerivatives(found.energies, found.charges, found.positions, rest)
         if bool(periodic.any()):
             raise RuntimeError(
                 "[so3k] coulomb = kspace needs a box that is periodic in all directions, or in none: "
                 "choose shifted+self, or make the box periodic"
             )
-        energies, q_slopes, r_slopes = self.open_slopes(q, r, 0, q.size(0))
-        return KSlopes(energies, q_slopes, r_slopes, torch.zeros_like(cell))
+        energies, by_q, by_r = self.open_derivatives(q, r, 0, q.size(0))
+        return LatticeDerivatives(energies, by_q, by_r, torch.zeros_like(cell))

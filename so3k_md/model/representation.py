@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from so3k_md.adjoint import added, gradients, leaf
 from so3k_md.graph import Edges, Graph, Reach, Rows
 from so3k_md.model_config import ModelConfig
-from so3k_md.nn.embedding import AtomEmbedding, ChargeAndSpin, neighbour_chi
+from so3k_md.nn.embedding import AtomEmbedding, ChargeAndSpin, neighbor_chi
 from so3k_md.nn.geometry import Geometry
 from so3k_md.nn.layer import Layer
 from so3k_md.nn.sphc_layer import Step
@@ -33,7 +33,7 @@ class Representation(nn.Module):
     Args:
         geometry: of pairs.
         embedding: of elements.
-        totals: of total charge and spin, or None.
+        charge_and_spin: of total charge and spin, or None.
         layers: of one kind.
         reach: prepares the groups for layers of this kind.
         config: shape of the model.
@@ -45,7 +45,7 @@ class Representation(nn.Module):
         self,
         geometry: Geometry,
         embedding: AtomEmbedding,
-        totals: ChargeAndSpin | None,
+        charge_and_spin: ChargeAndSpin | None,
         layers: list[Layer],
         reach: nn.Module,
         config: ModelConfig,
@@ -54,9 +54,9 @@ class Representation(nn.Module):
         self.geometry = geometry
         self.embedding = embedding
         self.layers: Any = nn.ModuleList(layers)
-        self.totals = totals
+        self.charge_and_spin = charge_and_spin
         self.reach = reach
-        self.chi_from_neighbours = config.chi_start == "neighbours"
+        self.chi_from_neighbors = config.chi_start == "neighbours"
         self.chi_width = config.chi_width
         self.norm_eps = config.norm_eps
         # layers that compute their non-local messages again in the backward pass have separate histories
@@ -128,7 +128,7 @@ class Representation(nn.Module):
             g = layer.adjoint(tape.steps[n], shared, tape.reach, g_x, g_chi)
             g_x, g_chi, g_r = g[0], g[1], g_r + g[2]
             g_shared = added(g_shared, g[3:])
-        if self.chi_from_neighbours:
+        if self.chi_from_neighbors:
             g_shared = added(g_shared, gradients([tape.chi], shared, [g_chi]))
         made = [tape.geometry.rbf, tape.geometry.ylm, tape.geometry.cut, tape.geometry.r]
         return gradients(made, [vectors], g_shared)[0], g_r
@@ -153,19 +153,19 @@ class Representation(nn.Module):
                 read by models without total charge and spin.
         """
         x = self.embedding(species)
-        if self.totals is not None:
-            x = self.totals(x, shares)
+        if self.charge_and_spin is not None:
+            x = self.charge_and_spin(x, shares)
         return x
 
     def shares(self, graph: Graph) -> Tensor:
         """Shares of each atom of a graph, for `embed`."""
-        if self.totals is not None:
-            return self.totals.of_graph(graph)
+        if self.charge_and_spin is not None:
+            return self.charge_and_spin.of_graph(graph)
         return graph.cell[:0, 0, :2]
 
     @torch.jit.export
     def initial_chi(self, edges: Edges, n_centres: int) -> Tensor:
         """SPHCs χ (n_centres, chi_width) before the first layer."""
-        if self.chi_from_neighbours:
-            return neighbour_chi(self.geometry.directed(edges), n_centres, self.norm_eps)
+        if self.chi_from_neighbors:
+            return neighbor_chi(self.geometry.directed(edges), n_centres, self.norm_eps)
         return torch.zeros([n_centres, self.chi_width], dtype=edges.ylm.dtype, device=edges.ylm.device)

@@ -61,10 +61,10 @@ class So3krates(nn.Module):
         layer = parts.layers[config.nonlocal_]
         layers = [layer(config, generator, geometry, k == 0 and chi_is_zero) for k in range(config.layers)]
         head = EnergyHead(n_species, features, generator)
-        totals = charge_and_spin(config, generator)
+        embedded_totals = charge_and_spin(config, generator)
         physics = long_range_physics(config, generator, parts)
         reach = REACHES[config.nonlocal_](config)
-        self.representation = Representation(geometry, embedding, totals, layers, reach, config)
+        self.representation = Representation(geometry, embedding, embedded_totals, layers, reach, config)
         self.by_layer = self.representation.by_layer
         self.energies = Energies(head, ZBL() if config.zbl else None, physics, geometry)
 

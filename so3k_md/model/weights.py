@@ -11,7 +11,7 @@ from torch import Tensor, nn
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 # Parts that group other parts. Names of weights in files leave them out.
-GROUPING = {"representation", "energies", "reach", "totals", "physics"}
+GROUPING = {"representation", "energies", "reach", "charge_and_spin", "physics"}
 UNUSED = ("charge_embedding.", "spin_embedding.")  # in files of models without total charge and spin
 
 

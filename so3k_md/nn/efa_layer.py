@@ -41,7 +41,7 @@ class EfaReach(nn.Module):
         super().__init__()
         settings = config.efa_features // 2, config.efa_grid, config.efa_reach, config.efa_k_max
         self.efa_waves: Any = WAVES[config.efa_waves](*settings)
-        self.far_reach = config.far_reach
+        self.max_group_diameter = config.max_group_diameter
 
     def forward(self, graph: Graph) -> Reach:
         """The waves at all atoms of a graph.
@@ -49,16 +49,16 @@ class EfaReach(nn.Module):
         Waves of the reciprocal lattice include all images, so that the group must be the whole frame for the
         energy to be extensive.
         """
-        group = graph.group if self.far_reach > 0.0 else graph.frame
+        group = graph.group if self.max_group_diameter > 0.0 else graph.frame
         n_groups = int(group.max()) + 1
         with torch.no_grad():
             # a copy: otherwise TorchScript passes the projections made here to `waves` without their history
             r = graph.positions.clone()
             widest = float(self.diameter(self.support(r, group, n_groups)).max())
-        if self.far_reach > 0.0 and widest > self.far_reach:
+        if self.max_group_diameter > 0.0 and widest > self.max_group_diameter:
             raise RuntimeError(
-                f"[so3k] a group is {widest} A wide, the waves of this model reach {self.far_reach} A: "
-                "use smaller groups, or a model with a larger efa_reach"
+                f"[so3k] a group is {widest} A wide, the waves of this model reach "
+                f"{self.max_group_diameter} A: use smaller groups, or a model with a larger efa_reach"
             )
         waves = self.waves(graph.positions, graph.cell, graph.frame)
         return Reach(no_reach(graph).groups, waves, self.signed(waves), group, n_groups)
@@ -80,5 +80,5 @@ class EfaReach(nn.Module):
 
     @torch.jit.export
     def diameter(self, support: Tensor) -> Tensor:
-        """An upper bound of the diameter of each group, Å; it must not exceed `far_reach`."""
+        """An upper bound of the diameter of each group, Å; it must not exceed `max_group_diameter`."""
         return self.efa_waves.diameter(support)

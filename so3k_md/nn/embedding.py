@@ -76,42 +76,42 @@ class ChargeAndSpin(nn.Module):
         return x * self.scale
 
     @torch.jit.export
-    def affinities(self, species: Tensor, totals: Tensor) -> Tensor:
+    def affinities(self, species: Tensor, psi: Tensor) -> Tensor:
         """y of each atom for the total charge and for the unpaired electrons, (rows, 2).
 
         Args:
             species: (rows,).
-            totals: total charge and unpaired electrons of the structure of each row, (rows, 2).
+            psi: total charge and unpaired electrons of the structure of each row, (rows, 2).
         """
-        charge = spin = torch.ones_like(totals[:, 0])
+        charge = spin = torch.ones_like(psi[:, 0])
         if self.charge_embedding is not None:
-            charge = self.charge_embedding.affinity(species, totals[:, 0])
+            charge = self.charge_embedding.affinity(species, psi[:, 0])
         if self.spin_embedding is not None:
-            spin = self.spin_embedding.affinity(species, totals[:, 1])
+            spin = self.spin_embedding.affinity(species, psi[:, 1])
         return torch.stack([charge, spin], dim=1)
 
     @torch.jit.export
-    def shares(self, affinities: Tensor, sums: Tensor, totals: Tensor, frame: Tensor) -> Tensor:
+    def shares(self, affinities: Tensor, sums: Tensor, psi: Tensor, frame: Tensor) -> Tensor:
         """ψ y_i / Σ_j y_j of each row, (rows, 2).
 
         Args:
             affinities: y, (rows, 2).
             sums: Σ_j y_j, (frames, 2).
-            totals: ψ, (frames, 2).
+            psi: ψ, (frames, 2).
             frame: of each row, (rows,).
         """
-        factor = totals.to(sums.dtype) / (sums + self.eps)
+        factor = psi.to(sums.dtype) / (sums + self.eps)
         return affinities * factor.index_select(0, frame)
 
     def of_graph(self, graph: Graph) -> Tensor:
         """Shares of the atoms of a graph, (atoms, 2)."""
-        totals = torch.stack([graph.long.charge, graph.long.spin], dim=1)
-        affinities = self.affinities(graph.species, totals.index_select(0, graph.frame))
-        sums = segment_sum(affinities, graph.frame, totals.size(0))
-        return self.shares(affinities, sums, totals, graph.frame)
+        psi = torch.stack([graph.long.charge, graph.long.spin], dim=1)
+        affinities = self.affinities(graph.species, psi.index_select(0, graph.frame))
+        sums = segment_sum(affinities, graph.frame, psi.size(0))
+        return self.shares(affinities, sums, psi, graph.frame)
 
 
-def neighbour_chi(edges: Edges, n_centres: int, eps: float) -> Tensor:
+def neighbor_chi(edges: Edges, n_centres: int, eps: float) -> Tensor:
     """χ_i = Σ_j φ(r_ij) Y(r̂_ij) / C_i with C_i = Σ_j φ(r_ij), the first SPHCs of the 2022 model.
 
     C_i is smoothed to sqrt(C_i² + ε²): with the bare sum χ jumps when the last neighbor leaves. An atom

@@ -15,7 +15,7 @@ from so3k_md.nn.radial import polynomial_cutoff
 from so3k_md.nn.segment import segment_sum
 
 
-class FarPairs(NamedTuple):
+class SphcPairs(NamedTuple):
     """Pairs of a group that are neighbors in SPHC space, φ_χ > 0."""
 
     idx_i: Tensor  # (pairs,) int64, centre, counted from the first of the tile
@@ -26,7 +26,7 @@ class FarPairs(NamedTuple):
     ylm: Tensor  # (pairs, chi_width), harmonics of the direction
 
 
-class FarNeighbours(NamedTuple):
+class SphcNeighbors(NamedTuple):
     """Pairs of a group that are neighbors in SPHC space, with the input of their attention."""
 
     idx_i: Tensor
@@ -90,7 +90,7 @@ def group_pairs(groups: Groups, first: int, last: int) -> tuple[Tensor, Tensor]:
     return idx_i.index_select(0, other), idx_j.index_select(0, other)
 
 
-def neighbourhoods(distance: Tensor, idx_i: Tensor, size: Tensor, kappa: float, p: int) -> Tensor:
+def neighborhoods(distance: Tensor, idx_i: Tensor, size: Tensor, kappa: float, p: int) -> Tensor:
     """φ_χ(u_ij), u_ij = n s_ij / κ, s_ij = exp(d_ij) / Σ_k exp(d_ik) over the others k of the group.
 
     Neighbors have u < 1. The softmax rises with the distance, so that atoms near in SPHC space get small
@@ -145,27 +145,27 @@ def products(q: Tensor, k: Tensor, w: Tensor, idx_i: Tensor, idx_j: Tensor, head
 
 
 def products_adjoint(
-    q: Tensor, k: Tensor, w: Tensor, idx_i: Tensor, idx_j: Tensor, slope: Tensor, g_q: Tensor, g_k: Tensor
+    q: Tensor, k: Tensor, w: Tensor, idx_i: Tensor, idx_j: Tensor, g_alpha: Tensor, g_q: Tensor, g_k: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """α of `products` and Σ slope · ∂α/∂w; Σ slope · ∂α/∂(q, k) is added to g_q and g_k in place.
+    """α of `products` and Σ g_alpha · ∂α/∂w; Σ g_alpha · ∂α/∂(q, k) is added to g_q and g_k in place.
 
     Arrays of pairs are overwritten after their last use, because memory traffic limits the speed.
 
     Args:
         q, k, w, idx_i, idx_j: as in `products`.
-        slope: (pairs, heads).
+        g_alpha: (pairs, heads).
         g_q, g_k: of the shapes of q and k.
     """
     with torch.no_grad():
-        by_head = [slope.size(0), slope.size(1), w.size(1) // slope.size(1)]
-        slope = slope[:, :, None]
+        by_head = [g_alpha.size(0), g_alpha.size(1), w.size(1) // g_alpha.size(1)]
+        g_alpha = g_alpha[:, :, None]
         q_i, k_j = q.index_select(0, idx_i), k.index_select(0, idx_j)
         g_w = q_i * k_j
         qkw = g_w * w
         alpha = qkw.view(by_head).sum(2)
-        g_w.view(by_head).mul_(slope)
-        slope_w = qkw.copy_(w)
-        slope_w.view(by_head).mul_(slope)
-        g_q.index_add_(0, idx_i, k_j.mul_(slope_w))
-        g_k.index_add_(0, idx_j, q_i.mul_(slope_w))
+        g_w.view(by_head).mul_(g_alpha)
+        g_alpha_w = qkw.copy_(w)
+        g_alpha_w.view(by_head).mul_(g_alpha)
+        g_q.index_add_(0, idx_i, k_j.mul_(g_alpha_w))
+        g_k.index_add_(0, idx_j, q_i.mul_(g_alpha_w))
         return alpha, g_w

@@ -11,11 +11,11 @@ from so3k_md.nn.geometry import Geometry
 from so3k_md.nn.layer import Layer, no_reach
 from so3k_md.nn.segment import segment_sum
 from so3k_md.nn.sphc import (
-    FarNeighbours,
-    FarPairs,
+    SphcNeighbors,
+    SphcPairs,
     group_pairs,
     group_rows,
-    neighbourhoods,
+    neighborhoods,
     pieces,
     products,
     products_adjoint,
@@ -50,7 +50,7 @@ class SphcLayer(Layer):
     def forward(self, rows: Rows, edges: Edges, reach: Reach) -> Rows:
         """Rows after the layer, where the sources are the centres themselves."""
         dx, dchi = self.attend(rows, rows, edges)
-        return self.update(rows, dx, dchi + self.far_messages(rows, reach.groups))
+        return self.update(rows, dx, dchi + self.sphc_messages(rows, reach.groups))
 
     def taped(self, rows: Rows, edges: Edges, reach: Reach) -> Step:
         """`forward` with a history that begins at its inputs and leaves out non-local messages.
@@ -62,11 +62,11 @@ class SphcLayer(Layer):
         """
         with torch.no_grad():
             # copies: otherwise TorchScript reuses intermediate values of `attend`, without their history
-            far = self.far_messages(Rows(rows.x.clone(), rows.chi.clone(), rows.r), reach.groups)
-        far = leaf(far)
+            dchi_nonlocal = self.sphc_messages(Rows(rows.x.clone(), rows.chi.clone(), rows.r), reach.groups)
+        dchi_nonlocal = leaf(dchi_nonlocal)
         start = Rows(leaf(rows.x), leaf(rows.chi), rows.r)
         dx, dchi = self.attend(start, start, edges)
-        return Step([start.x, start.chi, far], self.update(start, dx, dchi + far))
+        return Step([start.x, start.chi, dchi_nonlocal], self.update(start, dx, dchi + dchi_nonlocal))
 
     @torch.jit.export
     def adjoint(
@@ -82,22 +82,22 @@ class SphcLayer(Layer):
         """
         g = gradients([step.rows.x, step.rows.chi], step.inputs + shared, [g_x, g_chi])
         rows = Rows(step.inputs[0], step.inputs[1], step.rows.r)
-        far_x, far_chi, far_r = self.far_adjoint(rows, reach.groups, g[2])
-        return [g[0] + far_x, g[1] + far_chi, far_r] + g[3:]
+        sphc_x, sphc_chi, sphc_r = self.sphc_adjoint(rows, reach.groups, g[2])
+        return [g[0] + sphc_x, g[1] + sphc_chi, sphc_r] + g[3:]
 
     @torch.jit.export
     def tiles(self, groups: Groups) -> list[int]:
-        """Bounds of the tiles of centres that `far_attend` computes at once."""
+        """Bounds of the tiles of centres that `sphc_attend` computes at once."""
         # a GPU needs larger tiles to use all its cores
         return tile_bounds(groups.size, self.tile * 16 if groups.size.is_cuda else self.tile)
 
     @torch.jit.export
-    def far_attend(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> Tensor:
-        """Messages Δχ to some centres; arguments as in `far_pairs`."""
-        return self.far_message(self.far_pairs(centres, sources, groups, first, last), last - first)
+    def sphc_attend(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> Tensor:
+        """Messages Δχ to some centres; arguments as in `sphc_pairs`."""
+        return self.sphc_message(self.sphc_pairs(centres, sources, groups, first, last), last - first)
 
     @torch.jit.export
-    def far_pairs(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> FarPairs:
+    def sphc_pairs(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> SphcPairs:
         """The pairs of groups that are neighbors in SPHC space, with their attention.
 
         Args:
@@ -107,34 +107,34 @@ class SphcLayer(Layer):
             first: first centre.
             last: one after the last centre.
         """
-        pairs = self.far_neighbours(centres, sources, groups, first, last)
-        query, key = self.far_rows(centres.x[first:last], sources.x)
+        pairs = self.sphc_neighbors(centres, sources, groups, first, last)
+        query, key = self.sphc_rows(centres.x[first:last], sources.x)
         return self.attended(query, key, pairs)
 
-    def far_messages(self, rows: Rows, groups: Groups) -> Tensor:
+    def sphc_messages(self, rows: Rows, groups: Groups) -> Tensor:
         """Messages Δχ to all atoms, computed tile by tile."""
         bounds = self.tiles(groups)
-        query, key = self.far_rows(rows.x, rows.x)
+        query, key = self.sphc_rows(rows.x, rows.x)
         messages: list[Tensor] = []
         for tile in range(len(bounds) - 1):
             first, last = bounds[tile], bounds[tile + 1]
-            pairs = self.far_neighbours(rows, rows, groups, first, last)
-            messages.append(self.far_message(self.attended(query[first:last], key, pairs), last - first))
+            pairs = self.sphc_neighbors(rows, rows, groups, first, last)
+            messages.append(self.sphc_message(self.attended(query[first:last], key, pairs), last - first))
         return torch.cat(messages)
 
-    def far_rows(self, x: Tensor, x_src: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries of the centres and keys of the sources, from which `far_alpha` computes the attention."""
+    def sphc_rows(self, x: Tensor, x_src: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries of the centres and keys of the sources, from which `sphc_alpha` computes the attention."""
         attention = self.geometric_attention.attention
         return attention.query(x) * attention.scale, attention.key(x_src)
 
-    def far_neighbours(
+    def sphc_neighbors(
         self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int
-    ) -> FarNeighbours:
-        """The pairs of groups that are neighbors in SPHC space; arguments as in `far_pairs`."""
+    ) -> SphcNeighbors:
+        """The pairs of groups that are neighbors in SPHC space; arguments as in `sphc_pairs`."""
         idx_i, idx_j = group_pairs(groups, first, last)
         chi, r = centres.chi[first:last], centres.r[first:last]
         difference = chi.index_select(0, idx_i) - sources.chi.index_select(0, idx_j)
-        phi = self.neighbourhood((difference * difference).sum(1), idx_i, groups.size[first:last])
+        phi = self.neighborhood((difference * difference).sum(1), idx_i, groups.size[first:last])
         kept = torch.nonzero(phi > 0.0)[:, 0]
         idx_i, idx_j = idx_i.index_select(0, kept), idx_j.index_select(0, kept)
         phi, difference = phi.index_select(0, kept), difference.index_select(0, kept)
@@ -145,12 +145,12 @@ class SphcLayer(Layer):
         beyond, near_w = self.radial_filters(self.geometry.damped_basis(length.index_select(0, near)))
         distance = self.chi_distance.of_squares(self.geometry.degree_sum(difference * difference))
         ylm = self.geometry.ylm(vectors, length)
-        return FarNeighbours(idx_i, idx_j, length, phi, distance, beyond, near, near_w, ylm)
+        return SphcNeighbors(idx_i, idx_j, length, phi, distance, beyond, near, near_w, ylm)
 
-    def neighbourhood(self, square: Tensor, idx_i: Tensor, size: Tensor) -> Tensor:
+    def neighborhood(self, square: Tensor, idx_i: Tensor, size: Tensor) -> Tensor:
         """φ_χ of the pairs of the groups from their ‖χ_i − χ_j‖², (pairs,)."""
         distance = torch.sqrt(square + (self.norm_eps * self.norm_eps + 1e-30)) - self.norm_eps
-        return neighbourhoods(distance / self.temperature, idx_i, size, self.kappa, self.nonlocal_p)
+        return neighborhoods(distance / self.temperature, idx_i, size, self.kappa, self.nonlocal_p)
 
     def radial_filters(self, rbf: Tensor) -> tuple[Tensor, Tensor]:
         """Radial part of the filters beyond the cutoff, (features,), and what is added within it.
@@ -163,17 +163,17 @@ class SphcLayer(Layer):
         beyond = radial(nothing)
         return beyond[0], radial(rbf) - beyond
 
-    def attended(self, query: Tensor, key: Tensor, pairs: FarNeighbours) -> FarPairs:
+    def attended(self, query: Tensor, key: Tensor, pairs: SphcNeighbors) -> SphcPairs:
         """Pairs with their attention, from queries of the centres of a tile and keys of all sources."""
-        alpha = self.far_alpha(query, key, pairs)
-        return FarPairs(pairs.idx_i, pairs.idx_j, pairs.r, pairs.phi, alpha, pairs.ylm)
+        alpha = self.sphc_alpha(query, key, pairs)
+        return SphcPairs(pairs.idx_i, pairs.idx_j, pairs.r, pairs.phi, alpha, pairs.ylm)
 
-    def far_message(self, pairs: FarPairs, n_centres: int) -> Tensor:
+    def sphc_message(self, pairs: SphcPairs, n_centres: int) -> Tensor:
         """Δχ_i^(l) = Σ_j φ_χ,ij α_ij^l Y^(l)(r̂_ij)."""
         weight = pairs.alpha * pairs.phi[:, None]
         return segment_sum(self.geometry.degree_sum.repeat(weight) * pairs.ylm, pairs.idx_i, n_centres)
 
-    def far_alpha(self, query: Tensor, key: Tensor, pairs: FarNeighbours) -> Tensor:
+    def sphc_alpha(self, query: Tensor, key: Tensor, pairs: SphcNeighbors) -> Tensor:
         """α of pairs with the weights of the geometric attention, (pairs, degrees).
 
         Args:
@@ -194,25 +194,25 @@ class SphcLayer(Layer):
         near_alpha = products(query, key, pairs.near_w, near_i, near_j, heads)
         return torch.cat(parts).index_add(0, near, near_alpha)
 
-    def far_adjoint(self, rows: Rows, groups: Groups, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Σ slope · ∂Δχ/∂(x, χ, r); computes one tile after the other again.
+    def sphc_adjoint(self, rows: Rows, groups: Groups, g_dchi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ g_dchi · ∂Δχ/∂(x, χ, r); computes one tile after the other again.
 
         Args:
             rows: of all atoms.
             groups: of all atoms.
-            slope: derivatives by the messages Δχ, (atoms, chi_width).
+            g_dchi: derivatives by the messages Δχ, (atoms, chi_width).
         """
         bounds = self.tiles(groups)
         x = leaf(rows.x)
-        query, key = self.far_rows(x, x)
+        query, key = self.sphc_rows(x, x)
         g_query, g_key = torch.zeros_like(query), torch.zeros_like(key)
         g_chi, g_r = torch.zeros_like(rows.chi), torch.zeros_like(rows.r)
         for tile in range(len(bounds) - 1):
             first, last = bounds[tile], bounds[tile + 1]
             leaves = Rows(x, leaf(rows.chi), leaf(rows.r))
-            pairs = self.far_neighbours(leaves, leaves, groups, first, last)
-            seeds = self.pair_slopes(
-                query[first:last], key, pairs, slope[first:last], g_query[first:last], g_key
+            pairs = self.sphc_neighbors(leaves, leaves, groups, first, last)
+            seeds = self.pair_gradients(
+                query[first:last], key, pairs, g_dchi[first:last], g_query[first:last], g_key
             )
             outputs = [pairs.phi, pairs.distance, pairs.near_w, pairs.ylm]
             found = gradients(outputs, [leaves.chi, leaves.r], seeds)
@@ -220,45 +220,51 @@ class SphcLayer(Layer):
             g_r += found[1]
         return gradients([query, key], [x], [g_query, g_key])[0], g_chi, g_r
 
-    def pair_slopes(
-        self, query: Tensor, key: Tensor, pairs: FarNeighbours, slope: Tensor, g_query: Tensor, g_key: Tensor
+    def pair_gradients(
+        self, query: Tensor, key: Tensor, pairs: SphcNeighbors, g_dchi: Tensor, g_query: Tensor, g_key: Tensor
     ) -> list[Tensor]:
-        """Σ slope · ∂Δχ/∂(φ_χ, invariants, near filters, Y); adds those by query, key to g_query, g_key.
+        """Σ g_dchi · ∂Δχ/∂(φ_χ, invariants, near filters, Y); adds those by query, key to g_query, g_key.
 
-        With y^l = Σ_m slope_ilm Y_lm: ∂/∂φ = Σ_l α^l y^l, ∂/∂α^l = φ y^l, ∂/∂Y^(l) = φ α^l slope_i^(l).
+        With y^l = Σ_m g_ilm Y_lm: ∂/∂φ = Σ_l α^l y^l, ∂/∂α^l = φ y^l, ∂/∂Y^(l) = φ α^l g_i^(l).
 
         Args:
             query, key: of the centres of the tile and of all sources.
             pairs: of the tile.
-            slope: derivatives by the messages Δχ to its centres, (centres, chi_width).
+            g_dchi: derivatives by the messages Δχ to its centres, (centres, chi_width).
             g_query, g_key: changed in place.
         """
         degree_sum = self.geometry.degree_sum
         with torch.no_grad():
-            slope = slope.index_select(0, pairs.idx_i)
-            y = degree_sum(slope * pairs.ylm)
+            g_dchi = g_dchi.index_select(0, pairs.idx_i)
+            y = degree_sum(g_dchi * pairs.ylm)
             g_alpha = pairs.phi[:, None] * y
-        alpha, g_distance, g_near_w = self.far_alpha_adjoint(query, key, pairs, g_alpha, g_query, g_key)
+        alpha, g_distance, g_near_w = self.sphc_alpha_adjoint(query, key, pairs, g_alpha, g_query, g_key)
         with torch.no_grad():
-            g_ylm = degree_sum.repeat(alpha * pairs.phi[:, None]) * slope
+            g_ylm = degree_sum.repeat(alpha * pairs.phi[:, None]) * g_dchi
             return [(alpha * y).sum(1), g_distance, g_near_w, g_ylm]
 
-    def far_alpha_adjoint(
-        self, query: Tensor, key: Tensor, pairs: FarNeighbours, slope: Tensor, g_query: Tensor, g_key: Tensor
+    def sphc_alpha_adjoint(
+        self,
+        query: Tensor,
+        key: Tensor,
+        pairs: SphcNeighbors,
+        g_alpha: Tensor,
+        g_query: Tensor,
+        g_key: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """α of `far_alpha`, and Σ slope · ∂α/∂(invariants, near filters).
+        """α of `sphc_alpha`, and Σ g_alpha · ∂α/∂(invariants, near filters).
 
         Args:
-            query, key, pairs: as in `far_alpha`.
-            slope: (pairs, degrees).
-            g_query, g_key: Σ slope · ∂α/∂(query, key) is added to them in place.
+            query, key, pairs: as in `sphc_alpha`.
+            g_alpha: (pairs, degrees).
+            g_query, g_key: Σ g_alpha · ∂α/∂(query, key) is added to them in place.
         """
         net = self.geometric_filter.spherical
         near = pairs.near
         near_i, near_j = pairs.idx_i.index_select(0, near), pairs.idx_j.index_select(0, near)
-        near_slope = slope.index_select(0, near)
+        near_g_alpha = g_alpha.index_select(0, near)
         near_alpha, g_near_w = products_adjoint(
-            query, key, pairs.near_w, near_i, near_j, near_slope, g_query, g_key
+            query, key, pairs.near_w, near_i, near_j, near_g_alpha, g_query, g_key
         )
         bounds = pieces(pairs.distance)
         parts: list[Tensor] = []
@@ -268,7 +274,7 @@ class SphcLayer(Layer):
             idx_i, idx_j = pairs.idx_i[a:b], pairs.idx_j[a:b]
             distance = leaf(pairs.distance[a:b])
             w = net.shifted(distance, pairs.beyond)
-            part, g_w = products_adjoint(query, key, w, idx_i, idx_j, slope[a:b], g_query, g_key)
+            part, g_w = products_adjoint(query, key, w, idx_i, idx_j, g_alpha[a:b], g_query, g_key)
             parts.append(part)
             g_distance.append(gradients([w], [distance], [g_w])[0])
         return torch.cat(parts).index_add(0, near, near_alpha), torch.cat(g_distance), g_near_w

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from so3k_md.physics.switching import switch_slope
+from so3k_md.physics.switching import switch_with_derivative
 from so3k_md.physics.tiling import tile_on
 
 KE = 14.399645351950548  # e² / (4π ε_0), eV Å
@@ -44,7 +44,7 @@ def shifted_potential(r: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
     """
     v, dv = potential(r)
     v_c, dv_c = potential_at(cutoff)
-    f, df = switch_slope(r, 0.45 * cutoff, cutoff)
+    f, df = switch_with_derivative(r, 0.45 * cutoff, cutoff)
     ramp, beyond = (1.0 - f) * dv_c, r - cutoff
     return v - v_c - ramp * beyond, dv - ramp + df * (beyond * dv_c)
 
@@ -60,8 +60,8 @@ def self_terms(q: Tensor, cutoff: float, ke: float = KE) -> tuple[Tensor, Tensor
     Returns:
         (atoms,) eV, float64, and (atoms,) eV/e.
     """
-    slope = q * (-ke * potential_at(cutoff)[0])
-    return 0.5 * (q * slope).to(torch.float64), slope
+    derivative = q * (-ke * potential_at(cutoff)[0])
+    return 0.5 * (q * derivative).to(torch.float64), derivative
 
 
 def open_sum(
@@ -85,7 +85,7 @@ def open_sum(
     """
     x, mine = r.t().contiguous(), q[first:last]
     phi = torch.zeros_like(mine)
-    slope = torch.zeros([3, last - first], dtype=q.dtype, device=q.device)
+    derivative = torch.zeros([3, last - first], dtype=q.dtype, device=q.device)
     step = max(1, tile_on(q, tile) // max(1, q.size(0)))
     for start in range(first, last, step):
         stop = min(last, start + step)
@@ -94,6 +94,6 @@ def open_sum(
         v, dv = potential(torch.sqrt(r2))
         v.diagonal(start).zero_()
         phi[start - first : stop - first] = v @ q
-        slope[:, start - first : stop - first] = (d * (dv * torch.rsqrt(r2))) @ q
+        derivative[:, start - first : stop - first] = (d * (dv * torch.rsqrt(r2))) @ q
     phi = ke * phi
-    return 0.5 * (mine * phi).to(torch.float64), phi, (ke * slope * mine).t()
+    return 0.5 * (mine * phi).to(torch.float64), phi, (ke * derivative * mine).t()

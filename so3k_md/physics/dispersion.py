@@ -9,7 +9,7 @@ like the Coulomb energy in the charges. Source: Khabibrakhmanov, Fedorov & Tkatc
 import torch
 from torch import Tensor, nn
 
-from so3k_md.physics.switching import switch_slope
+from so3k_md.physics.switching import switch_with_derivative
 
 BOHR = 0.5291772105638411  # Å
 HARTREE = 27.211386245988  # eV
@@ -86,7 +86,7 @@ def pair_kernel(
     Returns:
         e (pairs,) eV; ∂E/∂α of either atom through the mean a, (pairs,) eV; ∂E/∂r (pairs,) eV/Å.
     """
-    w, dw = switch_slope(r, cutoff - taper, cutoff)
+    w, dw = switch_with_derivative(r, cutoff - taper, cutoff)
     total = alpha_i + alpha_j
     f, by_r2, by_a = damped_sum((1.0 / bohr**2) * (r * r), 0.5 * total)
     c, product = (-2.0 * hartree) / v, alpha_i * alpha_j

@@ -13,7 +13,7 @@ K_MAX = 2.5  # 1/Å, where exp(−4 k²) is 1e-11
 TILE = 262144  # waves times atoms computed at once; they fit the cache of a core
 
 
-class KSlopes(NamedTuple):
+class LatticeDerivatives(NamedTuple):
     """The energy of some atoms of a cell, and its derivatives."""
 
     energies: Tensor  # (atoms,), eV, float64
@@ -51,7 +51,7 @@ class LatticeSum(nn.Module):
         self.ke = KE
         self.sigma = SIGMA
 
-    def forward(self, q: Tensor, r: Tensor, cell: Tensor) -> KSlopes:
+    def forward(self, q: Tensor, r: Tensor, cell: Tensor) -> LatticeDerivatives:
         """Energies and derivatives of a whole cell.
 
         Args:
@@ -81,7 +81,7 @@ class LatticeSum(nn.Module):
         return total
 
     @torch.jit.export
-    def read(self, q: Tensor, r: Tensor, cell: Tensor, sums: Tensor) -> KSlopes:
+    def read(self, q: Tensor, r: Tensor, cell: Tensor, sums: Tensor) -> LatticeDerivatives:
         """Energies and derivatives of some atoms in the potential of all.
 
         Args:
@@ -99,7 +99,7 @@ class LatticeSum(nn.Module):
         turned = torch.cat([n_z * by_sin, -n_z * by_cos], dim=1)
         both = torch.cat([potential, turned]).to(q.dtype)
         columns = lattice.columns.t().to(q.dtype)
-        phi, slope = torch.empty_like(q), torch.empty([3, q.size(0)], dtype=q.dtype, device=q.device)
+        phi, derivative = torch.empty_like(q), torch.empty([3, q.size(0)], dtype=q.dtype, device=q.device)
         step = max(1, tile_on(q, self.tile) // max(1, 2 * lattice.columns.size(0)))
         for start in range(0, q.size(0), step):
             stop = min(start + step, q.size(0))
@@ -107,11 +107,11 @@ class LatticeSum(nn.Module):
             u, u_z = (both @ along).chunk(2)
             (cos, sin), (u_cos, u_sin) = plane.chunk(2), u.chunk(2)
             phi[start:stop] = (plane * u).sum(0)
-            slope[:2, start:stop] = columns @ (cos * u_sin - sin * u_cos)
-            slope[2, start:stop] = (plane * u_z).sum(0)
-        by_fraction = (2.0 * math.pi * q * slope).t().to(lattice.inverse.dtype)
+            derivative[:2, start:stop] = columns @ (cos * u_sin - sin * u_cos)
+            derivative[2, start:stop] = (plane * u_z).sum(0)
+        by_fraction = (2.0 * math.pi * q * derivative).t().to(lattice.inverse.dtype)
         own = self.ke / (math.sqrt(math.pi) * self.sigma) * q
-        return KSlopes(
+        return LatticeDerivatives(
             energies=(q * (0.5 * phi - own)).to(torch.float64),
             charges=phi - 2.0 * own,
             positions=(by_fraction @ lattice.inverse.t()).to(q.dtype),

@@ -14,7 +14,7 @@ from so3k_md.physics.tiling import tile_on
 TILE = 32768  # pairs computed at once; their temporary arrays fit the cache of a core
 
 
-class LongSlopes(NamedTuple):
+class LongRangeDerivatives(NamedTuple):
     """Energies of long-range pairs and their derivatives; forces need no autograd history."""
 
     energies: Tensor  # (rows, 2), Coulomb and dispersion, half of each pair for each atom, eV, float64
@@ -53,7 +53,7 @@ class LongPairs(nn.Module):
         h: Tensor,
         coulomb: str,
         cutoff: float,
-    ) -> LongSlopes:
+    ) -> LongRangeDerivatives:
         """Energies and derivatives, computed in the dtype of the charges and added up in float64.
 
         Args:
@@ -71,23 +71,23 @@ class LongPairs(nn.Module):
         found = self.pair_sums(vectors, idx_i, idx_j, alpha, v, q, coulomb != "kspace", cutoff)
         phi, psi, through_mean = found.atoms.unbind(0)
         energies = 0.5 * torch.stack([q * phi, alpha * psi], dim=1)
-        slopes = phi.to(q.dtype), free * (psi + through_mean).to(q.dtype)
-        return LongSlopes(energies, found.vectors, slopes[0], slopes[1])
+        derivatives = phi.to(q.dtype), free * (psi + through_mean).to(q.dtype)
+        return LongRangeDerivatives(energies, found.vectors, derivatives[0], derivatives[1])
 
     def tally(
-        self, vectors: Tensor, slopes: Tensor, idx_i: Tensor, idx_j: Tensor, frame: Tensor, n_frames: int
+        self, vectors: Tensor, gradients: Tensor, idx_i: Tensor, idx_j: Tensor, frame: Tensor, n_frames: int
     ) -> tuple[Tensor, Tensor]:
         """∂E/∂r_i (atoms, 3) and Σ (r_j − r_i) ⊗ g_ij (frames, 3, 3) from the gradient g of pairs, float64.
 
         Args:
             vectors: r_j − r_i, (pairs, 3), Å.
-            slopes: g, (pairs, 3), eV/Å.
+            gradients: g, (pairs, 3), eV/Å.
             idx_i: (pairs,).
             idx_j: (pairs,).
             frame: of each atom, (atoms,).
             n_frames: number of frames.
         """
-        g = slopes.to(torch.float64)
+        g = gradients.to(torch.float64)
         return -pair_forces(g, idx_i, idx_j, frame.size(0)), outer_sum(vectors, g, frame, idx_i, n_frames)
 
     def pair_sums(
@@ -115,7 +115,7 @@ class LongPairs(nn.Module):
         # E_i = ½ (q_i φ_i + α_i ψ_i) with φ_i = k_e Σ_j q_j K_ij and ψ_i = Σ_j α_j e_ij
         sums = torch.zeros([3, q.size(0)], dtype=torch.float64, device=q.device)
         phi, psi, through_mean = sums.unbind(0)
-        slope = torch.empty([vectors.size(0), 3], dtype=dtype, device=q.device)
+        derivative = torch.empty([vectors.size(0), 3], dtype=dtype, device=q.device)
         tile = tile_on(q, self.tile)
         for start in range(0, vectors.size(0), tile):
             stop = min(start + tile, vectors.size(0))
@@ -135,8 +135,8 @@ class LongPairs(nn.Module):
                 q_i, q_j = q.index_select(0, i), self.ke * q.index_select(0, j)
                 add_both(phi, i, j, q_j * k, self.ke * (q_i * k))
                 by_r = by_r + q_i * q_j * dk
-            torch.mul(d, (by_r / r)[:, None], out=slope[start:stop])
-        return PairSums(sums, slope)
+            torch.mul(d, (by_r / r)[:, None], out=derivative[start:stop])
+        return PairSums(sums, derivative)
 
 
 def add_both(total: Tensor, i: Tensor, j: Tensor, to_i: Tensor, to_j: Tensor) -> None:

@@ -18,7 +18,7 @@ def switch(r: Tensor, on: float, off: float) -> Tensor:
     return torch.sigmoid(torch.reciprocal(s) - torch.reciprocal(1.0 - s))
 
 
-def switch_slope(r: Tensor, on: float, off: float) -> tuple[Tensor, Tensor]:
+def switch_with_derivative(r: Tensor, on: float, off: float) -> tuple[Tensor, Tensor]:
     """w(r) and w′(r) = −w (1 − w) (1/s² + 1/(1 − s)²) / (off − on).
 
     Args:

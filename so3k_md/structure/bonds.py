@@ -90,11 +90,11 @@ def adjacency(bonds: NDArray[np.integer[Any]]) -> dict[int, list[int]]:
     Args:
         bonds: pairs of atoms (bonds, 2).
     """
-    neighbours: dict[int, list[int]] = defaultdict(list)
+    neighbors: dict[int, list[int]] = defaultdict(list)
     for i, j in bonds.tolist():
-        neighbours[i].append(j)
-        neighbours[j].append(i)
-    return {atom: sorted(mates) for atom, mates in neighbours.items()}
+        neighbors[i].append(j)
+        neighbors[j].append(i)
+    return {atom: sorted(mates) for atom, mates in neighbors.items()}
 
 
 def trees(n_atoms: int, bonds: NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
@@ -104,7 +104,7 @@ def trees(n_atoms: int, bonds: NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
         n_atoms: number of atoms.
         bonds: pairs of atoms (bonds, 2).
     """
-    neighbours = adjacency(bonds)
+    neighbors = adjacency(bonds)
     parent, tree = np.arange(n_atoms), np.full(n_atoms, -1)
     n_trees = 0
     for root in range(n_atoms):
@@ -114,7 +114,7 @@ def trees(n_atoms: int, bonds: NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
         queue = deque([root])
         while queue:
             i = queue.popleft()
-            for j in neighbours.get(i, ()):
+            for j in neighbors.get(i, ()):
                 if tree[j] < 0:
                     parent[j], tree[j] = i, n_trees
                     queue.append(j)

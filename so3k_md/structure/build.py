@@ -47,8 +47,8 @@ class Lists(NamedTuple):
     """Functions that find the pairs of a structure and unwrap its groups; from `fresh` or `kept`."""
 
     near: FreshList | VerletList  # all ordered pairs within the cutoff of the layers
-    far: FreshList | VerletList | None  # each pair once, to the cutoff of long-range physics
-    cutoff_lr: float  # cutoff of `far`, Å
+    long: FreshList | VerletList | None  # each pair once, to the cutoff of long-range physics
+    cutoff_lr: float  # cutoff of `long`, Å
     whole: Unwrapper
 
 
@@ -59,8 +59,8 @@ def fresh(needs: Needs, cutoff_lr: float) -> Lists:
         needs: of the model.
         cutoff_lr: of long-range physics, Å, if the model has it.
     """
-    far = FreshList(search_once, cutoff_lr) if needs.has_long_range else None
-    return Lists(FreshList(search, needs.cutoff), far, cutoff_lr, Unwrapper())
+    long = FreshList(search_once, cutoff_lr) if needs.has_long_range else None
+    return Lists(FreshList(search, needs.cutoff), long, cutoff_lr, Unwrapper())
 
 
 def kept(needs: Needs, cutoff_lr: float, skin: float) -> Lists:
@@ -71,10 +71,10 @@ def kept(needs: Needs, cutoff_lr: float, skin: float) -> Lists:
         cutoff_lr: of long-range physics, Å, if the model has it.
         skin: Å; LONG_SKIN times this for long-range pairs.
     """
-    far = None
+    long = None
     if needs.has_long_range:
-        far = VerletList(search_once, cutoff_lr, LONG_SKIN * skin, trim=False)
-    return Lists(VerletList(search, needs.cutoff, skin), far, cutoff_lr, Unwrapper())
+        long = VerletList(search_once, cutoff_lr, LONG_SKIN * skin, trim=False)
+    return Lists(VerletList(search, needs.cutoff, skin), long, cutoff_lr, Unwrapper())
 
 
 def build(structure: Structure, lists: Lists) -> Graph:
@@ -94,8 +94,8 @@ def build(structure: Structure, lists: Lists) -> Graph:
     if structure.linked:
         whole = lists.whole(*arrays, structure.group, structure.numbers)
         positions = torch.from_numpy(whole)
-    totals = structure.totals
-    far = (vectors[:0], idx_i[:0], idx_j[:0]) if lists.far is None else lists.far(*geometry)
+    charge_state = structure.charge_state
+    long = (vectors[:0], idx_i[:0], idx_j[:0]) if lists.long is None else lists.long(*geometry)
     species = torch.from_numpy(structure.numbers)
     return Graph(
         species=species,
@@ -107,13 +107,13 @@ def build(structure: Structure, lists: Lists) -> Graph:
         group=torch.from_numpy(structure.group),
         cell=(lattice * pbc[:, None])[None],
         long=LongRange(
-            vectors=far[0],
-            idx_i=far[1],
-            idx_j=far[2],
-            charge=torch.tensor([totals.charge], dtype=torch.float64),
-            spin=torch.tensor([totals.unpaired], dtype=torch.float64),
-            fragment=torch.from_numpy(totals.fragment),
-            fragment_charge=torch.from_numpy(totals.fragment_charge),
+            vectors=long[0],
+            idx_i=long[1],
+            idx_j=long[2],
+            charge=torch.tensor([charge_state.charge], dtype=torch.float64),
+            spin=torch.tensor([charge_state.unpaired], dtype=torch.float64),
+            fragment=torch.from_numpy(charge_state.fragment),
+            fragment_charge=torch.from_numpy(charge_state.fragment_charge),
             coulomb=structure.coulomb,
             cutoff=lists.cutoff_lr,
         ),

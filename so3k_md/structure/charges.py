@@ -39,7 +39,7 @@ class Spin(NamedTuple):
         return counts if self.convention in UNSAID else {self.convention: counts[self.convention]}
 
 
-class GivenTotals(NamedTuple):
+class GivenChargeState(NamedTuple):
     """Charge, spin and fragments that a user gives, not yet checked; None for what is not given."""
 
     charge: Any = None  # e; default: the sum of `fragment_charges`, or 0
@@ -48,7 +48,7 @@ class GivenTotals(NamedTuple):
     fragment_charges: Any = None  # e, one for each fragment in rising order of its number, or by number
 
 
-class Totals(NamedTuple):
+class ChargeState(NamedTuple):
     """Total charge, spin and fragments of one structure, checked."""
 
     charge: float  # e
@@ -57,12 +57,12 @@ class Totals(NamedTuple):
     fragment_charge: Floats  # (fragments,), e; their sum is the charge
 
 
-def neutral(n_atoms: int) -> Totals:
+def neutral(n_atoms: int) -> ChargeState:
     """A neutral singlet of one fragment."""
-    return Totals(0.0, 0.0, np.zeros(n_atoms, dtype=np.int64), np.zeros(1))
+    return ChargeState(0.0, 0.0, np.zeros(n_atoms, dtype=np.int64), np.zeros(1))
 
 
-def says_something(given: GivenTotals) -> bool:
+def says_something(given: GivenChargeState) -> bool:
     """Whether anything other than a neutral singlet of one fragment is given."""
     spin = 0.0 not in given.spin.unpaired().values() if isinstance(given.spin, Spin) else given.spin
     return given.fragment is not None or any(
@@ -70,7 +70,7 @@ def says_something(given: GivenTotals) -> bool:
     )
 
 
-def refuse_unknown(needs: Needs, given: GivenTotals, where: str) -> None:
+def refuse_unknown(needs: Needs, given: GivenChargeState, where: str) -> None:
     """Refuse a charge, a spin or fragments for a model that does not use them.
 
     Args:
@@ -81,11 +81,11 @@ def refuse_unknown(needs: Needs, given: GivenTotals, where: str) -> None:
     Raises:
         So3kError: see above.
     """
-    if not needs.has_totals and says_something(given):
+    if not needs.has_charge_state and says_something(given):
         raise So3kError(f"{where}: charges are given, the model knows nothing of them: leave them out")
 
 
-def combined(options: GivenTotals, structure: GivenTotals, where: str) -> GivenTotals:
+def combined(options: GivenChargeState, structure: GivenChargeState, where: str) -> GivenChargeState:
     """The values of a structure; for what it does not give, the options for all structures.
 
     Args:
@@ -96,17 +96,19 @@ def combined(options: GivenTotals, structure: GivenTotals, where: str) -> GivenT
     Raises:
         So3kError: the two contradict each other.
     """
-    for name, wanted, own in zip(GivenTotals._fields, options, structure, strict=True):
+    for name, wanted, own in zip(GivenChargeState._fields, options, structure, strict=True):
         if wanted is not None and own is not None and not _equal(wanted, own):
             raise So3kError(
                 f"{where}: its {name} is {_short(own)}, the option {name} is {_short(wanted)}: correct one, "
                 "or leave one out"
             )
     pairs = zip(options, structure, strict=True)
-    return GivenTotals(*(wanted if own is None else own for wanted, own in pairs))
+    return GivenChargeState(*(wanted if own is None else own for wanted, own in pairs))
 
 
-def resolve_totals(needs: Needs, numbers: ArrayLike, given: GivenTotals, where: str) -> Totals:
+def resolve_charge_state(
+    needs: Needs, numbers: ArrayLike, given: GivenChargeState, where: str
+) -> ChargeState:
     """The checked total charge, spin and fragments of a structure.
 
     Args:
@@ -120,7 +122,7 @@ def resolve_totals(needs: Needs, numbers: ArrayLike, given: GivenTotals, where: 
             or fewer than none; spins that the model was not trained for; fragments without charges.
     """
     n_atoms = np.size(numbers)
-    if not needs.has_totals:
+    if not needs.has_charge_state:
         return neutral(n_atoms)
     charge = None if given.charge is None else _number(given.charge, "charge", where)
     pieces, charges = _fragments(n_atoms, given.fragment, given.fragment_charges, where)
@@ -139,7 +141,7 @@ def resolve_totals(needs: Needs, numbers: ArrayLike, given: GivenTotals, where: 
     unpaired = unpaired_electrons(given.spin, int(np.sum(numbers)) - round(total), where)
     _check_electrons(needs, int(np.sum(numbers)), round(total), unpaired, where)
     _check_pieces(needs, np.asarray(numbers), pieces, np.round(charges), where)
-    return Totals(float(np.round(total)), unpaired, pieces, np.round(charges))
+    return ChargeState(float(np.round(total)), unpaired, pieces, np.round(charges))
 
 
 def spin_readings(spin: Spin, electrons: int) -> dict[str, float]:

@@ -13,7 +13,7 @@ from so3k_md.needs import Needs, needs_of
 Ints = NDArray[np.int64]
 
 MODES = ("auto", "all")
-FAR_NUMBERS = 6  # numbers that its gradient stores for each of these pairs, in units of F (measured)
+SPHC_NUMBERS = 6  # numbers that its gradient stores for each of these pairs, in units of F (measured)
 FLOAT32 = 4  # bytes
 MAX_GROUP = 10_000  # atoms of a group that sphc accepts by default: 1e8 pairs in each layer
 
@@ -99,7 +99,7 @@ def images_matter(needs: Needs, pbc: ArrayLike, where: str) -> bool:
 
 def lattice_waves(needs: Needs) -> bool:
     """Whether a model uses waves of the reciprocal lattice; then the whole box is one extensive group."""
-    return needs.nonlocal_kind == "efa" and needs.far_reach == 0
+    return needs.nonlocal_kind == "efa" and needs.max_group_diameter == 0
 
 
 def announce(needs: Needs, groups: str) -> None:
@@ -154,7 +154,7 @@ def check_group_sizes(group: ArrayLike, needs: Needs, max_group: int | None, whe
     numbers, sizes = np.unique(np.asarray(group), return_counts=True)
     n = int(sizes.max())
     if n > max_group:
-        gib = max(n, SPHC_TILE) * FAR_NUMBERS * needs.features * FLOAT32 / 2**30
+        gib = max(n, SPHC_TILE) * SPHC_NUMBERS * needs.features * FLOAT32 / 2**30
         raise So3kError(
             f"{where}: group {numbers[sizes.argmax()]} has {n} atoms, more than max_group = {max_group}: "
             f"attention in it takes {n * (n - 1):.1e} pairs a layer, {gib:.1g} GiB of them at a time; raise "
@@ -174,17 +174,17 @@ def check_reach(model: Any, graph: Graph, where: str) -> None:
         So3kError: names the structure, the width of its widest group, and the remedy.
     """
     needs = needs_of(model)
-    if needs.nonlocal_kind != "efa" or needs.far_reach == 0:
+    if needs.nonlocal_kind != "efa" or needs.max_group_diameter == 0:
         return
     device = next(model.parameters()).device
     n_groups = int(graph.group.max()) + 1
     reach = model.representation.reach
     widths = reach.diameter(reach.support(graph.positions.to(device), graph.group.to(device), n_groups))
-    if (widest := float(widths.max())) > needs.far_reach:
+    if (widest := float(widths.max())) > needs.max_group_diameter:
         raise So3kError(
             f"{where}: the group of atom {int((graph.group == widths.argmax().cpu()).nonzero()[0])} is "
-            f"{widest:.1f} Å wide, the model's waves reach {needs.far_reach:.1f} Å: use smaller groups, or a "
-            "model with a larger efa_reach"
+            f"{widest:.1f} Å wide, the model's waves reach {needs.max_group_diameter:.1f} Å: use "
+            "smaller groups, or a model with a larger efa_reach"
         )
 
 

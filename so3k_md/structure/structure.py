@@ -11,7 +11,7 @@ from so3k_md.errors import So3kError
 from so3k_md.graph import COULOMB
 from so3k_md.needs import Needs
 from so3k_md.structure.cells import check_cell
-from so3k_md.structure.charges import GivenTotals, Totals, resolve_totals
+from so3k_md.structure.charges import ChargeState, GivenChargeState, resolve_charge_state
 from so3k_md.structure.coulomb import check_periodicity
 from so3k_md.structure.elements import check_elements
 from so3k_md.structure.groups import grouping
@@ -20,7 +20,7 @@ from so3k_md.structure.pairs import finite_positions, full_rank
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-NOTHING = GivenTotals()
+NOTHING = GivenChargeState()
 
 
 class Structure(NamedTuple):
@@ -32,7 +32,7 @@ class Structure(NamedTuple):
     pbc: NDArray[np.bool_]  # (3,)
     group: Ints  # (n,), from 0; non-local attention acts within a group
     linked: bool  # whether the atoms of a group must be unwrapped
-    totals: Totals  # charge, spin and fragments
+    charge_state: ChargeState  # charge, spin and fragments
     coulomb: str  # form of the Coulomb energy, one of COULOMB
     where: str  # name of the structure in messages
 
@@ -49,7 +49,7 @@ def checked(
     group: ArrayLike | None = None,
     groups: str = "auto",
     max_group: int | None = None,
-    totals: GivenTotals = NOTHING,
+    charge_state: GivenChargeState = NOTHING,
     coulomb: str = COULOMB[0],
 ) -> Structure:
     """A `Structure` that the model accepts, or a refusal that names the source of the structure.
@@ -65,7 +65,7 @@ def checked(
         group: see `grouping`.
         groups: see there.
         max_group: see there.
-        totals: given charge, spin and fragments.
+        charge_state: given charge, spin and fragments.
         coulomb: form of the Coulomb energy, one of COULOMB.
 
     Raises:
@@ -85,7 +85,7 @@ def checked(
         lattice, periodic = full_rank(cell, pbc)
     found = grouping(needs, group, len(z), periodic, groups, where, max_group)
     check_periodicity(needs, periodic, coulomb, where)
-    total = resolve_totals(needs, z, totals, where)
+    total = resolve_charge_state(needs, z, charge_state, where)
     return Structure(z, points, lattice, periodic, *found, total, coulomb, where)
 
 

@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from so3k_md.data import Dataset, Frame, fit_statistics, make_split, read_frames
 from so3k_md.data.batches import LARGEST_BATCH, in_chunks, pairs_of
 from so3k_md.data.doubts import unit_doubts
-from so3k_md.data.keys import warn_unused_totals
+from so3k_md.data.keys import warn_unused_charge_state
 from so3k_md.data.read import READING
 from so3k_md.data.references import by_symbol, describe_references, isolated_energies
 from so3k_md.data.units import units_of
@@ -109,7 +109,7 @@ def build_model(config: RunConfig, frames: Frames, name: str) -> So3krates:
             "leave them out"
         )
     model = So3krates(config.model, elements, config.train.seed)
-    warn_unused_totals([*frames.train, *frames.valid], model.needs.has_totals)
+    warn_unused_charge_state([*frames.train, *frames.valid], model.needs.has_charge_state)
     _set_head(model, config, frames, name)
     return model
 

@@ -112,6 +112,12 @@ def _digest(frame: Frame) -> int:
     for part in parts:
         content.update(b"-" if part is None else np.ascontiguousarray(part).tobytes())
         content.update(b"|")
-    content.update(repr([frame.totals.charge, frame.totals.spin, frame.totals.fragment_charges]).encode())
-    content.update(b"-" if frame.totals.fragment is None else np.asarray(frame.totals.fragment).tobytes())
+    content.update(
+        repr(
+            [frame.charge_state.charge, frame.charge_state.spin, frame.charge_state.fragment_charges]
+        ).encode()
+    )
+    content.update(
+        b"-" if frame.charge_state.fragment is None else np.asarray(frame.charge_state.fragment).tobytes()
+    )
     return int.from_bytes(content.digest()[:8], "little") >> 1

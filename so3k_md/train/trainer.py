@@ -142,7 +142,7 @@ def _restore(run: Run, state: dict[str, Any]) -> tuple[Progress, list[list[float
     training = state["training"]
     # the optimizer identifies parameters by index; the order changed for models with total charge and spin
     order = training.get(
-        "parameters", None if run.model.representation.totals else parameter_names(run.model)
+        "parameters", None if run.model.representation.charge_and_spin else parameter_names(run.model)
     )
     if order != parameter_names(run.model):
         raise So3kError(

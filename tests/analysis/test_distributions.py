@@ -57,7 +57,7 @@ def test_pairs_inside_a_molecule_are_left_out_without_bias() -> None:
     assert everything.peak_r == pytest.approx(1.0, abs=0.05)
 
 
-def test_neighbours_on_a_lattice() -> None:
+def test_neighbors_on_a_lattice() -> None:
     """Simple cubic: 6 at a, 12 at sqrt(2) a, 8 at sqrt(3) a."""
     a = 3.03
     places = a * np.stack(np.meshgrid(*[np.arange(5)] * 3), -1).reshape(1, -1, 3)

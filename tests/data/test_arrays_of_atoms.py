@@ -10,9 +10,9 @@ from test_frames import WATER, block, write_npz, write_xyz
 
 from so3k_md.data import read_frames
 from so3k_md.data.write import write_extxyz
-from so3k_md.structure.charges import resolve_totals
+from so3k_md.structure.charges import resolve_charge_state
 
-so3lr_like = SimpleNamespace(has_totals=True, singlets_only=True)
+so3lr_like = SimpleNamespace(has_charge_state=True, singlets_only=True)
 
 
 @pytest.mark.parametrize("wanted", ["stress", "virial"])
@@ -51,7 +51,7 @@ def test_charges_and_fragments_are_read_and_written(tmp_path, charges):
     frame = read_frames(tmp_path / "a.xyz")[0]
     write_extxyz(tmp_path / "b.xyz", [(frame, {}, {})])
     for again in (frame, read_frames(tmp_path / "b.xyz")[0]):
-        totals = resolve_totals(so3lr_like, again.numbers, again.totals, "here")
-        assert totals.fragment.tolist() == [0, 0, 1]
-        assert totals.fragment_charge.tolist() == [-1.0, 1.0]
-    assert again.totals.charge == 0.0
+        charge_state = resolve_charge_state(so3lr_like, again.numbers, again.charge_state, "here")
+        assert charge_state.fragment.tolist() == [0, 0, 1]
+        assert charge_state.fragment_charge.tolist() == [-1.0, 1.0]
+    assert again.charge_state.charge == 0.0

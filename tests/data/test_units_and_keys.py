@@ -13,10 +13,10 @@ import pytest
 from test_frames import LATTICE, block, write_npz, write_xyz
 
 from so3k_md.data import read_frames
-from so3k_md.data.keys import totals_from
+from so3k_md.data.keys import charge_state_from
 from so3k_md.data.write import write_extxyz
 from so3k_md.errors import So3kError, So3kWarning
-from so3k_md.structure.charges import Spin, resolve_totals, unpaired_electrons
+from so3k_md.structure.charges import Spin, resolve_charge_state, unpaired_electrons
 
 PERIODIC = f"{LATTICE} Properties=species:S:1:pos:R:3:forces:R:3 energy=2"
 SIX = np.arange(1.0, 7.0)
@@ -225,11 +225,11 @@ def water(spin, **more):
     return block(f"Properties=species:S:1:pos:R:3:forces:R:3 energy=1 {words}")
 
 
-embedding = type("Model", (), {"has_totals": True, "singlets_only": False})
+embedding = type("Model", (), {"has_charge_state": True, "singlets_only": False})
 
 
 def resolved(frame):
-    return resolve_totals(embedding, frame.numbers, frame.totals, frame.where)
+    return resolve_charge_state(embedding, frame.numbers, frame.charge_state, frame.where)
 
 
 @pytest.mark.parametrize(
@@ -268,10 +268,10 @@ def test_a_spin_of_even_electrons_is_the_multiplicity_with_a_warning(tmp_path, s
         for name in ("multiplicity", "spin_multiplicity"):
             frame = read_frames(write_xyz(tmp_path, water(None, **{name: spin})))[0]
             assert resolved(frame).unpaired == unpaired
-    singlets = type("Model", (), {"has_totals": True, "singlets_only": True})
-    given = totals_from({"spin": 1}, None)
+    singlets = type("Model", (), {"has_charge_state": True, "singlets_only": True})
+    given = charge_state_from({"spin": 1}, None)
     with pytest.warns(So3kWarning, match="read as the multiplicity"):
-        assert resolve_totals(singlets, [8, 1, 1], given, "it").unpaired == 0
+        assert resolve_charge_state(singlets, [8, 1, 1], given, "it").unpaired == 0
 
 
 def test_a_spin_that_may_mean_two_things_is_refused_where_it_matters(tmp_path):

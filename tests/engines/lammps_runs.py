@@ -212,7 +212,9 @@ def check_virial(place: Path, commands: str, cell: np.ndarray, tolerance: float)
     xx, yy, zz, xy, xz, yz = np.array(words(output, "virial")) / BAR
     virial = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
     assert np.abs(virial).max() > 0.3
-    for slope, place_in_h in zip((energies[:, 0] - energies[:, 1]) / (2 * step), box.values(), strict=True):
+    for derivative, place_in_h in zip(
+        (energies[:, 0] - energies[:, 1]) / (2 * step), box.values(), strict=True
+    ):
         change = np.zeros((3, 3))
         change[place_in_h] = 1.0
-        assert slope == pytest.approx(-(virial * (change @ np.linalg.inv(h))).sum(), abs=tolerance)
+        assert derivative == pytest.approx(-(virial * (change @ np.linalg.inv(h))).sum(), abs=tolerance)

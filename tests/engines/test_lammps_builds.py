@@ -13,8 +13,8 @@ import pytest
 import torch
 from ase import Atoms
 from lammps_runs import lammps_frame, run, setup, words, write_data
-from test_lammps_nonlocal import far_structure
-from toys import far_toy, pytorch, save_toy, structure
+from test_lammps_nonlocal import nonlocal_structure
+from toys import nonlocal_toy, pytorch, save_toy, structure
 
 from so3k_md.builds import compile_step, tool
 from so3k_md.checkpoint import resolve_model
@@ -239,8 +239,8 @@ def test_local_models_warn_of_contacts(tmp_path, ranks):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_bonded_atoms_without_molecules_are_warned_of(tmp_path, ranks):
     """An atom of molecule 0 is alone, which ions may be and carbon may not."""
-    save_toy(tmp_path / "sphc.pt", far_toy("sphc"))
-    atoms, molecules = far_structure("open")
+    save_toy(tmp_path / "sphc.pt", nonlocal_toy("sphc"))
+    atoms, molecules = nonlocal_structure("open")
     write_data(tmp_path / "data.some", atoms, molecules=np.where(molecules == molecules[0], 0, molecules))
     write_data(tmp_path / "data.all", atoms, molecules=molecules)
     counts = {}

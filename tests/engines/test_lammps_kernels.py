@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from lammps_runs import SINGLE_POINT, lammps_frame, read_single_point, refused, run, setup, write_data
 from so3lr_toys import so3lr_toy
-from toys import far_toy, mixture, structure, toy_model
+from toys import mixture, nonlocal_toy, structure, toy_model
 
 from so3k_md.export import torchscript
 from so3k_md.model import set_dtype
@@ -22,7 +22,7 @@ PLAIN = "so3k precision float64 device cpu"
 KERNELS = "so3k precision float32 device cpu"
 
 
-MODELS = {"so3krates-2022": toy_model, "so3lr": so3lr_toy, "sphc": lambda: far_toy("sphc")}
+MODELS = {"so3krates-2022": toy_model, "so3lr": so3lr_toy, "sphc": lambda: nonlocal_toy("sphc")}
 
 
 class Place(NamedTuple):

@@ -66,7 +66,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("name", ["triclinic", "small"])
 def test_bonds_hide_no_pairs(folder, name, ranks):
-    """Whatever weights they have; in the small box an atom sees its bonded neighbour in several images."""
+    """Whatever weights they have; in the small box an atom sees its bonded neighbor in several images."""
     atoms = lammps_frame(structure(name))
     script = ""
     for k, special in enumerate(HIDING):
@@ -83,7 +83,7 @@ def test_bonds_hide_no_pairs(folder, name, ranks):
 
 
 def test_molecules_by_template_need_weights(folder):
-    """Whose bonded neighbours the plugin cannot read: the weight that the message names is right."""
+    """Whose bonded neighbors the plugin cannot read: the weight that the message names is right."""
     atoms = molecule("H2O")
     rows = {"Types": [1 if s == "H" else 3 for s in atoms.symbols], "Coords": atoms.positions}
     text = "water\n\n3 atoms\n2 bonds\n"

@@ -8,14 +8,14 @@ import torch
 from ase import Atoms
 from ase.data import atomic_numbers
 from lammps_runs import SYMBOLS, check_virial, read_dump, run, setup, words, write_data
-from test_lammps_nonlocal import KINDS, far_folder, far_structure
-from toys import far_toy
+from test_lammps_nonlocal import KINDS, nonlocal_folder, nonlocal_structure
+from toys import nonlocal_toy
 
 from so3k_md.model.forces import evaluate
 from so3k_md.needs import needs_of
 from so3k_md.structure.build import build_graph
 
-__all__ = ["far_folder"]
+__all__ = ["nonlocal_folder"]
 
 DUMP = """dump {id} all custom {every} {id}.dump id type mol xu yu zu fx fy fz
 dump_modify {id} sort id format float %.17g
@@ -28,10 +28,10 @@ fix nve all nve
 
 
 @pytest.fixture
-def place(far_folder, tmp_path_factory):
+def place(nonlocal_folder, tmp_path_factory):
     """An empty folder beside models and data files."""
-    number = len(list(far_folder.iterdir()))
-    folder = far_folder / f"run{number}"
+    number = len(list(nonlocal_folder.iterdir()))
+    folder = nonlocal_folder / f"run{number}"
     folder.mkdir()
     return folder
 
@@ -39,7 +39,7 @@ def place(far_folder, tmp_path_factory):
 def commands(kind: str, name: str, before="", **options) -> str:
     """The commands up to the force field."""
     before += "atom_style molecular\n"
-    atoms = far_structure(name)[0]
+    atoms = nonlocal_structure(name)[0]
     return setup(atoms, f"../data.{name}", f"../{kind}.pt", before=before, **options)
 
 
@@ -48,7 +48,7 @@ def matches(dump: np.ndarray, kind: str, cell) -> None:
     types, molecules, positions = dump[:, 0].astype(int), dump[:, 1].astype(int), dump[:, 2:5]
     alone = np.where(molecules == 0, -1 - np.arange(len(dump)), molecules)
     numbers = [atomic_numbers[SYMBOLS[t - 1]] for t in types]
-    model = far_toy(kind)
+    model = nonlocal_toy(kind)
     graph = build_graph(numbers, positions, cell.array, [True] * 3, needs_of(model).cutoff, group=alone)
     known = evaluate(model, graph._replace(positions=torch.tensor(positions)), 1)
     np.testing.assert_allclose(dump[:, 5:8], known.forces, rtol=0, atol=1e-8)
@@ -74,7 +74,7 @@ run 0
 @pytest.mark.parametrize("kind", KINDS)
 def test_pressure_is_a_derivative_by_the_box(place, kind):
     """Image flags carry molecules over the boundary through a strained box."""
-    check_virial(place, commands(kind, "ions"), far_structure("ions")[0].cell.array, 1e-6)
+    check_virial(place, commands(kind, "ions"), nonlocal_structure("ions")[0].cell.array, 1e-6)
 
 
 @pytest.mark.parametrize(("kind", "name"), [("sphc", "chain"), ("efa", "ions"), ("reciprocal", "ions")])
@@ -92,7 +92,7 @@ def test_trajectories_do_not_know_ranks(place, kind, name):
         before, after = (read_dump(place / f"owners{ranks}.dump", frame) for frame in (1, 2))
         assert ranks == 1 or (before != after).sum() > 1, "atoms must move between ranks"
     np.testing.assert_allclose(ends[4], ends[1], rtol=0, atol=1e-10)
-    matches(ends[4], kind, far_structure(name)[0].cell)
+    matches(ends[4], kind, nonlocal_structure(name)[0].cell)
 
 
 @pytest.mark.parametrize("kind", ["sphc", "efa"])
@@ -151,12 +151,12 @@ delete_atoms group last compress no
     dump = read_dump(place / "out.dump")
     assert len(dump) == 297 + 4 - 45
     assert len(np.unique(dump[:, 1])) == 6
-    matches(dump, kind, far_structure("cluster")[0].cell)
+    matches(dump, kind, nonlocal_structure("cluster")[0].cell)
 
 
 def test_atoms_of_other_styles_are_no_members(place):
     """Argon with the molecule number of a group: a style of its own, here without strength."""
-    atoms, molecules = far_structure("ions")
+    atoms, molecules = nonlocal_structure("ions")
     mixed = atoms + Atoms("ArAr", positions=[[1, 9, 1], [6, 12, 6]])
     write_data(place / "data.mixed", mixed, ("H", "C", "O", "Ar"), [*molecules, 1, 2])
     overlay = "hybrid/overlay so3k precision float64 lj/cut 1.0"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from lammps_runs import SINGLE_POINT, read_single_point, refused, run, setup, write_data
-from test_lammps_nonlocal import expected, far_structure
-from toys import far_toy
+from test_lammps_nonlocal import expected, nonlocal_structure
+from toys import nonlocal_toy
 
 from so3k_md.export.torchscript import archive, script
 from so3k_md.needs import with_needs
@@ -59,25 +59,25 @@ def folder(tmp_path_factory):
     """Good models and data files, and bad ones."""
     folder = tmp_path_factory.mktemp("bad-nonlocal")
     for kind in ("sphc", "efa", "reciprocal"):
-        (folder / f"{kind}.pt").write_bytes(archive(script(far_toy(kind))))
+        (folder / f"{kind}.pt").write_bytes(archive(script(nonlocal_toy(kind))))
     other = torch.jit.load(str(folder / "sphc.pt"))
     with_needs(other, nonlocal_kind="other")
     (folder / "other.pt").write_bytes(archive(other))
     for name in ("ions", "open", "chain"):
-        atoms, molecules = far_structure(name)
+        atoms, molecules = nonlocal_structure(name)
         write_data(folder / f"data.{name}", atoms, molecules=molecules)
         write_data(folder / f"atomic.{name}", atoms)
     text = (folder / "data.ions").read_text()
     torn = re.sub(r"^((?:\S+ ){5}\S+)(?: -?\d+){3}$", r"\1", text, flags=re.M)
     (folder / "data.torn").write_text(torn)
-    atoms, molecules = far_structure("ions")
+    atoms, molecules = nonlocal_structure("ions")
     write_data(folder / "data.whole", atoms, molecules=molecules, wrap=False)
     return folder
 
 
 def commands(name: str, kind: str) -> str:
     """An input that ends before it runs."""
-    return setup(far_structure(name)[0], f"data.{name}", f"{kind}.pt", before="atom_style molecular\n")
+    return setup(nonlocal_structure(name)[0], f"data.{name}", f"{kind}.pt", before="atom_style molecular\n")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -149,7 +149,7 @@ def test_plugin_and_exporter_use_the_same_words():
     text = (lammps.source_folder() / "src" / "model.cpp").read_text()
     tables = re.search(r"const Stages (.*?);.*NONLOCAL = \{(.*?)\};\n", text, re.S)
     named = set(re.findall(r'"(\w+)"', "".join(tables.groups()))) - set(NONLOCAL_STAGES)
-    unused = {"gradient", "far_pairs"}  # of engines that run the whole model at once, of analysis
+    unused = {"gradient", "sphc_pairs"}  # of engines that run the whole model at once, of analysis
     known = [*STAGES.values(), *(stages for table in NONLOCAL_STAGES.values() for stages in table.values())]
     assert named == {stage for stages in known for stage in stages} - unused
     fields = set(re.findall(r'need\("(\w+)"\)', text))

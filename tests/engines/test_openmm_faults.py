@@ -13,7 +13,7 @@ from ase.build import molecule
 from openmm import app
 from openmm_doors import BACKENDS, context_of, energy_of, forces_of
 from so3lr_toys import waters
-from toys import far_toy, loud, rattled, structure, toy_model
+from toys import loud, nonlocal_toy, rattled, structure, toy_model
 
 from so3k_md import So3krates
 from so3k_md.engines.openmm import create_system
@@ -29,7 +29,7 @@ BUTANE = molecule("trans-butane")  # 6.5 Å wide
 
 def narrow():
     """Waves that reach 9 Å."""
-    return loud(So3krates(replace(far_toy("efa").config, efa_reach=9.0), elements=[1, 6, 8]))
+    return loud(So3krates(replace(nonlocal_toy("efa").config, efa_reach=9.0), elements=[1, 6, 8]))
 
 
 def width(positions_nm):

@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 from openmm import unit
 from openmm_doors import BACKENDS, PLATFORMS, as_openmm_sees, context_of, energy_of
-from toys import FAR_KINDS, ethanols, far_toy, loud, mixture, pytorch, toy_model
+from toys import NONLOCAL_KINDS, ethanols, loud, mixture, nonlocal_toy, pytorch, toy_model
 
 from so3k_md import So3krates
 from so3k_md.engines.openmm import create_system
@@ -50,24 +50,24 @@ def test_ways_to_say_the_same_groups():
     named.arrays["group"] = 7 - 2 * group
     rows = np.random.default_rng(1).permutation(len(atoms)).tolist()
     bare = without_bonds(atoms)
-    expected = pytorch(atoms, far_toy("efa"), group).energy.item()
+    expected = pytorch(atoms, nonlocal_toy("efa"), group).energy.item()
     for structure, options in (
         (topology_of(atoms), {}),
         (topology_of(atoms), {"groups": group.tolist()}),
         (named, {"atoms": rows}),
         (bare, {"groups": group, "positions_nm": positions_nm}),
     ):
-        made = create_system(structure, far_toy("efa"), **options)
+        made = create_system(structure, nonlocal_toy("efa"), **options)
         assert energy_ev(made, positions_nm) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("kind", FAR_KINDS)
+@pytest.mark.parametrize("kind", NONLOCAL_KINDS)
 def test_groups_that_bonds_do_not_connect_are_linked_by_positions(kind):
     atoms, group = mixture("triclinic")
     atoms.set_cell(2 * atoms.cell)
     pairs = np.minimum(group, 2)  # the two waters are one group
-    made = create_system(atoms, far_toy(kind), groups=pairs)
-    expected = pytorch(as_openmm_sees(atoms, made), far_toy(kind), pairs).energy.item()
+    made = create_system(atoms, nonlocal_toy(kind), groups=pairs)
+    expected = pytorch(as_openmm_sees(atoms, made), nonlocal_toy(kind), pairs).energy.item()
     scattered = made.positions_nm.copy()
     box = np.array(made.topology.getPeriodicBoxVectors().value_in_unit(unit.nanometer))
     scattered += np.random.default_rng(0).integers(-2, 3, scattered.shape) @ box
@@ -78,19 +78,19 @@ def test_groups_that_bonds_do_not_connect_are_linked_by_positions(kind):
 def test_one_group_for_all_is_warned_of_and_takes_the_images_as_they_come():
     atoms, group = mixture("periodic")
     with pytest.warns(So3kWarning, match="neither extensive nor separable"):
-        made = create_system(topology_of(atoms), far_toy("efa"), groups="all")
-    energies = [pytorch(atoms, far_toy("efa"), group).energy.item()]
+        made = create_system(topology_of(atoms), nonlocal_toy("efa"), groups="all")
+    energies = [pytorch(atoms, nonlocal_toy("efa"), group).energy.item()]
     for image in (0, 1):
         atoms.positions[group == 3] += image * atoms.cell[1]
-        energies.append(pytorch(atoms, far_toy("efa")).energy.item())
+        energies.append(pytorch(atoms, nonlocal_toy("efa")).energy.item())
         assert energy_ev(made, atoms.positions / 10) == pytest.approx(energies[-1], rel=1e-12)
     assert np.diff(np.sort(energies)).min() > 1e-3
 
 
 def test_open_structure_without_bonds_is_one_group():
     atoms, _ = mixture("open")
-    made = create_system(atoms.get_chemical_symbols(), far_toy("sphc"))
-    expected = pytorch(atoms, far_toy("sphc"), np.zeros(len(atoms), dtype=int)).energy.item()
+    made = create_system(atoms.get_chemical_symbols(), nonlocal_toy("sphc"))
+    expected = pytorch(atoms, nonlocal_toy("sphc"), np.zeros(len(atoms), dtype=int)).energy.item()
     assert energy_ev(made, atoms.positions / 10) == pytest.approx(expected, rel=1e-12)
     assert molecules_of(np.zeros((0, 2), dtype=int), 1, periodic=True).tolist() == [0]
 
@@ -105,7 +105,7 @@ def test_local_models_know_no_groups():
 
 def test_report_of_a_run_names_kind_and_groups(capsys):
     atoms, _ = mixture("periodic")
-    run_script(lambda: create_system(atoms, far_toy("efa")))
+    run_script(lambda: create_system(atoms, nonlocal_toy("efa")))
     assert "\nnon-local attention: efa, 4 groups, the largest of 14 atoms\n" in capsys.readouterr().out
     run_script(lambda: create_system(atoms, toy_model()))
     assert "non-local" not in capsys.readouterr().out
@@ -130,12 +130,12 @@ BOX, GROUP = mixture("periodic")
 )
 def test_unusable_groups_are_refused_in_one_line(structure, kind, arguments, message):
     with pytest.raises(So3kError, match=message) as error:
-        create_system(structure, far_toy(kind), **arguments)
+        create_system(structure, nonlocal_toy(kind), **arguments)
     assert "\n" not in str(error.value)
 
 
 def test_only_sphc_minds_large_groups():
-    create_system(BOX, far_toy("efa"), max_group=13)
+    create_system(BOX, nonlocal_toy("efa"), max_group=13)
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,14 @@ def test_only_sphc_minds_large_groups():
 )
 def test_links_must_be_trees(parent, message):
     with pytest.raises(So3kError, match=message):
-        script_for_openmm(far_toy("sphc"), [8, 1, 1, 8], periodic=True, group=[0, 0, 0, 5], parent=parent)
+        script_for_openmm(
+            nonlocal_toy("sphc"), [8, 1, 1, 8], periodic=True, group=[0, 0, 0, 5], parent=parent
+        )
 
 
 @pytest.mark.parametrize(("backend", "platform"), [*zip(BACKENDS, PLATFORMS, strict=True)])
 def test_broken_molecules_stop_in_one_line(backend, platform):
-    made = create_system(BOX, far_toy("efa"), backend=backend)
+    made = create_system(BOX, nonlocal_toy("efa"), backend=backend)
     context = context_of(made.system, made.positions_nm, platform)
     torn = made.positions_nm.copy()
     torn[14:16] += [0.0, 0.0, 0.35]
@@ -177,14 +179,14 @@ def test_molecules_that_go_on_through_the_walls_stop_in_one_line():
     carbons = list(topology.atoms())
     for k in range(6):
         topology.addBond(carbons[k - 1], carbons[k])
-    made = create_system(topology, far_toy("sphc"))
+    made = create_system(topology, nonlocal_toy("sphc"))
     with pytest.raises(So3kError, match="it goes on through the walls"), readable_errors():
         energy_ev(made, atoms.positions / 10)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_groups_beyond_the_reach_of_the_waves_stop_in_one_line(backend):
-    model = loud(So3krates(replace(far_toy("efa").config, efa_reach=4.5), elements=[1, 6, 8]))
+    model = loud(So3krates(replace(nonlocal_toy("efa").config, efa_reach=4.5), elements=[1, 6, 8]))
     made = create_system(BOX, model, backend=backend)
     context = context_of(made.system, made.positions_nm)
     with pytest.raises(So3kError, match=r"wide.*4.5.*efa_reach") as error, readable_errors():

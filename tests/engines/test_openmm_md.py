@@ -108,13 +108,13 @@ def test_checkpoint_continues_to_the_bit(backend):
 def test_energy_is_conserved(name):
     made = create_system(structure(name), toy_model())
     simulation = simulation_of(made, openmm.VerletIntegrator(0.0005))
-    totals = []
+    total_energies = []
     for _ in range(10):
         simulation.step(15)
         state = simulation.context.getState(energy=True)
-        totals.append((state.getPotentialEnergy() + state.getKineticEnergy())._value)
+        total_energies.append((state.getPotentialEnergy() + state.getKineticEnergy())._value)
     kinetic = state.getKineticEnergy()._value
-    assert np.ptp(totals) < 1e-3 * kinetic
+    assert np.ptp(total_energies) < 1e-3 * kinetic
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

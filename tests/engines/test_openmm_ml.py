@@ -13,7 +13,7 @@ from openmm import app, unit
 from openmm_doors import BACKENDS, context_of, energy_of, forces_of
 from openmmml import MLPotential
 from so3lr_toys import ammonium, by_ase, so3lr_toy, waters
-from toys import ethanols, far_toy, pytorch, save_toy
+from toys import ethanols, nonlocal_toy, pytorch, save_toy
 
 from so3k_md.engines.openmm.topology import nm_positions, topology_of
 from so3k_md.errors import So3kError
@@ -74,13 +74,13 @@ def test_mixed_system(model_file, solvated, backend):
 def test_mixed_system_of_a_non_local_model(kind, solvated, tmp_path, backend):
     topology, positions, classical = solvated
     both = [*ETHANOL, 9, 10, 11]  # and a water
-    potential = MLPotential("so3k", model=save_toy(tmp_path / "far.pt", far_toy(kind)), max_group=9)
+    potential = MLPotential("so3k", model=save_toy(tmp_path / "far.pt", nonlocal_toy(kind)), max_group=9)
     system = potential.createMixedSystem(topology, classical, both, forceGroup=1, backend=backend)
     context = context_of(system, positions, "CPU")
     box = topology.getPeriodicBoxVectors().value_in_unit(unit.angstrom)
     symbols = [atom.element.symbol for atom in topology.atoms()]
     inside = Atoms(symbols, 10 * positions, cell=box, pbc=True)[:12]
-    expected = pytorch(inside, far_toy(kind), [0] * 9 + [1] * 3)
+    expected = pytorch(inside, nonlocal_toy(kind), [0] * 9 + [1] * 3)
     state = context.getState(energy=True, forces=True, groups={1})
     assert state.getPotentialEnergy()._value == pytest.approx(expected.energy.item() * EV_IN_KJ_MOL, rel=1e-9)
     forces = state.getForces(asNumpy=True)._value
@@ -119,7 +119,7 @@ def test_charge_of_the_part_that_the_model_describes(tmp_path, backend):
 )
 def test_groups_of_a_mixed_system_are_checked(solvated, tmp_path, options, message):
     topology, _, classical = solvated
-    potential = MLPotential("so3k", model=save_toy(tmp_path / "far.pt", far_toy("sphc")))
+    potential = MLPotential("so3k", model=save_toy(tmp_path / "far.pt", nonlocal_toy("sphc")))
     with pytest.raises(So3kError, match=message):
         potential.createMixedSystem(topology, classical, range(12), **options)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from openmm import app, unit
 from openmm_doors import BACKENDS, PLATFORMS, as_openmm_sees, context_of, energy_of, forces_of
-from toys import FAR_KINDS, far_toy, mixture, pytorch
+from toys import NONLOCAL_KINDS, mixture, nonlocal_toy, pytorch
 
 from so3k_md.engines.openmm import create_system
 from so3k_md.engines.openmm.module import script_for_openmm
@@ -18,7 +18,7 @@ from so3k_md.units import EV_IN_KJ_MOL, NM_IN_ANGSTROM
 
 CASES = [
     (kind, name)
-    for kind in FAR_KINDS
+    for kind in NONLOCAL_KINDS
     for name in ("open", "periodic", "triclinic")
     if (kind, name) != ("reciprocal", "open")
 ]
@@ -51,9 +51,9 @@ def assert_as_pytorch(context, expected):
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_equals_pytorch_in_every_image(kind, name, backend):
     whole, group = mixture(name)
-    made = create_system(whole, far_toy(kind), backend=backend)
-    expected = pytorch(as_openmm_sees(whole, made), far_toy(kind), group)
-    local = pytorch(as_openmm_sees(whole, made), far_toy(kind), range(len(whole)))
+    made = create_system(whole, nonlocal_toy(kind), backend=backend)
+    expected = pytorch(as_openmm_sees(whole, made), nonlocal_toy(kind), group)
+    local = pytorch(as_openmm_sees(whole, made), nonlocal_toy(kind), range(len(whole)))
     # waves of the lattice ask for no groups
     assert kind == "reciprocal" or (expected.forces - local.forces).abs().max() > 1e-3
     for platform in PLATFORMS:
@@ -64,10 +64,10 @@ def test_equals_pytorch_in_every_image(kind, name, backend):
             assert_as_pytorch(context, expected)
 
 
-@pytest.mark.parametrize("kind", FAR_KINDS)
+@pytest.mark.parametrize("kind", NONLOCAL_KINDS)
 def test_forces_are_the_derivative_of_the_energy(kind):
     atoms, _ = mixture("triclinic")
-    made = create_system(scattered(atoms), far_toy(kind))
+    made = create_system(scattered(atoms), nonlocal_toy(kind))
     context = context_of(made.system, made.positions_nm)
     forces, step = forces_of(context), 1e-5
     for k in range(0, len(atoms), 5):
@@ -86,7 +86,7 @@ def test_forces_are_the_derivative_of_the_energy(kind):
 )
 def test_equals_pytorch_along_constant_pressure(kind, pressure):
     atoms, group = mixture("triclinic")
-    made = create_system(broken(atoms), far_toy(kind))
+    made = create_system(broken(atoms), nonlocal_toy(kind))
     barostats = {"isotropic": openmm.MonteCarloBarostat, "flexible": openmm.MonteCarloFlexibleBarostat}
     barostat = barostats[pressure](2000, 300, 2)
     barostat.setRandomNumberSeed(1)
@@ -106,27 +106,27 @@ def test_equals_pytorch_along_constant_pressure(kind, pressure):
         now = atoms.copy()
         now.cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.angstrom)
         now.positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
-        assert_as_pytorch(simulation.context, pytorch(now, far_toy(kind), group))
+        assert_as_pytorch(simulation.context, pytorch(now, nonlocal_toy(kind), group))
     assert len(volumes) > 2
 
 
-@pytest.mark.parametrize("kind", FAR_KINDS)
+@pytest.mark.parametrize("kind", NONLOCAL_KINDS)
 def test_energy_is_conserved_while_molecules_cross_the_walls(kind):
     atoms, group = mixture("periodic")
-    made = create_system(atoms, far_toy(kind))
+    made = create_system(atoms, nonlocal_toy(kind))
     context = context_of(made.system, made.positions_nm)
     integrator = context.getIntegrator()
     drift = np.array([24.0, 15.0, -24.0])  # nm/ps, half a box in the time of the run
     context.setVelocities(drift + 0.5 * np.random.default_rng(3).normal(size=(len(atoms), 3)))
     box = context.getState().getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
-    cells, totals = [], []
+    cells, total_energies = [], []
     for _ in range(25):
         integrator.step(2)
         state = context.getState(positions=True, energy=True)
         positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
         fractional = positions @ np.linalg.inv(box)
         cells.append(np.floor(fractional))
-        totals.append((state.getPotentialEnergy() + state.getKineticEnergy())._value)
+        total_energies.append((state.getPotentialEnergy() + state.getKineticEnergy())._value)
         # an engine that wraps atoms one by one would be told the same
         energy = state.getPotentialEnergy()._value
         context.setPositions((fractional - np.floor(fractional)) @ box)
@@ -134,27 +134,27 @@ def test_energy_is_conserved_while_molecules_cross_the_walls(kind):
         context.setPositions(positions)
     crossings = np.diff(np.array(cells), axis=0).any(-1).sum(0)
     assert (np.bincount(group, crossings) > 0).all()
-    assert np.abs(np.diff(totals)).max() < 0.02
+    assert np.abs(np.diff(total_energies)).max() < 0.02
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", ["sphc", "efa"])
 def test_system_survives_copy_and_xml(kind, backend):
     atoms, _ = mixture("triclinic")
-    made = create_system(scattered(atoms), far_toy(kind), backend=backend)
+    made = create_system(scattered(atoms), nonlocal_toy(kind), backend=backend)
     forces = forces_of(context_of(made.system, made.positions_nm))
     text = openmm.XmlSerializer.serialize(made.system)
     for other in (openmm.XmlSerializer.deserialize(text), copy.deepcopy(made.system)):
         assert np.array_equal(forces_of(context_of(other, made.positions_nm)), forces)
 
 
-@pytest.mark.parametrize("kind", FAR_KINDS)
+@pytest.mark.parametrize("kind", NONLOCAL_KINDS)
 def test_freezing_changes_nothing(kind):
     atoms, group = mixture("periodic")
     parent = spanning_tree(atoms.positions, atoms.cell.array, atoms.pbc, group)
     given = atoms.numbers.tolist(), None, None, True
-    module = script_for_openmm(far_toy(kind), *given, group=group, parent=parent)
-    frozen = torch.jit.freeze(script_for_openmm(far_toy(kind), *given, group=group, parent=parent))
+    module = script_for_openmm(nonlocal_toy(kind), *given, group=group, parent=parent)
+    frozen = torch.jit.freeze(script_for_openmm(nonlocal_toy(kind), *given, group=group, parent=parent))
     box = torch.tensor(atoms.cell.array / 10)
     for seed in (0, 1):
         positions = torch.tensor(scattered(atoms, seed).positions / 10)
@@ -165,9 +165,9 @@ def test_freezing_changes_nothing(kind):
 def test_groups_of_some_atoms_in_another_order(kind, backend):
     atoms, group = mixture("periodic")
     rows = np.random.default_rng(2).permutation(np.flatnonzero(group != 1))
-    made = create_system(scattered(atoms), far_toy(kind), backend=backend, atoms=rows.tolist())
+    made = create_system(scattered(atoms), nonlocal_toy(kind), backend=backend, atoms=rows.tolist())
     context = context_of(made.system, made.positions_nm)
-    expected = pytorch(atoms[rows], far_toy(kind), group[rows])
+    expected = pytorch(atoms[rows], nonlocal_toy(kind), group[rows])
     forces = forces_of(context) / FORCE_UNIT
     np.testing.assert_allclose(forces[rows], expected.forces.numpy(), atol=1e-9)
     assert not forces[group == 1].any()

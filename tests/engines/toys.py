@@ -17,7 +17,7 @@ from so3k_md.structure.build import build_graph
 
 STRUCTURES = ("open", "lone", "periodic", "triclinic", "small")
 EFA = {"nonlocal_": "efa", "efa_features": 6, "efa_values": 5}
-FAR_KINDS = {
+NONLOCAL_KINDS = {
     "sphc": {"nonlocal_": "sphc", "kappa": 1.5, "layers": 3},
     "efa": EFA | {"efa_waves": "lebedev", "efa_grid": 50, "efa_reach": 18.0},
     "reciprocal": EFA | {"efa_waves": "reciprocal"},
@@ -34,9 +34,9 @@ def toy_model() -> So3krates:
 
 
 @functools.cache
-def far_toy(kind: str) -> So3krates:
-    """The toy model with attention beyond a cutoff of 3 Å; see FAR_KINDS."""
-    config = replace(toy_model().config, cutoff=3.0, **FAR_KINDS[kind])
+def nonlocal_toy(kind: str) -> So3krates:
+    """The toy model with attention beyond a cutoff of 3 Å; see NONLOCAL_KINDS."""
+    config = replace(toy_model().config, cutoff=3.0, **NONLOCAL_KINDS[kind])
     return loud(So3krates(config, elements=[1, 6, 8], seed=3))
 
 
@@ -113,7 +113,7 @@ def rattled(atoms: Atoms) -> Atoms:
 
 
 def pytorch(atoms: Atoms, model=None, group=None):
-    """The model's own answer, from a fresh neighbour search."""
+    """The model's own answer, from a fresh neighbor search."""
     model = toy_model() if model is None else model
     graph = build_graph(
         atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, needs_of(model).cutoff, group=group

@@ -69,8 +69,8 @@ def test_forces_are_finite_differences(pair, cluster):
             energies.append(
                 float(evaluate(fast, graph_of(numbers, moved, cutoff_of(fast)), 1).energy.detach())
             )
-        slope = (energies[1] - energies[0]) / 2e-4
-        assert abs(slope + float(forces[atom, axis])) < 1e-6 * float(1 + forces.abs().max())
+        derivative = (energies[1] - energies[0]) / 2e-4
+        assert abs(derivative + float(forces[atom, axis])) < 1e-6 * float(1 + forces.abs().max())
 
 
 def test_layers_of_parts_with_sources_elsewhere_make_up_the_whole(pair, cluster):
@@ -139,7 +139,7 @@ class Curves(Tabulated):
 @pytest.mark.parametrize("door", ["eager", "scripted"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-7), (torch.float64, 1e-10)])
 def test_table_follows_its_function(dtype, tolerance, door):
-    """In values and in slopes, also where intervals meet, and again when TorchScript has optimised it."""
+    """In values and derivatives, also where intervals meet, and again when TorchScript has optimised it."""
     curves = Curves() if door == "eager" else torch.jit.script(Curves())
     with torch.no_grad():
         tables = [curves(TOLERANCES[dtype]) for _ in range(3)]
@@ -151,10 +151,10 @@ def test_table_follows_its_function(dtype, tolerance, door):
     t = (r / width - interval)[:, None]
     c = table[interval].double().unbind(1)
     value = sum(c[k] * t**k for k in range(6))
-    slope = sum(k * c[k] * t ** (k - 1) for k in range(1, 6)) / width
-    wanted, wanted_slope = torch.func.jvp(lambda r: Curves().function(3, r), (r,), (torch.ones_like(r),))
+    derivative = sum(k * c[k] * t ** (k - 1) for k in range(1, 6)) / width
+    wanted, wanted_derivative = torch.func.jvp(lambda r: Curves().function(3, r), (r,), (torch.ones_like(r),))
     assert (value - wanted).abs().max() < tolerance
-    assert (slope - wanted_slope).abs().max() < 10 * tolerance
+    assert (derivative - wanted_derivative).abs().max() < 10 * tolerance
     assert (table[:-1].sum(1) - table[1:, 0]).abs().max() < tolerance
 
 

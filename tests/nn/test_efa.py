@@ -75,7 +75,7 @@ def test_diameter_is_bounded_from_above_by_little(grid):
 def test_groups_beyond_the_reach_are_refused():
     config = NONLOCAL["efa-lebedev"]
     model = set_dtype(So3krates(config, [1, 6, 8]), torch.float64)
-    assert needs_of(model).far_reach == config.efa_reach
+    assert needs_of(model).max_group_diameter == config.efa_reach
     for length, fits in ((0.9 * config.efa_reach, True), (1.01 * config.efa_reach, False)):
         graph = pair_graph(length)
         if fits:
@@ -87,7 +87,7 @@ def test_groups_beyond_the_reach_are_refused():
 
 
 def pair_graph(length):
-    """Two atoms of one group without local neighbours."""
+    """Two atoms of one group without local neighbors."""
     r = length * np.stack([np.zeros(3), directions(1, seed=3)[0]])
     return group_graph(np.array([6, 1]), r, np.zeros(2), 3.0)
 
@@ -113,7 +113,7 @@ def test_message_is_the_sum_over_the_pairs_of_a_group(name, grid):
     model = set_dtype(So3krates(config, [1, 6, 8], seed=2), torch.float64)
     _, r, group = molecules()
     rng = np.random.default_rng(1)
-    group = rng.permutation(group)  # rows of a group need not be neighbours
+    group = rng.permutation(group)  # rows of a group need not be neighbors
     x, chi = rng.normal(size=(len(r), config.features)), rng.normal(size=(len(r), needs_of(model).chi_width))
     n_frequencies = config.efa_features // 2
     if name == "efa-lebedev":

@@ -54,20 +54,20 @@ def test_cutoffs_fall_from_one_to_zero_without_a_kink(name):
     cutoff = CUTOFFS[name](5.0, 6)
     r = torch.tensor([0.0, 4.9999, 5.0, 6.0], dtype=torch.float64, requires_grad=True)
     value = cutoff(r)
-    slope = torch.autograd.grad(value.sum(), r)[0]
+    derivative = torch.autograd.grad(value.sum(), r)[0]
     assert value[0] == 1.0
     assert 0 <= value[1] < 1e-6
     assert value[2] == 0.0
     assert value[3] == 0.0
-    assert slope[1].abs() < 1e-3
-    assert slope[2].abs() < 1e-12
+    assert derivative[1].abs() < 1e-3
+    assert derivative[2].abs() < 1e-12
 
 
 def test_silu_and_its_gradient_are_exact_and_finite():
     for dtype in (torch.float32, torch.float64):
         x = torch.linspace(-200, 200, 801, dtype=dtype, requires_grad=True)
         y, expected = silu(x), torch.nn.functional.silu(x)
-        slope, expected_slope = (torch.autograd.grad(f.sum(), x)[0] for f in (y, expected))
+        derivative, expected_derivative = (torch.autograd.grad(f.sum(), x)[0] for f in (y, expected))
         tolerance = 2e-6 if dtype == torch.float32 else 1e-13
         assert torch.allclose(y, expected, rtol=tolerance, atol=tolerance)
-        assert torch.allclose(slope, expected_slope, rtol=tolerance, atol=tolerance)
+        assert torch.allclose(derivative, expected_derivative, rtol=tolerance, atol=tolerance)

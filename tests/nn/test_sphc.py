@@ -7,7 +7,7 @@ import pytest
 import torch
 from nonlocal_models import NONLOCAL, molecules
 from reference import sphc
-from small_models import REFERENCE, cutoff_of, far, layer_of
+from small_models import REFERENCE, cutoff_of, layer_of, sphc_stage
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.model import set_dtype
@@ -34,24 +34,24 @@ def whole(model, group):
     return model.representation.reach.group_rows(group, group, torch.arange(len(group)))
 
 
-def neighbourhood(model, chi, r, group):
+def neighborhood(model, chi, r, group):
     """φ_χ of the first layer as the model sees it, (n, n)."""
     x = torch.zeros(len(chi), needs_of(model).features, dtype=torch.float64)
     groups = whole(model, torch.as_tensor(group))
-    pairs = far("far_pairs", model, 0, x, chi, r, x, chi, r, groups, 0, len(chi))
+    pairs = sphc_stage("sphc_pairs", model, 0, x, chi, r, x, chi, r, groups, 0, len(chi))
     phi = np.zeros((len(chi), len(chi)))
     phi[pairs.idx_i, pairs.idx_j] = pairs.phi.detach()
     return phi
 
 
-def first_neighbourhood(cutoff, positions, numbers, group):
+def first_neighborhood(cutoff, positions, numbers, group):
     """φ_χ, χ and u of the published model at the start of its first layer."""
     model = model_of(replace(PUBLISHED, cutoff=cutoff))
     graph = build_graph(numbers, positions, None, np.zeros(3, bool), cutoff)
     edges = model.representation.edges(graph.vectors, graph.idx_i, graph.idx_j)
     chi = model.representation.initial_chi(edges, len(numbers))
-    phi = neighbourhood(model, chi, graph.positions, group)
-    return phi, chi.numpy(), sphc.neighbourhoods(chi.numpy(), group)[0]
+    phi = neighborhood(model, chi, graph.positions, group)
+    return phi, chi.numpy(), sphc.neighborhoods(chi.numpy(), group)[0]
 
 
 def cumulene():
@@ -59,10 +59,10 @@ def cumulene():
     return data["z"], data["R"]
 
 
-def test_neighbourhoods_of_a_cumulene_have_the_known_spread():
+def test_neighborhoods_of_a_cumulene_have_the_known_spread():
     """C9H4 of the EFA repository (MIT), frame 0; our own evaluation of the authors' formula beforehand."""
     z, r = cumulene()
-    phi, chi, u = first_neighbourhood(5.0, r, z, np.zeros(13))
+    phi, chi, u = first_neighborhood(5.0, r, z, np.zeros(13))
     pairs = ~np.eye(13, dtype=bool)
     distance = np.linalg.norm(r[:, None] - r[None], axis=2)
     d = np.linalg.norm(chi[:, None] - chi[None], axis=2)[pairs]
@@ -80,7 +80,7 @@ def test_neighbourhoods_of_a_cumulene_have_the_known_spread():
     assert abs(phi[distance > 5].max() - 0.434) < 6e-4
     assert abs(phi.sum() / 13 - 1.591) < 6e-4
     assert np.array_equal(phi > 0, u < 1)
-    phi, _, _ = first_neighbourhood(2.5, r, z, np.zeros(13))
+    phi, _, _ = first_neighborhood(2.5, r, z, np.zeros(13))
     assert ((phi > 0).sum(), (phi > 0.5).sum()) == (84, 42)
     assert abs(phi[distance > 2.5].max() - 0.775) < 6e-4
 
@@ -89,14 +89,14 @@ def test_ungrouped_molecules_mix_at_any_distance_and_groups_keep_them_apart():
     z, r = cumulene()
     z, r = np.tile(z, 2), np.concatenate([r, r + [100.0, 0.0, 0.0]])
     same = np.kron(np.eye(2), np.ones((13, 13))) > 0
-    alone = first_neighbourhood(5.0, r[:13], z[:13], np.zeros(13))[0]
-    mixed = first_neighbourhood(5.0, r, z, np.zeros(26))[0]
+    alone = first_neighborhood(5.0, r[:13], z[:13], np.zeros(13))[0]
+    mixed = first_neighborhood(5.0, r, z, np.zeros(26))[0]
     assert abs(mixed[~same].sum() / 2 - 32.97) < 6e-3
     assert abs(mixed[same].sum() / 2 - 22.55) < 6e-3
     assert abs(alone.sum() - 20.68) < 6e-3
     assert abs(mixed[~same].max() - 0.960) < 6e-4
     assert abs(np.abs(mixed[:13, :13] - alone).max() - 0.043) < 6e-4
-    grouped = first_neighbourhood(5.0, r, z, np.repeat([0, 1], 13))[0]
+    grouped = first_neighborhood(5.0, r, z, np.repeat([0, 1], 13))[0]
     assert not grouped[~same].any()
     assert np.allclose(grouped[:13, :13], alone, rtol=0, atol=1e-12)
 
@@ -120,7 +120,9 @@ def test_message_is_the_published_equation_within_groups(preset):
         for numbers in (group, np.zeros_like(group)):
             with torch.no_grad():
                 groups = whole(model, torch.from_numpy(numbers))
-                got = far("far_attend", model, 1, x, chi, r, x, chi, r, groups, 0, len(numbers)).numpy()
+                got = sphc_stage(
+                    "sphc_attend", model, 1, x, chi, r, x, chi, r, groups, 0, len(numbers)
+                ).numpy()
             layer = layer_of(model, 1)
             weights = {name: value.numpy() for name, value in layer.state_dict().items()}
             arrays = x.numpy(), chi.numpy(), positions, numbers
@@ -135,7 +137,7 @@ def test_groups_take_any_numbers_and_sources_in_any_order():
     x, chi = rows(model, len(group))
     r, group = torch.from_numpy(positions), torch.from_numpy(group)
     n = len(group)
-    expected = far("far_attend", model, 1, x, chi, r, x, chi, r, whole(model, group), 0, n)
+    expected = sphc_stage("sphc_attend", model, 1, x, chi, r, x, chi, r, whole(model, group), 0, n)
     strange = torch.tensor([7_000_000_000, -3, 12, 5])[group]
     order = torch.randperm(n, generator=torch.Generator().manual_seed(1))
     place = torch.empty(n, dtype=torch.int64).scatter(0, order, torch.arange(n))
@@ -143,7 +145,9 @@ def test_groups_take_any_numbers_and_sources_in_any_order():
         own = place[centres]
         groups = model.representation.reach.group_rows(strange[centres], strange[order], own)
         mine = x[centres], chi[centres], r[centres]
-        got = far("far_attend", model, 1, *mine, x[order], chi[order], r[order], groups, 0, len(centres))
+        got = sphc_stage(
+            "sphc_attend", model, 1, *mine, x[order], chi[order], r[order], groups, 0, len(centres)
+        )
         assert torch.allclose(got, expected[centres], rtol=0, atol=1e-13)
 
 
@@ -153,7 +157,7 @@ def test_tiles_join_to_the_whole_message():
     x, chi = rows(model, len(group))
     r = torch.from_numpy(positions)
     groups = whole(model, torch.from_numpy(group))
-    expected = far("far_attend", model, 1, x, chi, r, x, chi, r, groups, 0, len(group))
+    expected = sphc_stage("sphc_attend", model, 1, x, chi, r, x, chi, r, groups, 0, len(group))
     assert layer_of(model, 0).tiles(groups) == [0, len(group)]
     for tile in (1, 13, 40):
         layer_of(model, 0).tile = tile
@@ -164,7 +168,7 @@ def test_tiles_join_to_the_whole_message():
         assert len(bounds) > 2
         assert max(pairs) < tile + int(groups.size.max())
         parts = [
-            far("far_attend", model, 1, x, chi, r, x, chi, r, groups, a, b)
+            sphc_stage("sphc_attend", model, 1, x, chi, r, x, chi, r, groups, a, b)
             for a, b in zip(bounds, bounds[1:], strict=False)
         ]
         assert torch.allclose(torch.cat(parts), expected, rtol=0, atol=1e-14)
@@ -172,7 +176,7 @@ def test_tiles_join_to_the_whole_message():
 
 @pytest.mark.parametrize("eps", [0.0, 1e-2])
 @pytest.mark.parametrize("spread", [0.0, 1e-12, 1e4])
-def test_equal_and_very_different_sphcs_give_finite_messages_and_slopes(eps, spread):
+def test_equal_and_very_different_sphcs_give_finite_messages_and_derivatives(eps, spread):
     """All distances zero, hence u = n/(n − 1); or a softmax that is all on the farthest atom."""
     _, positions, group = molecules()
     model = model_of(replace(NONLOCAL["sphc-2022"], norm_eps=eps, kappa=1.0))
@@ -180,25 +184,25 @@ def test_equal_and_very_different_sphcs_give_finite_messages_and_slopes(eps, spr
     leaves = [tensor.requires_grad_() for tensor in (x, chi, torch.from_numpy(positions))]
     x, chi, r = leaves
     groups = whole(model, torch.from_numpy(group))
-    message = far("far_attend", model, 1, x, chi, r, x, chi, r, groups, 0, len(group))
+    message = sphc_stage("sphc_attend", model, 1, x, chi, r, x, chi, r, groups, 0, len(group))
     if spread < 1:
         assert not message.any()
     else:
         assert message.abs().max() > 0
-    for slope in torch.autograd.grad(message.sum(), leaves, allow_unused=True):
-        assert torch.isfinite(slope).all()
+    for derivative in torch.autograd.grad(message.sum(), leaves, allow_unused=True):
+        assert torch.isfinite(derivative).all()
 
 
-def test_pairs_and_single_atoms_have_no_far_neighbours():
+def test_pairs_and_single_atoms_have_no_far_neighbors():
     model = model_of(replace(NONLOCAL["sphc-2022"], kappa=1.0))
     x, chi = rows(model, 5)
     r = torch.randn(5, 3, dtype=torch.float64)
     groups = whole(model, torch.tensor([0, 1, 1, 2, 2]))
-    assert not far("far_attend", model, 1, x, chi, r, x, chi, r, groups, 0, 5).any()
+    assert not sphc_stage("sphc_attend", model, 1, x, chi, r, x, chi, r, groups, 0, 5).any()
 
 
-def test_far_filter_is_continuous_at_the_cutoff():
-    """Local and far pairs differ in the filter; the far one must not see the radial basis end."""
+def test_nonlocal_filter_is_continuous_at_the_cutoff():
+    """Local and non-local pairs differ in the filter; the non-local one is smooth where the basis ends."""
     for name in PRESETS:
         model = model_of(replace(NONLOCAL[name], kappa=3.0))
         x, chi = rows(model, 3)
@@ -206,6 +210,6 @@ def test_far_filter_is_continuous_at_the_cutoff():
         messages = []
         for side in (-1e-7, 1e-7):
             r = torch.tensor([[0.0, 0, 0], [cutoff_of(model) + side, 0, 0], [0, 9.0, 0]], dtype=torch.float64)
-            messages.append(far("far_attend", model, 1, x, chi, r, x, chi, r, groups, 0, 3))
+            messages.append(sphc_stage("sphc_attend", model, 1, x, chi, r, x, chi, r, groups, 0, 3))
         assert messages[0].abs().max() > 1e-3
         assert torch.allclose(*messages, rtol=0, atol=1e-5 * float(messages[0].detach().abs().max()))

@@ -1,9 +1,9 @@
-"""The reverse pass of far messages, partly written by hand, against autograd of the messages as a whole."""
+"""The backward pass of non-local messages, partly written by hand, against autograd of the whole."""
 
 import pytest
 import torch
 from nonlocal_models import NONLOCAL
-from small_models import far, layer_of, lively
+from small_models import layer_of, lively, sphc_stage
 
 from so3k_md import So3krates
 from so3k_md.graph import Rows
@@ -22,11 +22,11 @@ def test_adjoint_of_the_products_is_that_of_autograd_and_adds_to_what_is_there()
 
     idx_i, idx_j = torch.tensor([0, 0, 2, 3, 3]), torch.tensor([5, 1, 1, 0, 5])
     leaves = [tensor.requires_grad_() for tensor in (random(4, 6), random(7, 6), random(5, 6))]
-    slope = random(5, 2)
+    derivative = random(5, 2)
     alpha = products(*leaves, idx_i, idx_j, 2)
-    expected = torch.autograd.grad(alpha, leaves, slope)
+    expected = torch.autograd.grad(alpha, leaves, derivative)
     g_q, g_k = torch.ones(4, 6, dtype=torch.float64), torch.ones(7, 6, dtype=torch.float64)
-    again, g_w = products_adjoint(*leaves, idx_i, idx_j, slope, g_q, g_k)
+    again, g_w = products_adjoint(*leaves, idx_i, idx_j, derivative, g_q, g_k)
     assert torch.allclose(again, alpha, rtol=0, atol=1e-14)
     for got, wanted in zip((g_q - 1, g_k - 1, g_w), expected, strict=True):
         assert torch.allclose(got, wanted, rtol=0, atol=1e-14)
@@ -42,17 +42,17 @@ def test_adjoint_in_tiles_is_the_derivative_of_the_messages(preset, scripted):
     groups = model.representation.reach.group_rows(GROUP, GROUP, torch.arange(len(GROUP)))
     leaves = [tensor.requires_grad_() for tensor in (x, 0.3 * chi, 4.0 * r)]
     rows = leaves * 2
-    pairs = far("far_pairs", model, 1, *rows, groups, 0, len(GROUP))
+    pairs = sphc_stage("sphc_pairs", model, 1, *rows, groups, 0, len(GROUP))
     assert len(pieces(pairs.alpha)) > 2
-    message = far("far_attend", model, 1, *rows, groups, 0, len(GROUP))
-    slope = torch.randn(message.shape, generator=generator, dtype=torch.float64)
-    expected = torch.autograd.grad(message, leaves, slope)
+    message = sphc_stage("sphc_attend", model, 1, *rows, groups, 0, len(GROUP))
+    derivative = torch.randn(message.shape, generator=generator, dtype=torch.float64)
+    expected = torch.autograd.grad(message, leaves, derivative)
     assert min(float(part.abs().max()) for part in expected) > 1e-4
     if scripted:
         model = torch.jit.script(model)
     layer = layer_of(model, 1)
     for tile in (layer.tile, 600):
         layer.tile = tile
-        found = layer.far_adjoint(Rows(*(tensor.detach() for tensor in leaves)), groups, slope)
+        found = layer.sphc_adjoint(Rows(*(tensor.detach() for tensor in leaves)), groups, derivative)
         for got, wanted in zip(found, expected, strict=True):
             assert torch.allclose(got, wanted, rtol=0, atol=1e-11)

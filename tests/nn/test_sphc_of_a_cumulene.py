@@ -1,11 +1,11 @@
-"""Why the models of the cumulene have no degree 3: with it the two ends are no neighbours in SPHC space."""
+"""Why the models of the cumulene have no degree 3: with it the two ends are no neighbors in SPHC space."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from small_models import cutoff_of, far
+from small_models import cutoff_of, sphc_stage
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.model import set_dtype
@@ -29,7 +29,7 @@ def end_to_end(degrees: tuple[int, ...], theta: float) -> float:
             graph.positions,
         )
         groups = model.representation.reach.group_rows(graph.group, graph.group, torch.arange(13))
-        pairs = far("far_pairs", model, 0, x, chi, r, x, chi, r, groups, 0, 13)
+        pairs = sphc_stage("sphc_pairs", model, 0, x, chi, r, x, chi, r, groups, 0, 13)
     return float(pairs.phi[(pairs.idx_i == 0) & (pairs.idx_j == 8)].sum())
 
 

@@ -10,7 +10,7 @@ from plain import CELL, KE, REFERENCE, atoms
 from scipy.special import erf
 
 from so3k_md.physics.coulomb import open_sum
-from so3k_md.physics.kspace import KSlopes, LatticeSum
+from so3k_md.physics.kspace import LatticeDerivatives, LatticeSum
 
 LATTICES = {
     "triclinic": CELL,
@@ -66,20 +66,23 @@ def test_charged_cell(model):
     assert abs(energy(model, q, r, cell) - direct_sum(q, r, cell)) < 1e-9
 
 
-def test_slopes_are_finite_differences(model):
+def test_derivatives_are_finite_differences(model):
     q, r, cell = liquid()
     q = q + 0.05
     found, step = model(q, r, cell), 1e-4
 
-    def slope(change) -> float:
+    def derivative(change) -> float:
         return (energy(model, *change(step)) - energy(model, *change(-step))) / (2 * step)
 
     for atom, axis in ((0, 0), (3, 1), (7, 2)):
         move = torch.zeros_like(r)
         move[atom, axis] = 1.0
-        assert abs(found.positions[atom, axis].item() - slope(lambda h, u=move: (q, r + h * u, cell))) < 1e-8
+        assert (
+            abs(found.positions[atom, axis].item() - derivative(lambda h, u=move: (q, r + h * u, cell)))
+            < 1e-8
+        )
         push = move.sum(1)
-        assert abs(found.charges[atom].item() - slope(lambda h, u=push: (q + h * u, r, cell))) < 1e-8
+        assert abs(found.charges[atom].item() - derivative(lambda h, u=push: (q + h * u, r, cell))) < 1e-8
         assert found.positions[atom].abs().max() > 1e-3
     for a, b in itertools.product(range(3), repeat=2):
         shear = torch.zeros(3, 3, dtype=torch.float64)
@@ -89,7 +92,7 @@ def test_slopes_are_finite_differences(model):
             strain = torch.eye(3, dtype=torch.float64) + h * shear
             return q, r @ strain.t(), cell @ strain.t()
 
-        assert abs(found.virial[a, b].item() + slope(strained)) < 1e-8
+        assert abs(found.virial[a, b].item() + derivative(strained)) < 1e-8
     assert abs(found.energies.sum() - 0.5 * (q * found.charges).sum()) < 1e-12
 
 
@@ -124,12 +127,14 @@ def test_virials_of_atoms_are_halves_of_their_pairs_with_all_images(model, latti
         vectors = images + x[j] - x[i]
         d = np.linalg.norm(vectors, axis=1)
         vectors, d = vectors[(d > 1e-9) & (d < 6 * width)], d[(d > 1e-9) & (d < 6 * width)]
-        slope = smeared_slope(d, 4.0) - smeared_slope(d, width)
-        wanted[i] -= 0.5 * KE * float(q[i] * q[j]) * np.einsum("na,nb,n->ab", vectors, vectors, slope / d)
+        derivative = smeared_derivative(d, 4.0) - smeared_derivative(d, width)
+        wanted[i] -= (
+            0.5 * KE * float(q[i] * q[j]) * np.einsum("na,nb,n->ab", vectors, vectors, derivative / d)
+        )
     assert np.abs(found.numpy() - wanted).max() < 1e-9
 
 
-def smeared_slope(d, width):
+def smeared_derivative(d, width):
     """∂/∂d of erf(d/width) / d."""
     return (2 / math.sqrt(math.pi) / width * np.exp(-((d / width) ** 2)) - erf(d / width) / d) / d
 
@@ -168,7 +173,7 @@ def test_tiles_and_float32(model):
     whole = model(q, r, cell)
     model.tile = 1000
     assert all((a - b).abs().max() < 1e-12 for a, b in zip(whole, model(q, r, cell), strict=True))
-    single: KSlopes = model(q.float(), r, cell)
+    single: LatticeDerivatives = model(q.float(), r, cell)
     assert single.positions.dtype == torch.float32
     assert single.energies.dtype == torch.float64
     for a, b, tolerance in zip(whole, single, (2e-6, 1e-5, 1e-6, 1e-5), strict=True):

@@ -1,4 +1,4 @@
-"""Pairs beyond the layers: the published numbers, and slopes in closed form against those of a tape."""
+"""Pairs beyond the layers: the published numbers, and derivatives in closed form against those of a tape."""
 
 import numpy as np
 import plain
@@ -11,8 +11,8 @@ from so3k_md.kernels.build import load_kernels
 from so3k_md.kernels.long_range import KernelLongPairs
 from so3k_md.physics.coulomb import open_sum, self_terms, shifted_potential
 from so3k_md.physics.dispersion import damped_sum
-from so3k_md.physics.long_range import LongPairs, LongSlopes
-from so3k_md.physics.switching import switch_slope
+from so3k_md.physics.long_range import LongPairs, LongRangeDerivatives
+from so3k_md.physics.switching import switch_with_derivative
 
 CUTOFF = 9.0
 REFERENCE = np.load(plain.REFERENCE)
@@ -26,7 +26,7 @@ def long_pairs(request) -> type[LongPairs]:
     return request.param
 
 
-def of_liquid(model, dtype=torch.float64, coulomb="shifted") -> LongSlopes:
+def of_liquid(model, dtype=torch.float64, coulomb="shifted") -> LongRangeDerivatives:
     species, positions, q, h = atoms()
     vectors, i, j = half_pairs(positions, CELL, CUTOFF + 0.5)
     return model(vectors, i, j, species, q.to(dtype), h.to(dtype), coulomb, CUTOFF)
@@ -34,14 +34,14 @@ def of_liquid(model, dtype=torch.float64, coulomb="shifted") -> LongSlopes:
 
 def by_distance(r2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """F of a = 9 and ∂F/∂(R²)."""
-    value, slope, _ = damped_sum(r2, torch.tensor(9.0, dtype=torch.float64))
-    return value, slope / r2
+    value, derivative, _ = damped_sum(r2, torch.tensor(9.0, dtype=torch.float64))
+    return value, derivative / r2
 
 
 def by_polarizability(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """F at R = 5 bohr and ∂F/∂a."""
-    value, _, slope = damped_sum(torch.tensor(25.0, dtype=torch.float64), a)
-    return value, slope / a
+    value, _, derivative = damped_sum(torch.tensor(25.0, dtype=torch.float64), a)
+    return value, derivative / a
 
 
 def open_cluster() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -68,7 +68,7 @@ def test_equals_the_published_model(name, long_pairs):
 
 
 @pytest.mark.parametrize("coulomb", ["shifted", "shifted+self", "kspace"])
-def test_slopes_are_those_of_the_plain_formula(coulomb, long_pairs):
+def test_derivatives_are_those_of_the_plain_formula(coulomb, long_pairs):
     species, positions, q, h = atoms()
     vectors, i, j = half_pairs(positions, CELL, CUTOFF + 0.5)
     for leaf in (vectors, q, h):
@@ -84,8 +84,8 @@ def test_slopes_are_those_of_the_plain_formula(coulomb, long_pairs):
     for k, part in enumerate(parts):
         per_atom[:, k].index_add_(0, i, 0.5 * part.detach()).index_add_(0, j, 0.5 * part.detach())
     assert torch.allclose(found.energies, per_atom, rtol=0, atol=1e-12)
-    for slope, tape in zip(found[1:], wanted, strict=True):
-        assert (slope - tape).abs().max() < 1e-12
+    for derivative, tape in zip(found[1:], wanted, strict=True):
+        assert (derivative - tape).abs().max() < 1e-12
     assert wanted[0].abs().max() > 1e-3
     assert wanted[2].abs().max() > 1e-2
 
@@ -117,22 +117,22 @@ def test_no_pairs(long_pairs):
 @pytest.mark.parametrize(
     "function",
     [
-        lambda r: switch_slope(r, CUTOFF - 2, CUTOFF),
+        lambda r: switch_with_derivative(r, CUTOFF - 2, CUTOFF),
         lambda r: shifted_potential(r, CUTOFF),
         by_distance,
         by_polarizability,
     ],
     ids=["switch", "shifted", "dispersion", "dispersion by polarizability"],
 )
-def test_slopes_are_finite_differences(function):
+def test_derivatives_are_finite_differences(function):
     x, step = torch.linspace(0.4, CUTOFF - 1e-3, 2000, dtype=torch.float64), 1e-5
-    _, slope = function(x)
+    _, derivative = function(x)
     difference = (function(x + step)[0] - function(x - step)[0]) / (2 * step)
-    assert (slope - difference).abs().max() < 1e-7 * slope.abs().max()
+    assert (derivative - difference).abs().max() < 1e-7 * derivative.abs().max()
 
 
 def test_energies_end_smoothly_at_the_cutoff(long_pairs):
-    """Value and slope vanish there, for a pair that crosses it and for the tabled switch."""
+    """Value and derivative vanish there, for a pair that crosses it and for the tabled switch."""
     model, species = long_pairs(), torch.tensor([16, 17])
     one, q, h = torch.tensor([0]), torch.tensor([0.5, -0.4]).double(), torch.tensor([0.9, 1.0]).double()
     for distance, tolerance in ((CUTOFF - 1e-4, 1e-8), (CUTOFF, 1e-15), (CUTOFF + 0.3, 1e-15)):

@@ -48,7 +48,7 @@ def test_equals_the_published_model(trained, name):
         assert abs(found - REFERENCE[f"{name}|12"][0]) < 1e-12
 
 
-def test_slope_is_a_finite_difference_and_ends_at_1_5(trained):
+def test_derivative_is_a_finite_difference_and_ends_at_1_5(trained):
     for distance in (0.3, 0.7, 1.0, 1.3, 1.45):
         step = 1e-5
         difference = (pair(trained, distance + step)[0] - pair(trained, distance - step)[0]) / (2 * step)
@@ -75,10 +75,10 @@ def test_untrained_is_the_universal_function():
 
 
 def test_float32_is_near(trained):
-    energy, slope = pair(trained, 0.97, dtype=torch.float32)
+    energy, derivative = pair(trained, 0.97, dtype=torch.float32)
     exact = pair(trained, 0.97)
     assert energy == pytest.approx(exact[0], rel=1e-5)
-    assert slope == pytest.approx(exact[1], rel=1e-4)
+    assert derivative == pytest.approx(exact[1], rel=1e-4)
 
 
 def test_nothing_breaks_where_two_atoms_share_a_place():
@@ -87,6 +87,6 @@ def test_nothing_breaks_where_two_atoms_share_a_place():
     i = torch.tensor([0, 1])
     like = model.representation.embedding.weight
     energies = model.energies.close_repulsion(vectors, i, i.flip(0), torch.tensor([1, 8]), like, 2)
-    (slopes,) = torch.autograd.grad(energies.sum(), vectors)
+    (derivatives,) = torch.autograd.grad(energies.sum(), vectors)
     assert torch.isfinite(energies).all()
-    assert torch.isfinite(slopes).all()
+    assert torch.isfinite(derivatives).all()

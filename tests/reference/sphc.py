@@ -1,4 +1,4 @@
-"""Attention over neighbourhoods in SPHC space by loops over atoms, in numpy (Frank et al. 2022, Eq. 14).
+"""Attention over neighborhoods in SPHC space by loops over atoms, in numpy (Frank et al. 2022, Eq. 14).
 
 Nothing of so3k_md is imported: the weights of a model come in as the arrays of its state_dict.
 """
@@ -20,7 +20,7 @@ def cutoff(u, p):
     return 1 - (p + 1) * (p + 2) / 2 * u**p + p * (p + 2) * u ** (p + 1) - p * (p + 1) / 2 * u ** (p + 2)
 
 
-def neighbourhoods(chi, group, kappa=1.0, p=6, eps=0.0, temperature=1.0):
+def neighborhoods(chi, group, kappa=1.0, p=6, eps=0.0, temperature=1.0):
     """u = n s / κ with s the softmax of +d/T over the others of a row's group, and φ_χ(u).
 
     Args:
@@ -86,14 +86,14 @@ def message(config, weights, x, chi, r, group, radial, harmonics):
         harmonics: unit vector (3,) to Y (width,).
     """
     settings = config.kappa, config.nonlocal_p, config.norm_eps, config.temperature
-    phi = neighbourhoods(chi, group, *settings)[1]
+    phi = neighborhoods(chi, group, *settings)[1]
     width = config.features // len(config.degrees)
     starts = np.cumsum([0, *(2 * l + 1 for l in config.degrees)])
     total = np.zeros_like(chi)
     for i, j in np.argwhere(phi > 0):
-        to_neighbour = r[j] - r[i]
-        length = np.linalg.norm(to_neighbour)
-        unit = to_neighbour / length * (1 if config.direction == "to_neighbour" else -1)
+        to_neighbor = r[j] - r[i]
+        length = np.linalg.norm(to_neighbor)
+        unit = to_neighbor / length * (1 if config.direction == "to_neighbour" else -1)
         basis = radial(length) if length < config.cutoff else np.zeros(config.n_rbf)
         w = mlp(weights, "geometric_filter.radial", basis)
         w = w + mlp(weights, "geometric_filter.spherical", invariants(config, chi[i] - chi[j]))

@@ -14,7 +14,7 @@ from so3k_md.model import So3krates
 from so3k_md.model_config import ModelConfig
 from so3k_md.needs import needs_of_cutoff
 from so3k_md.structure.build import build, fresh, kept
-from so3k_md.structure.charges import GivenTotals
+from so3k_md.structure.charges import GivenChargeState
 from so3k_md.structure.structure import checked, moved
 
 CELL = np.array([[9.0, 0.0, 0.0], [1.5, 8.5, 0.0], [-1.0, 0.7, 8.0]])
@@ -68,7 +68,9 @@ def test_kept_lists_follow_a_structure_that_moves():
         ours, other = (build(*made) for made in ((structure, lists), (anew, fresh(needs, 6.0))))
         for one, two in zip(pairs_in_order(ours)[:-1], pairs_in_order(other)[:-1], strict=True):
             torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
-        within = torch.linalg.vector_norm(ours.long.vectors, dim=1) <= 6.0  # which far lists do not trim to
+        within = (
+            torch.linalg.vector_norm(ours.long.vectors, dim=1) <= 6.0
+        )  # to which long-range lists are not trimmed
         assert int(within.sum()) == len(other.long.vectors)
     assert lists.near.builds < 12
 
@@ -84,7 +86,7 @@ def test_a_structure_keeps_its_own_arrays():
     assert (structure.positions == POSITIONS).all()
 
 
-CHARGED = needs_of_cutoff(3.0)._replace(has_totals=True, has_long_range=True, singlets_only=True)
+CHARGED = needs_of_cutoff(3.0)._replace(has_charge_state=True, has_long_range=True, singlets_only=True)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,11 @@ CHARGED = needs_of_cutoff(3.0)._replace(has_totals=True, has_long_range=True, si
             {"pbc": [True, True, False]},
             "the box: has an open axis",
         ),
-        (CHARGED, {"totals": GivenTotals(charge=1)}, "the box: 19 electrons cannot have 0 unpaired"),
+        (
+            CHARGED,
+            {"charge_state": GivenChargeState(charge=1)},
+            "the box: 19 electrons cannot have 0 unpaired",
+        ),
         (CHARGED, {"pbc": [1, 1, 0], "coulomb": "kspace"}, "the box: periodic along some axes only"),
     ],
 )

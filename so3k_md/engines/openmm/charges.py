@@ -10,19 +10,19 @@ from ase import Atoms
 from numpy.typing import NDArray
 from openmm import app
 
-from so3k_md.data.structures import given_totals
+from so3k_md.data.structures import given_charge_state
 from so3k_md.engines.openmm.groups import bonds_among
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.needs import Needs
 from so3k_md.structure.bonds import trees
 from so3k_md.structure.charges import (
     UNUSED,
-    GivenTotals,
-    Totals,
+    ChargeState,
+    GivenChargeState,
     by_number,
     combined,
     refuse_unknown,
-    resolve_totals,
+    resolve_charge_state,
     says_something,
 )
 
@@ -31,13 +31,13 @@ Ints = NDArray[np.int64]
 WHERE = "the system"
 
 
-def totals_of(
+def charge_state_of(
     needs: Needs,
     topology: app.Topology,
     rows: Sequence[int],
     numbers: Sequence[int],
-    given: GivenTotals,
-) -> Totals:
+    given: GivenChargeState,
+) -> ChargeState:
     """Total charge, spin and fragments of the atoms that a model describes.
 
     Args:
@@ -51,14 +51,14 @@ def totals_of(
         So3kError: impossible values, or values that the model does not use.
     """
     refuse_unknown(needs, given, WHERE)
-    if needs.has_totals and isinstance(given.fragment, str):
+    if needs.has_charge_state and isinstance(given.fragment, str):
         given = by_molecules(topology, rows, numbers, given)
-    return resolve_totals(needs, numbers, given, WHERE)
+    return resolve_charge_state(needs, numbers, given, WHERE)
 
 
 def by_molecules(
-    topology: app.Topology, rows: Sequence[int], numbers: Sequence[int], given: GivenTotals
-) -> GivenTotals:
+    topology: app.Topology, rows: Sequence[int], numbers: Sequence[int], given: GivenChargeState
+) -> GivenChargeState:
     """One fragment for each bonded molecule. Its charge is the sum of the charges given for its residues.
 
     Raises:
@@ -125,7 +125,7 @@ def one_cluster(topology: app.Topology, rows: Sequence[int]) -> Ints:
     return np.where(roots, 0, parent)
 
 
-def named_totals(atoms: Atoms, needs: Needs, options: dict[str, Any]) -> dict[str, Any]:
+def named_charge_state(atoms: Atoms, needs: Needs, options: dict[str, Any]) -> dict[str, Any]:
     """The options of `add_model`, completed by charge, spin and fragments of the structure.
 
     If the model describes a part of the structure, only the fragments of the structure are used.
@@ -134,46 +134,50 @@ def named_totals(atoms: Atoms, needs: Needs, options: dict[str, Any]) -> dict[st
         So3kError: an option and the structure contradict each other.
     """
     names = ("charge", "spin", "fragments", "fragment_charges")
-    own = given_totals(atoms)
-    if not needs.has_totals:
+    own = given_charge_state(atoms)
+    if not needs.has_charge_state:
         if says_something(own):
             warnings.warn(UNUSED, So3kWarning, stacklevel=3)
         return options
     if options.get("atoms") is not None:
         own = part_of(own, options["atoms"])
-    given = combined(GivenTotals(*(options.get(name) for name in names)), own, WHERE)
+    given = combined(GivenChargeState(*(options.get(name) for name in names)), own, WHERE)
     return options | dict(zip(names, given, strict=True))
 
 
-def part_of(own: GivenTotals, rows: Sequence[int]) -> GivenTotals:
+def part_of(own: GivenChargeState, rows: Sequence[int]) -> GivenChargeState:
     """The fragments of some atoms of a structure, and the charges of these fragments."""
     _, _, fragment, charges = own
     if fragment is None or charges is None:
-        return GivenTotals()
+        return GivenChargeState()
     if not isinstance(charges, Mapping):
         charges = dict(zip(np.unique(fragment).tolist(), np.asarray(charges).tolist(), strict=False))
     # add_model refuses rows that do not exist
     chosen = np.take(fragment, rows, mode="clip")
     mine = {number: charge for number, charge in by_number(charges).items() if number in chosen}
-    return GivenTotals(fragment=chosen, fragment_charges=mine)
+    return GivenChargeState(fragment=chosen, fragment_charges=mine)
 
 
-def describe_physics(needs: Needs, coulomb: str, cutoff_lr: float, totals: Totals, reach: str) -> str:
+def describe_physics(
+    needs: Needs, coulomb: str, cutoff_lr: float, charge_state: ChargeState, reach: str
+) -> str:
     """One line on the charges of a system, and on the form of their energy.
 
     Args:
         needs: of a model with electrostatics.
         coulomb: one of COULOMB.
         cutoff_lr: Å.
-        totals: of the system.
+        charge_state: of the system.
         reach: the set over which coulomb = kspace sums, as text.
     """
     form = f"kspace, {reach}" if coulomb == "kspace" else f"{coulomb}, to {cutoff_lr:g} Å"
-    n_fragments = len(totals.fragment_charge)
+    n_fragments = len(charge_state.fragment_charge)
     pieces = "one fragment" if n_fragments == 1 else f"{n_fragments} fragments"
-    if n_fragments > 1 and totals.fragment_charge.any():
-        pieces += f" ({np.count_nonzero(totals.fragment_charge)} charged)"
-    line = f"coulomb: {form}; dispersion to {cutoff_lr:g} Å; total charge {totals.charge:+g} e in {pieces}"
+    if n_fragments > 1 and charge_state.fragment_charge.any():
+        pieces += f" ({np.count_nonzero(charge_state.fragment_charge)} charged)"
+    line = (
+        f"coulomb: {form}; dispersion to {cutoff_lr:g} Å; total charge {charge_state.charge:+g} e in {pieces}"
+    )
     if needs.energy_shift:
         line += f"; energies are without {needs.energy_shift:g} eV for each atom"
     return line

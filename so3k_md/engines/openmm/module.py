@@ -31,7 +31,7 @@ from so3k_md.kernels.choose import is_compiled
 from so3k_md.model import still_copy
 from so3k_md.needs import Needs, needs_of
 from so3k_md.nn.segment import pair_forces
-from so3k_md.structure.charges import GivenTotals, Totals, resolve_totals
+from so3k_md.structure.charges import ChargeState, GivenChargeState, resolve_charge_state
 from so3k_md.structure.coulomb import check_coulomb
 from so3k_md.structure.elements import check_elements
 from so3k_md.structure.groups import images_matter
@@ -84,8 +84,8 @@ class OpenMMModule(nn.Module):
         else:
             self.model = model
         # waves on a Lebedev grid limit the diameter of a group
-        self.has_reach = needs.far_reach > 0.0
-        self.far_reach = needs.far_reach
+        self.has_reach = needs.max_group_diameter > 0.0
+        self.max_group_diameter = needs.max_group_diameter
         if self.has_reach:
             self.waves = model.representation.reach
         self.seen = seen
@@ -110,7 +110,7 @@ class OpenMMModule(nn.Module):
                 whole = self.seen.whole(mine, cell)
                 fault = self.fault_of_groups(whole, cell)
         energy = torch.full([], math.inf, dtype=torch.float64, device=mine.device)
-        pulls = torch.zeros_like(mine)
+        own_forces = torch.zeros_like(mine)
         if len(fault) == 0:
             with torch.no_grad():
                 graph = self.seen(mine, cell, whole)
@@ -122,20 +122,22 @@ class OpenMMModule(nn.Module):
                 gradient = self.model.gradient(graph)
             with torch.no_grad():
                 n_atoms = graph.species.size(0)
-                pulls = pair_forces(gradient.vectors, graph.idx_i, graph.idx_j, n_atoms) - gradient.positions
+                own_forces = (
+                    pair_forces(gradient.vectors, graph.idx_i, graph.idx_j, n_atoms) - gradient.positions
+                )
                 energy = gradient.outputs.energies.sum() * self.energy_unit
                 fault = scatter_fault(graph.idx_i, self.seen.bonded, n_atoms, self.cutoff)
                 if len(fault) == 0:
-                    fault = output_fault(energy, pulls, self.seen.rows)
+                    fault = output_fault(energy, own_forces, self.seen.rows)
         with torch.no_grad():
             if len(fault) == 0:
                 self.trials.accept(mine)
             elif self.trials.refuses(mine):
-                energy, pulls = torch.full_like(energy, math.inf), torch.zeros_like(mine)
+                energy, own_forces = torch.full_like(energy, math.inf), torch.zeros_like(mine)
             else:
                 raise RuntimeError("[so3k] " + fault)
-            forces = torch.zeros(positions.shape, dtype=torch.float64, device=pulls.device)
-            forces[self.seen.rows] = pulls * self.force_unit
+            forces = torch.zeros(positions.shape, dtype=torch.float64, device=own_forces.device)
+            forces[self.seen.rows] = own_forces * self.force_unit
             return energy, forces.to(positions.device, positions.dtype).contiguous()
 
     def fault_of_groups(self, whole: Tensor, cell: Tensor) -> str:
@@ -149,10 +151,10 @@ class OpenMMModule(nn.Module):
             group = self.seen.group
             widths = self.waves.diameter(self.waves.support(whole, group, int(group.max()) + 1))
             widest = float(widths.max())
-            if widest > self.far_reach:
+            if widest > self.max_group_diameter:
                 fault = (
                     f"a group is {int(100.0 * widest)} pm wide, the waves of this model reach "
-                    f"{self.far_reach} A: use smaller groups, or a model with a larger efa_reach"
+                    f"{self.max_group_diameter} A: use smaller groups, or a model with a larger efa_reach"
                 )
         return fault
 
@@ -197,7 +199,7 @@ def script_for_openmm(
     group: ArrayLike | None = None,
     parent: ArrayLike | None = None,
     bonds: ArrayLike = (),
-    totals: Totals | None = None,
+    charge_state: ChargeState | None = None,
     coulomb: str = COULOMB[0],
     cutoff_lr: float = CUTOFF_LR,
     cluster: ArrayLike | None = None,
@@ -217,7 +219,7 @@ def script_for_openmm(
         parent: for a non-local model in a box, the parent of each atom in the tree of short links of its
             group; a root is its own parent (atoms,); 0, 1, 2, … to use the given images.
         bonds: further pairs that must be near each other in an unwrapped group (bonds, 2).
-        totals: charge, spin and fragments; a neutral singlet by default.
+        charge_state: charge, spin and fragments; a neutral singlet by default.
         coulomb: for models with electrostatics, one of COULOMB.
         cutoff_lr: of dispersion and of the shifted forms, Å.
         cluster: for coulomb = kspace of some atoms of a box: the parent of each atom in one tree of all these
@@ -227,7 +229,7 @@ def script_for_openmm(
 
     Raises:
         So3kError: an element that the model does not know; numbers, rows, groups or links that do not fit;
-            totals that cannot be.
+            a charge state that cannot be.
     """
     # on CPUs torch fuses nothing, but would search for fusions for seconds in the first steps
     torch.jit.set_fusion_strategy([])
@@ -244,8 +246,8 @@ def script_for_openmm(
         links = checked_tree(cluster, [0] * len(numbers))
     check_coulomb(coulomb, cutoff_lr)
     still = still_copy(model)
-    if totals is None:
-        totals = resolve_totals(needs, numbers, GivenTotals(), "the system")
+    if charge_state is None:
+        charge_state = resolve_charge_state(needs, numbers, GivenChargeState(), "the system")
     seen = GraphOfParticles(
         needs,
         numbers,
@@ -255,7 +257,7 @@ def script_for_openmm(
         numbered,
         links,
         bonds,
-        totals,
+        charge_state,
         alone,
         bonded,
         coulomb,

@@ -12,7 +12,7 @@ from so3k_md.engines.openmm.checks import box_fault
 from so3k_md.graph import Gradient, Graph, LongRange, Outputs
 from so3k_md.needs import Needs
 from so3k_md.structure.cells import limits_of
-from so3k_md.structure.charges import Totals
+from so3k_md.structure.charges import ChargeState
 from so3k_md.structure.images import unwrap
 from so3k_md.structure.lists import LONG_SKIN, VerletList, wrap
 from so3k_md.units import NM_IN_ANGSTROM
@@ -95,7 +95,7 @@ class GraphOfParticles(nn.Module):
         parent: the atom to which each atom is linked, for unwrapping groups (atoms,); None to use the given
             images.
         bonds: pairs besides the links that must be near each other in unwrapped groups (bonds, 2).
-        totals: charge, spin and fragments of the atoms.
+        charge_state: charge, spin and fragments of the atoms.
         alone: whether the Coulomb energy leaves out periodic images, for some atoms of a box; links may then
             be long.
         bonded: atoms that have bonds (bonded,).
@@ -129,7 +129,7 @@ class GraphOfParticles(nn.Module):
         group: Sequence[int],
         parent: Sequence[int] | None,
         bonds: ArrayLike,
-        totals: Totals,
+        charge_state: ChargeState,
         alone: bool,
         bonded: ArrayLike,
         coulomb: str,
@@ -159,15 +159,17 @@ class GraphOfParticles(nn.Module):
             "links": links,
             "bonded": bonded,
             "rows": rows,
-            "fragment": totals.fragment,
+            "fragment": charge_state.fragment,
         }.items():
             self.register_buffer(name, torch.tensor(np.array(values, dtype=np.int64)))
         self.register_buffer("pbc", torch.full((3,), periodic))
         self.register_buffer("open_cell", torch.eye(3, dtype=torch.float64))
         self.register_buffer("good_cell", torch.zeros((3, 3), dtype=torch.float64))
-        self.register_buffer("charge", torch.tensor([totals.charge], dtype=torch.float64))
-        self.register_buffer("unpaired", torch.tensor([totals.unpaired], dtype=torch.float64))
-        self.register_buffer("fragment_charge", torch.tensor(totals.fragment_charge, dtype=torch.float64))
+        self.register_buffer("charge", torch.tensor([charge_state.charge], dtype=torch.float64))
+        self.register_buffer("unpaired", torch.tensor([charge_state.unpaired], dtype=torch.float64))
+        self.register_buffer(
+            "fragment_charge", torch.tensor(charge_state.fragment_charge, dtype=torch.float64)
+        )
 
     @torch.jit.export
     def lengths(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -210,16 +212,16 @@ class GraphOfParticles(nn.Module):
             whole: unwrapped positions, (atoms, 3), Å.
         """
         vectors, idx_i, idx_j = self.pairs(positions, cell, self.pbc)
-        far_vectors, far_i, far_j = vectors[:0], idx_i[:0], idx_j[:0]
+        long_vectors, long_i, long_j = vectors[:0], idx_i[:0], idx_j[:0]
         if self.has_long_range:
-            far_vectors, far_i, far_j = self.long_pairs(positions, cell, self.pbc)
+            long_vectors, long_i, long_j = self.long_pairs(positions, cell, self.pbc)
         lattice = (cell * self.pbc).unsqueeze(0)
         if self.alone:
             lattice = torch.zeros_like(lattice)
         long = LongRange(
-            far_vectors,
-            far_i,
-            far_j,
+            long_vectors,
+            long_i,
+            long_j,
             self.charge,
             self.unpaired,
             self.fragment,

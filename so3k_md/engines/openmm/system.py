@@ -17,7 +17,7 @@ from so3k_md.checkpoint import metadata
 from so3k_md.data.references import warn_incomparable
 from so3k_md.engines.openmm.backend import Backend, best_platform, choose_backend, make_force
 from so3k_md.engines.openmm.boundary import boundary_of, with_links
-from so3k_md.engines.openmm.charges import describe_physics, named_totals, one_cluster, totals_of
+from so3k_md.engines.openmm.charges import charge_state_of, describe_physics, named_charge_state, one_cluster
 from so3k_md.engines.openmm.groups import bonds_among, describe, linked_groups
 from so3k_md.engines.openmm.input import cell_of, plain_nm, refuse_bare, structure_of, warn_of_bare
 from so3k_md.engines.openmm.module import script_for_openmm
@@ -25,9 +25,9 @@ from so3k_md.engines.openmm.topology import warn_of_close
 from so3k_md.errors import So3kError
 from so3k_md.graph import COULOMB, CUTOFF_LR
 from so3k_md.kernels.build import load_kernels
-from so3k_md.kernels.choose import fitting_model
+from so3k_md.kernels.choose import fitting_model, kernels_for
 from so3k_md.needs import needs_of
-from so3k_md.structure.charges import GivenTotals
+from so3k_md.structure.charges import GivenChargeState
 from so3k_md.structure.groups import MAX_GROUP
 from so3k_md.structure.lists import SKIN
 from so3k_md.units import NM_IN_ANGSTROM
@@ -83,10 +83,10 @@ def create_system(
         system.addParticle(mass)
     if topology.getPeriodicBoxVectors() is not None:
         system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
-    wanted = wanted_kernels(options.get("kernels", "auto"), options.get("device", "cpu"))
+    wanted = kernels_for(options.get("kernels", "auto"), options.get("device", "cpu"))
     loaded = fitting_model(model, "cpu", options.pop("dtype", None), wanted)
     if isinstance(structure, Atoms):
-        options = named_totals(structure, needs_of(loaded), named_groups(structure, options))
+        options = named_charge_state(structure, needs_of(loaded), named_groups(structure, options))
     used = add_model(
         system,
         topology,
@@ -170,7 +170,7 @@ def add_model(
         positions_nm = with_links(plain_nm(positions_nm), boundary)
     topology, positions_nm = structure_of(boundary.topology, positions_nm, None)
     numbers = atomic_numbers(topology, rows)
-    wanted = wanted_kernels(kernels, device)
+    wanted = kernels_for(kernels, device)
     loaded = fitting_model(model, "cpu", dtype, wanted)
     warn_incomparable(numbers, metadata(loaded))
     needs = needs_of(loaded)
@@ -185,7 +185,9 @@ def add_model(
     if needs.nonlocal_kind != "none":
         positions = None if positions_nm is None else positions_nm * NM_IN_ANGSTROM
         linked = linked_groups(needs, topology, rows, groups, max_group, cell, positions)
-    totals = totals_of(needs, topology, rows, numbers, GivenTotals(charge, spin, fragments, fragment_charges))
+    charge_state = charge_state_of(
+        needs, topology, rows, numbers, GivenChargeState(charge, spin, fragments, fragment_charges)
+    )
     part = periodic and len(rows) < n_particles and coulomb == "kspace" and needs.has_long_range
     if positions_nm is not None:
         warn_of_close(topology, positions_nm, cell, rows)
@@ -199,7 +201,7 @@ def add_model(
         periodic,
         skin,
         **({} if linked is None else linked._asdict()),
-        totals=totals,
+        charge_state=charge_state,
         coulomb=coulomb,
         cutoff_lr=cutoff_lr,
         cluster=one_cluster(topology, rows) if part else None,
@@ -219,7 +221,7 @@ def add_model(
         log.info("%s", describe(needs.nonlocal_kind, linked.group))
     if needs.has_long_range:
         reach = "nearest images of a part" if part else "over the lattice" if periodic else "all pairs"
-        log.info("%s", describe_physics(needs, coulomb, cutoff_lr, totals, reach))
+        log.info("%s", describe_physics(needs, coulomb, cutoff_lr, charge_state, reach))
     return used
 
 
@@ -267,11 +269,3 @@ def particle_masses(topology: app.Topology, masses_amu: Sequence[float] | None) 
     if len(masses_amu) != topology.getNumAtoms():
         raise So3kError(f"{len(masses_amu)} masses for {topology.getNumAtoms()} atoms: give one for each")
     return [float(mass) for mass in masses_amu]
-
-
-def wanted_kernels(kernels: str, device: str) -> str:
-    """The option `kernels` for `accelerated`: auto becomes off if a TorchForce may run on a GPU."""
-    if kernels == "on" and device != "cpu":
-        raise So3kError(f"kernels = on is impossible with device = {device!r}: the kernels are for CPUs")
-    hidden = kernels == "auto" and (device != "cpu" or torch.cuda.is_available())
-    return "off" if hidden else kernels

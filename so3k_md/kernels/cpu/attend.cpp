@@ -182,10 +182,10 @@ namespace {
     const auto layer = layer_of<T>(in, of, rows);
     const int64_t n_pairs = in.r.size(0), F = layer.width;
     const Rows g_rows = {at::zeros_like(rows.q), at::zeros_like(rows.k), at::zeros_like(rows.v)};
-    const Slopes<T> slopes = {g_rows.q.data_ptr<T>(),  g_rows.k.data_ptr<T>(),
-                              g_rows.v.data_ptr<T>(),  g.cut.data_ptr<T>(),
-                              g.ylm.data_ptr<T>(),     dx.const_data_ptr<T>(),
-                              dchi.const_data_ptr<T>()};
+    const LayerGradient<T> gradients = {g_rows.q.data_ptr<T>(),  g_rows.k.data_ptr<T>(),
+                                        g_rows.v.data_ptr<T>(),  g.cut.data_ptr<T>(),
+                                        g.ylm.data_ptr<T>(),     dx.const_data_ptr<T>(),
+                                        dchi.const_data_ptr<T>()};
     auto filters = filters_of(layer, of);
     std::vector<T> w(std::min(filters.SIZE, n_pairs) * 2 * F), g_w(w.size());
     for (int64_t first = 0; first < n_pairs; first += filters.SIZE) {
@@ -195,9 +195,9 @@ namespace {
         const auto *row = w.data() + (p - first) * 2 * F;
         auto *g_row = g_w.data() + (p - first) * 2 * F;
         if (layer.back[p])
-          send_back<T, true>(layer, p, row, g_row, slopes);
+          send_back<T, true>(layer, p, row, g_row, gradients);
         else
-          send_back<T, false>(layer, p, row, g_row, slopes);
+          send_back<T, false>(layer, p, row, g_row, gradients);
       }
       filters.adjoint(first, last, g_w.data(), g.r.data_ptr<T>(), g.chi.data_ptr<T>(),
                       g.chi_src.data_ptr<T>());
@@ -236,7 +236,7 @@ namespace {
       return {dx, dchi};
     }
 
-    static variable_list backward(AutogradContext *context, const variable_list &slopes)
+    static variable_list backward(AutogradContext *context, const variable_list &gradients)
     {
       const auto s = context->get_saved_variables();
       const Inputs in = {s[0], s[1], s[2], s[3], s[4], s[5], s[6]};
@@ -244,10 +244,10 @@ namespace {
       const auto of = constants_of(
           {s.begin() + 10, s.end()}, context->saved_data["numbers"].toDoubleVector(),
           context->saved_data["degrees"].toIntVector(), context->saved_data["squared"].toBool());
-      const auto filled = [](const Tensor &slope, const Tensor &like) {
-        return slope.defined() ? slope.contiguous() : at::zeros_like(like);
+      const auto filled = [](const Tensor &derivative, const Tensor &like) {
+        return derivative.defined() ? derivative.contiguous() : at::zeros_like(like);
       };
-      const auto dx = filled(slopes[0], in.x), dchi = filled(slopes[1], in.chi);
+      const auto dx = filled(gradients[0], in.x), dchi = filled(gradients[1], in.chi);
       Inputs g = {at::zeros_like(in.x),       at::zeros_like(in.chi), at::zeros_like(in.x_src),
                   at::zeros_like(in.chi_src), at::empty_like(in.r),   at::empty_like(in.cut),
                   at::empty_like(in.ylm)};

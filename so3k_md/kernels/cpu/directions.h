@@ -30,7 +30,7 @@ template <typename T> class Directions {
 
   /// ∂E/∂vector of a pair from the derivatives by its direction, rows as in `unit`, and its
   /// distance.
-  void slope(int64_t n, const T *g_unit, T g_length, T *g_vector) const
+  void gradient(int64_t n, const T *g_unit, T g_length, T *g_vector) const
   {
     T u[3], along = 0;
     for (int x = 0; x < 3; ++x) {

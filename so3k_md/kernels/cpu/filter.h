@@ -29,7 +29,7 @@ template <typename T> struct Invariants {
   {
     return weight[l] > 0 ? weight[l] * s : std::sqrt(s + floor) - eps;
   }
-  T slope(int64_t l, T s) const
+  T derivative(int64_t l, T s) const
   {
     return weight[l] > 0 ? weight[l] : T(0.5) / std::sqrt(s + floor);
   }
@@ -45,7 +45,7 @@ template <typename T> class SphericalFilter {
   SphericalFilter(const T *into, const T *bias, const T *out, const T *turned, int64_t degrees,
                   int64_t hidden, int64_t width, int64_t parts) :
       into(into), bias(bias), out(out), turned(turned), degrees(degrees), hidden(hidden),
-      width(width), parts(parts), distances(SIZE * degrees), slopes(SIZE * degrees),
+      width(width), parts(parts), distances(SIZE * degrees), gradients(SIZE * degrees),
       g_active(SIZE * parts * hidden)
   {
     const auto options = at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value);
@@ -60,7 +60,7 @@ template <typename T> class SphericalFilter {
   /// The invariants of pair n, to be filled in before `evaluate`.
   T *distance(int64_t n) { return &distances[n * degrees]; }
   /// Their derivatives, set by `adjoint`.
-  const T *slope(int64_t n) const { return &slopes[n * degrees]; }
+  const T *gradient(int64_t n) const { return &gradients[n * degrees]; }
 
   /// Filters of the first pairs, (count, parts · F).
   void evaluate(int64_t count, T *w)
@@ -96,14 +96,14 @@ template <typename T> class SphericalFilter {
         T sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int64_t h = 0; h < columns; ++h) sum += g[h] * row[h];
-        slopes[n * degrees + l] = sum;
+        gradients[n * degrees + l] = sum;
       }
   }
 
  private:
   const T *into, *bias, *out, *turned;
   int64_t degrees, hidden, width, parts;
-  std::vector<T> distances, slopes, g_active;
+  std::vector<T> distances, gradients, g_active;
   at::Tensor pre, share, active;    // (SIZE, parts · H): before silu, sigmoid, after
 };
 

@@ -101,16 +101,16 @@ namespace {
       const auto count = std::min(TILE, n_pairs - first);
       fill(directions, vectors.const_data_ptr<double>(), rows + first, count);
       harmonics.evaluate(directions.unit());
-      harmonics.clear_slopes();
+      harmonics.clear_gradient();
       for (int64_t m = 0; m < orders; ++m) {
-        T *row = harmonics.slope(m);
+        T *row = harmonics.gradient(m);
         for (int64_t n = 0; n < count; ++n) row[n] = by_y[(first + n) * orders + m];
       }
       harmonics.adjoint(directions.unit(), g_unit.data());
       for (int64_t n = 0; n < count; ++n) {
-        T slope[3];
-        directions.slope(n, g_unit.data(), by_r[first + n], slope);
-        for (int x = 0; x < 3; ++x) g[3 * rows[first + n] + x] = static_cast<double>(slope[x]);
+        T derivative[3];
+        directions.gradient(n, g_unit.data(), by_r[first + n], derivative);
+        for (int x = 0; x < 3; ++x) g[3 * rows[first + n] + x] = static_cast<double>(derivative[x]);
       }
     }
   }
@@ -154,7 +154,7 @@ namespace {
       return {r, ylm, i_kept, j_kept, back};
     }
 
-    static variable_list backward(AutogradContext *context, const variable_list &slopes)
+    static variable_list backward(AutogradContext *context, const variable_list &gradients)
     {
       const auto saved = context->get_saved_variables();
       const std::vector<Tensor> steps(saved.begin() + 2, saved.end());
@@ -162,11 +162,13 @@ namespace {
       const auto direction = context->saved_data["direction"].toDouble();
       int64_t orders = 0;
       for (const auto degree : degrees) orders += 2 * degree + 1;
-      const auto filled = [&](const Tensor &slope, at::IntArrayRef shape) {
-        return slope.defined() ? slope.contiguous() : at::zeros(shape, steps[0].options());
+      const auto filled = [&](const Tensor &derivative, at::IntArrayRef shape) {
+        return derivative.defined() ? derivative.contiguous()
+                                    : at::zeros(shape, steps[0].options());
       };
       const auto n_pairs = saved[1].size(0);
-      const auto g_r = filled(slopes[0], {n_pairs}), g_ylm = filled(slopes[1], {n_pairs, orders});
+      const auto g_r = filled(gradients[0], {n_pairs}),
+                 g_ylm = filled(gradients[1], {n_pairs, orders});
       auto g = at::zeros_like(saved[0]);
       if (g_r.scalar_type() == at::kFloat)
         backward_of<float>(saved[0], saved[1], steps, degrees, direction, g_r, g_ylm, g);

@@ -24,14 +24,14 @@ template <typename T> class Harmonics {
     for (const auto degree : degrees)
       for (int64_t m = 0; m < 2 * degree + 1; ++m) rows.push_back(degree * degree + m);
     ylm.resize((last + 1) * (last + 1) * tile);
-    slopes.resize(ylm.size());
+    gradients.resize(ylm.size());
     products.resize(3 * (2 * last + 1) * tile);
     turned.resize((2 * last + 1) * 3 * (2 * last + 1));
   }
 
   /// Component `order`, counted over the degrees asked for, of all pairs.
   T *value(int64_t order) { return &ylm[rows[order] * tile]; }
-  T *slope(int64_t order) { return &slopes[rows[order] * tile]; }
+  T *gradient(int64_t order) { return &gradients[rows[order] * tile]; }
 
   /// All values for directions (3, tile).
   void evaluate(const T *unit)
@@ -48,9 +48,9 @@ template <typename T> class Harmonics {
     }
   }
 
-  void clear_slopes() { std::fill(slopes.begin(), slopes.end(), T(0)); }
+  void clear_gradient() { std::fill(gradients.begin(), gradients.end(), T(0)); }
 
-  /// Σ slope · ∂Y/∂direction, (3, tile); adds to the derivatives of lower
+  /// Σ gradient · ∂Y/∂direction, (3, tile); adds to the derivatives of lower
   /// degrees in place.
   void adjoint(const T *unit, T *g_unit)
   {
@@ -59,10 +59,10 @@ template <typename T> class Harmonics {
       const int64_t n = 3 * (2 * l + 1), above = 2 * l + 3;
       for (int64_t row = 0; row < n; ++row)
         for (int64_t m = 0; m < above; ++m) turned[row * above + m] = steps[l][m * n + row];
-      multiply(turned.data(), above, &slopes[(l + 1) * (l + 1) * tile], tile, above,
+      multiply(turned.data(), above, &gradients[(l + 1) * (l + 1) * tile], tile, above,
                products.data(), tile, n, tile);
       const T *below = &ylm[l * l * tile];
-      T *g_below = &slopes[l * l * tile];
+      T *g_below = &gradients[l * l * tile];
       for (int64_t m = 0; m < 2 * l + 1; ++m)
         for (int64_t x = 0; x < 3; ++x) {
           const T *g = &products[(3 * m + x) * tile];
@@ -88,7 +88,7 @@ template <typename T> class Harmonics {
   std::vector<const T *> steps;
   int64_t tile, last;
   std::vector<int64_t> rows;    // of each order, among the components of all degrees
-  std::vector<T> ylm, slopes, products, turned;
+  std::vector<T> ylm, gradients, products, turned;
 };
 
 }    // namespace So3k

@@ -56,9 +56,9 @@ namespace {
   /// K(r) and K′(r); see physics/coulomb.py.
   template <typename T> struct Shifted {
     static constexpr double SIGMA = 4.0;    // Å
-    T cutoff, value, slope;                 // V and V′ at the cutoff
+    T cutoff, value, derivative;            // V and V′ at the cutoff
 
-    explicit Shifted(T cutoff) : cutoff(cutoff) { bare(cutoff, value, slope); }
+    explicit Shifted(T cutoff) : cutoff(cutoff) { bare(cutoff, value, derivative); }
 
     static void bare(T r, T &v, T &dv)
     {
@@ -73,9 +73,9 @@ namespace {
       bare(r, v, dv);
       const T on = T(0.45) * cutoff;
       if (r > on) switched(r, on, cutoff, f, df);
-      const T ramp = (1 - f) * slope, beyond = r - cutoff;
+      const T ramp = (1 - f) * derivative, beyond = r - cutoff;
       k = v - value - ramp * beyond;
-      dk = dv - ramp + df * beyond * slope;
+      dk = dv - ramp + df * beyond * derivative;
     }
   };
 
@@ -117,7 +117,7 @@ namespace {
 
   template <typename T>
   void run(const Tensor &vectors, const Tensor &idx_i, const Tensor &idx_j, const Tensor &alpha,
-           const Tensor &v, const Tensor &q, const Constants &of, Tensor &sums, Tensor &slopes)
+           const Tensor &v, const Tensor &q, const Constants &of, Tensor &sums, Tensor &derivatives)
   {
     const auto n_pairs = vectors.size(0), n_rows = q.size(0);
     const auto *d = vectors.const_data_ptr<double>();
@@ -125,7 +125,7 @@ namespace {
     const auto *a = alpha.const_data_ptr<T>(), *of_v = v.const_data_ptr<T>();
     const auto *charge = q.const_data_ptr<T>();
     auto *phi = sums.data_ptr<double>(), *psi = phi + n_rows, *through_mean = psi + n_rows;
-    auto *slope = slopes.data_ptr<T>();
+    auto *derivative = derivatives.data_ptr<T>();
     const T cutoff = of.cutoff, on = of.cutoff - of.taper, ke = of.ke;
     const Shifted<T> shifted(cutoff);
     const auto tile_memory = std::make_unique<Tile<T>>();
@@ -164,7 +164,7 @@ namespace {
           phi[there] += static_cast<double>(ke * charge[here] * k);
           by_r += ke * charge[here] * charge[there] * dk;
         }
-        for (int x = 0; x < 3; ++x) slope[3 * p + x] = tile.x[x][n] * (by_r / tile.r[n]);
+        for (int x = 0; x < 3; ++x) derivative[3 * p + x] = tile.x[x][n] * (by_r / tile.r[n]);
       }
     }
   }
@@ -177,15 +177,15 @@ namespace {
     require_cpu(vectors);
     const Constants of = {cutoff, taper, ke, bohr, hartree, coulomb};
     auto sums = at::zeros({3, q.size(0)}, q.options().dtype(at::kDouble));
-    auto slopes = at::empty({vectors.size(0), 3}, q.options());
+    auto derivatives = at::empty({vectors.size(0), 3}, q.options());
     const auto d = vectors.to(at::kDouble).contiguous();
     const auto i = idx_i.contiguous(), j = idx_j.contiguous(), a = alpha.contiguous();
     const auto both = v.contiguous(), charges = q.contiguous();
     if (q.scalar_type() == at::kFloat)
-      run<float>(d, i, j, a, both, charges, of, sums, slopes);
+      run<float>(d, i, j, a, both, charges, of, sums, derivatives);
     else
-      run<double>(d, i, j, a, both, charges, of, sums, slopes);
-    return {sums, slopes};
+      run<double>(d, i, j, a, both, charges, of, sums, derivatives);
+    return {sums, derivatives};
   }
 
 }    // namespace

@@ -47,16 +47,16 @@ template <typename T> class NearFilters {
   {
     const auto columns = 2 * layer.width;
     for (auto p = first; p < last; ++p)
-      g_r[p] = layer.table.slope(layer.r[p], g_w + (p - first) * columns);
+      g_r[p] = layer.table.derivative(layer.r[p], g_w + (p - first) * columns);
     if (bare) return;
     spherical.adjoint(last - first, g_w);
     for (auto p = first; p < last; ++p) {
       const auto i = layer.i[p] * layer.orders, j = layer.j[p] * layer.orders;
       for (int64_t l = 0; l < layer.degrees; ++l) {
         const T s = square[(p - first) * layer.degrees + l];
-        const T slope = 2 * spherical.slope(p - first)[l] * invariants.slope(l, s);
+        const T derivative = 2 * spherical.gradient(p - first)[l] * invariants.derivative(l, s);
         for (auto m = layer.order[l]; m < layer.order[l + 1]; ++m) {
-          const T share = slope * (layer.chi[i + m] - layer.chi_src[j + m]);
+          const T share = derivative * (layer.chi[i + m] - layer.chi_src[j + m]);
           g_chi[i + m] += share;
           g_chi_src[j + m] -= share;
         }

@@ -12,14 +12,14 @@ constexpr auto GEOMETRY =
 constexpr auto ATTEND =
     "attend(Tensor x, Tensor chi, Tensor x_src, Tensor chi_src, Tensor r, Tensor cut, Tensor ylm, "
     "Tensor[] tensors, float[] numbers, int[] degrees, bool squared) -> (Tensor, Tensor)";
-constexpr auto FAR_ATTEND =
-    "far_attend(Tensor query, Tensor key, Tensor chi, Tensor chi_src, Tensor r, Tensor r_src, "
+constexpr auto SPHC_ATTEND =
+    "sphc_attend(Tensor query, Tensor key, Tensor chi, Tensor chi_src, Tensor r, Tensor r_src, "
     "Tensor[] tensors, float[] numbers, int[] degrees, int p, bool squared) -> Tensor";
 constexpr auto LONG_PAIRS =
     "long_pairs(Tensor vectors, Tensor idx_i, Tensor idx_j, Tensor alpha, Tensor v, Tensor q, "
     "bool coulomb, float cutoff, float taper, float ke, float bohr, float hartree) "
     "-> (Tensor, Tensor)";
-constexpr auto TALLY = "tally(Tensor vectors, Tensor slopes, Tensor idx_i, Tensor idx_j, "
+constexpr auto TALLY = "tally(Tensor vectors, Tensor gradients, Tensor idx_i, Tensor idx_j, "
                        "Tensor frame, int n_frames) -> (Tensor, Tensor)";
 constexpr auto RECALL = "recall(Tensor x, Tensor weight, str key) -> Tensor[]";
 constexpr auto KEEP = "keep(Tensor weight, str key, Tensor[] made) -> Tensor[]";

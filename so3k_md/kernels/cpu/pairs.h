@@ -42,10 +42,10 @@ void products(const T *a, const T *b, const T *c, int64_t heads, int64_t width, 
 }
 
 /// The rows of one direction of a pair.
-template <typename T> struct Way {
+template <typename T> struct Message {
   const T *q, *k, *v;
 
-  Way(const Layer<T> &layer, int64_t centre, int64_t source) :
+  Message(const Layer<T> &layer, int64_t centre, int64_t source) :
       q(layer.q + centre * 2 * layer.width), k(layer.k + source * 2 * layer.width),
       v(layer.v + source * layer.width)
   {
@@ -54,7 +54,7 @@ template <typename T> struct Way {
 
 /// Σ_f q_f w_f k_f over some features, in both directions.
 template <typename T, bool BOTH>
-inline void attention(const Way<T> &there, const Way<T> &back, const T *w, int64_t first,
+inline void attention(const Message<T> &there, const Message<T> &back, const T *w, int64_t first,
                       int64_t last, T &alpha, T &alpha_back)
 {
   Sum<T> sum, sum_back;
@@ -74,7 +74,7 @@ template <typename T, bool BOTH>
 void send(const Layer<T> &layer, int64_t pair, const T *w, T *dx, T *dchi)
 {
   const auto F = layer.width, i = layer.i[pair], j = BOTH ? layer.j[pair] : i;
-  const Way<T> there(layer, i, layer.j[pair]), back(layer, j, i);
+  const Message<T> there(layer, i, layer.j[pair]), back(layer, j, i);
   const T cut = layer.cut[pair];
   const auto wide = F / layer.heads, narrow = F / layer.degrees;
   T alpha, alpha_back = 0;
@@ -104,18 +104,19 @@ void send(const Layer<T> &layer, int64_t pair, const T *w, T *dx, T *dchi)
 }
 
 /// The derivatives to which the adjoint of the pairs adds.
-template <typename T> struct Slopes {
+template <typename T> struct LayerGradient {
   T *q, *k, *v;          // as in Layer
   T *cut, *ylm;          // of the pairs
   const T *dx, *dchi;    // of the messages
 };
 
 /// Rows of the derivatives of one direction of a pair.
-template <typename T> struct WayBack {
+template <typename T> struct MessageGradient {
   T *q, *k, *v;
   const T *dx, *dchi;
 
-  WayBack(const Layer<T> &layer, const Slopes<T> &g, int64_t centre, int64_t source) :
+  MessageGradient(const Layer<T> &layer, const LayerGradient<T> &g, int64_t centre,
+                  int64_t source) :
       q(g.q + centre * 2 * layer.width), k(g.k + source * 2 * layer.width),
       v(g.v + source * layer.width), dx(g.dx + centre * layer.width),
       dchi(g.dchi + centre * layer.orders)
@@ -125,22 +126,22 @@ template <typename T> struct WayBack {
 
 /// The adjoint of `attention`, given the derivatives of its sums.
 template <typename T, bool BOTH>
-inline void attention_back(const Way<T> &there, const Way<T> &back, const T *w, int64_t first,
-                           int64_t last, T slope, T slope_back, const WayBack<T> &g,
-                           const WayBack<T> &g_back, T *g_w)
+inline void attention_back(const Message<T> &there, const Message<T> &back, const T *w,
+                           int64_t first, int64_t last, T g_alpha, T g_alpha_back,
+                           const MessageGradient<T> &g, const MessageGradient<T> &g_back, T *g_w)
 {
   each<T>(first, last,
           [=, q = there.q, k = there.k, q_back = back.q, k_back = back.k, g_q = g.q, g_k = g.k,
            g_q_back = g_back.q, g_k_back = g_back.k](int64_t f, auto number) {
             using V = decltype(number);
-            const V w_f = as<V>(w + f), sq = slope * as<V>(q + f), k_f = as<V>(k + f);
+            const V w_f = as<V>(w + f), sq = g_alpha * as<V>(q + f), k_f = as<V>(k + f);
             V sum = sq * k_f;
-            as<V>(g_q + f) += w_f * (slope * k_f);
+            as<V>(g_q + f) += w_f * (g_alpha * k_f);
             as<V>(g_k + f) += w_f * sq;
             if constexpr (BOTH) {
-              const V sq_back = slope_back * as<V>(q_back + f), k_f_back = as<V>(k_back + f);
+              const V sq_back = g_alpha_back * as<V>(q_back + f), k_f_back = as<V>(k_back + f);
               sum += sq_back * k_f_back;
-              as<V>(g_q_back + f) += w_f * (slope_back * k_f_back);
+              as<V>(g_q_back + f) += w_f * (g_alpha_back * k_f_back);
               as<V>(g_k_back + f) += w_f * sq_back;
             }
             as<V>(g_w + f) = sum;
@@ -149,11 +150,12 @@ inline void attention_back(const Way<T> &there, const Way<T> &back, const T *w, 
 
 /// The adjoint of `send`; g_w is the derivative by the filter.
 template <typename T, bool BOTH>
-void send_back(const Layer<T> &layer, int64_t pair, const T *w, T *g_w, const Slopes<T> &slopes)
+void send_back(const Layer<T> &layer, int64_t pair, const T *w, T *g_w,
+               const LayerGradient<T> &gradient)
 {
   const auto F = layer.width, i = layer.i[pair], j = BOTH ? layer.j[pair] : i;
-  const Way<T> there(layer, i, layer.j[pair]), back(layer, j, i);
-  const WayBack<T> g(layer, slopes, i, layer.j[pair]), g_back(layer, slopes, j, i);
+  const Message<T> there(layer, i, layer.j[pair]), back(layer, j, i);
+  const MessageGradient<T> g(layer, gradient, i, layer.j[pair]), g_back(layer, gradient, j, i);
   const T cut = layer.cut[pair];
   const auto wide = F / layer.heads, narrow = F / layer.degrees;
   T alpha, alpha_back = 0, g_cut = 0;
@@ -174,30 +176,30 @@ void send_back(const Layer<T> &layer, int64_t pair, const T *w, T *g_w, const Sl
                 as<V>(g_v_back + f) += (cut * alpha_back) * x_back;
               }
             });
-    const T slope = sum.total(), slope_back = BOTH ? sum_back.total() : T(0);
-    g_cut += alpha * slope + alpha_back * slope_back;
-    attention_back<T, BOTH>(there, back, w, first, last, cut * slope, cut * slope_back, g, g_back,
-                            g_w);
+    const T g_alpha = sum.total(), g_alpha_back = BOTH ? sum_back.total() : T(0);
+    g_cut += alpha * g_alpha + alpha_back * g_alpha_back;
+    attention_back<T, BOTH>(there, back, w, first, last, cut * g_alpha, cut * g_alpha_back, g,
+                            g_back, g_w);
   }
   const T *ylm = layer.ylm + pair * layer.orders;
-  T *g_ylm = slopes.ylm + pair * layer.orders;
+  T *g_ylm = gradient.ylm + pair * layer.orders;
   for (int64_t l = 0; l < layer.degrees; ++l) {
     const auto first = F + l * narrow, last = F + (l + 1) * narrow;
     attention<T, BOTH>(there, back, w, first, last, alpha, alpha_back);
-    T slope = 0, slope_back = 0;
+    T g_alpha = 0, g_alpha_back = 0;
     for (auto m = layer.order[l]; m < layer.order[l + 1]; ++m) {
-      slope += g.dchi[m] * ylm[m];
+      g_alpha += g.dchi[m] * ylm[m];
       g_ylm[m] = cut * alpha * g.dchi[m];
       if constexpr (BOTH) {
-        slope_back += layer.sign[l] * g_back.dchi[m] * ylm[m];
+        g_alpha_back += layer.sign[l] * g_back.dchi[m] * ylm[m];
         g_ylm[m] += cut * alpha_back * layer.sign[l] * g_back.dchi[m];
       }
     }
-    g_cut += alpha * slope + alpha_back * slope_back;
-    attention_back<T, BOTH>(there, back, w, first, last, cut * slope, cut * slope_back, g, g_back,
-                            g_w);
+    g_cut += alpha * g_alpha + alpha_back * g_alpha_back;
+    attention_back<T, BOTH>(there, back, w, first, last, cut * g_alpha, cut * g_alpha_back, g,
+                            g_back, g_w);
   }
-  slopes.cut[pair] = g_cut;
+  gradient.cut[pair] = g_cut;
 }
 
 }    // namespace So3k

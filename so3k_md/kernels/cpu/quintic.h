@@ -48,7 +48,7 @@ template <typename T> struct Quintics {
   }
 
   /// Σ_f g_w,f ∂w_f/∂r.
-  T slope(T r, const T *g_w) const
+  T derivative(T r, const T *g_w) const
   {
     const auto p = at(r);
     const auto n = columns;

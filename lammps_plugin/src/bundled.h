@@ -1,7 +1,7 @@
 /* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
 
-#ifndef SO3K_SHIPPED_H
-#define SO3K_SHIPPED_H
+#ifndef SO3K_BUNDLED_H
+#define SO3K_BUNDLED_H
 
 #include <string>
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from nonlocal_models import NONLOCAL, group_graph, molecules
-from small_models import cutoff_of, far, lively
+from small_models import cutoff_of, lively, sphc_stage
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.kernels.build import load_kernels
@@ -70,13 +70,15 @@ def test_messages_and_their_adjoint_are_those_of_the_stages(both):
     n = len(GROUP)
     leaves = atoms_of(model, n)
     groups = model.representation.reach.group_rows(GROUP, GROUP, torch.arange(n))
-    pairs = far("far_pairs", model, 1, *leaves, *leaves, groups, 0, n)
+    pairs = sphc_stage("sphc_pairs", model, 1, *leaves, *leaves, groups, 0, n)
     assert len(pairs.r) > 2 * n
     assert 0 < int((pairs.r < cutoff_of(model)).sum()) < len(pairs.r)
-    found, expected = (far("far_attend", m, 1, *leaves, *leaves, groups, 0, n) for m in (fast, model))
+    found, expected = (sphc_stage("sphc_attend", m, 1, *leaves, *leaves, groups, 0, n) for m in (fast, model))
     assert torch.allclose(found, expected, rtol=0, atol=1e-9 * peak(expected))
-    slope = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2)).double()
-    for got, wanted in zip(*(torch.autograd.grad(m, leaves, slope) for m in (found, expected)), strict=True):
+    derivative = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2)).double()
+    for got, wanted in zip(
+        *(torch.autograd.grad(m, leaves, derivative) for m in (found, expected)), strict=True
+    ):
         assert peak(wanted) > 1e-4
         assert torch.allclose(got, wanted, rtol=0, atol=1e-7 * peak(wanted))
 
@@ -86,7 +88,7 @@ def test_centres_of_which_other_members_live_elsewhere(both):
     model, fast = both
     leaves = atoms_of(model, len(GROUP))
     whole = model.representation.reach.group_rows(GROUP, GROUP, torch.arange(len(GROUP)))
-    expected = far("far_attend", model, 1, *leaves, *leaves, whole, 0, len(GROUP))
+    expected = sphc_stage("sphc_attend", model, 1, *leaves, *leaves, whole, 0, len(GROUP))
     mine = torch.arange(0, len(GROUP), 2)
     order = torch.cat([mine, torch.arange(1, len(GROUP), 2)])
     rows = [leaf[order] for leaf in leaves]
@@ -94,7 +96,7 @@ def test_centres_of_which_other_members_live_elsewhere(both):
     found = []
     for first, last in ((0, 17), (17, len(mine))):
         own = [row[: len(mine)] for row in rows]
-        found.append(far("far_attend", fast, 1, *own, *rows, groups, first, last))
+        found.append(sphc_stage("sphc_attend", fast, 1, *own, *rows, groups, first, last))
     assert torch.allclose(torch.cat(found), expected[mine], rtol=0, atol=1e-9 * peak(expected))
 
 

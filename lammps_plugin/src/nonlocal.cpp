@@ -1,6 +1,6 @@
 /* so3k-md: pair_style so3k, non-local attention. GPL-2, see ../LICENSE. */
 
-#include "far.h"
+#include "nonlocal.h"
 
 #include "efa.h"
 #include "sphc.h"
@@ -16,7 +16,8 @@ using LAMMPS_NS::LAMMPS;
 
 namespace So3k {
 
-std::unique_ptr<Far> Far::create(LAMMPS *lmp, const Model &model, const GroupOptions &options)
+std::unique_ptr<Nonlocal> Nonlocal::create(LAMMPS *lmp, const Model &model,
+                                           const GroupOptions &options)
 {
   if (model.nonlocal_kind == "sphc") return std::make_unique<Sphc>(lmp, model, options);
   if (model.nonlocal_kind == "efa") return std::make_unique<Efa>(lmp, model, options);
@@ -25,13 +26,13 @@ std::unique_ptr<Far> Far::create(LAMMPS *lmp, const Model &model, const GroupOpt
 
 /// Waves of the reciprocal lattice include all images, so that the group must be the whole box for
 /// the energy to be extensive.
-Far::Far(LAMMPS *lmp, const Model &model, const GroupOptions &options) :
+Nonlocal::Nonlocal(LAMMPS *lmp, const Model &model, const GroupOptions &options) :
     Pointers(lmp), model(model), options(options),
     groups(lmp, model.device, options.by_molecule && !model.needs_lattice)
 {
 }
 
-void Far::rebuild(const System &system, bool first)
+void Nonlocal::rebuild(const System &system, bool first)
 {
   connect(system);
   const auto n_centres = static_cast<double>(system.n_centres);
@@ -50,7 +51,7 @@ void Far::rebuild(const System &system, bool first)
                               model.nonlocal_kind, groups.n_all, groups.largest, cost);
 }
 
-void Far::warn_of_no_ids(const System &system) const
+void Nonlocal::warn_of_no_ids(const System &system) const
 {
   const auto n_alone = groups.unnumbered(system);
   if (n_alone && comm->me == 0)
@@ -61,21 +62,21 @@ void Far::warn_of_no_ids(const System &system) const
                    n_alone);
 }
 
-void Far::update(const System &system)
+void Nonlocal::update(const System &system)
 {
   const auto r = system.unwrapped();
   r_src = (groups.members.busy() ? groups.members.forward(r) : r).requires_grad_();
 }
 
 /// Gradients of gathered members go to their owners.
-FarGradient Far::gradient(const std::vector<Tensor> &gradients) const
+NonlocalGradient Nonlocal::gradient(const std::vector<Tensor> &gradients) const
 {
   const auto &members = groups.members;
   const auto g = gradients[0].defined() ? gradients[0] : at::zeros_like(r_src);
   return {members.busy() ? members.adjoint(g) : g, gradients.size() > 1 ? gradients[1] : Tensor()};
 }
 
-Tensor Far::virials(const System &system, const FarGradient &gradient) const
+Tensor Nonlocal::virials(const System &system, const NonlocalGradient &gradient) const
 {
   const auto r = r_src.detach();
   const auto n_centres = gradient.positions.size(0);
@@ -94,13 +95,13 @@ Tensor Far::virials(const System &system, const FarGradient &gradient) const
 }
 
 /// Memory of an atom in all layers, for its rows and their gradient.
-double Far::row_bytes() const
+double Nonlocal::row_bytes() const
 {
   return (model.n_layers + 1.0) * static_cast<double>(model.features + model.chi_width) *
       model.element_size();
 }
 
-int64_t Far::most(int64_t here) const
+int64_t Nonlocal::most(int64_t here) const
 {
   int64_t found = here;
   MPI_Allreduce(&here, &found, 1, MPI_INT64_T, MPI_MAX, world);

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "device.h"
-#include "far_tile.h"
 #include "operators.h"
+#include "sphc_tile.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -63,52 +63,53 @@ namespace {
   };
 
   /// The tensors of a call in the form of the kernel; `chi_of` must outlive it.
-  template <typename T> Far<T> far_of(const Atoms &rows, const Constants &of, const Tensor &chi_of)
+  template <typename T>
+  Sphc<T> sphc_of(const Atoms &rows, const Constants &of, const Tensor &chi_of)
   {
-    Far<T> far{Invariants<T>(of.degrees, of.squared, of.eps)};
-    far.width = rows.query.size(1);
-    far.hidden = of.bias.size(0);
-    far.orders = rows.chi.size(1);
-    far.degrees = static_cast<int64_t>(of.degrees.size());
-    far.centres = rows.chi.size(0);
-    far.members = of.members.size(0);
-    far.query = rows.query.const_data_ptr<T>();
-    far.key = rows.key.const_data_ptr<T>();
-    far.chi = rows.chi.const_data_ptr<T>();
-    far.chi_of = chi_of.const_data_ptr<T>();
-    far.r = rows.r.const_data_ptr<double>();
-    far.r_src = rows.r_src.const_data_ptr<double>();
-    far.source = of.members.const_data_ptr<int64_t>();
-    far.first = of.first.const_data_ptr<int64_t>();
-    far.size = of.size.const_data_ptr<int64_t>();
-    far.own = of.own.const_data_ptr<int64_t>();
+    Sphc<T> sphc{Invariants<T>(of.degrees, of.squared, of.eps)};
+    sphc.width = rows.query.size(1);
+    sphc.hidden = of.bias.size(0);
+    sphc.orders = rows.chi.size(1);
+    sphc.degrees = static_cast<int64_t>(of.degrees.size());
+    sphc.centres = rows.chi.size(0);
+    sphc.members = of.members.size(0);
+    sphc.query = rows.query.const_data_ptr<T>();
+    sphc.key = rows.key.const_data_ptr<T>();
+    sphc.chi = rows.chi.const_data_ptr<T>();
+    sphc.chi_of = chi_of.const_data_ptr<T>();
+    sphc.r = rows.r.const_data_ptr<double>();
+    sphc.r_src = rows.r_src.const_data_ptr<double>();
+    sphc.source = of.members.const_data_ptr<int64_t>();
+    sphc.first = of.first.const_data_ptr<int64_t>();
+    sphc.size = of.size.const_data_ptr<int64_t>();
+    sphc.own = of.own.const_data_ptr<int64_t>();
     std::vector<int64_t> place(rows.chi_src.size(0), -1);
-    for (int64_t n = 0; n < far.members; ++n) place[far.source[n]] = n;
-    far.centre_of.assign(far.members, -1);
-    for (int64_t i = 0; i < far.centres; ++i) {
-      far.place_of.push_back(place[far.own[i]]);
-      far.centre_of[far.place_of[i]] = i;
+    for (int64_t n = 0; n < sphc.members; ++n) place[sphc.source[n]] = n;
+    sphc.centre_of.assign(sphc.members, -1);
+    for (int64_t i = 0; i < sphc.centres; ++i) {
+      sphc.place_of.push_back(place[sphc.own[i]]);
+      sphc.centre_of[sphc.place_of[i]] = i;
     }
-    far.into = of.into.const_data_ptr<T>();
-    far.bias = of.bias.const_data_ptr<T>();
-    far.out = of.out.const_data_ptr<T>();
-    far.turned = of.turned.const_data_ptr<T>();
-    far.shift = of.shift.const_data_ptr<T>();
-    far.table = {of.table.const_data_ptr<T>(), static_cast<T>(of.width), of.table.size(0),
-                 of.table.size(2)};
-    for (int64_t n = 0; n < far.degrees; ++n) {
+    sphc.into = of.into.const_data_ptr<T>();
+    sphc.bias = of.bias.const_data_ptr<T>();
+    sphc.out = of.out.const_data_ptr<T>();
+    sphc.turned = of.turned.const_data_ptr<T>();
+    sphc.shift = of.shift.const_data_ptr<T>();
+    sphc.table = {of.table.const_data_ptr<T>(), static_cast<T>(of.width), of.table.size(0),
+                  of.table.size(2)};
+    for (int64_t n = 0; n < sphc.degrees; ++n) {
       const auto degree = of.degrees[n];
       for (int64_t m = 0; m < 2 * degree + 1; ++m) {
-        far.degree_of.push_back(n);
-        far.sign.push_back(degree % 2 ? T(-1) : T(1));
+        sphc.degree_of.push_back(n);
+        sphc.sign.push_back(degree % 2 ? T(-1) : T(1));
       }
     }
-    far.p = of.p;
-    far.cutoff = static_cast<T>(of.cutoff);
-    far.temperature = static_cast<T>(of.temperature);
-    far.kappa = static_cast<T>(of.kappa);
-    far.direction = static_cast<T>(of.direction);
-    return far;
+    sphc.p = of.p;
+    sphc.cutoff = static_cast<T>(of.cutoff);
+    sphc.temperature = static_cast<T>(of.temperature);
+    sphc.kappa = static_cast<T>(of.kappa);
+    sphc.direction = static_cast<T>(of.direction);
+    return sphc;
   }
 
   /// SPHCs of the members, a row for each order.
@@ -117,23 +118,23 @@ namespace {
     return chi_src.index_select(0, members).t().contiguous();
   }
 
-  template <typename T> FarTile<T> tile_of(const Far<T> &far, const Constants &of)
+  template <typename T> SphcTile<T> tile_of(const Sphc<T> &sphc, const Constants &of)
   {
     std::vector<const T *> steps;
     for (const auto &step : of.steps) steps.push_back(step.const_data_ptr<T>());
-    return FarTile<T>(far, steps, of.degrees);
+    return SphcTile<T>(sphc, steps, of.degrees);
   }
 
   template <typename T> Tensor forward_of(const Atoms &rows, const Constants &of)
   {
     const auto chi_of = ordered(rows.chi_src, of.members);
-    const auto far = far_of<T>(rows, of, chi_of);
+    const auto sphc = sphc_of<T>(rows, of, chi_of);
     auto dchi = at::zeros_like(rows.chi);
-    auto tile = tile_of(far, of);
-    Rows<T> neighbourhoods(far);
+    auto tile = tile_of(sphc, of);
+    Rows<T> neighborhoods(sphc);
     auto *sum = dchi.data_ptr<T>();
-    each_tile(far, neighbourhoods, FarTile<T>::SIZE,
-              [&](const std::vector<FarPair<T>> &pairs) { tile.send(pairs, sum); });
+    each_tile(sphc, neighborhoods, SphcTile<T>::SIZE,
+              [&](const std::vector<SphcPair<T>> &pairs) { tile.send(pairs, sum); });
     return dchi;
   }
 
@@ -141,25 +142,25 @@ namespace {
   Atoms backward_of(const Atoms &rows, const Constants &of, const Tensor &dchi)
   {
     const auto chi_of = ordered(rows.chi_src, of.members);
-    const auto far = far_of<T>(rows, of, chi_of);
-    auto tile = tile_of(far, of);
-    Rows<T> neighbourhoods(far);
+    const auto sphc = sphc_of<T>(rows, of, chi_of);
+    auto tile = tile_of(sphc, of);
+    Rows<T> neighborhoods(sphc);
     Atoms g = {at::zeros_like(rows.query),   at::zeros_like(rows.key), at::zeros_like(rows.chi),
                at::zeros_like(rows.chi_src), at::zeros_like(rows.r),   at::zeros_like(rows.r_src)};
     const auto g_chi_of = at::zeros_like(chi_of);
-    FarSlopes<T> slopes = {dchi.const_data_ptr<T>(),   g.query.data_ptr<T>(),
-                           g.key.data_ptr<T>(),        g.chi.data_ptr<T>(),
-                           g_chi_of.data_ptr<T>(),     g.r.data_ptr<double>(),
-                           g.r_src.data_ptr<double>(), std::vector<T>(far.centres)};
-    each_tile(far, neighbourhoods, FarTile<T>::SIZE,
-              [&](const std::vector<FarPair<T>> &pairs) { tile.send_back(pairs, slopes); });
-    for (int64_t i = 0; i < far.centres; ++i)
-      neighbourhoods.adjoint(i, slopes.of_norm[i], slopes.chi, slopes.chi_of);
+    SphcGradient<T> gradient = {dchi.const_data_ptr<T>(),   g.query.data_ptr<T>(),
+                                g.key.data_ptr<T>(),        g.chi.data_ptr<T>(),
+                                g_chi_of.data_ptr<T>(),     g.r.data_ptr<double>(),
+                                g.r_src.data_ptr<double>(), std::vector<T>(sphc.centres)};
+    each_tile(sphc, neighborhoods, SphcTile<T>::SIZE,
+              [&](const std::vector<SphcPair<T>> &pairs) { tile.send_back(pairs, gradient); });
+    for (int64_t i = 0; i < sphc.centres; ++i)
+      neighborhoods.adjoint(i, gradient.of_norm[i], gradient.chi, gradient.chi_of);
     g.chi_src.index_add_(0, of.members, g_chi_of.t());
     return g;
   }
 
-  class FarAttend : public torch::autograd::Function<FarAttend> {
+  class SphcAttend : public torch::autograd::Function<SphcAttend> {
    public:
     static variable_list forward(AutogradContext *context, const Tensor &query, const Tensor &key,
                                  const Tensor &chi, const Tensor &chi_src, const Tensor &r,
@@ -193,7 +194,7 @@ namespace {
       return {type == at::kFloat ? forward_of<float>(rows, of) : forward_of<double>(rows, of)};
     }
 
-    static variable_list backward(AutogradContext *context, const variable_list &slopes)
+    static variable_list backward(AutogradContext *context, const variable_list &gradient)
     {
       const auto saved = context->get_saved_variables();
       const Atoms rows = {saved[0], saved[1], saved[2], saved[3], saved[4], saved[5]};
@@ -201,7 +202,7 @@ namespace {
           {saved.begin() + 6, saved.end()}, context->saved_data["numbers"].toDoubleVector(),
           context->saved_data["degrees"].toIntVector(), context->saved_data["p"].toInt(),
           context->saved_data["squared"].toBool());
-      const auto dchi = slopes[0].contiguous();
+      const auto dchi = gradient[0].contiguous();
       const auto g = rows.query.scalar_type() == at::kFloat ? backward_of<float>(rows, of, dchi)
                                                             : backward_of<double>(rows, of, dchi);
       const auto r_type = static_cast<at::ScalarType>(context->saved_data["r_type"].toInt());
@@ -211,13 +212,13 @@ namespace {
     }
   };
 
-  Tensor far_attend(const Tensor &query, const Tensor &key, const Tensor &chi,
-                    const Tensor &chi_src, const Tensor &r, const Tensor &r_src,
-                    std::vector<Tensor> tensors, std::vector<double> numbers,
-                    std::vector<int64_t> degrees, int64_t p, bool squared)
+  Tensor sphc_attend(const Tensor &query, const Tensor &key, const Tensor &chi,
+                     const Tensor &chi_src, const Tensor &r, const Tensor &r_src,
+                     std::vector<Tensor> tensors, std::vector<double> numbers,
+                     std::vector<int64_t> degrees, int64_t p, bool squared)
   {
-    return FarAttend::apply(query, key, chi, chi_src, r, r_src, tensors, numbers, degrees, p,
-                            squared)[0];
+    return SphcAttend::apply(query, key, chi, chi_src, r, r_src, tensors, numbers, degrees, p,
+                             squared)[0];
   }
 
 }    // namespace
@@ -225,5 +226,5 @@ namespace {
 
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
-  library.def(So3k::operators::FAR_ATTEND, So3k::far_attend);
+  library.def(So3k::operators::SPHC_ATTEND, So3k::sphc_attend);
 }

@@ -1,7 +1,7 @@
 /* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
 
-#ifndef SO3K_FAR_H
-#define SO3K_FAR_H
+#ifndef SO3K_NONLOCAL_H
+#define SO3K_NONLOCAL_H
 
 #include "groups.h"
 #include "model.h"
@@ -12,25 +12,19 @@ namespace So3k {
 
 class System;
 
-/// Settings of groups.
-struct GroupOptions {
-  bool by_molecule = true;
-  int64_t max_group = 10000;
-};
-
 /// dE/dr of the centres and dE/dcell at constant pair vectors, eV/Å.
-struct FarGradient {
+struct NonlocalGradient {
   at::Tensor positions;    // (centres, 3)
   at::Tensor cell;         // (3, 3), this rank's share; undefined if nothing depends on it
 };
 
 /// Non-local attention within groups: the work that a non-local model adds to a step.
-class Far : protected LAMMPS_NS::Pointers {
+class Nonlocal : protected LAMMPS_NS::Pointers {
  public:
   /// The kind that the model has, none for a local one.
-  static std::unique_ptr<Far> create(LAMMPS_NS::LAMMPS *lmp, const Model &model,
-                                     const GroupOptions &options);
-  virtual ~Far() = default;
+  static std::unique_ptr<Nonlocal> create(LAMMPS_NS::LAMMPS *lmp, const Model &model,
+                                          const GroupOptions &options);
+  virtual ~Nonlocal() = default;
 
   /// Collective: after a new neighbor list; `first` of a run also checks and reports.
   void rebuild(const System &system, bool first);
@@ -47,14 +41,14 @@ class Far : protected LAMMPS_NS::Pointers {
   /// The leaves by which the energy is differentiated, and forces and virial from these
   /// derivatives.
   virtual std::vector<at::Tensor> leaves() const { return {r_src}; }
-  FarGradient gradient(const std::vector<at::Tensor> &gradients) const;
+  NonlocalGradient gradient(const std::vector<at::Tensor> &gradients) const;
 
   /// Virial of each centre, (centres, 3, 3), eV: W_i = -r_i x dE/dr_i with r_i from the centre of
   /// the atom's group, and an equal share of -cell^T dE/dcell.
-  at::Tensor virials(const System &system, const FarGradient &gradient) const;
+  at::Tensor virials(const System &system, const NonlocalGradient &gradient) const;
 
  protected:
-  Far(LAMMPS_NS::LAMMPS *lmp, const Model &model, const GroupOptions &options);
+  Nonlocal(LAMMPS_NS::LAMMPS *lmp, const Model &model, const GroupOptions &options);
   virtual void connect(const System &system) = 0;
   virtual std::string
   burden(const System &system) const = 0;    // collective: memory and time, for the log

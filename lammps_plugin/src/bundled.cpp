@@ -1,6 +1,6 @@
 /* so3k-md: pair_style so3k, model files and bundled models. GPL-2, see ../LICENSE. */
 
-#include "shipped.h"
+#include "bundled.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -18,7 +18,7 @@ namespace {
 
   /// Folder of the bundled models: set by so3k_md.engines.lammps, else next to the plugin's
   /// sources.
-  fs::path shipped_folder()
+  fs::path bundled_folder()
   {
     const auto *told = std::getenv("SO3K_PRETRAINED");
     return told ? told : SO3K_PRETRAINED;
@@ -28,7 +28,7 @@ namespace {
   {
     std::vector<std::string> names;
     std::error_code ignored;
-    for (const auto &entry : fs::directory_iterator(shipped_folder(), ignored))
+    for (const auto &entry : fs::directory_iterator(bundled_folder(), ignored))
       if (entry.path().extension() == ".pt") names.push_back(entry.path().stem().string());
     std::sort(names.begin(), names.end());
     std::string text;
@@ -39,13 +39,13 @@ namespace {
   fs::path resolve(const std::string &path)
   {
     std::error_code ignored;
-    const auto shipped = shipped_folder() / (path + ".pt");
+    const auto bundled = bundled_folder() / (path + ".pt");
     if (fs::is_directory(path, ignored))
       throw std::runtime_error(path + " is a folder: name the model file in it");
     if (fs::is_regular_file(path, ignored)) return path;
     if (fs::exists(path, ignored))    // a pipe or a device may have no end
       throw std::runtime_error(path + " is not a file: name a model file");
-    if (fs::path(path).filename() == path && fs::exists(shipped, ignored)) return shipped;
+    if (fs::path(path).filename() == path && fs::exists(bundled, ignored)) return bundled;
     throw std::runtime_error(
         "there is no model file " + path +
         ": check the path in pair_coeff; models that come with so3k-md: " + shipped_names());

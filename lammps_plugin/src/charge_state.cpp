@@ -1,6 +1,6 @@
 /* so3k-md: pair_style so3k, total charge and spin. GPL-2, see ../LICENSE. */
 
-#include "totals.h"
+#include "charge_state.h"
 
 #include "system.h"
 
@@ -29,7 +29,7 @@ namespace {
     return std::abs(value - std::round(value)) < EXACT;
   }
 
-  double sum_of(const TotalOptions &options)
+  double sum_of(const ChargeStateOptions &options)
   {
     double total = 0.0;
     for (const auto &[molecule, charge] : options.of_molecule) total += charge;
@@ -38,22 +38,23 @@ namespace {
 
 }    // namespace
 
-Totals::Totals(LAMMPS_NS::LAMMPS *lmp, const Model &model, const TotalOptions &options) :
+ChargeState::ChargeState(LAMMPS_NS::LAMMPS *lmp, const Model &model,
+                         const ChargeStateOptions &options) :
     Pointers(lmp), model(model), options(options), total(sum_of(options)),
     fragments(lmp, model.device, options.by_molecule)
 {
 }
 
-bigint Totals::sum(bigint here) const
+bigint ChargeState::sum(bigint here) const
 {
   bigint everywhere;
   MPI_Allreduce(&here, &everywhere, 1, MPI_LMP_BIGINT, MPI_SUM, world);
   return everywhere;
 }
 
-void Totals::check(const std::vector<int64_t> &species_of_type) const
+void ChargeState::check(const std::vector<int64_t> &species_of_type) const
 {
-  if (!model.has_totals) {
+  if (!model.has_charge_state) {
     if (options.given)
       error->all(FLERR,
                  "so3k model {} knows no total charge: leave out charge, spin, fragments and "
@@ -65,7 +66,7 @@ void Totals::check(const std::vector<int64_t> &species_of_type) const
   check_electrons(species_of_type);
 }
 
-void Totals::check_fragments(const std::vector<int64_t> &species_of_type) const
+void ChargeState::check_fragments(const std::vector<int64_t> &species_of_type) const
 {
   if (!whole(options.charge.value_or(0.0)))
     error->all(FLERR, "so3k: a charge of {:+g} e is not whole: give that of all ions and molecules",
@@ -107,7 +108,7 @@ void Totals::check_fragments(const std::vector<int64_t> &species_of_type) const
   }
 }
 
-void Totals::check_electrons(const std::vector<int64_t> &species_of_type) const
+void ChargeState::check_electrons(const std::vector<int64_t> &species_of_type) const
 {
   const double unpaired = 2.0 * options.spin;
   if (unpaired < 0.0 || unpaired != std::round(unpaired))
@@ -124,7 +125,7 @@ void Totals::check_electrons(const std::vector<int64_t> &species_of_type) const
 }
 
 /// Refuse impossible charges; `whose` ends with a colon and a space.
-void Totals::check_charge(bigint protons, bigint charge, const std::string &whose) const
+void ChargeState::check_charge(bigint protons, bigint charge, const std::string &whose) const
 {
   const auto electrons = protons - charge;
   if (electrons < 0 || electrons > MOST_ELECTRONS * protons)
@@ -136,7 +137,8 @@ void Totals::check_charge(bigint protons, bigint charge, const std::string &whos
 
 /// Collective: refuse the same of a fragment, whose unpaired electrons are known only where a model
 /// has none. The first rank with atoms of a fragment reports it, the lowest molecule first.
-void Totals::check_pieces(const System &system, const std::vector<int64_t> &species_of_type) const
+void ChargeState::check_pieces(const System &system,
+                               const std::vector<int64_t> &species_of_type) const
 {
   std::vector<double> numbers;
   for (const int i : system.centres.atoms)
@@ -173,17 +175,18 @@ void Totals::check_pieces(const System &system, const std::vector<int64_t> &spec
 }
 
 /// Collective: of all atoms of the model.
-bigint Totals::protons(const std::vector<int64_t> &species_of_type) const
+bigint ChargeState::protons(const std::vector<int64_t> &species_of_type) const
 {
   bigint here = 0;
   for (int i = 0; i < atom->nlocal; ++i) here += species_of_type[atom->type[i]];
   return sum(here);
 }
 
-void Totals::rebuild(const System &system, const std::vector<int64_t> &species_of_type, bool first)
+void ChargeState::rebuild(const System &system, const std::vector<int64_t> &species_of_type,
+                          bool first)
 {
   bool changed = false;
-  if (model.has_totals) {
+  if (model.has_charge_state) {
     const auto before = std::make_pair(n_atoms, n_protons);
     n_atoms = sum(system.n_centres);
     n_protons = protons(species_of_type);
@@ -208,22 +211,23 @@ void Totals::rebuild(const System &system, const std::vector<int64_t> &species_o
                               fragments.n_all);
 }
 
-Tensor Totals::shares(const Tensor &species, int64_t n_centres) const
+Tensor ChargeState::shares(const Tensor &species, int64_t n_centres) const
 {
   const auto options_of = at::dtype(at::kDouble).device(model.device);
-  if (!model.totals.exists()) return at::zeros({0, 2}, options_of);
-  const auto totals = at::tensor({std::round(total), 2.0 * options.spin}, options_of).view({1, 2});
+  if (!model.charge_and_spin.exists()) return at::zeros({0, 2}, options_of);
+  const auto psi = at::tensor({std::round(total), 2.0 * options.spin}, options_of).view({1, 2});
   const auto affinities =
-      model.totals.run("affinities", species, totals.expand({species.size(0), 2})).toTensor();
+      model.charge_and_spin.run("affinities", species, psi.expand({species.size(0), 2})).toTensor();
   auto sums = affinities.narrow(0, 0, n_centres).sum(0, true, at::kDouble).cpu();
   MPI_Allreduce(MPI_IN_PLACE, sums.data_ptr<double>(), 2, MPI_DOUBLE, MPI_SUM, world);
   const auto frame = at::zeros_like(species);
-  return model.totals.run("shares", affinities, sums.to(model.device), totals, frame).toTensor();
+  return model.charge_and_spin.run("shares", affinities, sums.to(model.device), psi, frame)
+      .toTensor();
 }
 
 /// The difference between the charge of a fragment and the sum of its raw charges is divided
 /// equally among its atoms.
-Tensor Totals::spread(const Tensor &raw, const Tensor &charge) const
+Tensor ChargeState::spread(const Tensor &raw, const Tensor &charge) const
 {
   auto sums = at::zeros({fragments.n_groups, 1}, charge.options())
                   .index_add_(0, fragments.group, raw.unsqueeze(1).to(at::kDouble));

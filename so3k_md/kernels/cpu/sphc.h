@@ -1,7 +1,7 @@
 /* so3k-md: neighborhoods in SPHC space within groups, and the tiles of pairs in them. MIT. */
 
-#ifndef SO3K_FAR_H
-#define SO3K_FAR_H
+#ifndef SO3K_SPHC_H
+#define SO3K_SPHC_H
 
 #include <algorithm>
 #include <cmath>
@@ -15,7 +15,7 @@
 namespace So3k {
 
 /// Input of the non-local messages of one layer.
-template <typename T> struct Far {
+template <typename T> struct Sphc {
   Invariants<T> invariants;
   int64_t width, hidden, orders, degrees;    // F, H, chi_width, number of degrees
   int64_t centres, members;                  // rows of centres, members of all groups
@@ -38,7 +38,7 @@ template <typename T> struct Far {
 
 /// φ(u) = 1 − (p+1)(p+2)/2 u^p + p(p+2) u^(p+1) − p(p+1)/2 u^(p+2) for u < 1, and its derivative.
 template <typename T> struct Cutoff {
-  T value, slope;
+  T value, derivative;
 
   Cutoff(T u, int64_t p)
   {
@@ -46,44 +46,44 @@ template <typename T> struct Cutoff {
     for (int64_t n = 1; n < p; ++n) power *= u;
     const T a = T(0.5) * (p + 1) * (p + 2), b = T(p) * (p + 2), c = T(0.5) * p * (p + 1);
     value = 1 - power * u * (a - b * u + c * u * u);
-    slope = -power * (a * p - b * (p + 1) * u + c * (p + 2) * u * u);
+    derivative = -power * (a * p - b * (p + 1) * u + c * (p + 2) * u * u);
   }
 };
 
 /// The distances d_ij / T of a centre to all members of its group, and their softmax.
 template <typename T> class Rows {
  public:
-  explicit Rows(const Far<T> &far) : far(far), log_norm(far.centres)
+  explicit Rows(const Sphc<T> &sphc) : sphc(sphc), log_norm(sphc.centres)
   {
     int64_t largest = 0;
-    for (int64_t i = 0; i < far.centres; ++i) largest = std::max(largest, far.size[i]);
+    for (int64_t i = 0; i < sphc.centres; ++i) largest = std::max(largest, sphc.size[i]);
     square.resize(largest);
     d.resize(largest);
-    for (int64_t i = 0; i < far.centres; ++i) {
+    for (int64_t i = 0; i < sphc.centres; ++i) {
       const T *d = distances(i);
       T peak = -std::numeric_limits<T>::infinity(), sum = 0;
-      for (int64_t p = 0; p < far.size[i]; ++p) peak = std::max(peak, d[p]);
-      for (int64_t p = 0; p < far.size[i]; ++p) sum += std::exp(d[p] - peak);
-      log_norm[i] = peak + std::log(sum * far.kappa / far.size[i]);
+      for (int64_t p = 0; p < sphc.size[i]; ++p) peak = std::max(peak, d[p]);
+      for (int64_t p = 0; p < sphc.size[i]; ++p) sum += std::exp(d[p] - peak);
+      log_norm[i] = peak + std::log(sum * sphc.kappa / sphc.size[i]);
     }
   }
 
   /// Distances of centre i to all members of its group; −∞ to itself, which excludes it.
   const T *distances(int64_t i)
   {
-    const auto n = far.size[i], first = far.first[i];
+    const auto n = sphc.size[i], first = sphc.first[i];
     std::fill_n(square.begin(), n, T(0));
-    for (int64_t m = 0; m < far.orders; ++m) {
-      const T mine = far.chi[i * far.orders + m];
-      const T *other = far.chi_of + m * far.members + first;
+    for (int64_t m = 0; m < sphc.orders; ++m) {
+      const T mine = sphc.chi[i * sphc.orders + m];
+      const T *other = sphc.chi_of + m * sphc.members + first;
 #pragma omp simd
       for (int64_t p = 0; p < n; ++p) square[p] += (mine - other[p]) * (mine - other[p]);
     }
-    const T per = 1 / far.temperature;
+    const T per = 1 / sphc.temperature;
 #pragma omp simd
     for (int64_t p = 0; p < n; ++p)
-      d[p] = (std::sqrt(square[p] + far.invariants.floor) - far.invariants.eps) * per;
-    d[far.place_of[i] - first] = -std::numeric_limits<T>::infinity();
+      d[p] = (std::sqrt(square[p] + sphc.invariants.floor) - sphc.invariants.eps) * per;
+    d[sphc.place_of[i] - first] = -std::numeric_limits<T>::infinity();
     return d.data();
   }
 
@@ -95,51 +95,51 @@ template <typename T> class Rows {
   /// `g`: G_i = Σ_j u_ij ∂E/∂u_ij; derivatives as `chi` and `chi_of`.
   void adjoint(int64_t i, T g, T *g_chi, T *g_chi_of)
   {
-    const auto n = far.size[i], first = far.first[i];
+    const auto n = sphc.size[i], first = sphc.first[i];
     if (g == 0 || n < 2) return;
     const T *d = distances(i);
-    const T scale = -g * far.kappa / (far.size[i] * far.temperature);
+    const T scale = -g * sphc.kappa / (sphc.size[i] * sphc.temperature);
     auto &weight = square;
     for (int64_t p = 0; p < n; ++p)
       weight[p] =
-          scale * std::exp(d[p] - log_norm[i]) / std::sqrt(square[p] + far.invariants.floor);
-    for (int64_t m = 0; m < far.orders; ++m) {
-      const T mine = far.chi[i * far.orders + m];
-      const T *other = far.chi_of + m * far.members + first;
-      T *g_other = g_chi_of + m * far.members + first;
+          scale * std::exp(d[p] - log_norm[i]) / std::sqrt(square[p] + sphc.invariants.floor);
+    for (int64_t m = 0; m < sphc.orders; ++m) {
+      const T mine = sphc.chi[i * sphc.orders + m];
+      const T *other = sphc.chi_of + m * sphc.members + first;
+      T *g_other = g_chi_of + m * sphc.members + first;
       T sum = 0;
 #pragma omp simd reduction(+ : sum)
       for (int64_t p = 0; p < n; ++p) {
-        const T slope = weight[p] * (mine - other[p]);
-        sum += slope;
-        g_other[p] -= slope;
+        const T derivative = weight[p] * (mine - other[p]);
+        sum += derivative;
+        g_other[p] -= derivative;
       }
-      g_chi[i * far.orders + m] += sum;
+      g_chi[i * sphc.orders + m] += sum;
     }
   }
 
  private:
-  const Far<T> &far;
+  const Sphc<T> &sphc;
   std::vector<T> log_norm, square, d;
 };
 
 /// A pair in which one or both are neighbors of the other.
-template <typename T> struct FarPair {
+template <typename T> struct SphcPair {
   int64_t i, place, back;    // centre, member, and the centre that the member is, or −1
   T there, here;             // u_ij, and u_ji of the reverse pair; 1 if not neighbors
 };
 
 /// Every pair once, tile by tile.
 template <typename T, typename Work>
-void each_tile(const Far<T> &far, Rows<T> &rows, int64_t tile, Work work)
+void each_tile(const Sphc<T> &sphc, Rows<T> &rows, int64_t tile, Work work)
 {
-  std::vector<FarPair<T>> pairs;
+  std::vector<SphcPair<T>> pairs;
   pairs.reserve(tile);
-  for (int64_t i = 0; i < far.centres; ++i) {
+  for (int64_t i = 0; i < sphc.centres; ++i) {
     const T *d = rows.distances(i);
-    for (int64_t p = 0; p < far.size[i]; ++p) {
-      const auto place = far.first[i] + p, back = far.centre_of[place];
-      if (place == far.place_of[i] || (back >= 0 && back < i)) continue;
+    for (int64_t p = 0; p < sphc.size[i]; ++p) {
+      const auto place = sphc.first[i] + p, back = sphc.centre_of[place];
+      if (place == sphc.place_of[i] || (back >= 0 && back < i)) continue;
       const bool there = d[p] < rows.norm(i), here = back >= 0 && d[p] < rows.norm(back);
       if (!there && !here) continue;
       pairs.push_back({i, place, back, there ? std::exp(d[p] - rows.norm(i)) : T(1),

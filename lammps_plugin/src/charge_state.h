@@ -1,33 +1,21 @@
 /* so3k-md: pair_style so3k. GPL-2, see ../LICENSE. */
 
-#ifndef SO3K_TOTALS_H
-#define SO3K_TOTALS_H
+#ifndef SO3K_CHARGE_STATE_H
+#define SO3K_CHARGE_STATE_H
 
 #include "groups.h"
 #include "model.h"
 
 #include "lmptype.h"
 
-#include <map>
-#include <optional>
-
 namespace So3k {
 
 class System;
 
-/// Settings of charge and spin.
-struct TotalOptions {
-  std::optional<double> charge;             // e; the sum of those of the fragments, or 0
-  double spin = 0.0;                        // S of all atoms
-  bool by_molecule = false;                 // a fragment is a molecule, or all atoms
-  std::map<int64_t, double> of_molecule;    // e, 0 for a molecule that is not named
-  bool given = false;
-};
-
 /// Charge and spin of the whole system, and fragments between which charge does not flow.
-class Totals : protected LAMMPS_NS::Pointers {
+class ChargeState : protected LAMMPS_NS::Pointers {
  public:
-  Totals(LAMMPS_NS::LAMMPS *lmp, const Model &model, const TotalOptions &options);
+  ChargeState(LAMMPS_NS::LAMMPS *lmp, const Model &model, const ChargeStateOptions &options);
 
   /// Collective, before a run: refuse impossible charges and spins.
   void check(const std::vector<int64_t> &species_of_type) const;
@@ -40,9 +28,9 @@ class Totals : protected LAMMPS_NS::Pointers {
   /// Collective: charges of the centres that add up to those of the fragments, from raw ones.
   at::Tensor conserved(const at::Tensor &raw) const { return spread(raw, charges); }
   /// Collective: dE/d(raw charges) from dE/dq. The same map without a charge is its own adjoint.
-  at::Tensor adjoint(const at::Tensor &slopes) const
+  at::Tensor adjoint(const at::Tensor &derivatives) const
   {
-    return spread(slopes, at::zeros_like(charges));
+    return spread(derivatives, at::zeros_like(charges));
   }
 
   double charge() const { return total; }
@@ -58,7 +46,7 @@ class Totals : protected LAMMPS_NS::Pointers {
   LAMMPS_NS::bigint protons(const std::vector<int64_t> &species_of_type) const;
 
   const Model &model;
-  const TotalOptions options;
+  const ChargeStateOptions options;
   double total;                                    // e
   LAMMPS_NS::bigint n_atoms = 0, n_protons = 0;    // when last checked
   Groups fragments;
