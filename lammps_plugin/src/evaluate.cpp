@@ -42,7 +42,7 @@ void PairSo3k::compute(int eflag, int vflag)
 
 void PairSo3k::evaluate()
 {
-  So3k::TorchScope scope(model->device);
+  So3k::TorchScope scope(model->device, threads.count());
   update_system(!system->ready);
   const auto found = predict();
   std::vector<Tensor> leaves = {system->near.pairs.vectors};

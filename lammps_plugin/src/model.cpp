@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <map>
 #include <sstream>
+#include <thread>
 
 #include "kernels.h"
 #include "metadata.h"
@@ -238,7 +239,8 @@ double Model::bytes_of_rows(int64_t n_rows) const
       static_cast<double>(features + chi_width) * element_size();
 }
 
-TorchScope::TorchScope(at::Device device) : autograd(c10::AutogradState::get_tls_state())
+TorchScope::TorchScope(at::Device device, int n_threads) :
+    autograd(c10::AutogradState::get_tls_state())
 {
   if (device.is_cuda()) device_guard.reset_device(device);
   // Backward on the calling thread: MPI was initialised for that one only.
@@ -250,7 +252,7 @@ TorchScope::TorchScope(at::Device device) : autograd(c10::AutogradState::get_tls
   torch::jit::FusionStrategy dynamic = {
       {torch::jit::FusionBehavior::DYNAMIC, device.is_cuda() ? 10 : 0}};
   fusion = torch::jit::setFusionStrategy(dynamic);
-  if (at::get_num_threads() != 1) at::set_num_threads(1);
+  if (at::get_num_threads() != n_threads) at::set_num_threads(n_threads);
 }
 
 TorchScope::~TorchScope()
@@ -259,11 +261,21 @@ TorchScope::~TorchScope()
   torch::jit::setFusionStrategy(fusion);
 }
 
-OuterThreads::OuterThreads() : n_threads(at::get_num_threads()) {}
-
-OuterThreads::~OuterThreads()
+Threads::Threads(MPI_Comm world, int wanted) : outer(at::get_num_threads())
 {
-  if (at::get_num_threads() != n_threads) at::set_num_threads(n_threads);
+  MPI_Comm machine;
+  int ranks = 1;
+  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine);
+  MPI_Comm_size(machine, &ranks);
+  MPI_Comm_free(&machine);
+  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
+  own = std::max(1, std::min(wanted, cores / ranks));
+  MPI_Allreduce(MPI_IN_PLACE, &own, 1, MPI_INT, MPI_MIN, world);
+}
+
+Threads::~Threads()
+{
+  if (at::get_num_threads() != outer) at::set_num_threads(outer);
 }
 
 std::string brief(const std::exception &error)

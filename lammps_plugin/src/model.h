@@ -14,6 +14,8 @@
 #include "kernels.h"
 #include "settings.h"
 
+#include <mpi.h>
+
 #include <optional>
 #include <string>
 #include <vector>
@@ -102,27 +104,31 @@ class Model {
   c10::TupleTypePtr rows_type;
 };
 
-/// The number of torch's threads before this plugin set it, restored when a pair style is deleted.
+/// The threads of a rank in torch: as many as LAMMPS has (OMP_NUM_THREADS), but together with the
+/// other ranks of the machine no more than it has cores, because threads that wait keep a core
+/// busy.
 ///
-/// Ranks share the cores, and most operations are small. A second thread waits most of the time,
-/// and takes the core from another rank. A TorchScope therefore sets one thread and does not reset
-/// the number, because setting it takes as long as a step of a small system.
-class OuterThreads {
+/// Setting the number takes as long as a step of a small system. A TorchScope therefore sets it and
+/// does not reset it; the number of before is restored when a pair style is deleted.
+class Threads {
  public:
-  OuterThreads();
-  ~OuterThreads();
-  OuterThreads(const OuterThreads &) = delete;
-  OuterThreads &operator=(const OuterThreads &) = delete;
+  /// Collective. `wanted`: of each rank.
+  Threads(MPI_Comm world, int wanted);
+  ~Threads();
+  Threads(const Threads &) = delete;
+  Threads &operator=(const Threads &) = delete;
+
+  int count() const { return own; }
 
  private:
-  int n_threads;
+  int outer, own;
 };
 
 /// Settings of torch for the process, set for the lifetime of this object and then restored, except
-/// the number of threads: see OuterThreads.
+/// the number of threads: see Threads.
 class TorchScope {
  public:
-  explicit TorchScope(at::Device device);
+  TorchScope(at::Device device, int n_threads);
   ~TorchScope();
   TorchScope(const TorchScope &) = delete;
   TorchScope &operator=(const TorchScope &) = delete;

@@ -42,7 +42,7 @@ constexpr int LONG_RANGE = 1;    // id of the list of long-range pairs; that of 
 
 }    // namespace
 
-PairSo3k::PairSo3k(LAMMPS *lmp) : Pair(lmp)
+PairSo3k::PairSo3k(LAMMPS *lmp) : Pair(lmp), threads(world, comm->nthreads)
 {
   single_enable = 0;
   restartinfo = 0;
@@ -154,7 +154,7 @@ void PairSo3k::load(const std::string &path)
   const auto device = So3k::choose_device(lmp, options.device);
   std::string complaint;
   try {
-    So3k::TorchScope scope(device);
+    So3k::TorchScope scope(device, threads.count());
     model = std::make_unique<So3k::Model>(bytes, options.precision, options.long_range, device);
     system = std::make_unique<So3k::System>(lmp, device);
     nonlocal = So3k::Nonlocal::create(lmp, *model, options.groups);
@@ -284,12 +284,15 @@ void PairSo3k::report() const
 {
   if (comm->me != 0) return;
   utils::logmesg(
-      lmp,
-      "so3k: model {}, {} layers, cutoff {:g} A, {}{} on {}, libtorch {}, 1 thread per rank{}\n",
+      lmp, "so3k: model {}, {} layers, cutoff {:g} A, {}{} on {}, libtorch {}, {} per rank{}\n",
       model->name, model->n_layers, model->cutoff,
       model->dtype == at::kDouble ? "float64" : "float32",
       model->form.compiled ? " with compiled kernels" : "", model->device.str(), TORCH_VERSION,
-      comm->nthreads > 1 ? fmt::format(" whatever OMP_NUM_THREADS = {} says", comm->nthreads) : "");
+      threads.count() == 1 ? "1 thread" : fmt::format("{} threads", threads.count()),
+      threads.count() < comm->nthreads
+          ? fmt::format(", because the cores are fewer than ranks times OMP_NUM_THREADS = {}",
+                        comm->nthreads)
+          : "");
   if (!model->form.compiled)
     utils::logmesg(lmp, "so3k: plain layers, slower than compiled kernels: {}\n",
                    model->form.reason);

@@ -71,7 +71,7 @@ class __attribute__((visibility("default"))) PairSo3k : public Pair {
   using AtomVirial = at::TensorAccessor<double, 2>;
   void add_atom_virial(int i, const AtomVirial &share, const AtomVirial &centroid);
 
-  So3k::OuterThreads outer_threads;
+  So3k::Threads threads;
   So3k::Settings options;
   std::unique_ptr<So3k::Model> model;
   std::unique_ptr<So3k::System> system;

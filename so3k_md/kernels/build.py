@@ -26,7 +26,7 @@ KIND, WHAT = "kernels", "the kernels"
 LIBRARY = "so3k_kernels.so"
 SOURCES = Path(__file__).parent / "cpu"
 # exact up to rounding: sums may run in another order, and all instructions of this processor may be used
-FLAGS = ["-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-std=c++17"]
+FLAGS = ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-std=c++17"]
 
 
 def find_kernels() -> Path | None:

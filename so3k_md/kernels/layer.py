@@ -1,7 +1,7 @@
 """Layers whose messages are computed by the compiled kernels: local ones, and those of sphc."""
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,44 @@ if TYPE_CHECKING:
     from so3k_md.model_config import ModelConfig
 
 LANES = 16  # float32 numbers in the widest register
+
+
+class NearWeights(NamedTuple):
+    """Weights of the local messages as `so3k::attend` reads them, F features, H hidden units of a filter.
+
+    A map of all heads holds one square matrix (in, out) for each head, a map of all degrees one for each
+    degree; `query` and `key` hold both, one after the other, as one row of numbers.
+    """
+
+    query: Tensor  # of features and of degrees, times the scale of the attention
+    query_bias: Tensor  # (2 F,)
+    key: Tensor
+    key_bias: Tensor  # (2 F,)
+    value: Tensor  # of features
+    value_bias: Tensor  # (F,)
+    turned: Tensor  # query, key and value, each matrix transposed
+    hidden: Tensor  # of both spherical filters, (degrees, 2 H)
+    hidden_bias: Tensor  # (2 H,)
+    out: Tensor  # (2, H, F)
+    out_turned: Tensor  # (2, F, H)
+    table: Tensor  # of both radial filters, (intervals, 6, 2 F)
+
+
+def near_weights(kept: list[Tensor]) -> NearWeights:
+    """The fields of `NearWeights`, which the library keeps as a list."""
+    a, b = kept[:6], kept[6:]
+    return NearWeights(a[0], a[1], a[2], a[3], a[4], a[5], b[0], b[1], b[2], b[3], b[4], b[5])
+
+
+class SphcWeights(NamedTuple):
+    """Weights of the non-local messages as `so3k::sphc_attend` reads them; rows of features are `widened`."""
+
+    hidden: Tensor  # of the spherical filter, (degrees, H)
+    hidden_bias: Tensor  # (H,)
+    out: Tensor  # (H, F)
+    out_turned: Tensor  # (F, H)
+    shift: Tensor  # filters beyond the cutoff, (F,)
+    table: Tensor  # what the radial part adds within the cutoff, (intervals, 6, F)
 
 
 class KernelLayer(Layer, Tabulated):
@@ -36,12 +74,13 @@ class KernelLayer(Layer, Tabulated):
         self.is_first = is_first
         self.key = uuid.uuid4().hex  # unique; `with_weights` sets a hash of the content instead
         self.degrees = list(config.degrees)
+        self.n_heads = config.heads
         self.squared = config.chi_invariant == "squared"
         self.tolerances = [TOLERANCES[torch.float32], TOLERANCES[torch.float64]]
 
     def attend(self, centres: Rows, sources: Rows, edges: Edges) -> tuple[Tensor, Tensor]:
         """Messages (Δx, Δχ) to the centres from their local neighbors."""
-        constants = self.constants(0, centres.x)
+        weights = near_weights(self.constants(0, centres.x))
         return torch.ops.so3k.attend(
             centres.x,
             centres.chi,
@@ -50,10 +89,26 @@ class KernelLayer(Layer, Tabulated):
             edges.r,
             edges.cut,
             edges.ylm,
-            [edges.idx_i, edges.idx_j, edges.back] + constants,
-            [self.geometry.cutoff / constants[-1].size(0), self.norm_eps],
-            self.degrees,
-            self.squared,
+            edges.idx_i,
+            edges.idx_j,
+            edges.back,
+            query=weights.query,
+            query_bias=weights.query_bias,
+            key=weights.key,
+            key_bias=weights.key_bias,
+            value=weights.value,
+            value_bias=weights.value_bias,
+            turned=weights.turned,
+            hidden=weights.hidden,
+            hidden_bias=weights.hidden_bias,
+            out=weights.out,
+            out_turned=weights.out_turned,
+            table=weights.table,
+            cutoff=self.geometry.cutoff,
+            norm_eps=self.norm_eps,
+            heads=self.n_heads,
+            degrees=self.degrees,
+            squared=self.squared,
         )
 
     def constants(self, n: int, x: Tensor) -> list[Tensor]:
@@ -98,36 +153,28 @@ class KernelLayer(Layer, Tabulated):
         return torch.cat([parts[0] + rest[0], parts[1] + rest[1]], dim=1)
 
     def near_constants(self, table: Tensor) -> list[Tensor]:
-        """Constants of `attend`, in the order of `constants_of` in attend.cpp.
+        """The fields of `NearWeights`.
 
         Args:
             table: of `near_radial`, (intervals, 6, 2 features).
         """
-        q_x, s_x = self.feature_attention.attention.query.weight, self.feature_attention.attention.scale
-        q_chi, s_chi = (
-            self.geometric_attention.attention.query.weight,
-            self.geometric_attention.attention.scale,
-        )
-        k_x, k_chi, v_x = (
-            self.feature_attention.attention.key.weight.clone(),
-            self.geometric_attention.attention.key.weight.clone(),
-            self.feature_attention.value.weight.clone(),
-        )
-        maps = [q_x * s_x, q_chi * s_chi, k_x, k_chi, v_x]
-        none = torch.zeros_like(table[0, 0, : table.size(2) // 2]).to(q_x.dtype)
-        queries = [
-            or_zeros(self.feature_attention.attention.query.bias, none) * s_x,
-            or_zeros(self.geometric_attention.attention.query.bias, none) * s_chi,
+        x, chi = self.feature_attention.attention, self.geometric_attention.attention
+        value = self.feature_attention.value.weight.clone()
+        maps = [
+            x.query.weight * x.scale,
+            chi.query.weight * chi.scale,
+            x.key.weight.clone(),
+            chi.key.weight.clone(),
         ]
-        keys = [
-            or_zeros(self.feature_attention.attention.key.bias, none),
-            or_zeros(self.geometric_attention.attention.key.bias, none),
-        ]
+        none = torch.zeros_like(table[0, 0, : table.size(2) // 2]).to(value.dtype)
+        query_bias = [or_zeros(x.query.bias, none) * x.scale, or_zeros(chi.query.bias, none) * chi.scale]
+        key_bias = [or_zeros(x.key.bias, none), or_zeros(chi.key.bias, none)]
+        turned = [weight.transpose(1, 2).flatten() for weight in maps + [value]]
         hidden: list[Tensor] = [
             self.feature_filter.spherical.hidden.weight.clone(),
             self.geometric_filter.spherical.hidden.weight.clone(),
         ]
-        bias = [
+        hidden_bias = [
             or_zeros(self.feature_filter.spherical.hidden.bias, none),
             or_zeros(self.geometric_filter.spherical.hidden.bias, none),
         ]
@@ -138,16 +185,20 @@ class KernelLayer(Layer, Tabulated):
         out = torch.stack(outs)
         if self.is_first:
             out = out[:, :0]
-        constants = maps + [weight.transpose(1, 2) for weight in maps]
-        constants += [torch.cat(queries), torch.cat(keys), or_zeros(self.feature_attention.value.bias, none)]
-        constants += [
+        return [
+            torch.cat([maps[0].flatten(), maps[1].flatten()]),
+            torch.cat(query_bias),
+            torch.cat([maps[2].flatten(), maps[3].flatten()]),
+            torch.cat(key_bias),
+            value.contiguous(),
+            or_zeros(self.feature_attention.value.bias, none),
+            torch.cat(turned),
             torch.cat(hidden, dim=1),
-            torch.cat(bias),
-            out,
-            out.transpose(1, 2),
-            table.to(q_x.dtype),
+            torch.cat(hidden_bias),
+            out.contiguous(),
+            out.transpose(1, 2).contiguous(),
+            table.to(value.dtype).contiguous(),
         ]
-        return [tensor.contiguous() for tensor in constants]
 
 
 class KernelEfaLayer(KernelLayer, EfaLayer):
@@ -181,10 +232,8 @@ class KernelSphcLayer(KernelLayer, SphcLayer):
     def sphc_attend(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> Tensor:
         """Messages Δχ to some centres; arguments as in `sphc_pairs`."""
         query, key = self.sphc_rows(centres.x[first:last], sources.x)
-        constants = self.constants(1, centres.x)
-        steps = self.geometry.steps(query)
-        mine = [groups.members, groups.first[first:last], groups.size[first:last], groups.own[first:last]]
-        cutoff = self.geometry.cutoff
+        kept = self.constants(1, centres.x)
+        weights = SphcWeights(kept[0], kept[1], kept[2], kept[3], kept[4], kept[5])
         return torch.ops.so3k.sphc_attend(
             self.widened(query),
             self.widened(key),
@@ -192,18 +241,25 @@ class KernelSphcLayer(KernelLayer, SphcLayer):
             sources.chi,
             centres.r[first:last],
             sources.r,
-            mine + constants + steps,
-            [
-                cutoff / constants[-1].size(0),
-                cutoff,
-                self.norm_eps,
-                self.temperature,
-                self.kappa,
-                self.geometry.direction,
-            ],
-            self.degrees,
-            self.p,
-            self.squared,
+            groups.members,
+            groups.first[first:last],
+            groups.size[first:last],
+            groups.own[first:last],
+            hidden=weights.hidden,
+            hidden_bias=weights.hidden_bias,
+            out=weights.out,
+            out_turned=weights.out_turned,
+            shift=weights.shift,
+            table=weights.table,
+            steps=self.geometry.steps(query),
+            cutoff=self.geometry.cutoff,
+            norm_eps=self.norm_eps,
+            temperature=self.temperature,
+            kappa=self.kappa,
+            direction=self.geometry.direction,
+            degrees=self.degrees,
+            p=self.p,
+            squared=self.squared,
         )
 
     def function(self, n: int, r: Tensor) -> Tensor:
@@ -222,7 +278,7 @@ class KernelSphcLayer(KernelLayer, SphcLayer):
         return self.geometric_filter.radial.exact(torch.zeros([1, self.n_rbf], dtype=torch.float64))
 
     def sphc_constants(self, table: Tensor) -> list[Tensor]:
-        """Constants of `sphc_attend`, in the order of `constants_of` in sphc_attend.cpp, without the groups.
+        """The fields of `SphcWeights`.
 
         Args:
             table: of `function`, (intervals, 6, features).

@@ -15,6 +15,7 @@ from so3k_md.export import torchscript
 from so3k_md.export.contract import KERNEL_FILE
 from so3k_md.kernels.build import load_kernels
 from so3k_md.kernels.choose import accelerated, is_compiled, load_accelerated
+from so3k_md.kernels.layer import near_weights
 from so3k_md.kernels.parts import COMPILED
 from so3k_md.kernels.table import CLOSEST, TOLERANCES, Tabulated
 from so3k_md.model import set_dtype
@@ -204,14 +205,18 @@ def test_a_file_with_damaged_kernels_is_refused(tmp_path):
         load_accelerated(path)
 
 
-def test_kernels_refuse_what_is_not_on_a_cpu():
-    none = torch.zeros(0, dtype=torch.int64)
-    with pytest.raises(RuntimeError, match="compiled kernels are for CPUs"):
-        torch.ops.so3k.tally(torch.zeros(0, 3, device="meta"), torch.zeros(0, 3), none, none, none, 1)
+def test_every_operator_has_a_refusal_for_gpus():
+    """Of operators with an adjoint both passes have one. No GPU is needed to ask torch."""
+    assert load_kernels()
+    passes = [
+        f"{name}_{which}ward" for name in ("attend", "sphc_attend", "geometry") for which in ("for", "back")
+    ]
+    for name in ("long_pairs", "tally", *passes):
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"so3k::{name}", "CUDA"), name
 
 
 def test_first_layer_of_a_model_that_starts_from_zeros_has_no_spherical_part():
     fast = So3krates(SO3LR, [1, 6, 8], parts=COMPILED["cpu"])
     x = fast.representation.embedding.weight
-    shapes = [layer.constants(0, x)[15].shape for layer in fast.representation.layers]
+    shapes = [near_weights(layer.constants(0, x)).out.shape for layer in fast.representation.layers]
     assert shapes == [(2, 0, 32), (2, 8, 32)]

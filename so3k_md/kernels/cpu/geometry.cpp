@@ -1,25 +1,47 @@
 /* so3k-md: each pair once, with its distance and harmonics, and their adjoint. MIT. */
 
-#include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <vector>
 
-#include "device.h"
+#include "arguments.h"
+#include "differentiable.h"
 #include "directions.h"
 #include "harmonics.h"
 #include "operators.h"
+#include "threads.h"
 
 using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
+using torch::jit::Stack;
 
 namespace So3k {
 namespace {
 
-  constexpr int64_t TILE = 256;    // pairs whose harmonics fit the first-level caches
+  constexpr int64_t TILE = 256;            // pairs whose harmonics fit the first-level caches
+  constexpr int64_t LEAST_PAIRS = 2048;    // for which another thread pays
+
+  /// The arguments, in the order of the schema.
+  struct Call {
+    Tensor vectors, idx_i, idx_j;
+    std::vector<Tensor> steps;
+    std::vector<int64_t> degrees;
+    double direction;
+
+    explicit Call(Arguments &next) :
+        vectors(next.tensor(at::kDouble)), idx_i(next.tensor()), idx_j(next.tensor()),
+        steps(next.tensors()), degrees(next.integers()), direction(next.number())
+    {
+      TORCH_CHECK(type() == at::kFloat || type() == at::kDouble,
+                  "[so3k] the kernels work in float32 and float64");
+    }
+
+    at::ScalarType type() const { return steps.at(0).scalar_type(); }
+    int64_t orders() const
+    {
+      int64_t sum = 0;
+      for (const auto degree : degrees) sum += 2 * degree + 1;
+      return sum;
+    }
+  };
 
   /// Whether a vector v, and not −v, points to the half of space that is kept.
   bool upward(const double *v)
@@ -56,136 +78,106 @@ namespace {
     }
   }
 
-  template <typename T>
-  Harmonics<T> harmonics_of(const std::vector<Tensor> &steps, const std::vector<int64_t> &degrees)
+  template <typename T> Harmonics<T> harmonics_of(const Call &of)
   {
     std::vector<const T *> weights;
-    for (const auto &step : steps) weights.push_back(step.const_data_ptr<T>());
-    return Harmonics<T>(weights, degrees, TILE);
+    for (const auto &step : of.steps) weights.push_back(step.const_data_ptr<T>());
+    return Harmonics<T>(weights, of.degrees, TILE);
   }
 
   template <typename T>
-  void forward_of(const Tensor &vectors, const Tensor &kept, const std::vector<Tensor> &steps,
-                  const std::vector<int64_t> &degrees, double direction, Tensor &r, Tensor &ylm)
+  void evaluate(const Call &of, const Tensor &kept, const Tensor &r, const Tensor &ylm)
   {
-    auto harmonics = harmonics_of<T>(steps, degrees);
-    const auto n_pairs = kept.size(0), orders = ylm.size(1);
-    Directions<T> directions(TILE, static_cast<T>(direction));
-    T *length = r.data_ptr<T>(), *y = ylm.data_ptr<T>();
-    for (int64_t first = 0; first < n_pairs; first += TILE) {
-      const auto count = std::min(TILE, n_pairs - first);
-      fill(directions, vectors.const_data_ptr<double>(), kept.const_data_ptr<int64_t>() + first,
-           count);
-      for (int64_t n = 0; n < count; ++n) length[first + n] = directions.length(n);
-      harmonics.evaluate(directions.unit());
-      for (int64_t m = 0; m < orders; ++m) {
-        const T *row = harmonics.value(m);
-        for (int64_t n = 0; n < count; ++n) y[(first + n) * orders + m] = row[n];
-      }
-    }
-  }
-
-  template <typename T>
-  void backward_of(const Tensor &vectors, const Tensor &kept, const std::vector<Tensor> &steps,
-                   const std::vector<int64_t> &degrees, double direction, const Tensor &g_r,
-                   const Tensor &g_ylm, Tensor &g_vectors)
-  {
-    auto harmonics = harmonics_of<T>(steps, degrees);
-    const auto n_pairs = kept.size(0), orders = g_ylm.size(1);
-    Directions<T> directions(TILE, static_cast<T>(direction));
-    std::vector<T> g_unit(3 * TILE);
-    const T *by_r = g_r.const_data_ptr<T>(), *by_y = g_ylm.const_data_ptr<T>();
+    const auto orders = of.orders();
+    const auto *vectors = of.vectors.const_data_ptr<double>();
     const auto *rows = kept.const_data_ptr<int64_t>();
-    auto *g = g_vectors.data_ptr<double>();
-    for (int64_t first = 0; first < n_pairs; first += TILE) {
-      const auto count = std::min(TILE, n_pairs - first);
-      fill(directions, vectors.const_data_ptr<double>(), rows + first, count);
-      harmonics.evaluate(directions.unit());
-      harmonics.clear_gradient();
-      for (int64_t m = 0; m < orders; ++m) {
-        T *row = harmonics.gradient(m);
-        for (int64_t n = 0; n < count; ++n) row[n] = by_y[(first + n) * orders + m];
+    T *length = r.data_ptr<T>(), *y = ylm.data_ptr<T>();
+    in_ranges(kept.size(0), LEAST_PAIRS, [&](int64_t begin, int64_t end) {
+      auto harmonics = harmonics_of<T>(of);
+      Directions<T> directions(TILE, static_cast<T>(of.direction));
+      for (auto first = begin; first < end; first += TILE) {
+        const auto count = std::min(TILE, end - first);
+        fill(directions, vectors, rows + first, count);
+        for (int64_t n = 0; n < count; ++n) length[first + n] = directions.length(n);
+        harmonics.evaluate(directions.unit());
+        for (int64_t m = 0; m < orders; ++m) {
+          const T *row = harmonics.value(m);
+          for (int64_t n = 0; n < count; ++n) y[(first + n) * orders + m] = row[n];
+        }
       }
-      harmonics.adjoint(directions.unit(), g_unit.data());
-      for (int64_t n = 0; n < count; ++n) {
-        T derivative[3];
-        directions.gradient(n, g_unit.data(), by_r[first + n], derivative);
-        for (int x = 0; x < 3; ++x) g[3 * rows[first + n] + x] = static_cast<double>(derivative[x]);
-      }
-    }
+    });
   }
 
-  class Geometry : public torch::autograd::Function<Geometry> {
-   public:
-    static variable_list forward(AutogradContext *context, const Tensor &vectors,
-                                 const Tensor &idx_i, const Tensor &idx_j,
-                                 const std::vector<Tensor> &steps,
-                                 const std::vector<int64_t> &degrees, double direction)
-    {
-      const auto type = steps.at(0).scalar_type();
-      require_cpu(vectors);
-      TORCH_CHECK(type == at::kFloat || type == at::kDouble,
-                  "[so3k] the kernels work in float32 and float64");
-      const auto v = vectors.to(at::kDouble).contiguous();
-      const auto i = idx_i.contiguous(), j = idx_j.contiguous();
-      const Once once(v.const_data_ptr<double>(), i.const_data_ptr<int64_t>(),
-                      j.const_data_ptr<int64_t>(), i.size(0));
-      const auto n_pairs = static_cast<int64_t>(once.kept.size());
-      auto kept = at::empty({n_pairs}, i.options());
-      auto back = at::empty({n_pairs}, i.options().dtype(at::kBool));
-      std::copy(once.kept.begin(), once.kept.end(), kept.data_ptr<int64_t>());
-      std::copy(once.back.begin(), once.back.end(), back.data_ptr<bool>());
-      int64_t orders = 0;
-      for (const auto degree : degrees) orders += 2 * degree + 1;
-      auto r = at::empty({n_pairs}, steps[0].options());
-      auto ylm = at::empty({n_pairs, orders}, steps[0].options());
-      if (type == at::kFloat)
-        forward_of<float>(v, kept, steps, degrees, direction, r, ylm);
-      else
-        forward_of<double>(v, kept, steps, degrees, direction, r, ylm);
-      const auto i_kept = i.index_select(0, kept), j_kept = j.index_select(0, kept);
-      variable_list saved = {v, kept};
-      saved.insert(saved.end(), steps.begin(), steps.end());
-      context->save_for_backward(saved);
-      context->saved_data["degrees"] = degrees;
-      context->saved_data["direction"] = direction;
-      context->saved_data["type"] = static_cast<int64_t>(vectors.scalar_type());
-      context->mark_non_differentiable({i_kept, j_kept, back});
-      return {r, ylm, i_kept, j_kept, back};
-    }
-
-    static variable_list backward(AutogradContext *context, const variable_list &gradients)
-    {
-      const auto saved = context->get_saved_variables();
-      const std::vector<Tensor> steps(saved.begin() + 2, saved.end());
-      const auto degrees = context->saved_data["degrees"].toIntVector();
-      const auto direction = context->saved_data["direction"].toDouble();
-      int64_t orders = 0;
-      for (const auto degree : degrees) orders += 2 * degree + 1;
-      const auto filled = [&](const Tensor &derivative, at::IntArrayRef shape) {
-        return derivative.defined() ? derivative.contiguous()
-                                    : at::zeros(shape, steps[0].options());
-      };
-      const auto n_pairs = saved[1].size(0);
-      const auto g_r = filled(gradients[0], {n_pairs}),
-                 g_ylm = filled(gradients[1], {n_pairs, orders});
-      auto g = at::zeros_like(saved[0]);
-      if (g_r.scalar_type() == at::kFloat)
-        backward_of<float>(saved[0], saved[1], steps, degrees, direction, g_r, g_ylm, g);
-      else
-        backward_of<double>(saved[0], saved[1], steps, degrees, direction, g_r, g_ylm, g);
-      const auto type = static_cast<at::ScalarType>(context->saved_data["type"].toInt());
-      const Tensor none;
-      return {g.to(type), none, none, none, none, none};
-    }
-  };
-
-  std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>
-  geometry(const Tensor &vectors, const Tensor &idx_i, const Tensor &idx_j,
-           std::vector<Tensor> steps, std::vector<int64_t> degrees, double direction)
+  template <typename T>
+  void adjoint(const Call &of, const Tensor &kept, const Tensor &g_r, const Tensor &g_ylm,
+               const Tensor &g_vectors)
   {
-    const auto found = Geometry::apply(vectors, idx_i, idx_j, steps, degrees, direction);
-    return {found[0], found[1], found[2], found[3], found[4]};
+    const auto orders = of.orders();
+    const auto *vectors = of.vectors.const_data_ptr<double>();
+    const auto *rows = kept.const_data_ptr<int64_t>();
+    const T *by_r = g_r.const_data_ptr<T>(), *by_y = g_ylm.const_data_ptr<T>();
+    auto *g = g_vectors.data_ptr<double>();
+    in_ranges(kept.size(0), LEAST_PAIRS, [&](int64_t begin, int64_t end) {
+      auto harmonics = harmonics_of<T>(of);
+      Directions<T> directions(TILE, static_cast<T>(of.direction));
+      std::vector<T> g_unit(3 * TILE);
+      for (auto first = begin; first < end; first += TILE) {
+        const auto count = std::min(TILE, end - first);
+        fill(directions, vectors, rows + first, count);
+        harmonics.evaluate(directions.unit());
+        harmonics.clear_gradient();
+        for (int64_t m = 0; m < orders; ++m) {
+          T *row = harmonics.gradient(m);
+          for (int64_t n = 0; n < count; ++n) row[n] = by_y[(first + n) * orders + m];
+        }
+        harmonics.adjoint(directions.unit(), g_unit.data());
+        for (int64_t n = 0; n < count; ++n) {
+          T derivative[3];
+          directions.gradient(n, g_unit.data(), by_r[first + n], derivative);
+          for (int x = 0; x < 3; ++x)
+            g[3 * rows[first + n] + x] = static_cast<double>(derivative[x]);
+        }
+      }
+    });
+  }
+
+  void forward(const c10::OperatorHandle &op, Stack *stack)
+  {
+    Arguments next(op, *stack);
+    const Call of(next);
+    const Once once(of.vectors.const_data_ptr<double>(), of.idx_i.const_data_ptr<int64_t>(),
+                    of.idx_j.const_data_ptr<int64_t>(), of.idx_i.size(0));
+    const auto n_pairs = static_cast<int64_t>(once.kept.size());
+    const auto kept = at::empty({n_pairs}, of.idx_i.options());
+    const auto back = at::empty({n_pairs}, of.idx_i.options().dtype(at::kBool));
+    std::copy(once.kept.begin(), once.kept.end(), kept.data_ptr<int64_t>());
+    std::copy(once.back.begin(), once.back.end(), back.data_ptr<bool>());
+    const auto r = at::empty({n_pairs}, of.steps[0].options());
+    const auto ylm = at::empty({n_pairs, of.orders()}, of.steps[0].options());
+    if (of.type() == at::kFloat)
+      evaluate<float>(of, kept, r, ylm);
+    else
+      evaluate<double>(of, kept, r, ylm);
+    next.give({r, ylm, of.idx_i.index_select(0, kept), of.idx_j.index_select(0, kept), back, kept});
+  }
+
+  void backward(const c10::OperatorHandle &op, Stack *stack)
+  {
+    Arguments next(op, *stack);
+    const auto given_r = next.optional(), given_ylm = next.optional();
+    for (int k = 0; k < 3; ++k) next.optional();    // of indices and flags
+    const auto kept = next.tensor();
+    const Call of(next);
+    const auto n_pairs = kept.size(0);
+    const auto options = of.steps[0].options();
+    const auto g_r = or_zeros(given_r, at::empty({n_pairs}, options));
+    const auto g_ylm = or_zeros(given_ylm, at::empty({n_pairs, of.orders()}, options));
+    const auto g = at::zeros_like(of.vectors);
+    if (of.type() == at::kFloat)
+      adjoint<float>(of, kept, g_r, g_ylm, g);
+    else
+      adjoint<double>(of, kept, g_r, g_ylm, g);
+    next.give({g});
   }
 
 }    // namespace
@@ -193,5 +185,9 @@ namespace {
 
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
-  library.def(So3k::operators::GEOMETRY, So3k::geometry);
+  using namespace So3k;
+  // no shapes for Meta: the number of pairs depends on the vectors
+  define_differentiable(library, operators::GEOMETRY, 1, 1);
+  implement<&forward>(library, "geometry_forward", c10::DispatchKey::CPU);
+  implement<&backward>(library, "geometry_backward", c10::DispatchKey::CPU);
 }

@@ -1,23 +1,22 @@
 /* so3k-md: dispersion and shifted electrostatics of pairs, with their derivatives; the equations
  * are those of so3k_md/physics. MIT. */
 
-#include <ATen/ATen.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
 
-#include "device.h"
+#include "differentiable.h"
 #include "operators.h"
+#include "threads.h"
 
 using at::Tensor;
 
 namespace So3k {
 namespace {
 
-  constexpr int64_t TILE = 256;    // pairs whose numbers fit the first-level cache
+  constexpr int64_t TILE = 256;            // pairs whose numbers fit the first-level cache
+  constexpr int64_t LEAST_PAIRS = 2048;    // for which another thread pays
 
   struct Constants {
     double cutoff, taper, ke, bohr, hartree;
@@ -124,49 +123,55 @@ namespace {
     const auto *i = idx_i.const_data_ptr<int64_t>(), *j = idx_j.const_data_ptr<int64_t>();
     const auto *a = alpha.const_data_ptr<T>(), *of_v = v.const_data_ptr<T>();
     const auto *charge = q.const_data_ptr<T>();
-    auto *phi = sums.data_ptr<double>(), *psi = phi + n_rows, *through_mean = psi + n_rows;
     auto *derivative = derivatives.data_ptr<T>();
     const T cutoff = of.cutoff, on = of.cutoff - of.taper, ke = of.ke;
     const Shifted<T> shifted(cutoff);
-    const auto tile_memory = std::make_unique<Tile<T>>();
-    auto &tile = *tile_memory;
-    for (int64_t first = 0; first < n_pairs; first += TILE) {
-      const auto count = std::min(TILE, n_pairs - first);
-      for (int64_t n = 0; n < TILE; ++n) {
-        const auto p = first + std::min(n, count - 1);    // the last one fills what is left
-        T r2 = 0;
-        for (int x = 0; x < 3; ++x) {
-          tile.x[x][n] = static_cast<T>(d[3 * p + x]);
-          r2 += tile.x[x][n] * tile.x[x][n];
+    const auto parts = parts_of(n_pairs, LEAST_PAIRS);
+    const PartialSums<double> of_rows(sums, parts);
+    in_parts(parts, [&](int64_t part) {
+      auto *phi = of_rows.of(part), *psi = phi + n_rows, *through_mean = psi + n_rows;
+      const auto tile_memory = std::make_unique<Tile<T>>();
+      auto &tile = *tile_memory;
+      const auto end = bound(n_pairs, parts, part + 1);
+      for (auto first = bound(n_pairs, parts, part); first < end; first += TILE) {
+        const auto count = std::min(TILE, end - first);
+        for (int64_t n = 0; n < TILE; ++n) {
+          const auto p = first + std::min(n, count - 1);    // the last one fills what is left
+          T r2 = 0;
+          for (int x = 0; x < 3; ++x) {
+            tile.x[x][n] = static_cast<T>(d[3 * p + x]);
+            r2 += tile.x[x][n] * tile.x[x][n];
+          }
+          // clamped to a smallest distance, which keeps atoms at the same position finite, and to
+          // the cutoff, where everything is zero
+          tile.r[n] = std::sqrt(std::min(std::max(r2, T(1e-6)), cutoff * cutoff));
+          tile.a_i[n] = a[i[p]];
+          tile.a_j[n] = a[j[p]];
+          tile.v[n] = of_v[i[p]] + of_v[j[p]];
+          tile.w[n] = 1;
+          tile.dw[n] = 0;
+          if (tile.r[n] > on) switched(tile.r[n], on, cutoff, tile.w[n], tile.dw[n]);
         }
-        // clamped to a smallest distance, which keeps atoms at the same position finite, and to the
-        // cutoff, where everything is zero
-        tile.r[n] = std::sqrt(std::min(std::max(r2, T(1e-6)), cutoff * cutoff));
-        tile.a_i[n] = a[i[p]];
-        tile.a_j[n] = a[j[p]];
-        tile.v[n] = of_v[i[p]] + of_v[j[p]];
-        tile.w[n] = 1;
-        tile.dw[n] = 0;
-        if (tile.r[n] > on) switched(tile.r[n], on, cutoff, tile.w[n], tile.dw[n]);
-      }
-      dispersion(tile, of);
-      for (int64_t n = 0; n < count; ++n) {
-        const auto p = first + n, here = i[p], there = j[p];
-        psi[here] += static_cast<double>(tile.a_j[n] * tile.e[n]);
-        psi[there] += static_cast<double>(tile.a_i[n] * tile.e[n]);
-        through_mean[here] += static_cast<double>(tile.by_mean[n]);
-        through_mean[there] += static_cast<double>(tile.by_mean[n]);
-        T by_r = tile.by_r[n];
-        if (of.coulomb) {
-          T k, dk;
-          shifted(tile.r[n], k, dk);
-          phi[here] += static_cast<double>(ke * charge[there] * k);
-          phi[there] += static_cast<double>(ke * charge[here] * k);
-          by_r += ke * charge[here] * charge[there] * dk;
+        dispersion(tile, of);
+        for (int64_t n = 0; n < count; ++n) {
+          const auto p = first + n, here = i[p], there = j[p];
+          psi[here] += static_cast<double>(tile.a_j[n] * tile.e[n]);
+          psi[there] += static_cast<double>(tile.a_i[n] * tile.e[n]);
+          through_mean[here] += static_cast<double>(tile.by_mean[n]);
+          through_mean[there] += static_cast<double>(tile.by_mean[n]);
+          T by_r = tile.by_r[n];
+          if (of.coulomb) {
+            T k, dk;
+            shifted(tile.r[n], k, dk);
+            phi[here] += static_cast<double>(ke * charge[there] * k);
+            phi[there] += static_cast<double>(ke * charge[here] * k);
+            by_r += ke * charge[here] * charge[there] * dk;
+          }
+          for (int x = 0; x < 3; ++x) derivative[3 * p + x] = tile.x[x][n] * (by_r / tile.r[n]);
         }
-        for (int x = 0; x < 3; ++x) derivative[3 * p + x] = tile.x[x][n] * (by_r / tile.r[n]);
       }
-    }
+    });
+    of_rows.add();
   }
 
   std::tuple<Tensor, Tensor> long_pairs(const Tensor &vectors, const Tensor &idx_i,
@@ -174,7 +179,6 @@ namespace {
                                         const Tensor &q, bool coulomb, double cutoff, double taper,
                                         double ke, double bohr, double hartree)
   {
-    require_cpu(vectors);
     const Constants of = {cutoff, taper, ke, bohr, hartree, coulomb};
     auto sums = at::zeros({3, q.size(0)}, q.options().dtype(at::kDouble));
     auto derivatives = at::empty({vectors.size(0), 3}, q.options());
@@ -188,10 +192,22 @@ namespace {
     return {sums, derivatives};
   }
 
+  std::tuple<Tensor, Tensor> shapes(const Tensor &vectors, const Tensor &, const Tensor &,
+                                    const Tensor &, const Tensor &, const Tensor &q, bool, double,
+                                    double, double, double, double)
+  {
+    return {at::empty({3, q.size(0)}, q.options().dtype(at::kDouble)),
+            at::empty({vectors.size(0), 3}, q.options())};
+  }
+
 }    // namespace
 }    // namespace So3k
 
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
-  library.def(So3k::operators::LONG_PAIRS, So3k::long_pairs);
+  using namespace So3k;
+  library.def(operators::LONG_PAIRS);
+  library.impl("long_pairs", torch::dispatch(c10::DispatchKey::CPU, long_pairs));
+  library.impl("long_pairs", torch::dispatch(c10::DispatchKey::Meta, shapes));
+  refuse_others(library, "long_pairs");
 }

@@ -11,10 +11,16 @@ constexpr auto GEOMETRY =
     "float direction) -> (Tensor, Tensor, Tensor, Tensor, Tensor)";
 constexpr auto ATTEND =
     "attend(Tensor x, Tensor chi, Tensor x_src, Tensor chi_src, Tensor r, Tensor cut, Tensor ylm, "
-    "Tensor[] tensors, float[] numbers, int[] degrees, bool squared) -> (Tensor, Tensor)";
+    "Tensor idx_i, Tensor idx_j, Tensor back, Tensor query, Tensor query_bias, Tensor key, "
+    "Tensor key_bias, Tensor value, Tensor value_bias, Tensor turned, Tensor hidden, "
+    "Tensor hidden_bias, Tensor out, Tensor out_turned, Tensor table, float cutoff, "
+    "float norm_eps, int heads, int[] degrees, bool squared) -> (Tensor, Tensor)";
 constexpr auto SPHC_ATTEND =
     "sphc_attend(Tensor query, Tensor key, Tensor chi, Tensor chi_src, Tensor r, Tensor r_src, "
-    "Tensor[] tensors, float[] numbers, int[] degrees, int p, bool squared) -> Tensor";
+    "Tensor members, Tensor first, Tensor size, Tensor own, Tensor hidden, Tensor hidden_bias, "
+    "Tensor out, Tensor out_turned, Tensor shift, Tensor table, Tensor[] steps, float cutoff, "
+    "float norm_eps, float temperature, float kappa, float direction, int[] degrees, int p, "
+    "bool squared) -> Tensor";
 constexpr auto LONG_PAIRS =
     "long_pairs(Tensor vectors, Tensor idx_i, Tensor idx_j, Tensor alpha, Tensor v, Tensor q, "
     "bool coulomb, float cutoff, float taper, float ke, float bohr, float hartree) "

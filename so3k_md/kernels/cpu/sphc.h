@@ -50,22 +50,26 @@ template <typename T> struct Cutoff {
   }
 };
 
-/// The distances d_ij / T of a centre to all members of its group, and their softmax.
+/// The distances d_ij / T of a centre to all members of its group, and their softmax. The memory is
+/// that of one thread.
 template <typename T> class Rows {
  public:
-  explicit Rows(const Sphc<T> &sphc) : sphc(sphc), log_norm(sphc.centres)
+  /// `log_norm` of each centre, which `find_norm` sets.
+  Rows(const Sphc<T> &sphc, T *log_norm) : sphc(sphc), log_norm(log_norm)
   {
     int64_t largest = 0;
     for (int64_t i = 0; i < sphc.centres; ++i) largest = std::max(largest, sphc.size[i]);
     square.resize(largest);
     d.resize(largest);
-    for (int64_t i = 0; i < sphc.centres; ++i) {
-      const T *d = distances(i);
-      T peak = -std::numeric_limits<T>::infinity(), sum = 0;
-      for (int64_t p = 0; p < sphc.size[i]; ++p) peak = std::max(peak, d[p]);
-      for (int64_t p = 0; p < sphc.size[i]; ++p) sum += std::exp(d[p] - peak);
-      log_norm[i] = peak + std::log(sum * sphc.kappa / sphc.size[i]);
-    }
+  }
+
+  void find_norm(int64_t i)
+  {
+    const T *d = distances(i);
+    T peak = -std::numeric_limits<T>::infinity(), sum = 0;
+    for (int64_t p = 0; p < sphc.size[i]; ++p) peak = std::max(peak, d[p]);
+    for (int64_t p = 0; p < sphc.size[i]; ++p) sum += std::exp(d[p] - peak);
+    log_norm[i] = peak + std::log(sum * sphc.kappa / sphc.size[i]);
   }
 
   /// Distances of centre i to all members of its group; −∞ to itself, which excludes it.
@@ -120,7 +124,8 @@ template <typename T> class Rows {
 
  private:
   const Sphc<T> &sphc;
-  std::vector<T> log_norm, square, d;
+  T *log_norm;
+  std::vector<T> square, d;
 };
 
 /// A pair in which one or both are neighbors of the other.
@@ -129,13 +134,16 @@ template <typename T> struct SphcPair {
   T there, here;             // u_ij, and u_ji of the reverse pair; 1 if not neighbors
 };
 
-/// Every pair once, tile by tile.
+/// The pairs of every `step`-th centre from `begin` on, tile by tile; of all centres, each pair
+/// once. Centres have fewer pairs the later they are, so that a part of the work is not a range of
+/// them.
 template <typename T, typename Work>
-void each_tile(const Sphc<T> &sphc, Rows<T> &rows, int64_t tile, Work work)
+void each_tile(const Sphc<T> &sphc, Rows<T> &rows, int64_t begin, int64_t step, int64_t tile,
+               Work work)
 {
   std::vector<SphcPair<T>> pairs;
   pairs.reserve(tile);
-  for (int64_t i = 0; i < sphc.centres; ++i) {
+  for (int64_t i = begin; i < sphc.centres; i += step) {
     const T *d = rows.distances(i);
     for (int64_t p = 0; p < sphc.size[i]; ++p) {
       const auto place = sphc.first[i] + p, back = sphc.centre_of[place];

@@ -2,101 +2,84 @@
  * space, with their adjoint. Each pair is computed once for both directions, and
  * again in the backward pass: memory is linear in atoms. MIT. */
 
-#include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
-
-#include <array>
 #include <vector>
 
-#include "device.h"
+#include "arguments.h"
+#include "differentiable.h"
 #include "operators.h"
 #include "sphc_tile.h"
+#include "threads.h"
 
 using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
+using torch::jit::Stack;
 
 namespace So3k {
 namespace {
 
-  /// Inputs without derivatives, in the order of the call.
-  struct Constants {
-    Tensor members, first, size, own;                // of the groups, see nn/sphc.py
-    Tensor into, bias, out, turned, shift, table;    // of the filters
-    std::vector<Tensor> steps;                       // of the harmonics
-    double width, cutoff, eps, temperature, kappa, direction;
+  constexpr int64_t LEAST_MEMBERS = 4096;    // pairs of members for which another thread pays
+
+  /// The arguments, in the order of the schema.
+  struct Call {
+    Tensor query, key, chi, chi_src, r, r_src;                    // with derivatives
+    Tensor members, first, size, own;                             // of the groups, see nn/sphc.py
+    Tensor hidden, hidden_bias, out, out_turned, shift, table;    // of the filters
+    std::vector<Tensor> steps;                                    // of the harmonics
+    double cutoff, norm_eps, temperature, kappa, direction;
     std::vector<int64_t> degrees;
     int64_t p;
     bool squared;    // invariants: ‖χ‖² / √(2l + 1) instead of ‖χ‖
-  };
 
-  Constants constants_of(const std::vector<Tensor> &tensors, const std::vector<double> &numbers,
-                         const std::vector<int64_t> &degrees, int64_t p, bool squared)
-  {
-    TORCH_CHECK(tensors.size() >= 10 && numbers.size() == 6,
-                "[so3k] constants of another version of the kernels: export the model again");
-    return {tensors[0],
-            tensors[1],
-            tensors[2],
-            tensors[3],
-            tensors[4],
-            tensors[5],
-            tensors[6],
-            tensors[7],
-            tensors[8],
-            tensors[9],
-            {tensors.begin() + 10, tensors.end()},
-            numbers[0],
-            numbers[1],
-            numbers[2],
-            numbers[3],
-            numbers[4],
-            numbers[5],
-            degrees,
-            p,
-            squared};
-  }
-
-  struct Atoms {
-    Tensor query, key, chi, chi_src, r, r_src;
+    explicit Call(Arguments &next) :
+        query(next.tensor()), key(next.tensor()), chi(next.tensor()), chi_src(next.tensor()),
+        r(next.tensor(at::kDouble)), r_src(next.tensor(at::kDouble)), members(next.tensor()),
+        first(next.tensor()), size(next.tensor()), own(next.tensor()), hidden(next.tensor()),
+        hidden_bias(next.tensor()), out(next.tensor()), out_turned(next.tensor()),
+        shift(next.tensor()), table(next.tensor()), steps(next.tensors()), cutoff(next.number()),
+        norm_eps(next.number()), temperature(next.number()), kappa(next.number()),
+        direction(next.number()), degrees(next.integers()), p(next.integer()), squared(next.flag())
+    {
+      const auto type = query.scalar_type();
+      TORCH_CHECK(type == at::kFloat || type == at::kDouble,
+                  "[so3k] the kernels work in float32 and float64");
+      TORCH_CHECK(static_cast<int64_t>(degrees.size()) <= MAX_HEADS,
+                  "[so3k] more degrees than the kernels hold");
+    }
   };
 
   /// The tensors of a call in the form of the kernel; `chi_of` must outlive it.
-  template <typename T>
-  Sphc<T> sphc_of(const Atoms &rows, const Constants &of, const Tensor &chi_of)
+  template <typename T> Sphc<T> sphc_of(const Call &of, const Tensor &chi_of)
   {
-    Sphc<T> sphc{Invariants<T>(of.degrees, of.squared, of.eps)};
-    sphc.width = rows.query.size(1);
-    sphc.hidden = of.bias.size(0);
-    sphc.orders = rows.chi.size(1);
+    Sphc<T> sphc{Invariants<T>(of.degrees, of.squared, of.norm_eps)};
+    sphc.width = of.query.size(1);
+    sphc.hidden = of.hidden_bias.size(0);
+    sphc.orders = of.chi.size(1);
     sphc.degrees = static_cast<int64_t>(of.degrees.size());
-    sphc.centres = rows.chi.size(0);
+    sphc.centres = of.chi.size(0);
     sphc.members = of.members.size(0);
-    sphc.query = rows.query.const_data_ptr<T>();
-    sphc.key = rows.key.const_data_ptr<T>();
-    sphc.chi = rows.chi.const_data_ptr<T>();
+    sphc.query = of.query.const_data_ptr<T>();
+    sphc.key = of.key.const_data_ptr<T>();
+    sphc.chi = of.chi.const_data_ptr<T>();
     sphc.chi_of = chi_of.const_data_ptr<T>();
-    sphc.r = rows.r.const_data_ptr<double>();
-    sphc.r_src = rows.r_src.const_data_ptr<double>();
+    sphc.r = of.r.const_data_ptr<double>();
+    sphc.r_src = of.r_src.const_data_ptr<double>();
     sphc.source = of.members.const_data_ptr<int64_t>();
     sphc.first = of.first.const_data_ptr<int64_t>();
     sphc.size = of.size.const_data_ptr<int64_t>();
     sphc.own = of.own.const_data_ptr<int64_t>();
-    std::vector<int64_t> place(rows.chi_src.size(0), -1);
+    std::vector<int64_t> place(of.chi_src.size(0), -1);
     for (int64_t n = 0; n < sphc.members; ++n) place[sphc.source[n]] = n;
     sphc.centre_of.assign(sphc.members, -1);
     for (int64_t i = 0; i < sphc.centres; ++i) {
       sphc.place_of.push_back(place[sphc.own[i]]);
       sphc.centre_of[sphc.place_of[i]] = i;
     }
-    sphc.into = of.into.const_data_ptr<T>();
-    sphc.bias = of.bias.const_data_ptr<T>();
+    sphc.into = of.hidden.const_data_ptr<T>();
+    sphc.bias = of.hidden_bias.const_data_ptr<T>();
     sphc.out = of.out.const_data_ptr<T>();
-    sphc.turned = of.turned.const_data_ptr<T>();
+    sphc.turned = of.out_turned.const_data_ptr<T>();
     sphc.shift = of.shift.const_data_ptr<T>();
-    sphc.table = {of.table.const_data_ptr<T>(), static_cast<T>(of.width), of.table.size(0),
-                  of.table.size(2)};
+    sphc.table = {of.table.const_data_ptr<T>(), static_cast<T>(of.cutoff / of.table.size(0)),
+                  of.table.size(0), of.table.size(2)};
     for (int64_t n = 0; n < sphc.degrees; ++n) {
       const auto degree = of.degrees[n];
       for (int64_t m = 0; m < 2 * degree + 1; ++m) {
@@ -118,107 +101,128 @@ namespace {
     return chi_src.index_select(0, members).t().contiguous();
   }
 
-  template <typename T> SphcTile<T> tile_of(const Sphc<T> &sphc, const Constants &of)
+  template <typename T> SphcTile<T> tile_of(const Sphc<T> &sphc, const Call &of)
   {
     std::vector<const T *> steps;
     for (const auto &step : of.steps) steps.push_back(step.const_data_ptr<T>());
     return SphcTile<T>(sphc, steps, of.degrees);
   }
 
-  template <typename T> Tensor forward_of(const Atoms &rows, const Constants &of)
+  template <typename T> int64_t parts_of(const Sphc<T> &sphc)
   {
-    const auto chi_of = ordered(rows.chi_src, of.members);
-    const auto sphc = sphc_of<T>(rows, of, chi_of);
-    auto dchi = at::zeros_like(rows.chi);
-    auto tile = tile_of(sphc, of);
-    Rows<T> neighborhoods(sphc);
-    auto *sum = dchi.data_ptr<T>();
-    each_tile(sphc, neighborhoods, SphcTile<T>::SIZE,
-              [&](const std::vector<SphcPair<T>> &pairs) { tile.send(pairs, sum); });
-    return dchi;
+    int64_t pairs = 0;
+    for (int64_t i = 0; i < sphc.centres; ++i) pairs += sphc.size[i];
+    return std::min(So3k::parts_of(pairs, LEAST_MEMBERS), std::max<int64_t>(1, sphc.centres));
   }
 
-  template <typename T>
-  Atoms backward_of(const Atoms &rows, const Constants &of, const Tensor &dchi)
+  /// The norm of the softmax of each centre.
+  template <typename T> std::vector<T> norms_of(const Sphc<T> &sphc, int64_t parts)
   {
-    const auto chi_of = ordered(rows.chi_src, of.members);
-    const auto sphc = sphc_of<T>(rows, of, chi_of);
-    auto tile = tile_of(sphc, of);
-    Rows<T> neighborhoods(sphc);
-    Atoms g = {at::zeros_like(rows.query),   at::zeros_like(rows.key), at::zeros_like(rows.chi),
-               at::zeros_like(rows.chi_src), at::zeros_like(rows.r),   at::zeros_like(rows.r_src)};
-    const auto g_chi_of = at::zeros_like(chi_of);
-    SphcGradient<T> gradient = {dchi.const_data_ptr<T>(),   g.query.data_ptr<T>(),
-                                g.key.data_ptr<T>(),        g.chi.data_ptr<T>(),
-                                g_chi_of.data_ptr<T>(),     g.r.data_ptr<double>(),
-                                g.r_src.data_ptr<double>(), std::vector<T>(sphc.centres)};
-    each_tile(sphc, neighborhoods, SphcTile<T>::SIZE,
-              [&](const std::vector<SphcPair<T>> &pairs) { tile.send_back(pairs, gradient); });
-    for (int64_t i = 0; i < sphc.centres; ++i)
-      neighborhoods.adjoint(i, gradient.of_norm[i], gradient.chi, gradient.chi_of);
-    g.chi_src.index_add_(0, of.members, g_chi_of.t());
-    return g;
+    std::vector<T> norms(sphc.centres);
+    in_parts(parts, [&](int64_t part) {
+      Rows<T> rows(sphc, norms.data());
+      for (auto i = part; i < sphc.centres; i += parts) rows.find_norm(i);
+    });
+    return norms;
   }
 
-  class SphcAttend : public torch::autograd::Function<SphcAttend> {
-   public:
-    static variable_list forward(AutogradContext *context, const Tensor &query, const Tensor &key,
-                                 const Tensor &chi, const Tensor &chi_src, const Tensor &r,
-                                 const Tensor &r_src, const std::vector<Tensor> &tensors,
-                                 const std::vector<double> &numbers,
-                                 const std::vector<int64_t> &degrees, int64_t p, bool squared)
-    {
-      const Atoms rows = {query.contiguous(),
-                          key.contiguous(),
-                          chi.contiguous(),
-                          chi_src.contiguous(),
-                          r.to(at::kDouble).contiguous(),
-                          r_src.to(at::kDouble).contiguous()};
-      const auto type = query.scalar_type();
-      require_cpu(query);
-      TORCH_CHECK(type == at::kFloat || type == at::kDouble,
-                  "[so3k] the kernels work in float32 and float64");
-      TORCH_CHECK(static_cast<int64_t>(degrees.size()) <= MAX_HEADS,
-                  "[so3k] more degrees than the kernels hold");
-      std::vector<Tensor> whole;
-      for (const auto &tensor : tensors) whole.push_back(tensor.contiguous());
-      variable_list saved = {rows.query, rows.key, rows.chi, rows.chi_src, rows.r, rows.r_src};
-      saved.insert(saved.end(), whole.begin(), whole.end());
-      context->save_for_backward(saved);
-      context->saved_data["numbers"] = numbers;
-      context->saved_data["degrees"] = degrees;
-      context->saved_data["p"] = p;
-      context->saved_data["squared"] = squared;
-      context->saved_data["r_type"] = static_cast<int64_t>(r.scalar_type());
-      const auto of = constants_of(whole, numbers, degrees, p, squared);
-      return {type == at::kFloat ? forward_of<float>(rows, of) : forward_of<double>(rows, of)};
-    }
+  template <typename T> void send_all(const Call &of, const Tensor &dchi)
+  {
+    const auto chi_of = ordered(of.chi_src, of.members);
+    const auto sphc = sphc_of<T>(of, chi_of);
+    const auto parts = parts_of(sphc);
+    auto norms = norms_of(sphc, parts);
+    const PartialSums<T> sums(dchi, parts);
+    in_parts(parts, [&](int64_t part) {
+      auto tile = tile_of(sphc, of);
+      Rows<T> rows(sphc, norms.data());
+      each_tile(sphc, rows, part, parts, SphcTile<T>::SIZE,
+                [&](const auto &pairs) { tile.send(pairs, sums.of(part)); });
+    });
+    sums.add();
+  }
 
-    static variable_list backward(AutogradContext *context, const variable_list &gradient)
-    {
-      const auto saved = context->get_saved_variables();
-      const Atoms rows = {saved[0], saved[1], saved[2], saved[3], saved[4], saved[5]};
-      const auto of = constants_of(
-          {saved.begin() + 6, saved.end()}, context->saved_data["numbers"].toDoubleVector(),
-          context->saved_data["degrees"].toIntVector(), context->saved_data["p"].toInt(),
-          context->saved_data["squared"].toBool());
-      const auto dchi = gradient[0].contiguous();
-      const auto g = rows.query.scalar_type() == at::kFloat ? backward_of<float>(rows, of, dchi)
-                                                            : backward_of<double>(rows, of, dchi);
-      const auto r_type = static_cast<at::ScalarType>(context->saved_data["r_type"].toInt());
-      const Tensor none;
-      return {g.query, g.key, g.chi, g.chi_src, g.r.to(r_type), g.r_src.to(r_type), none,
-              none,    none,  none,  none};
-    }
+  /// Derivatives by the first arguments.
+  struct Gradients {
+    Tensor query, key, chi, chi_src, r, r_src;
   };
 
-  Tensor sphc_attend(const Tensor &query, const Tensor &key, const Tensor &chi,
-                     const Tensor &chi_src, const Tensor &r, const Tensor &r_src,
-                     std::vector<Tensor> tensors, std::vector<double> numbers,
-                     std::vector<int64_t> degrees, int64_t p, bool squared)
+  Gradients empty_gradients(const Call &of)
   {
-    return SphcAttend::apply(query, key, chi, chi_src, r, r_src, tensors, numbers, degrees, p,
-                             squared)[0];
+    return {at::zeros_like(of.query),   at::zeros_like(of.key), at::zeros_like(of.chi),
+            at::zeros_like(of.chi_src), at::zeros_like(of.r),   at::zeros_like(of.r_src)};
+  }
+
+  template <typename T> void send_all_back(const Call &of, const Tensor &g_dchi, Gradients &g)
+  {
+    const auto chi_of = ordered(of.chi_src, of.members), g_chi_of = at::zeros_like(chi_of);
+    const auto sphc = sphc_of<T>(of, chi_of);
+    const auto parts = parts_of(sphc);
+    auto norms = norms_of(sphc, parts);
+    const auto of_norm = at::zeros({sphc.centres}, of.query.options());
+    const PartialSums<T> query(g.query, parts), key(g.key, parts), chi(g.chi, parts),
+        members(g_chi_of, parts), norm(of_norm, parts);
+    const PartialSums<double> r(g.r, parts), r_src(g.r_src, parts);
+    in_parts(parts, [&](int64_t part) {
+      auto tile = tile_of(sphc, of);
+      Rows<T> rows(sphc, norms.data());
+      SphcGradient<T> to = {
+          g_dchi.const_data_ptr<T>(), query.of(part), key.of(part),   chi.of(part),
+          members.of(part),           r.of(part),     r_src.of(part), norm.of(part)};
+      each_tile(sphc, rows, part, parts, SphcTile<T>::SIZE,
+                [&](const auto &pairs) { tile.send_back(pairs, to); });
+    });
+    norm.add();
+    const T *by_norm = of_norm.template const_data_ptr<T>();
+    in_parts(parts, [&](int64_t part) {
+      Rows<T> rows(sphc, norms.data());
+      for (auto i = part; i < sphc.centres; i += parts)
+        rows.adjoint(i, by_norm[i], chi.of(part), members.of(part));
+    });
+    for (const auto *sums : {&query, &key, &chi, &members}) sums->add();
+    r.add();
+    r_src.add();
+    g.chi_src.index_add_(0, of.members, g_chi_of.t());
+  }
+
+  void forward(const c10::OperatorHandle &op, Stack *stack)
+  {
+    Arguments next(op, *stack);
+    const Call of(next);
+    const auto dchi = at::zeros_like(of.chi);
+    if (of.query.scalar_type() == at::kFloat)
+      send_all<float>(of, dchi);
+    else
+      send_all<double>(of, dchi);
+    next.give({dchi});
+  }
+
+  void forward_shapes(const c10::OperatorHandle &op, Stack *stack)
+  {
+    Arguments next(op, *stack);
+    next.give({at::empty_like(Call(next).chi)});
+  }
+
+  void backward(const c10::OperatorHandle &op, Stack *stack)
+  {
+    Arguments next(op, *stack);
+    const auto given = next.optional();
+    const Call of(next);
+    const auto g_dchi = or_zeros(given, of.chi);
+    auto g = empty_gradients(of);
+    if (of.query.scalar_type() == at::kFloat)
+      send_all_back<float>(of, g_dchi, g);
+    else
+      send_all_back<double>(of, g_dchi, g);
+    next.give({g.query, g.key, g.chi, g.chi_src, g.r, g.r_src});
+  }
+
+  void backward_shapes(const c10::OperatorHandle &op, Stack *stack)
+  {
+    Arguments next(op, *stack);
+    next.optional();
+    const auto g = empty_gradients(Call(next));
+    next.give({g.query, g.key, g.chi, g.chi_src, g.r, g.r_src});
   }
 
 }    // namespace
@@ -226,5 +230,10 @@ namespace {
 
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
-  library.def(So3k::operators::SPHC_ATTEND, So3k::sphc_attend);
+  using namespace So3k;
+  define_differentiable(library, operators::SPHC_ATTEND, 0, 6);
+  implement<&forward>(library, "sphc_attend_forward", c10::DispatchKey::CPU);
+  implement<&backward>(library, "sphc_attend_backward", c10::DispatchKey::CPU);
+  implement<&forward_shapes>(library, "sphc_attend_forward", c10::DispatchKey::Meta);
+  implement<&backward_shapes>(library, "sphc_attend_backward", c10::DispatchKey::Meta);
 }

@@ -20,7 +20,7 @@ template <typename T> struct SphcGradient {
   T *query, *key;     // as in Sphc
   T *chi, *chi_of;    // (centres, orders), (orders, members)
   double *r, *r_src;
-  std::vector<T> of_norm;    // G_i of each centre, see Rows::adjoint
+  T *of_norm;    // G_i of each centre, see Rows::adjoint
 };
 
 /// The arrays of one tile, allocated once and used for all tiles.
