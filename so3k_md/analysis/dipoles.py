@@ -1,4 +1,4 @@
-"""The dipole along a run, as OpenMM and LAMMPS write it."""
+"""Reads tables of the dipole along a run, which OpenMM and LAMMPS write."""
 
 import csv
 import warnings
@@ -14,7 +14,7 @@ from so3k_md.errors import So3kError, So3kWarning
 
 COLUMNS = tuple(f"Dipole {axis} (e*A)" for axis in "XYZ")
 TIME = "Time (ps)"
-UNEVEN = 1e-3  # of an interval
+UNEVEN = 1e-3  # largest deviation of an interval from the median, as a share of it
 
 
 class Dipoles(NamedTuple):
@@ -26,11 +26,11 @@ class Dipoles(NamedTuple):
 
 
 def read_dipoles(path: str | Path, timestep_fs: float | None = None) -> Dipoles:
-    """A table of `So3kReporter` (CSV), of LAMMPS' fix ave/time, or an npz with `time_ps` and `dipole`.
+    """Read a table of `So3kReporter` (CSV) or of LAMMPS (fix ave/time), or an npz of `time_ps` and `dipole`.
 
     Args:
         path: .csv, .npz, or another name for a table of LAMMPS, whose last three columns are the dipole.
-        timestep_fs: of a table of LAMMPS, which counts steps.
+        timestep_fs: time step, fs, for a table of LAMMPS, which holds steps.
 
     Raises:
         So3kError: no such file, another form, or rows that are not finite and evenly spaced.
@@ -85,7 +85,7 @@ def _csv(path: Path) -> tuple[Array, Array]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a table but a last one that was cut, with a warning."""
+    """The lines of a table; an incomplete last line is left out with a warning."""
     text = path.read_text(encoding="utf-8")
     for note in torn_note(path, text):
         warnings.warn(note, So3kWarning, stacklevel=4)

@@ -76,9 +76,9 @@ def judged(
     that overlaps in some frames of another cell is an event of the run.
 
     Args:
-        said: of `stated`.
+        said: result of `stated`.
         frames: of the trajectory.
-        topology: its file, or None.
+        topology: file of the topology, or None.
         numbers: atomic numbers (atoms,).
         bonds: (bonds, 2).
     """

@@ -11,8 +11,8 @@ from so3k_md.analysis.trajectory import Trajectory
 from so3k_md.errors import So3kError
 
 HOTTEST = 50_000.0  # K, 4.3 eV: all bonds break
-SPIKE = 0.2  # eV per atom off the median, above any heating …
-SPIKE_SPREADS = 50.0  # … and this multiple of the median deviation
+SPIKE = 0.2  # eV per atom; an energy is a spike if it differs from the median by more than this …
+SPIKE_SPREADS = 50.0  # … and by more than this multiple of the median deviation
 CONSERVED = (
     0.1  # fluctuation of the total energy over that of the kinetic energy, below which it is conserved …
 )

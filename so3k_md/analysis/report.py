@@ -45,12 +45,12 @@ def analyze(
         topology: PDB, mmCIF or other topology; None for an HDF5 trajectory, which has its own.
         log: CSV of OpenMM's StateDataReporter or log of LAMMPS; energies and temperature come from it.
         label: name in the report; the file's name otherwise.
-        timestep_fs: time of one step, fs, where the files do not say.
-        frame_interval_ps: time between two frames, ps, where the files do not say.
+        timestep_fs: time of one step, fs, if the files do not state it.
+        frame_interval_ps: time between two frames, ps; it takes precedence over the files.
         temperature_K: temperature of the thermostat, K, to compare with.
         stride: use every stride-th frame.
-        periodic: overrule what the files say of the periodicity.
-        from_ps: averages start here, ps; where the log becomes stationary otherwise.
+        periodic: whether all axes are periodic; None to decide by the files.
+        from_ps: start of the averages, ps; None for the time from which the log is stationary.
 
     Raises:
         So3kError: a file cannot be used; the message names it and the remedy.
@@ -111,7 +111,7 @@ def analyze(
 
 
 def finite_part(data: Trajectory) -> Trajectory:
-    """The frames before the first whose positions are no numbers."""
+    """The frames before the first one with positions or a cell that are not finite."""
     n = finite_frames(data.positions, data.cells)
     cells = None if data.cells is None else data.cells[:n]
     return data._replace(positions=data.positions[:n], cells=cells, time=data.time[:n])

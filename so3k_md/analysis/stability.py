@@ -43,10 +43,10 @@ class Stability(NamedTuple):
 
 
 def broken_bonds(lengths: Array, bonds: Integers, numbers: Integers) -> Flags:
-    """Which bonds are broken when: r > 1.5 min(r of the first frame, 1.3 (R_i + R_j)), (frames, bonds).
+    """Whether each bond is broken, r > 1.5 min(r of the first frame, 1.3 (R_i + R_j)), (frames, bonds).
 
-    The second bound catches bonds that are long from the start, as when atoms stand in another order than in
-    the topology.
+    The second limit finds bonds that are too long in the first frame, for example because the atoms have
+    another order than in the topology.
 
     Args:
         lengths: (frames, bonds), Å.
@@ -136,7 +136,7 @@ CRITERIA = (
 
 
 def no_number_event(data: Trajectory, frame: int) -> Event:
-    """The first frame whose positions are no numbers."""
+    """The event of the first frame with positions or a cell that are not finite."""
     atoms = tuple(np.flatnonzero(~(np.abs(data.positions[frame]) < FARTHEST).all(axis=-1)).tolist())
     text = (
         f"positions that are no numbers, {name_atoms(atoms, data.labels)}" if atoms else "a cell that is none"

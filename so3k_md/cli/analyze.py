@@ -1,7 +1,7 @@
-"""`so3k-md analyze TRAJ … --top TOP`: trajectories of OpenMM or LAMMPS to one report.
+"""`so3k-md analyze TRAJ … --top TOP` analyses trajectories of OpenMM or LAMMPS and writes one report.
 
-`so3k-md analyze FILE --attention MODEL`: the non-local attention in one frame.
-`so3k-md analyze FILE --spectrum`: the infrared spectrum from the dipole along a run.
+`so3k-md analyze FILE --attention MODEL` draws the non-local attention in one frame.
+`so3k-md analyze FILE --spectrum` computes the infrared spectrum from the dipole along a run.
 """
 
 import argparse
@@ -13,12 +13,12 @@ from so3k_md.errors import So3kError
 from so3k_md.files import check_output
 
 HELP = "analyse trajectories of OpenMM and LAMMPS: write an HTML report and the numbers as JSON"
-ROOM_K = 300.0
+ROOM_K = 300.0  # K, temperature of a spectrum without --temperature
 PERIODIC = {"auto": None, "yes": True, "no": False}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the verb."""
+    """Declare the arguments of the verb."""
     add = parser.add_argument
     add(
         "trajectories",
@@ -81,7 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _instead_of_the_report(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the two other outputs."""
+    """Declare the arguments of the attention and of the spectrum."""
     far = parser.add_argument_group("non-local attention, instead of the report")
     far.add_argument(
         "--attention",
@@ -108,7 +108,7 @@ def _instead_of_the_report(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check the outputs, analyse each trajectory, write one report; or show attention or a spectrum."""
+    """Analyse each trajectory and write one report, or write the attention or the spectrum of one file."""
     if args.attention is not None and args.spectrum:
         raise So3kError("--attention and --spectrum cannot be combined: run them one at a time")
     if args.attention is None:
@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def show_attention(args: argparse.Namespace) -> None:
-    """Write picture and numbers of the non-local attention in one frame."""
+    """Write the picture and the numbers of the non-local attention in one frame."""
     others = ("log", "label", "timestep_fs", "frame_interval_ps", "temperature")
     refuse(args, others, "cannot be combined with --attention")
     if len(args.trajectories) > 1 or len(args.top or ()) > 1:
@@ -175,7 +175,7 @@ def show_attention(args: argparse.Namespace) -> None:
 
 
 def show_spectrum(args: argparse.Namespace) -> None:
-    """Write picture and numbers of the infrared spectrum of one run."""
+    """Write the picture and the numbers of the infrared spectrum of one run."""
     refuse(args, ("top", "log", "label", "frame_interval_ps"), "cannot be combined with --spectrum")
     if len(args.trajectories) > 1:
         raise So3kError("--spectrum takes one file: run it once for each")
@@ -196,14 +196,28 @@ def show_spectrum(args: argparse.Namespace) -> None:
 
 
 def refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
-    """Refuse options that have no meaning here."""
+    """Refuse options that have no effect in this use.
+
+    Args:
+        args: the parsed arguments.
+        names: of the options.
+        why: the reason, for the message.
+    """
     for name in names:
         if getattr(args, name) is not None:
             raise So3kError(f"--{name.replace('_', '-')} {why}: leave it out")
 
 
 def outputs(args: argparse.Namespace, name: str) -> tuple[Path, Path]:
-    """The picture or page and the JSON to write, refused before any work if they cannot be written."""
+    """The paths of the picture or page and of the JSON file, checked before any work.
+
+    Args:
+        args: the parsed arguments.
+        name: report, attention or spectrum.
+
+    Raises:
+        So3kError: a file cannot be written, exists already, or is also an input.
+    """
     folder = Path(args.output)
     if folder.exists() and not folder.is_dir():
         raise So3kError(f"{folder} is a file: give -o the name of a folder")
@@ -225,7 +239,17 @@ def outputs(args: argparse.Namespace, name: str) -> tuple[Path, Path]:
 def one_each(
     option: str, values: Sequence[str] | None, trajectories: Sequence[str], shared: bool
 ) -> Sequence[str | None]:
-    """The values of an option for each trajectory."""
+    """The value of an option for each trajectory, None without the option.
+
+    Args:
+        option: its name, for the message.
+        values: as given.
+        trajectories: as given.
+        shared: whether one value may apply to all trajectories.
+
+    Raises:
+        So3kError: another number of values than of trajectories.
+    """
     if values is None:
         return [None] * len(trajectories)
     if shared and len(values) == 1:

@@ -1,4 +1,4 @@
-"""`so3k-md import`."""
+"""`so3k-md import` converts a model of so3krates-torch or mlff to an exported file."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ HELP = "convert SO3LR, or a model of its family, from so3krates-torch or mlff (J
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
+    """Declare the arguments of the verb."""
     parser.add_argument(
         "model", help="so3lr, or a file: a model saved by so3krates-torch, or params.pkl of mlff"
     )
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert, export, verify, and print licence and citations."""
+    """Convert, export and verify a model, and print its licence and citations."""
     from so3k_md.checkpoint import parse_dtype
     from so3k_md.convert.rounding import round_like_peer
     from so3k_md.convert.so3lr import build, convert
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _numbers(symbols: str | None) -> list[int]:
-    """Atomic numbers of symbols with commas between them."""
+    """The atomic numbers of chemical symbols that commas separate; empty for None."""
     from ase.data import atomic_numbers
 
     from so3k_md.errors import So3kError

@@ -22,7 +22,7 @@ SWITCHES = {
     "dispersion_energy_bool": "dispersion",
 }
 
-# What the model of this package always is; the first value is meant where the setting is missing.
+# Settings with fixed values in so3k-md; the first value is that of a missing setting.
 FIXED: dict[str, tuple[Any, ...]] = {
     "radial_basis_fn": ("bernstein",),
     "trainable_rbf": (False,),
@@ -104,7 +104,7 @@ def of_hyperparameters(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    """Refuse what the model of this package cannot express.
+    """Refuse settings that a model of so3k-md cannot have.
 
     Raises:
         So3kError: a setting is missing, has a value other than the possible ones, or is unknown and in use.
@@ -137,7 +137,7 @@ def check(settings: Mapping[str, Any]) -> None:
             choices = ", ".join(known)
             raise So3kError(f"has {name} = {brief(settings[name])}, where this program can do {choices} only")
     for name, value in settings.items():
-        # numbers and tensors are values that a model keeps from its last structure
+        # integers and tensors are values that a model keeps from its last structure
         in_use = isinstance(value, bool | str | float) and bool(value)
         if in_use and name not in READ | IDLE | set(FIXED) | set(SWITCHES):
             raise So3kError(
@@ -146,7 +146,7 @@ def check(settings: Mapping[str, Any]) -> None:
 
 
 def model_config(settings: Mapping[str, Any], radial_hidden: int, chi_hidden: int) -> dict[str, Any]:
-    """The keys of `ModelConfig` that checked settings amount to.
+    """The keys of `ModelConfig` for checked settings.
 
     Args:
         settings: as of so3krates-torch.

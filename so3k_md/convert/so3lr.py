@@ -34,7 +34,7 @@ CITATIONS = (
     "J. T. Frank et al., Nat. Commun. 15, 6539 (2024) (So3krates)",
 )
 MODELS = {f"so3krates_torch.modules.models.{name}" for name in ("So3krates", "SO3LR")}
-# Constants and second mentions in a state dict of so3krates-torch.
+# Constants and repeated tensors in a state dict of so3krates-torch.
 DERIVED = (".degree_repeats", ".so3_conv_invariants.", "radial_embedding.radial_basis_fn.")
 SECOND = ".euclidean_attention_block.filter_net_"
 GAMMA = "radial_embedding.radial_basis_fn.gamma"
@@ -64,7 +64,9 @@ class Foreign(NamedTuple):
     settings: dict[str, Any]
     weights: dict[str, Tensor]
     references: Tensor  # energies in addition to those of the weights, by atomic number, (119,), eV
-    entry: Callable[[Entry], tuple[str, Callable[[Tensor], Tensor]]]  # its name and the way from its layout
+    entry: Callable[
+        [Entry], tuple[str, Callable[[Tensor], Tensor]]
+    ]  # its name, and the conversion from its layout
 
 
 def convert(source: str = "wheel", elements: Iterable[int] = ()) -> Imported:
@@ -73,10 +75,10 @@ def convert(source: str = "wheel", elements: Iterable[int] = ()) -> Imported:
     Args:
         source: "wheel" for the installed package so3krates-torch, or a file: its wheel, a model that it
             saved, or params.pkl of mlff with hyperparameters.json in its folder.
-        elements: atomic numbers that the model was trained on, where the file does not tell.
+        elements: atomic numbers that the model was trained on, if the file does not state them.
 
     Raises:
-        So3kError: nothing there, damaged, of another family, or something that our model cannot express.
+        So3kError: the file is missing, damaged, of another family, or of a model that so3k-md cannot express.
     """
     found = find(source)
     model = _read_jax(found) if found.hyperparameters else _read_torch(found)
@@ -110,11 +112,11 @@ def convert(source: str = "wheel", elements: Iterable[int] = ()) -> Imported:
 
 
 def build(imported: Imported, dtype: torch.dtype | None = None) -> So3krates:
-    """The model of what was imported.
+    """Build the model from its converted settings and weights.
 
     Args:
         imported: result of `convert`.
-        dtype: precision of the parameters; None keeps the file's.
+        dtype: precision of the parameters; None keeps that of the file.
 
     Raises:
         So3kError: the shapes of the weights do not follow from the settings.
@@ -127,7 +129,7 @@ def build(imported: Imported, dtype: torch.dtype | None = None) -> So3krates:
         if name in weights and weights[name].shape != expected.shape:
             shapes = f"{tuple(weights[name].shape)} instead of {tuple(expected.shape)}"
             raise So3kError(f"{imported.metadata['source']} has the shape {shapes} for {name}: get it anew")
-    set_dtype(model, weights["embedding.weight"].dtype)  # first: weights take the precision of where they go
+    set_dtype(model, weights["embedding.weight"].dtype)  # before: weights are loaded in the model's precision
     load_weights(model, weights)
     with_needs(
         model,
@@ -142,7 +144,7 @@ def build(imported: Imported, dtype: torch.dtype | None = None) -> So3krates:
 
 
 def _check_widths(config: ModelConfig, imported: Imported) -> None:
-    """Refuse settings that would make a larger model than the weights are of, before it is made."""
+    """Refuse settings of a model of another size than the weights, before it is built."""
     n = config.features + len(config.degrees)
     numbers = {
         "embedding.weight": N_SPECIES * config.features,
@@ -246,7 +248,7 @@ def _collect(model: Foreign) -> dict[str, Tensor]:
 
 
 def _check_rest(model: Foreign, known: set[str]) -> None:
-    """Whether what is not ours to take is a constant, a second mention, or part of an energy switched off."""
+    """Refuse tensors that are not known, nor constants, repeated, or of an energy that is switched off."""
     off = [place for name, places in OFF.items() if not model.settings.get(name) for place in places]
     for name, tensor in model.weights.items():
         if name in known or any(part in name for part in DERIVED):
@@ -264,12 +266,12 @@ def _check_rest(model: Foreign, known: set[str]) -> None:
 
 
 def _assemble(tensors: dict[str, Tensor], references: Tensor) -> tuple[dict[str, Tensor], float]:
-    """The state dict of our model, and the energy that the other program adds to any atom, eV."""
+    """The weights of the model of so3k-md, and the energy that the other program adds to each atom, eV."""
     weights = dict(tensors)
     weights["head.scale"] = tensors["head.scale"].double()
     shifts = tensors["head.shift"].double() + references
     shift = float(shifts[1]) if bool((shifts[1:] == shifts[1]).all()) else 0.0
-    # a shift common to all atoms would only cost digits of the energy
+    # a shift common to all atoms would only reduce the precision of the energy
     weights["head.shift"] = torch.where(torch.arange(N_SPECIES) > 0, shifts - shift, 0.0)
     if "repulsion.p" in tensors:
 

@@ -64,7 +64,7 @@ def read_arrays(
     headers = npz_headers(path)
     present = sorted(headers)
     n_frames, n_atoms = _check_shapes(headers, path)
-    # if the user asks for a virial, a stress in the same file is not read
+    # if the user names the key of a virial, a stress in the same file is not read, and the reverse
     stresses = {"stress", "virial"} & keys.keys() or {"stress", "virial"}
     wanted = [label for label in DEFAULTS if label in stresses or label not in ("stress", "virial")]
     chosen_keys = {label: key for label in wanted if (key := _choose(headers, keys, label)) is not None}
@@ -212,7 +212,7 @@ def _choose(headers: Collection[str], keys: dict[str, str], label: str) -> str |
 
 
 def _per_frame(values: NDArray[Any], n_frames: int, label: str, path: Path) -> NDArray[Any]:
-    """One entry per frame, or a refusal."""
+    """The values with one entry per frame; refuses another number of entries."""
     values = np.atleast_1d(np.asarray(values))
     if n_frames == 1 and label == "forces" and values.ndim == 2:
         values = values[None]

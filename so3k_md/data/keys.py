@@ -75,7 +75,7 @@ def charge_state_from(
         fragment: of each atom, or None.
         convention: what a value named `spin` or `total_spin` counts: S, unpaired (2 S), multiplicity
             (2 S + 1), or auto.
-        where: for messages.
+        where: name of the structure in messages.
 
     Raises:
         So3kError: two names of the charge or of the spin contradict each other.

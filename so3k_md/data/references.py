@@ -116,7 +116,7 @@ def warn_incomparable(numbers: ArrayLike, metadata: Mapping[str, Any]) -> None:
 
 
 def formula(counts: Mapping[str, int]) -> str:
-    """A composition as chemists write it: C and H first."""
+    """A sum formula in Hill's order: C and H first."""
     order = sorted(counts, key=lambda symbol: (symbol != "C", symbol != "H", symbol))
     return "".join(
         f"{symbol}{counts[symbol] if counts[symbol] > 1 else ''}" for symbol in order if counts[symbol]

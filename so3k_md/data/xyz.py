@@ -38,7 +38,7 @@ def is_compressed(path: Path) -> bool:
 def read_blocks(path: Path) -> Iterator[Block]:
     """The frames of a plain or compressed file in order.
 
-    ASE's own reader stops at a blank line without an error.
+    The reader of ASE stops at a blank line without an error.
 
     Raises:
         So3kError: names the frame and the faulty line.

@@ -131,7 +131,7 @@ class TrainConfig:
 
 
 class RunConfig(NamedTuple):
-    """A whole training file."""
+    """The four sections of a training file."""
 
     model: ModelConfig
     data: DataConfig

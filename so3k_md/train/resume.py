@@ -16,7 +16,7 @@ from so3k_md.errors import So3kError
 from so3k_md.train.config import PATH_KEYS, RunConfig, read_config, to_sections
 from so3k_md.train.prepare import Frames
 
-# Settings that may change when a run resumes: device, paths of the data, length, learning rates.
+# Settings that may differ when a run resumes: device, paths of the data, number of epochs, learning rates.
 PLACES = {("data", key) for key in PATH_KEYS}
 RATES = {("train", "learning_rate"), ("train", "final_learning_rate"), ("train", "clip_norm")}
 WORK = {("train", "valid_batch_size"), ("data", "accept_units")}  # without effect on the result

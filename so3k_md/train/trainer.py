@@ -75,7 +75,7 @@ class Validation(NamedTuple):
 
 
 def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool = False) -> Path:
-    """Train a model, or resume a training that was stopped; returns the path of the best checkpoint.
+    """Train a model, or resume a stopped training; returns the path of the best checkpoint.
 
     Args:
         config: the four sections.
@@ -90,7 +90,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
     refuse_several_processes()
     device, dtype = parse_device(config.train.device), parse_dtype(config.train.dtype)
     if config.train.tensorboard:
-        import tensorboard  # noqa: F401 - a missing package is known before anything is written
+        import tensorboard  # noqa: F401 - a missing package is found before any file is written
     with ExitStack() as stack:
         if not resume:
             _check_folder(folder, overwrite)
@@ -291,7 +291,7 @@ def _validate_average(run: Run, request: Request) -> Validation | None:
 
 @contextmanager
 def _memory_errors(folder: Path) -> Iterator[None]:
-    """Turn a lack of memory into an error of one line, which says that nothing is lost."""
+    """Turn a lack of memory into a one-line error that names the checkpoint to resume from."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

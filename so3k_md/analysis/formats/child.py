@@ -1,7 +1,8 @@
-"""XTC and HDF5 read in a process of its own, whose crash on a damaged file is not that of the analysis.
+"""Reads XTC and HDF5 files in a separate process, because damaged files can crash the libraries for them.
 
-Run as a script: `python -P child.py KIND PATH STRIDE MEMORY`, KIND being xtc, hdf5 or topology. Each message
-on the standard output is 8 bytes with its length, and an npz of kind frames, lost, topology, error or done.
+`isolated.py` runs it as a script: `python -P child.py KIND PATH STRIDE MEMORY`. KIND is xtc, hdf5 or
+topology; MEMORY limits the address space, bytes. Each message on stdout is its length in 8 bytes and an npz
+archive, whose entry `kind` is frames, lost, topology, error or done.
 """
 
 import io
@@ -16,15 +17,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 Message = dict[str, Any]
-BATCH = 16_000_000  # bytes of positions in a message
-XTC_MAGIC = {1995: 4, 2023: 8}  # and the bytes of the length of a frame's compressed part
-FEW_ATOMS = 9  # up to which XTC does not compress
+BATCH = 16_000_000  # most bytes of positions in a message
+XTC_MAGIC = {1995: 4, 2023: 8}  # and the bytes in which a frame states its compressed length
+FEW_ATOMS = 9  # up to so many atoms XTC does not compress the positions
 NM = {"nanometers": 1.0, "nanometer": 1.0, "nm": 1.0, "angstroms": 0.1, "angstrom": 0.1}
-MOST_SQUEEZED = 1032  # deflate makes nothing smaller
+MOST_SQUEEZED = 1032  # largest ratio of compression by deflate
 
 
 class Padded(io.RawIOBase):
-    """A file that reads as zeros beyond its end, as HDF5 refuses to open a file that was cut."""
+    """A file that reads as zeros beyond its end, because HDF5 refuses to open a truncated file."""
 
     def __init__(self, path: str) -> None:
         self.file = open(path, "rb")  # noqa: SIM115 — closed with the process
@@ -32,16 +33,16 @@ class Padded(io.RawIOBase):
         self.at = 0
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Positions beyond the end are allowed."""
+        """Set the offset of the next read; it may lie beyond the end of the file."""
         self.at = offset + (0, self.at, 1 << 62)[whence]
         return self.at
 
     def tell(self) -> int:
-        """Where the next read starts."""
+        """The offset of the next read."""
         return self.at
 
     def readinto(self, buffer: Any) -> int:
-        """Bytes of the file, then zeros."""
+        """Fill the buffer with bytes of the file and, beyond its end, with zeros."""
         view = memoryview(buffer).cast("B")
         self.file.seek(min(self.at, self.length))
         found = self.file.read(len(view))
@@ -52,7 +53,7 @@ class Padded(io.RawIOBase):
 
 
 def walk_xtc(path: str) -> tuple[list[int], list[int], int]:
-    """The whole frames of an XTC: where each starts, its number, and the bytes of torn frames."""
+    """Offset and number of each complete frame of an XTC, and the bytes of incomplete frames."""
     size = os.path.getsize(path)
     places: list[int] = []
     slots: list[int] = []
@@ -72,7 +73,7 @@ def walk_xtc(path: str) -> tuple[list[int], list[int], int]:
 
 
 def xtc_frame(file: BinaryIO, at: int, atoms: int) -> tuple[int, int]:
-    """Bytes and atoms of the frame that starts at a place, 0 and 0 where none does."""
+    """Bytes and atoms of the frame at an offset; 0 and 0 if no frame starts there."""
     file.seek(at)
     raw = file.read(100)
     if len(raw) < 56:
@@ -93,7 +94,7 @@ def xtc_frame(file: BinaryIO, at: int, atoms: int) -> tuple[int, int]:
 
 
 def next_xtc(file: BinaryIO, start: int, size: int, atoms: int) -> int:
-    """Where the next frame of as many atoms starts, or the end of the file."""
+    """The offset of the next frame with the same number of atoms, or the end of the file."""
     at = start
     while atoms and at < size:
         file.seek(at)
@@ -107,7 +108,7 @@ def next_xtc(file: BinaryIO, start: int, size: int, atoms: int) -> int:
 
 
 def read_xtc(path: str, stride: int) -> Iterator[Message]:
-    """The frames of an XTC."""
+    """Messages with every stride-th complete frame of an XTC."""
     from mdtraj.formats.xtc import XTCTrajectoryFile
 
     places, slots, torn = walk_xtc(path)
@@ -115,14 +116,14 @@ def read_xtc(path: str, stride: int) -> Iterator[Message]:
         yield {"kind": "lost", "text": f"{torn:,} bytes of torn frames are left out"}
     if not places:
         return
-    if slots[-1] >= len(slots):  # mdtraj cannot read on behind a torn frame: it gets a copy without
+    if slots[-1] >= len(slots):  # mdtraj stops at an incomplete frame: it reads a copy without such frames
         path = without_torn(path, places)
     with XTCTrajectoryFile(path) as file:
         yield from xtc_frames(file, slots, stride)
 
 
 def xtc_frames(file: Any, slots: list[int], stride: int) -> Iterator[Message]:
-    """Every stride-th frame; mdtraj reads many at a time, up to BATCH bytes of positions."""
+    """Every stride-th frame; mdtraj reads up to BATCH bytes of positions at a time."""
     per_read, done = 1, 0
     while done < len(slots):
         xyz, time, _, box = file.read(n_frames=min(per_read, len(slots) - done))
@@ -137,11 +138,11 @@ def xtc_frames(file: Any, slots: list[int], stride: int) -> Iterator[Message]:
                 "number": numbers[taken],
             }
         done += len(xyz)
-        per_read = max(1, BATCH // xyz[0].nbytes)  # known from the first frame
+        per_read = max(1, BATCH // xyz[0].nbytes)  # known after the first frame
 
 
 def without_torn(path: str, places: list[int]) -> str:
-    """The whole frames only, in a file that vanishes with the process."""
+    """The path of a temporary file with the complete frames only; it is deleted when the process ends."""
     handle, name = tempfile.mkstemp(suffix=".xtc")
     os.unlink(name)
     with open(path, "rb") as source:
@@ -154,7 +155,7 @@ def without_torn(path: str, places: list[int]) -> str:
 
 
 def open_hdf5(path: str) -> tuple[Any, bool]:
-    """An HDF5 file as far as it is there, and whether it was cut."""
+    """An open HDF5 file, and whether it is truncated."""
     import h5py
 
     try:
@@ -166,7 +167,7 @@ def open_hdf5(path: str) -> tuple[Any, bool]:
 
 
 def read_hdf5(path: str, stride: int) -> Iterator[Message]:
-    """The frames of an HDF5 trajectory of mdtraj."""
+    """Messages with every stride-th complete frame of an HDF5 trajectory of mdtraj."""
     file, cut = open_hdf5(path)
     if cut:
         yield {"kind": "lost", "text": "the file was cut"}
@@ -197,7 +198,7 @@ def read_hdf5(path: str, stride: int) -> Iterator[Message]:
 
 
 def whole_rows(data: Any, size: int) -> np.ndarray:
-    """Which rows of a dataset lie in the file whole, all of their chunks being within its length."""
+    """Which rows of a dataset are complete: all of their chunks lie within the length of the file."""
     chunks = data.chunks
     if chunks is None:
         offset = data.id.get_offset()
@@ -222,7 +223,7 @@ def whole_rows(data: Any, size: int) -> np.ndarray:
 
 
 def column(file: Any, name: str, size: int) -> np.ndarray | None:
-    """A dataset of the frames, up to its first row that is not in the file."""
+    """A dataset with a row for each frame, up to its first row that is not in the file."""
     if name not in file:
         return None
     data = file[name]
@@ -233,13 +234,13 @@ def column(file: Any, name: str, size: int) -> np.ndarray | None:
 
 
 def unit_of(data: Any) -> str:
-    """The unit that a dataset names."""
+    """The unit of length that a dataset states, nanometers if none."""
     unit = data.attrs.get("units", "nanometers")
     return unit.decode() if isinstance(unit, bytes) else str(unit)
 
 
 def read_topology(path: str) -> Iterator[Message]:
-    """The topology of an HDF5 trajectory as the JSON that it holds."""
+    """A message with the topology in an HDF5 trajectory, a JSON text."""
     file, _ = open_hdf5(path)
     if "topology" in file:
         raw = file["topology"][0]
@@ -247,7 +248,7 @@ def read_topology(path: str) -> Iterator[Message]:
 
 
 def send(message: Message) -> None:
-    """Write a message."""
+    """Write a message to stdout."""
     buffer = io.BytesIO()
     np.savez(buffer, **message)
     out = sys.stdout.buffer
@@ -257,7 +258,7 @@ def send(message: Message) -> None:
 
 
 def main(kind: str, path: str, stride: str, memory: str) -> None:
-    """Send what is whole; an error of the reading library is a message."""
+    """Send the complete frames; an error of the reading library becomes a message."""
     resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     messages = read_topology(path) if kind == "topology" else READERS[kind](path, int(stride))
@@ -266,7 +267,7 @@ def main(kind: str, path: str, stride: str, memory: str) -> None:
             send(message)
     except BrokenPipeError:
         return
-    except Exception as error:  # whatever the libraries raise: the file is damaged
+    except Exception as error:  # the libraries raise exceptions of many types for damaged files
         text = next((line for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
         send({"kind": "error", "text": text[:120]})
     send({"kind": "done"})

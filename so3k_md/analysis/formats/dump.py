@@ -1,4 +1,4 @@
-"""LAMMPS text dumps: every frame checked, torn ones left out, what would be misread refused."""
+"""Reads LAMMPS text dumps: leaves out incomplete frames, and refuses forms that would be misread."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ PLAIN = ("TIMESTEP", "NUMBER OF ATOMS", "BOX BOUNDS", "ATOMS")
 
 
 class Head(NamedTuple):
-    """What stands above the atoms of a frame."""
+    """The header of a frame."""
 
     step: int
     atoms: int
@@ -26,20 +26,20 @@ class Head(NamedTuple):
 
 
 def is_dump(path: Path) -> bool:
-    """Whether the file is a LAMMPS text dump, by its first words."""
+    """Whether a file is a LAMMPS text dump, by its first line."""
     return next(iter(Lines(path)), b"").startswith(START)
 
 
 def read_dump(path: Path, stride: int) -> Frames:
-    """Every stride-th whole frame of a LAMMPS text dump, atoms in the order of their ids.
+    """Every stride-th complete frame of a LAMMPS text dump, atoms in the order of their ids.
 
     Args:
-        path: of `dump custom` with id, type and xu yu zu or x y z; it may be compressed.
+        path: file of `dump custom` with id, type and xu yu zu or x y z, plain or compressed.
         stride: use every stride-th frame.
 
     Raises:
-        So3kError: scaled coordinates, missing columns, another number of atoms, ids that are not 1…n, or no
-            whole frame.
+        So3kError: scaled coordinates, missing columns, frames of different numbers of atoms, ids that are not
+            1…n, or no complete frame.
     """
     lines = Lines(path)
     first: Head | None = None
@@ -98,10 +98,10 @@ def blocks(lines: Lines) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def read_head(where: str, block: list[bytes]) -> Head | None:
-    """The first nine lines of a frame, or None where they are torn.
+    """The header in the first nine lines of a frame, None if it is incomplete or damaged.
 
     Raises:
-        So3kError: they are whole and of a form that would be misread.
+        So3kError: the header is complete, but of a form that would be misread.
     """
     lines = [line.decode("utf-8", errors="replace").split() for line in block[:9]]
     items = [" ".join(words[1:]) for words in lines if words[:1] == ["ITEM:"]]
@@ -132,7 +132,7 @@ def read_head(where: str, block: list[bytes]) -> Head | None:
 
 
 def box(bounds: Array) -> Array:
-    """The cell vectors, rows, of the bounds of a dump, whose tilts xy, xz, yz stand in the third column."""
+    """The cell vectors (rows) from the bounds of a dump; a third column holds the tilts xy, xz, yz."""
     xy, xz, yz = bounds[:, 2] if bounds.shape[1] == 3 else np.zeros(3)
     low = bounds[:, 0] - [min(0.0, xy, xz, xy + xz), min(0.0, yz), 0.0]
     high = bounds[:, 1] - [max(0.0, xy, xz, xy + xz), max(0.0, yz), 0.0]
@@ -141,7 +141,7 @@ def box(bounds: Array) -> Array:
 
 
 def check_columns(where: str, columns: tuple[str, ...]) -> None:
-    """Refuse columns without coordinates in Å or without what orders and names the atoms."""
+    """Refuse columns without coordinates in Å, or without id and type of the atoms."""
     if any(set(names) <= set(columns) for names in COORDINATES):
         if not {"id", "type"} <= set(columns):
             raise So3kError(
@@ -156,7 +156,7 @@ def check_columns(where: str, columns: tuple[str, ...]) -> None:
 
 
 def first_atoms(path: Path, head: Head, lines: list[bytes]) -> tuple[str, ...]:
-    """Refuse ids other than 1…n, and return the elements in the order of the ids if the dump has them."""
+    """The elements in the order of the ids, empty without column element; ids other than 1…n are refused."""
     table = split(head, lines)
     order = None if table is None else order_of(head, table)
     if table is None or order is None:
@@ -171,7 +171,7 @@ def first_atoms(path: Path, head: Head, lines: list[bytes]) -> tuple[str, ...]:
 
 
 def split(head: Head, lines: list[bytes]) -> np.ndarray | None:
-    """The words of the atoms (atoms, columns), or None where a row has more or fewer."""
+    """The words of all rows (atoms, columns), None if a row has another number of words than columns."""
     rows = [line.split() for line in lines]
     if any(len(row) != len(head.columns) for row in rows):
         return None
@@ -179,7 +179,7 @@ def split(head: Head, lines: list[bytes]) -> np.ndarray | None:
 
 
 def order_of(head: Head, table: np.ndarray) -> Integers | None:
-    """The rows in the order of their ids, or None unless these are 1…n."""
+    """Row numbers in the order of the ids, None if the ids are not 1…n."""
     try:
         ids = table[:, head.columns.index("id")].astype(np.int64)
     except (ValueError, OverflowError):
@@ -189,7 +189,7 @@ def order_of(head: Head, table: np.ndarray) -> Integers | None:
 
 
 def read_atoms(head: Head, lines: list[bytes]) -> Array | None:
-    """The positions in the order of the ids, (atoms, 3), Å, or None where rows are damaged."""
+    """The positions in the order of the ids, (atoms, 3), Å, None if a row is damaged."""
     table = split(head, lines)
     order = None if table is None else order_of(head, table)
     if table is None or order is None:

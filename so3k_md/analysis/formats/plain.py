@@ -1,4 +1,4 @@
-"""XYZ, extended XYZ and PDB with several models, plain or compressed: torn frames are left out."""
+"""Reads XYZ, extended XYZ and PDB of several models, plain or compressed; leaves out incomplete frames."""
 
 import re
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ Model = tuple[Array, Array | None]  # positions (atoms, 3), Å; cell (3, 3), Å
 
 
 def read_xyz(path: Path, stride: int) -> Frames:
-    """Every stride-th whole frame of an XYZ or extended XYZ file, Å.
+    """Every stride-th complete frame of an XYZ or extended XYZ file, Å.
 
     Args:
         path: plain or compressed.
         stride: use every stride-th frame.
 
     Raises:
-        So3kError: frames of different atoms, or no whole frame.
+        So3kError: frames of different numbers of atoms, or no complete frame.
     """
     lines = Lines(path)
     frames: list[tuple[int, Array, Array | None]] = []
@@ -52,9 +52,10 @@ def read_xyz(path: Path, stride: int) -> Frames:
 
 
 def xyz_blocks(lines: Lines) -> Iterator[tuple[int, str, list[bytes]]]:
-    """The claimed number of atoms, the comment and the rows of each frame; a torn one has another number.
+    """The stated number of atoms, the comment and the rows of each frame.
 
-    A frame starts at a line with one whole number, of which no row of atoms consists.
+    An incomplete frame has another number of rows. A frame starts at a line with a single integer, because
+    rows of atoms have more words.
     """
     count, comment = 0, ""
     rows: list[bytes] = []
@@ -71,13 +72,13 @@ def xyz_blocks(lines: Lines) -> Iterator[tuple[int, str, list[bytes]]]:
         elif state == 2 and words and len(rows) <= count:
             rows.append(line)
     if state:
-        # without its end a number may be cut; a file of one frame that a person wrote may lack it
+        # without a line end the last number may be truncated; a single frame may be written by hand
         torn = rows and not rows[-1].endswith(b"\n") and (blocks > 0 or lines.broken is not None)
         yield count, comment, rows[:-1] if torn else rows
 
 
 def xyz_atoms(comment: str, rows: list[bytes]) -> tuple[tuple[str, ...], Array] | None:
-    """Elements and positions of a frame, or None where a row is damaged."""
+    """Elements and positions of a frame, None if a row is damaged."""
     species, place = columns(comment)
     try:
         words = [row.decode("ascii").split() for row in rows]
@@ -90,7 +91,7 @@ def xyz_atoms(comment: str, rows: list[bytes]) -> tuple[tuple[str, ...], Array] 
 
 
 def columns(comment: str) -> tuple[int, int]:
-    """The columns of element and x, by `Properties` of extended XYZ."""
+    """The columns of element and x, by `Properties` of extended XYZ, otherwise 0 and 1."""
     found = re.search(r"Properties=\"?([^\s\"]+)", comment)
     fields = found.group(1).split(":") if found else []
     at, places = 0, {}
@@ -103,7 +104,7 @@ def columns(comment: str) -> tuple[int, int]:
 
 
 def lattice(comment: str) -> Array | None:
-    """The cell of extended XYZ."""
+    """The cell in the comment of extended XYZ, (3, 3), Å; None without a readable one."""
     found = re.search(r"Lattice=\"([^\"]*)\"", comment)
     try:
         values = np.array(found.group(1).split(), dtype=np.float64) if found else np.zeros(0)
@@ -113,20 +114,20 @@ def lattice(comment: str) -> Array | None:
 
 
 def xyz_pbc(comment: str) -> tuple[bool, bool, bool] | None:
-    """The periodic directions of extended XYZ."""
+    """The periodic axes in the comment of extended XYZ; None if it does not state them."""
     found = re.search(r"pbc=\"([TF]) ([TF]) ([TF])\"", comment)
     return (found[1] == "T", found[2] == "T", found[3] == "T") if found else None
 
 
 def read_pdb(path: Path, stride: int) -> Frames:
-    """Every stride-th whole model of a PDB, of alternative locations the first.
+    """Every stride-th complete model of a PDB; of alternative locations only the first is read.
 
     Args:
         path: plain or compressed.
         stride: use every stride-th model.
 
     Raises:
-        So3kError: no whole model.
+        So3kError: no complete model.
     """
     lines = Lines(path)
     frames: list[tuple[int, Array, Array | None]] = []
@@ -145,7 +146,7 @@ def read_pdb(path: Path, stride: int) -> Frames:
 
 
 def pdb_models(lines: Lines) -> Iterator[tuple[bool, list[str], Array | None]]:
-    """Whether each model is closed, its rows of atoms, and the cell in force."""
+    """For each model: whether it is complete, its rows of atoms, and the last cell before its end."""
     rows: list[str] = []
     cell: Array | None = None
     opened, models = False, 0
@@ -168,7 +169,7 @@ def pdb_models(lines: Lines) -> Iterator[tuple[bool, list[str], Array | None]]:
 
 
 def pdb_cell(line: str) -> Array | None:
-    """The cell of CRYST1."""
+    """The cell of a CRYST1 line, (3, 3), Å; None if it is damaged."""
     try:
         values = np.array([line[6:15], line[15:24], line[24:33], line[33:40], line[40:47], line[47:54]])
         numbers = values.astype(np.float64)
@@ -179,7 +180,7 @@ def pdb_cell(line: str) -> Array | None:
 
 
 def pdb_atoms(rows: list[str]) -> Array | None:
-    """Positions of a model (atoms, 3), Å, the first of alternative ones; None where a row is damaged."""
+    """Positions of a model (atoms, 3), Å, of alternative locations the first; None if a row is damaged."""
     seen: set[str] = set()
     kept = []
     for row in rows:
@@ -202,7 +203,7 @@ def assemble(
     elements: tuple[str, ...],
     pbc: tuple[bool, bool, bool] | None,
 ) -> Frames:
-    """The frames of a text file; it has cells where every frame has one."""
+    """The frames of a text file; they have cells only if each frame has one."""
     lost = [lost_frames(torn, "cut or damaged")] if torn else []
     lost += [lines.broken] if lines.broken else []
     if not frames:
