@@ -219,8 +219,9 @@ def nothing(analyses: Sequence[Analysis]) -> str:
 SECTIONS: dict[str, tuple[str, str, Callable[[Sequence[Analysis]], str]]] = {
     "energy": (
         "Energy",
-        "The line is the fitted drift; its error allows for correlated rows. It judges the integrator in NVE "
-        "or where the log has the conserved quantity of the thermostat; heat exchange moves the total.",
+        "The line is the fitted drift; its standard error accounts for correlated rows. The drift measures "
+        "the accuracy of the integration if the run conserves the energy shown: in NVE, or if the log has "
+        "the conserved quantity of the thermostat. Otherwise heat exchange changes the energy.",
         nothing,
     ),
     "temperature": (
@@ -232,7 +233,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Sequence[Analysis]], str]]] = {
     "deviation": (
         "RMSD and RMSF",
         "Each molecule is superposed on itself; equal molecules are averaged. Exchange of equivalent atoms, "
-        "as in a turning methyl group, counts as deviation. Atoms are numbered from 0.",
+        "as in a rotating methyl group, counts as deviation. Atoms are numbered from 0.",
         nothing,
     ),
     "bonds": ("Bond lengths", "Normalised to one; bins of 0.01 Å.", bond_rows),
@@ -244,7 +245,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Sequence[Analysis]], str]]] = {
     ),
     "rdf": (
         "Radial distribution functions",
-        "Pairs within one molecule are left out where there are several; 1 is the density of the box.",
+        "Pairs within one molecule are left out if there are several molecules; g = 1 is the mean density.",
         rdf_rows,
     ),
 }

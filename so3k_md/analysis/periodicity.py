@@ -45,7 +45,9 @@ def stated(
     """
     if frames.cells is None or not is_cell(frames.cells[:1])[0]:
         if periodic:
-            raise So3kError(f"{path} holds no cell: it cannot be analysed as periodic; drop --periodic yes")
+            raise So3kError(
+                f"{path} holds no cell: it cannot be analysed as periodic; leave out --periodic yes"
+            )
         return Periodicity(NOT_PERIODIC, "the file holds no cell")
     if periodic is not None:
         return Periodicity((periodic, periodic, periodic), "as asked")
@@ -97,9 +99,11 @@ def judged(
         return open_because(f"the cell is the 2 nm default of OpenMM, and {next(filter(None, through))}")
     moved = np.ptp(frames.positions[chosen], axis=0).max() > MOVED
     if len(chosen) > 1 and all(through) and moved:
-        return open_because(f"atoms do not feel the cell in the file: {through[0]} in every frame looked at")
+        return open_because(
+            f"the cell in the file does not act on the atoms: {through[0]} in all checked frames"
+        )
     if cube and not topology_has_cell(topology) and density(numbers, cells[0]) < LEAST_DENSITY:
-        return open_because("the cell is the 2 nm default that OpenMM's files carry without periodicity")
+        return open_because("the cell is the 2 nm default that OpenMM writes for systems without a box")
     return said
 
 
@@ -115,4 +119,4 @@ def walls(positions: Array, cell: Array, numbers: Integers, parent: Integers) ->
     found = overlap_through_walls(numbers, whole, cell, pbc)
     if found is None:
         return None
-    return f"atoms {found.first} and {found.second} meet through its walls at {found.distance:.2f} Å"
+    return f"atoms {found.first} and {found.second} overlap across its boundary at {found.distance:.2f} Å"

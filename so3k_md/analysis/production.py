@@ -44,7 +44,7 @@ def settle(thermo: Thermo | None, data: Trajectory, from_ps: float | None) -> Pr
             raise So3kError(f"averages from {from_ps:g} ps: fewer than 3 rows are left, give an earlier time")
         return Production(row, from_ps, 0 if time is None else len(time) - row, "as given")
     if thermo is None:
-        return Production(0, None, 0, "the whole trajectory: without a log equilibration is not seen")
+        return Production(0, None, 0, "the whole trajectory: equilibration cannot be detected without a log")
     series = [x for x in (thermo.temperature, thermo.potential) if x is not None and np.isfinite(x).all()]
     row = max((equilibration(values) for values in series), default=0)
     n_rows = max((len(values) for values in series), default=0)
@@ -102,7 +102,11 @@ def no_number(thermo: Thermo) -> tuple[int, str] | None:
     """The first row with an energy or temperature that is not finite."""
     series = [x for x in (thermo.conserved, thermo.potential, thermo.temperature) if x is not None]
     rows = [int(np.flatnonzero(~np.isfinite(x))[0]) for x in series if not np.isfinite(x).all()]
-    return (min(rows), "an energy or temperature that is no number from its row {row} on") if rows else None
+    return (
+        (min(rows), "an energy or temperature that is not a finite number, from row {row} on")
+        if rows
+        else None
+    )
 
 
 def too_hot(thermo: Thermo) -> tuple[int, str] | None:

@@ -148,7 +148,7 @@ def read_lammps_log(path: Path, text: str, timestep_fs: float | None) -> Thermo:
     potential, kinetic, total, conserved = (
         scaled(columns.get(name), units.energy_eV) for name in ("PotEng", "KinEng", "TotEng", "Econserve")
     )
-    kind = "Econserve (energy and what the thermostat took)"
+    kind = "Econserve (total energy and the energy that the thermostat took)"
     if conserved is None:
         conserved, kind = total, "total energy"
     flags = (last_word(r"^\s*boundary\s+(\w+\s+\w+\s+\w+)", text) or "p p p").split()
@@ -194,7 +194,7 @@ def torn_note(path: Path, text: str) -> tuple[str, ...]:
     """The note on a last line without its end."""
     if text.endswith("\n") or text.count("\n") == 0:
         return ()
-    return (f"The last line of {path.name} has no end, so a number of it may be cut: it is left out.",)
+    return (f"The last line of {path.name} has no end, so its last number may be truncated: it is left out.",)
 
 
 def row_note(path: Path, bad: list[int]) -> tuple[str, ...]:
@@ -298,7 +298,9 @@ def numeric_columns(path: Path, names: list[str], rows: list[list[str]]) -> dict
         if all(map(is_number, cells)):
             columns[name] = np.array([float(cell) for cell in cells])
     if not columns:
-        raise So3kError(f"log {path} does not parse: no column of it holds numbers; is it cut or edited?")
+        raise So3kError(
+            f"log {path} does not parse: no column holds numbers only; give the log as the run wrote it"
+        )
     return columns
 
 

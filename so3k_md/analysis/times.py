@@ -33,7 +33,7 @@ def rising_axis(frames: Frames, timestep_fs: float | None, frame_interval_ps: fl
     if (np.isfinite(steps) & (steps > 0)).all():
         return found
     first = int(np.flatnonzero(~(steps > 0))[0])
-    reason = f"unknown, as the file gives {found[0][first]:g} ps and then {found[0][first + 1]:g} ps"
+    reason = f"unknown, because {found[0][first + 1]:g} ps follows {found[0][first]:g} ps in the file"
     return frames.number.astype(np.float64), "frame", f"{reason}: {UNKNOWN[9:]}"
 
 

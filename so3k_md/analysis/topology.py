@@ -77,8 +77,8 @@ def of_mdtraj(path: Path, read: Callable[[], Any]) -> Topology:
     except Exception as error:
         text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:120]
         raise So3kError(
-            f"{path} cannot be read as a topology that mdtraj reads (PDB, mmCIF, HDF5): it is cut or of "
-            f"another kind ({text})"
+            f"{path} cannot be read as a topology that mdtraj reads (PDB, mmCIF, HDF5): it is "
+            f"truncated or of another kind ({text})"
         ) from error
     if not atoms:
         raise So3kError(f"{path} holds no atom: give the topology of this run")
@@ -97,7 +97,9 @@ def of_elements(path: Path, elements: tuple[str, ...]) -> Topology:
     try:
         found = [md.element.Element.getBySymbol(symbol) for symbol in elements]
     except KeyError as error:
-        raise So3kError(f"{path} names the element {error.args[0]}, which is none: correct it") from error
+        raise So3kError(
+            f"{path} names the element {error.args[0]}, which does not exist: correct it"
+        ) from error
     numbers = np.array([element.atomic_number for element in found], dtype=np.int64)
     symbols = tuple(element.symbol for element in found)
     none = np.zeros((0, 2), dtype=np.int64)

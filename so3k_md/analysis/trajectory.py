@@ -100,14 +100,14 @@ def load_trajectory(
     frames, top, labels = atoms_only(frames, top)
     if len(labels) < particles:
         n_sites = particles - len(labels)
-        notes.append(f"{n_sites} virtual sites or Drude particles are left out: they are no atoms.")
+        notes.append(f"{n_sites} virtual sites or Drude particles are left out: they are not atoms.")
     said = stated(path, frames, top.numbers, periodic, logged_pbc)
     bonds, bonds_from = all_bonds(frames, top, said)
     found = judged(said, frames, top_path, top.numbers, bonds)
     if found.pbc != said.pbc:
         bonds, bonds_from = all_bonds(frames, top, found)
     if found.doubted:
-        notes.append(f"The system is treated as open: {found.reason}; --periodic yes overrules it.")
+        notes.append(f"The system is treated as open: {found.reason}; --periodic yes overrides this.")
     time, unit, time_reason = rising_axis(frames, timestep_fs, frame_interval_ps)
     return Trajectory(
         positions=frames.positions,
@@ -146,7 +146,9 @@ def reader(path: Path) -> Callable[[Path, int], Frames]:
     if kind not in READERS:
         raise So3kError(f"{path} is not a trajectory of a known kind: give {TRAJECTORIES}")
     if path.suffix.lower() != kind and kind not in PACKED_TOO:
-        raise So3kError(f"{path} is compressed, which is not read of this kind: decompress it first")
+        raise So3kError(
+            f"{path} is compressed, and compressed {kind} files are not read: decompress it first"
+        )
     return READERS[kind]
 
 

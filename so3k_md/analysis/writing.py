@@ -49,7 +49,7 @@ def check_labels(labels: Sequence[str]) -> None:
         raise So3kError("no trajectory to report: give at least one")
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
-        raise So3kError(f"two trajectories are called {twice}: tell them apart with --label")
+        raise So3kError(f"two trajectories have the label {twice}: give different names with --label")
 
 
 def summary(analyses: Sequence[Analysis]) -> dict[str, object]:

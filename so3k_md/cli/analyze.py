@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--temperature",
         type=float,
         metavar="K",
-        help="temperature of the thermostat, K, for comparison; of a spectrum: default 300",
+        help="temperature of the thermostat, K, with which the report compares; of a spectrum (default 300)",
     )
     add(
         "--from",
@@ -222,14 +222,16 @@ def outputs(args: argparse.Namespace, name: str) -> tuple[Path, Path]:
     if folder.exists() and not folder.is_dir():
         raise So3kError(f"{folder} is a file: give -o the name of a folder")
     if not folder.exists() and not (folder.parent.is_dir() and os.access(folder.parent, os.W_OK)):
-        raise So3kError(f"the folder {folder} cannot be made in {folder.parent}: create it or choose another")
+        raise So3kError(
+            f"the folder {folder} cannot be created in {folder.parent}: create it or choose another"
+        )
     first = folder / {"report": "report.html", "attention": "attention.png", "spectrum": "spectrum.png"}[name]
     json_file = Path(args.json) if args.json else folder / f"{name}.json"
     inputs = [*args.trajectories, *(args.top or ()), *(args.log or ())]
     taken = {Path(name).resolve(): "an input" for name in inputs}
     for path in (first, json_file):
         if what := taken.get(path.resolve()):
-            raise So3kError(f"{path} is {what} already: give --json or -o another name")
+            raise So3kError(f"{path} is {what} already: give another name with --json or -o")
         taken[path.resolve()] = "another output"
         if path.parent != folder or folder.exists():
             check_output(path, args.overwrite)

@@ -140,8 +140,10 @@ def openmm_findings(said: str, errors: str, code: int) -> Iterator[Finding]:
     found = {finding.name: finding for finding in (Finding("openmm", *answer) for answer in answers)}
     yield from found.values()
     if code:
-        reason = (errors.strip().splitlines() or [f"ends with code {code}"])[-1]
-        yield Finding("openmm", "probe", reason, "reinstall the set: pip install 'so3k-md[openmm]'")
+        reason = (errors.strip().splitlines() or [f"exit code {code}"])[-1]
+        yield Finding(
+            "openmm", "probe", reason, "reinstall OpenMM and openmm-torch: pip install 'so3k-md[openmm]'"
+        )
 
 
 def probe_openmm() -> None:
@@ -215,7 +217,7 @@ def kernels() -> Iterator[Finding]:
     from so3k_md.kernels.build import find_kernels, load_kernels
 
     library = find_kernels()
-    remedy = "run so3k-md kernels build: float32 models are several times faster on CPUs with them"
+    remedy = "build them: so3k-md kernels build; they make float32 models several times faster on CPUs"
     yield Finding("kernels", "library", str(library or "not built"), None if library else remedy)
     if library is not None:
         try:
@@ -243,11 +245,11 @@ def lammps_plugin() -> Iterator[Finding]:
         return
     except subprocess.TimeoutExpired:
         yield Finding(
-            "lammps", "pair_style so3k", "does not end within 120 s", "check MPI: mpirun -np 2 hostname"
+            "lammps", "pair_style so3k", "not finished after 120 s", "check MPI: mpirun -np 2 hostname"
         )
         return
     lines = [line for line in (probe.stdout + probe.stderr).splitlines() if "ERROR" in line]
-    value = "works on 2 ranks" if not probe.returncode else (lines or [f"ends with {probe.returncode}"])[0]
+    value = "works on 2 ranks" if not probe.returncode else (lines or [f"exit code {probe.returncode}"])[0]
     remedy = "build it again: so3k-md lammps build --force" if probe.returncode else None
     yield Finding("lammps", "pair_style so3k", value, remedy)
     yield lammps_in_python()
@@ -264,7 +266,7 @@ def lammps_in_python() -> Finding:
         code = f"words = '-log none -screen none -nocite'.split(); {code}; assert l.has_style('pair', 'so3k')"
         probe = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         if probe.returncode:
-            failed[name] = (probe.stderr.strip().splitlines() or [f"ends with {probe.returncode}"])[-1]
+            failed[name] = (probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"])[-1]
     if OPEN in failed:
         return Finding("lammps", "in Python", failed[OPEN], "build it again: so3k-md lammps build --force")
     works = f"{OPEN}() works"

@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--rounding",
         choices=["exact", "peer"],
         default="exact",
-        help="constants: exact (default), or peer: float32 as in so3krates-torch, to agree to 1e-10",
+        help="constants: exact (default), or peer: float32 as in so3krates-torch, to agree with it to 1e-10",
     )
     parser.add_argument(
         "--dtype", choices=["float32", "float64"], help="precision (default: that of the source)"
@@ -64,7 +64,9 @@ def run(args: argparse.Namespace) -> None:
     print(f"imported: {facts['imported']} from {facts['source']}, constants {args.rounding}")
     print(f"licence: {facts['licence']}")
     print("please cite:", *facts["citations"], sep="\n    ")
-    print(f"energy shift, in no energy here: {facts['energy_shift_ev_per_atom']:.7f} eV/atom")
+    print(
+        f"energy shift, which so3k-md leaves out of energies: {facts['energy_shift_ev_per_atom']:.7f} eV/atom"
+    )
     print(f"wrote {output}; print its metadata with: so3k-md info {output}")
 
 

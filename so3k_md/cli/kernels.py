@@ -25,5 +25,5 @@ def run(args: argparse.Namespace) -> None:
         print(library)
         return
     if args.force or library is None:
-        print("building the kernels, about a minute", flush=True)
+        print("building the kernels: takes about a minute", flush=True)
     print(f"kernels: {build.build_kernels(args.force)}")

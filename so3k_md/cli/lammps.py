@@ -21,5 +21,5 @@ def run(args: argparse.Namespace) -> None:
         print(lammps.require_plugin())
         return
     if args.force or lammps.find_plugin() is None:
-        print("building the LAMMPS plugin, a minute or two", flush=True)
+        print("building the LAMMPS plugin: takes one to two minutes", flush=True)
     print(f"LAMMPS plugin: {lammps.build_plugin(args.force)}")

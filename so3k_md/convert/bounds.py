@@ -50,7 +50,7 @@ def check_key(key: Any) -> None:
     plain = isinstance(key, PLAIN) or getattr(key, "__hash__", None) is object.__hash__
     whole = isinstance(key, int) and abs(key) >= 2**60
     if not plain and not isinstance(key, type) or whole:
-        raise So3kError(f"it has {brief(key)} as a key")
+        raise So3kError(f"it has {brief(key)} as a key of a dictionary or set")
     if isinstance(key, str | bytes) and len(key) > MAX_NAME:
         raise So3kError(f"it has a name of {len(key)} letters, more than {MAX_NAME}")
 
@@ -96,7 +96,7 @@ class Count:
         for child in children:
             total += self(child, depth + 1)
             if total > MAX_VALUES:
-                raise So3kError(f"it stands for more than {MAX_VALUES} values")
+                raise So3kError(f"it contains more than {MAX_VALUES} values")
         self.counts[id(value)] = total
         return total
 

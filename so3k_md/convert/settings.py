@@ -111,7 +111,7 @@ def check(settings: Mapping[str, Any]) -> None:
     """
     for name in sorted(READ):
         if settings.get(name) is None:
-            raise So3kError(f"does not say its {name}")
+            raise So3kError(f"does not state its {name}")
     for name in COUNTS:
         if type(settings[name]) is not int or settings[name] < 1:
             raise So3kError(f"has {name} = {brief(settings[name])}, where a whole number is needed")
@@ -128,21 +128,19 @@ def check(settings: Mapping[str, Any]) -> None:
     for name, allowed in FIXED.items():
         value = settings.get(name, allowed[0])
         if not isinstance(value, PLAIN) or value not in allowed:
-            raise So3kError(f"has {name} = {brief(value)}, where this program can do {allowed[-1]} only")
+            raise So3kError(f"has {name} = {brief(value)}, but so3k-md supports only {allowed[-1]}")
     for first, second in PAIRS:
         if bool(settings.get(first)) != bool(settings.get(second)):
-            raise So3kError(f"has one of {first} and {second}, where this program can do both or none")
+            raise So3kError(f"has only one of {first} and {second}, but so3k-md supports both or none")
     for name, known in (("cutoff_fn", CUTOFFS), ("message_normalization", SCALES)):
         if not isinstance(settings[name], str) or settings[name] not in known:
             choices = ", ".join(known)
-            raise So3kError(f"has {name} = {brief(settings[name])}, where this program can do {choices} only")
+            raise So3kError(f"has {name} = {brief(settings[name])}, but so3k-md supports only {choices}")
     for name, value in settings.items():
         # integers and tensors are values that a model keeps from its last structure
         in_use = isinstance(value, bool | str | float) and bool(value)
         if in_use and name not in READ | IDLE | set(FIXED) | set(SWITCHES):
-            raise So3kError(
-                f"has the setting {brief(name)} = {brief(value)}, which this program does not know"
-            )
+            raise So3kError(f"has the setting {brief(name)} = {brief(value)}, which so3k-md does not know")
 
 
 def model_config(settings: Mapping[str, Any], radial_hidden: int, chi_hidden: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from so3k_md.needs import with_needs
 # SHA-256 of the published weights, all tensors of `entries` but the shifts, in our layout.
 PUBLISHED = "e3576b30a5942c85e9d2f26b099b32b9e6c50f31b24c53b10f90bee1e9d40a0f"
 LICENCE = "the weights of SO3LR: MIT License, Copyright (c) 2024 Thorben Frank"
-UNKNOWN_LICENCE = "not said in the file: that of whoever trained these weights"
+UNKNOWN_LICENCE = "not stated in the file: ask the authors of these weights"
 CITATIONS = (
     "A. Kabylda et al., J. Am. Chem. Soc. 2025, doi:10.1021/jacs.5c09558 (SO3LR)",
     "J. T. Frank et al., Nat. Commun. 15, 6539 (2024) (So3krates)",
@@ -95,7 +95,7 @@ def convert(source: str = "wheel", elements: Iterable[int] = ()) -> Imported:
         raise So3kError(f"{found.name} {error}") from error
     except UNFIT as error:
         raise So3kError(
-            f"{found.name} has weights of other shapes or kinds ({error!r:.80}): get it anew"
+            f"{found.name} has weights of other shapes or kinds ({error!r:.80}): fetch it again"
         ) from error
     hidden = (len(weights[f"layers.0.feature_filter.{kind}.hidden.bias"]) for kind in ("radial", "spherical"))
     published = digest.hexdigest() == PUBLISHED
@@ -128,7 +128,9 @@ def build(imported: Imported, dtype: torch.dtype | None = None) -> So3krates:
     for name, expected in file_weights(model).items():
         if name in weights and weights[name].shape != expected.shape:
             shapes = f"{tuple(weights[name].shape)} instead of {tuple(expected.shape)}"
-            raise So3kError(f"{imported.metadata['source']} has the shape {shapes} for {name}: get it anew")
+            raise So3kError(
+                f"{imported.metadata['source']} has the shape {shapes} for {name}: fetch it again"
+            )
     set_dtype(model, weights["embedding.weight"].dtype)  # before: weights are loaded in the model's precision
     load_weights(model, weights)
     with_needs(
@@ -155,7 +157,7 @@ def _check_widths(config: ModelConfig, imported: Imported) -> None:
     for name, expected in numbers.items():
         if (found := imported.weights[name].numel()) != expected:
             source = imported.metadata["source"]
-            raise So3kError(f"{source} has {found} numbers instead of {expected} for {name}: get it anew")
+            raise So3kError(f"{source} has {found} numbers instead of {expected} for {name}: fetch it again")
 
 
 def _read_torch(found: Source) -> Foreign:
@@ -168,10 +170,10 @@ def _read_torch(found: Source) -> Foreign:
     try:
         settings, weights = foreign.of_module(module.state), _state_dict(module)
     except So3kError as error:
-        raise So3kError(f"{found.name} {error}: get it anew") from error
+        raise So3kError(f"{found.name} {error}: fetch it again") from error
     except UNFIT as error:
         raise So3kError(
-            f"{found.name} holds a module that lacks its parts ({error!r:.80}): get it anew"
+            f"{found.name} holds a module without its parts ({error!r:.80}): fetch it again"
         ) from error
     references = torch.zeros(N_SPECIES, dtype=torch.float64)
     return Foreign(settings, weights, references, lambda e: (e.torch, e.layout.torch))
@@ -207,13 +209,13 @@ def _read_jax(found: Source) -> Foreign:
             references[int(z)] = shift
     except UNFIT as error:
         raise So3kError(
-            f"the hyperparameters.json beside {found.name} is not that of mlff ({error!r:.80}): copy it anew"
+            f"the hyperparameters.json beside {found.name} is not one of mlff ({error!r:.80}): fetch it again"
         ) from error
     tree = read_pickle(found.data, found.name)
     try:
         weights = _flat(tree)
     except So3kError as error:
-        raise So3kError(f"{found.name} {error}: get it anew") from error
+        raise So3kError(f"{found.name} {error}: fetch it again") from error
     return Foreign(settings, weights, references, lambda e: (f"params/{e.jax}", e.layout.jax))
 
 
@@ -257,11 +259,11 @@ def _check_rest(model: Foreign, known: set[str]) -> None:
         if first is not None and torch.equal(tensor, first):
             continue
         if not name.removeprefix("params/").startswith(tuple(off)):
-            raise So3kError(f"has the tensor {name}, which this program does not know")
+            raise So3kError(f"has the tensor {name}, which so3k-md does not know")
     gamma = float(model.weights.get(GAMMA, torch.tensor(BERNSTEIN_GAMMA)))
     if abs(gamma / BERNSTEIN_GAMMA - 1) > 1e-6:
         raise So3kError(
-            f"has a decay of the radial basis of {gamma}, where this program has {BERNSTEIN_GAMMA}"
+            f"has a decay of the radial basis of {gamma}, but so3k-md supports only {BERNSTEIN_GAMMA}"
         )
 
 
@@ -288,7 +290,9 @@ def _trained(scale: Tensor, given: list[int]) -> list[int]:
     """Atomic numbers whose scale training has changed; the given ones if it changed none."""
     moved = [z for z in range(1, N_SPECIES) if float(scale[z]) != 1.0]
     if not moved and not given:
-        raise So3kError("does not tell which elements it was trained on: name them with --elements H,C,O")
+        raise So3kError(
+            "does not state the elements that it was trained on: name them, as in --elements H,C,O"
+        )
     if moved and not set(given) <= set(moved):
         raise So3kError(f"was trained on the atomic numbers {moved} only, not on {given}")
     return given or moved

@@ -128,7 +128,7 @@ def read_torch(data: bytes, where: str) -> Any:
     with _explained(where), zipfile.ZipFile(io.BytesIO(data)) as archive:
         main = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
         if main is None:
-            raise So3kError("it has no data.pkl, so that torch.save did not write it")
+            raise So3kError("it has no data.pkl, so torch.save did not write it")
         folder = main.removesuffix("data.pkl")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise So3kError("its parts are compressed, which torch.save never does")
@@ -152,7 +152,7 @@ def read_pickle(data: bytes, where: str) -> Any:
     """
 
     def no_storage(key: str) -> bytes:
-        raise So3kError("it refers to storages that a lone pickle does not have")
+        raise So3kError("it refers to storages, which a pickle alone does not have")
 
     check_size(len(data), where)
     with _explained(where):
@@ -171,7 +171,7 @@ def _explained(where: str) -> Iterator[None]:
     except (Exception, MemoryError) as error:
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise So3kError(
-            f"{where} is truncated, or no file of this kind ({type(error).__name__}: {reason}): get it anew"
+            f"{where} is truncated or of another kind ({type(error).__name__}: {reason}): fetch it again"
         ) from error
 
 
@@ -181,7 +181,7 @@ def _records(data: bytes) -> Any:
             raise So3kError(f"it takes more than {MAX_OPERATIONS} operations")
         # many large numbers of stored values could have one hash, which makes lookups slow
         if opcode.name.endswith("PUT") and argument is not None and int(argument) > len(data):
-            raise So3kError("it numbers its values up to more than it has bytes")
+            raise So3kError("it numbers its values beyond its size in bytes")
     value = _Reader(data).load()
     Count(Record, ("args", "state", "items"))(value)
     return value
@@ -214,7 +214,7 @@ class _Reader(pickle._Unpickler):
         """The record class of an allowed name, made for this file alone."""
         full = f"{module}.{name}"
         if len(full) > MAX_NAME or not full.isprintable():
-            raise So3kError(f"it calls {brief(full)}, which is no name")
+            raise So3kError(f"it calls {brief(full)}, which is not a name")
         if full not in NAMES and not full.startswith(CLASSES):
             raise So3kError(f"it calls {full}, which is not among the names that are read as data")
         if full not in self.classes:
@@ -323,7 +323,7 @@ class _Plain:
 
 def _check_shape(shape: Any) -> None:
     if not isinstance(shape, tuple) or len(shape) > 16 or not all(type(n) is int for n in shape):
-        raise So3kError("a tensor has a shape that is none")
+        raise So3kError("a tensor has an invalid shape")
     if any(abs(n) >= MAX_BYTES for n in shape):
         raise So3kError("a tensor has more numbers than the file")
 

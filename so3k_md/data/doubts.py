@@ -67,7 +67,7 @@ def _lengths(frames: Sequence[Frame]) -> Iterator[str]:
     if not 0.65 < share < 1.7:
         guess = "nm" if share < 0.3 else "Bohr" if 1.7 < share < 2.2 else "Angstrom"
         yield (
-            f"nearest atoms are {share:.2f} times two covalent radii apart where 0.9 to 1.2 is usual "
+            f"nearest atoms are {share:.2f} times the sum of covalent radii apart, not 0.9 to 1.2 as usual "
             f"(length_unit: {guess}?)"
         )
 
@@ -82,11 +82,11 @@ def _forces(frames: Sequence[Frame], stated: float) -> Iterator[str]:
             continue
         ratio = -float(np.polyfit(lengths, forces_along, 1)[0]) / STIFFNESS[heavy]
         if ratio < -0.3:
-            yield "forces stretch long bonds to hydrogen (gradients? change their sign in the file)"
+            yield "forces lengthen long bonds to hydrogen (gradients? change their sign in the file)"
         elif not 0.62 < ratio < 1.6:
             yield (
                 f"the force constant of {chemical_symbols[heavy]}-H bonds is {ratio * STIFFNESS[heavy]:.3g} "
-                f"eV/Å² where {STIFFNESS[heavy]:.0f} is usual (forces_unit{_name_force(stated / abs(ratio))})"
+                f"eV/Å², not {STIFFNESS[heavy]:.0f} as usual (forces_unit{_name_force(stated / abs(ratio))})"
             )
         return
     sizes = [np.linalg.norm(f.forces, axis=1) for f in frames if f.forces is not None and len(f.numbers) > 1]
@@ -130,7 +130,7 @@ def _energies(frames: Sequence[Frame], stated: float) -> Iterator[str]:
     for name in ("eV", "Hartree", "kcal/mol", "kJ/mol", "meV"):
         # whether the values, read in the stated unit, would be total energies in this one
         if ENERGY_UNITS[name] != stated and 0.98 < ratio * ENERGY_UNITS[name] / stated < 1.05:
-            yield f"energies are {ratio:.4g} times those of the free atoms (energy_unit: {name}?)"
+            yield f"energies are {ratio:.4g} times those of free atoms (energy_unit: {name}?)"
 
 
 def _free_atoms(numbers: NDArray[np.int64]) -> float:
@@ -154,8 +154,8 @@ def _work(frames: Sequence[Frame]) -> Iterator[str]:
         yield "energies rise along the forces (gradients? change their sign in the file)"
     elif far or surely:
         yield (
-            f"the work of the forces is {found.value:.3g} ± {found.error:.1g} times the rise of the energies "
-            "(forces_unit or energy_unit?)"
+            f"the work against the forces is {found.value:.3g} ± {found.error:.1g} times the energy "
+            "difference (forces_unit or energy_unit?)"
         )
 
 

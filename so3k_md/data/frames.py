@@ -117,7 +117,7 @@ def require_labels(frames: Iterable[Frame], labels: Iterable[str]) -> None:
             needed = label != "stress" or frame.volume is not None
             if needed and getattr(frame, label) is None:
                 raise So3kError(
-                    f"{frame.where}: has no {label}; name its key ({label}_key) or do without {label}"
+                    f"{frame.where}: has no {label}; name its key ({label}_key) or set loss.{label} to 0"
                 )
 
 
@@ -190,14 +190,15 @@ def _cell(value: Any, pbc: Any, where: str) -> tuple[Floats | None, NDArray[np.b
     periodic = np.array(np.broadcast_to(np.asarray(pbc, dtype=bool), (3,)))
     if value is None or not np.any(value):
         if periodic.any():
-            raise So3kError(f"{where}: periodic, yet without a cell; add the lattice or set pbc to F F F")
+            raise So3kError(f"{where}: periodic, but without a cell; add the lattice or set pbc to F F F")
         return None, periodic
     cell = _array(value, (3, 3), "cell", where)
     lengths = np.linalg.norm(cell, axis=1)
     vectors = cell[periodic] / np.where(lengths > 0, lengths, 1.0)[periodic, None]
     if len(vectors) and np.linalg.svd(vectors, compute_uv=False)[-1] < 1e-6:
         raise So3kError(
-            f"{where}: the cell {cell.tolist()} is flat along a periodic axis; correct lattice or pbc"
+            f"{where}: the periodic vectors of the cell {cell.tolist()} are linearly dependent; correct "
+            "lattice or pbc"
         )
     return cell, periodic
 

@@ -143,8 +143,8 @@ def warn_unused_charge_state(frames: Iterable[Any], used: bool) -> None:
         charge, spin = frame.charge_state.charge, frame.charge_state.spin
         if is_number(charge) and float(charge) != 0:
             warnings.warn(
-                f"{frame.where}: has the charge {float(charge):+g}, and the model knows nothing of charges "
-                "(they are used where it has model.charge_embedding): to it all charges are one",
+                f"{frame.where}: has the total charge {float(charge):+g} e, but the model does not use "
+                "charges: its predictions are the same for all charges (model.charge_embedding uses them)",
                 So3kWarning,
                 stacklevel=3,
             )
@@ -152,8 +152,9 @@ def warn_unused_charge_state(frames: Iterable[Any], used: bool) -> None:
         stated = isinstance(spin, Spin) and spin.convention not in UNSAID and is_number(spin.value)
         if stated and unpaired_electrons(spin, 0, frame.where) > 1:
             warnings.warn(
-                f"{frame.where}: has {unpaired_electrons(spin, 0, frame.where):g} unpaired electrons, and "
-                "the model knows nothing of spins (they are used where it has model.spin_embedding)",
+                f"{frame.where}: has {unpaired_electrons(spin, 0, frame.where):g} unpaired electrons, but "
+                "the model does not use spins: its predictions are the same for all spins "
+                "(model.spin_embedding uses them)",
                 So3kWarning,
                 stacklevel=3,
             )

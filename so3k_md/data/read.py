@@ -105,9 +105,9 @@ def read_frames(
     named = [label for label, key in asked.items() if key is not None]
     if unused := unused_labels(present, labelled, named):
         warnings.warn(
-            f"{path}: {', '.join(unused)} look like labels and "
+            f"{path}: {', '.join(unused)} look like labels but "
             f"are not read (read: {', '.join(labelled.values()) or 'none'}): "
-            "name what is meant by energy_key, forces_key and stress_key",
+            "if one is a label, set energy_key, forces_key or stress_key to it",
             So3kWarning,
             stacklevel=2,
         )

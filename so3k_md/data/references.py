@@ -41,7 +41,7 @@ def by_symbol(energies: Mapping[str, float]) -> dict[int, float]:
     """
     for symbol in energies:
         if symbol not in atomic_numbers or symbol == "X":
-            raise So3kError(f"data.element_energies has {symbol!r}, which is no element: correct it")
+            raise So3kError(f"data.element_energies has {symbol!r}, which is not an element: correct it")
     return {atomic_numbers[symbol]: float(energy) for symbol, energy in energies.items()}
 
 
@@ -107,9 +107,9 @@ def warn_incomparable(numbers: ArrayLike, metadata: Mapping[str, Any]) -> None:
     z = np.asarray(numbers)
     asked = formula({chemical_symbols[k]: int((z == k).sum()) for k in np.unique(z[z > 0])})
     warnings.warn(
-        f"the energy of {asked} is arbitrary by a constant: the element energies of this model were fitted "
-        f"to {', '.join(trained[:6])} alone. Compare structures of one composition only, or train with "
-        "isolated atoms (data.isolated_atoms) or data.element_energies; forces are not concerned",
+        f"the energy of {asked} contains an arbitrary constant: the element energies of this model were "
+        f"fitted to {', '.join(trained[:6])} only. Compare structures of one composition only, or train with "
+        "isolated atoms (data.isolated_atoms) or data.element_energies; forces are not affected",
         So3kWarning,
         stacklevel=3,
     )

@@ -59,7 +59,9 @@ def load_frames(data: DataConfig, loss: LossConfig) -> Frames:
     check_validation_elements(train, valid)
     lone = [] if data.isolated_atoms is None else read_frames(data.isolated_atoms, **reading)
     if strange := [frame for frame in lone if len(frame.numbers) != 1 or frame.energy is None]:
-        raise So3kError(f"{strange[0].where}: is no single atom with an energy: correct data.isolated_atoms")
+        raise So3kError(
+            f"{strange[0].where}: is not a single atom with an energy: correct data.isolated_atoms"
+        )
     atoms = isolated_energies([*frames, *apart, *lone]) | by_symbol(data.element_energies or {})
     return Frames(train, valid, atoms)
 
@@ -76,8 +78,10 @@ def check_units(frames: Sequence[Frame], data: DataConfig) -> None:
         return
     said = f"{data.train}: {'; '.join(doubts)}"
     if not data.accept_units:
-        raise So3kError(f"{said}: set the units and keys in data, or data.accept_units=true if all is right")
-    warnings.warn(f"{said}: accepted, as data.accept_units says", So3kWarning, stacklevel=2)
+        raise So3kError(
+            f"{said}: correct the units and keys in data, or set data.accept_units=true if they are right"
+        )
+    warnings.warn(f"{said}: accepted because of data.accept_units", So3kWarning, stacklevel=2)
 
 
 def check_validation_elements(train: Sequence[Frame], valid: Sequence[Frame]) -> None:
@@ -90,7 +94,8 @@ def check_validation_elements(train: Sequence[Frame], valid: Sequence[Frame]) ->
     for frame in valid:
         if unknown := {int(z) for z in frame.numbers} - known:
             raise So3kError(
-                f"{frame.where}: validates on {chemical_symbols[min(unknown)]}, which no training frame has: "
+                f"{frame.where}: this validation frame contains {chemical_symbols[min(unknown)]}, which no "
+                "training frame contains: "
                 "add training frames with it, or choose another split (data.split_seed, data.n_train, "
                 "data.train_indices)"
             )
@@ -105,8 +110,8 @@ def build_model(config: RunConfig, frames: Frames, name: str) -> So3krates:
         )
     if config.model.electrostatics or config.model.dispersion:
         raise So3kError(
-            "model.electrostatics and model.dispersion are of imported models, which are not trained here: "
-            "leave them out"
+            "model.electrostatics and model.dispersion exist only in imported models, which cannot be "
+            "trained: leave them out"
         )
     model = So3krates(config.model, elements, config.train.seed)
     warn_unused_charge_state([*frames.train, *frames.valid], model.needs.has_charge_state)
@@ -191,10 +196,10 @@ def _check_batch(kind: str, pairs: Sequence[int], numbers_per_pair: int, config:
         return
     said = (
         f"a {kind} batch of {len(pairs)} frames with {sum(pairs):,} pairs takes "
-        f"about {describe_bytes(needed)}, and {describe_bytes(free)} are free"
+        f"about {describe_bytes(needed)} of memory, and {describe_bytes(free)} are free"
     )
     key = "batch_size" if kind == "training" else "valid_batch_size"
-    remedy = f"lower train.{key}, model.features, model.layers or model.cutoff, or take smaller frames"
+    remedy = f"lower train.{key}, model.features, model.layers or model.cutoff, or use smaller frames"
     if needed > 1.5 * free:
         raise So3kError(f"{said}: {remedy}")
     warnings.warn(f"{said}: if memory runs out, {remedy}", So3kWarning, stacklevel=3)

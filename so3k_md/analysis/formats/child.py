@@ -113,7 +113,7 @@ def read_xtc(path: str, stride: int) -> Iterator[Message]:
 
     places, slots, torn = walk_xtc(path)
     if torn:
-        yield {"kind": "lost", "text": f"{torn:,} bytes of torn frames are left out"}
+        yield {"kind": "lost", "text": f"{torn:,} bytes of incomplete frames are left out"}
     if not places:
         return
     if slots[-1] >= len(slots):  # mdtraj stops at an incomplete frame: it reads a copy without such frames
@@ -170,14 +170,17 @@ def read_hdf5(path: str, stride: int) -> Iterator[Message]:
     """Messages with every stride-th complete frame of an HDF5 trajectory of mdtraj."""
     file, cut = open_hdf5(path)
     if cut:
-        yield {"kind": "lost", "text": "the file was cut"}
+        yield {"kind": "lost", "text": "the file is truncated"}
     yield from read_topology(path)
     if "coordinates" not in file:
-        yield {"kind": "error", "text": "it has no dataset `coordinates`, as trajectories of mdtraj have"}
+        yield {"kind": "error", "text": "it has no dataset `coordinates`, which trajectories of mdtraj have"}
         return
     data = file["coordinates"]
     if data.ndim != 3 or data.shape[2] != 3 or data.dtype.kind != "f":
-        yield {"kind": "error", "text": f"its coordinates are {data.dtype} of shape {data.shape}"}
+        yield {
+            "kind": "error",
+            "text": f"its coordinates are {data.dtype} {data.shape}, not float (n, atoms, 3)",
+        }
         return
     size = os.path.getsize(path)
     whole = whole_rows(data, size)

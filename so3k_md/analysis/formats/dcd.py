@@ -63,11 +63,11 @@ def read_dcd(path: Path, stride: int) -> Frames:
         offsets, number, torn = find_frames(data, layout)
     else:
         offsets, number, torn = find_free_frames(path, data, layout)
-    lost = [f"{torn:,} bytes of torn frames are left out"] if torn else []
+    lost = [f"{torn:,} bytes of incomplete frames are left out"] if torn else []
     slots = int(number[-1]) + 1 if len(number) else 0
     claimed = layout.counts[0]
     if claimed > slots + (torn > 0):
-        lost.append(f"its header counts {claimed} frames and {len(offsets)} whole ones are there")
+        lost.append(f"its header states {claimed} frames, and {len(offsets)} are complete")
     if not len(offsets):
         refuse_none(path, lost)
     offsets, number = offsets[::stride], number[::stride]
@@ -89,7 +89,7 @@ def read_layout(path: Path, data: mmap.mmap) -> Layout:
     marks = [(order, mark) for order in "<>" for mark in (4, 8)]
     kind = next((m for m in marks if starts_dcd(data, *m)), None)
     if kind is None:
-        raise So3kError(f"{path} is not a DCD file, or it is cut in its header: write the trajectory again")
+        raise So3kError(f"{path} is not a DCD file, or its header is truncated: write the trajectory again")
     order, mark = kind
     at, record = 0, b""
     records: list[bytes] = []
@@ -99,13 +99,13 @@ def read_layout(path: Path, data: mmap.mmap) -> Layout:
         record = data[at + mark : at + mark + length]
         at += 2 * mark + length
         if length < 4 or at > len(data) or mark_at(data, at - mark, order, mark) != length:
-            raise So3kError(f"{path} is cut or damaged in its header: write the trajectory again")
+            raise So3kError(f"{path} has a truncated or damaged header: write the trajectory again")
         records.append(record)
     counts = struct.unpack(f"{order}20i", records[0][4:84])
     (delta,) = struct.unpack(f"{order}f", records[0][40:44])
     (atoms,) = struct.unpack(f"{order}i", records[2][:4])
     if not 0 < atoms < len(data):
-        raise So3kError(f"{path} is damaged: its header claims {atoms} atoms; write the trajectory again")
+        raise So3kError(f"{path} is damaged: its header states {atoms} atoms; write the trajectory again")
     charmm = counts[19] != 0
     has_cell = bool(charmm and counts[10])
     axes = 4 if charmm and counts[11] else 3
@@ -185,7 +185,7 @@ def find_free_frames(path: Path, data: mmap.mmap, layout: Layout) -> tuple[Integ
     """
     whole = layout.start + layout.frame <= len(data)
     if not (whole and marks_fit(data, layout, np.array([layout.start]))[0]):
-        refuse_none(path, ["the first frame, which alone holds the fixed atoms, is torn"])
+        refuse_none(path, ["the first frame, the only one with the fixed atoms, is incomplete"])
     offsets, number, torn = find_frames(data, layout.after_first())
     return np.append(layout.start, offsets), np.append(0, number + 1), torn
 

@@ -56,7 +56,8 @@ def read_dump(path: Path, stride: int) -> Frames:
             elements = first_atoms(path, head, block[9:])
         if (head.atoms, head.columns) != (first.atoms, first.columns):
             raise So3kError(
-                f"{path}, line {line}: other atoms or columns than in the first frame; write one dump per run"
+                f"{path}, line {line}: other columns or another number of atoms than in the first frame; "
+                "write one dump per run"
             )
         places = read_atoms(head, block[9:])
         if places is None:
@@ -68,7 +69,7 @@ def read_dump(path: Path, stride: int) -> Frames:
             cells.append(head.cell)
             positions.append(places)
         whole += 1
-    lost = [lost_frames(torn, "cut or damaged")] if torn else []
+    lost = [lost_frames(torn, "incomplete or damaged")] if torn else []
     lost += [lines.broken] if lines.broken else []
     if first is None or not positions:
         refuse_none(path, lost)
@@ -107,7 +108,7 @@ def read_head(where: str, block: list[bytes]) -> Head | None:
     items = [" ".join(words[1:]) for words in lines if words[:1] == ["ITEM:"]]
     if {"UNITS", "TIME"} & set(items):
         raise So3kError(
-            f"{where}: not the plain header of a `dump custom`; write it with `dump_modify units no time no`"
+            f"{where}: UNITS and TIME in a header are not read; write it with `dump_modify units no time no`"
         )
     if any("abc origin" in item for item in items):
         raise So3kError(

@@ -58,7 +58,7 @@ class Lines:
                 while line := file.readline(LONGEST_LINE):
                     yield line
         except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, ValueError) as error:
-            self.broken = f"its compressed data are cut or damaged ({error})"
+            self.broken = f"its compressed data are truncated or damaged ({error})"
 
 
 def lost_frames(numbers: Sequence[int], what: str) -> str:
@@ -71,8 +71,8 @@ def refuse_none(path: Path, lost: Sequence[str]) -> NoReturn:
     """Refuse a file without a complete frame."""
     reason = f" ({'; '.join(lost)})" if lost else ""
     raise So3kError(
-        f"{path} holds no whole frame: it is cut, damaged or of another kind{reason}; give another file, or "
-        "run it again"
+        f"{path} holds no complete frame: it is truncated, damaged or of another kind{reason}; give another "
+        "file, or run the simulation again"
     )
 
 

@@ -53,7 +53,7 @@ def read_isolated(path: Path, kind: str, stride: int) -> Frames:
                 case "lost":
                     lost.append(str(message["text"]))
     except Broken as broken:
-        lost.append(f"reading it broke off after {sum(len(part['xyz']) for part in parts)} frames: {broken}")
+        lost.append(f"reading stopped after {sum(len(part['xyz']) for part in parts)} frames: {broken}")
     if not parts:
         refuse_none(path, lost)
     return assemble(parts, lost, topology)

@@ -39,8 +39,8 @@ def read_xyz(path: Path, stride: int) -> Frames:
                 symbols, pbc = names, xyz_pbc(comment)
             if len(names) != len(symbols):
                 raise So3kError(
-                    f"{path}: frame {slot} has {len(names)} atoms, the first {len(symbols)}: a trajectory "
-                    "has the same atoms in all frames; split the file"
+                    f"{path}: frame {slot} has {len(names)} atoms, the first frame {len(symbols)}: a "
+                    "trajectory has the same atoms in all frames; split the file"
                 )
             if names != symbols:
                 torn.append(slot)
@@ -204,7 +204,7 @@ def assemble(
     pbc: tuple[bool, bool, bool] | None,
 ) -> Frames:
     """The frames of a text file; they have cells only if each frame has one."""
-    lost = [lost_frames(torn, "cut or damaged")] if torn else []
+    lost = [lost_frames(torn, "incomplete or damaged")] if torn else []
     lost += [lines.broken] if lines.broken else []
     if not frames:
         refuse_none(path, lost)
