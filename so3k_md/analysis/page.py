@@ -211,7 +211,7 @@ def kind_table(head: Sequence[str], rows: Rows, several: bool) -> str:
     return f"<details{state}><summary>Numbers</summary>{table(head, ordered)}</details>"
 
 
-def nothing(analyses: Sequence[Analysis]) -> str:
+def no_table(analyses: Sequence[Analysis]) -> str:
     """No table, for sections whose numbers are in the first table."""
     return ""
 
@@ -222,19 +222,19 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Sequence[Analysis]], str]]] = {
         "The line is the fitted drift; its standard error accounts for correlated rows. The drift measures "
         "the accuracy of the integration if the run conserves the energy shown: in NVE, or if the log has "
         "the conserved quantity of the thermostat. Otherwise heat exchange changes the energy.",
-        nothing,
+        no_table,
     ),
     "temperature": (
         "Temperature",
         "Dotted: the target, and the canonical distribution for f degrees of freedom, of standard deviation "
         "T √(2/f). An NVE run is narrower.",
-        nothing,
+        no_table,
     ),
     "deviation": (
         "RMSD and RMSF",
         "Each molecule is superposed on itself; equal molecules are averaged. Exchange of equivalent atoms, "
         "as in a rotating methyl group, counts as deviation. Atoms are numbered from 0.",
-        nothing,
+        no_table,
     ),
     "bonds": ("Bond lengths", "Normalised to one; bins of 0.01 Å.", bond_rows),
     "dihedrals": (

@@ -93,8 +93,8 @@ def watch_log(stability: Stability, thermo: Thermo | None, n_atoms: int) -> Stab
         return stability
     row, text = min(faults)
     at = f" (step {thermo.steps[row]})" if thermo.steps is not None else ""
-    said = f"the log holds {text.format(row=f'{row}{at}')}."
-    verdict = f"Unstable: {said}" if stability.stable else f"{stability.verdict} Also, {said}"
+    sentence = f"the log holds {text.format(row=f'{row}{at}')}."
+    verdict = f"Unstable: {sentence}" if stability.stable else f"{stability.verdict} Also, {sentence}"
     return stability._replace(stable=False, verdict=verdict)
 
 

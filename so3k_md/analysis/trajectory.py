@@ -28,7 +28,7 @@ READERS: dict[str, Callable[[Path, int], Frames]] = {
     ".extxyz": read_xyz,
 } | {suffix: lambda path, stride: read_isolated(path, "hdf5", stride) for suffix in HDF5}
 NETCDF = (".nc", ".netcdf", ".ncdf")
-PACKED_TOO = (".pdb", ".xyz", ".extxyz")  # kinds that may be compressed
+COMPRESSIBLE = (".pdb", ".xyz", ".extxyz")  # kinds that may be compressed
 
 
 class Trajectory(NamedTuple):
@@ -90,21 +90,21 @@ def load_trajectory(
     top = load_topology(path, top_path, frames)
     check_atoms(path, frames, top)
     notes = [f"{path.name} is incomplete: {'; '.join(frames.lost)}."] if frames.lost else []
-    frames = without(frames, again := superseded(restart_axis(frames)))
-    if again.any():
+    frames = without(frames, repeated := superseded(restart_axis(frames)))
+    if repeated.any():
         notes.append(
-            f"{int(again.sum())} frames of {path.name} were written again by a continued run: the later ones "
-            "are used."
+            f"{int(repeated.sum())} frames of {path.name} were written again by a continued run: the later "
+            "ones are used."
         )
     particles = len(top.numbers)
     frames, top, labels = atoms_only(frames, top)
     if len(labels) < particles:
         n_sites = particles - len(labels)
         notes.append(f"{n_sites} virtual sites or Drude particles are left out: they are not atoms.")
-    said = stated(path, frames, top.numbers, periodic, logged_pbc)
-    bonds, bonds_from = all_bonds(frames, top, said)
-    found = judged(said, frames, top_path, top.numbers, bonds)
-    if found.pbc != said.pbc:
+    by_files = stated(path, frames, top.numbers, periodic, logged_pbc)
+    bonds, bonds_from = all_bonds(frames, top, by_files)
+    found = judged(by_files, frames, top_path, top.numbers, bonds)
+    if found.pbc != by_files.pbc:
         bonds, bonds_from = all_bonds(frames, top, found)
     if found.doubted:
         notes.append(f"The system is treated as open: {found.reason}; --periodic yes overrides this.")
@@ -145,7 +145,7 @@ def reader(path: Path) -> Callable[[Path, int], Frames]:
         )
     if kind not in READERS:
         raise So3kError(f"{path} is not a trajectory of a known kind: give {TRAJECTORIES}")
-    if path.suffix.lower() != kind and kind not in PACKED_TOO:
+    if path.suffix.lower() != kind and kind not in COMPRESSIBLE:
         raise So3kError(
             f"{path} is compressed, and compressed {kind} files are not read: decompress it first"
         )
@@ -154,7 +154,7 @@ def reader(path: Path) -> Callable[[Path, int], Frames]:
 
 def has_atoms(path: Path) -> bool:
     """Whether a trajectory file names its atoms, so that it needs no topology."""
-    return not is_dump(path) and kind_of(path) in (*HDF5, *PACKED_TOO)
+    return not is_dump(path) and kind_of(path) in (*HDF5, *COMPRESSIBLE)
 
 
 def check_atoms(path: Path, frames: Frames, top: Topology) -> None:

@@ -152,17 +152,17 @@ def guarded(work: Callable[[], None], debug: bool = False) -> int:
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Print each distinct `So3kWarning` once, as one line on stderr."""
-    seen: set[str] = set()
+    printed: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if not issubclass(category, So3kWarning):
-            usual(message, category, *place, **more)
-        elif str(message) not in seen:
-            seen.add(str(message))
+            original(message, category, *place, **more)
+        elif str(message) not in printed:
+            printed.add(str(message))
             print("so3k-md: warning:", message, file=sys.stderr)
 
     with warnings.catch_warnings():
-        usual = warnings.showwarning
+        original = warnings.showwarning
         warnings.simplefilter("always", So3kWarning)
         warnings.showwarning = show
         yield

@@ -82,15 +82,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _instead_of_the_report(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the attention and of the spectrum."""
-    far = parser.add_argument_group("non-local attention, instead of the report")
-    far.add_argument(
+    attention = parser.add_argument_group("non-local attention, instead of the report")
+    attention.add_argument(
         "--attention",
         metavar="MODEL",
         help="an sphc model: draw its non-local attention against the distance in one frame of TRAJ, or of a "
         "file of structures (extended XYZ, npz, …); writes DIR/attention.png and .json",
     )
-    far.add_argument("--frame", type=int, metavar="N", help="number of the frame, from 0 (default 0)")
-    far.add_argument(
+    attention.add_argument("--frame", type=int, metavar="N", help="number of the frame, from 0 (default 0)")
+    attention.add_argument(
         "--groups",
         choices=("auto", "all"),
         help="auto (default): molecules of a trajectory, array `group` of a structure; all: one group",

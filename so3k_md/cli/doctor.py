@@ -128,15 +128,15 @@ def openmm_platforms() -> Iterator[Finding]:
     yield from openmm_findings(probe.stdout, probe.stderr, probe.returncode)
 
 
-def openmm_findings(said: str, errors: str, code: int) -> Iterator[Finding]:
+def openmm_findings(output: str, errors: str, code: int) -> Iterator[Finding]:
     """The findings of `probe_openmm`, also if its process ended too early.
 
     Args:
-        said: stdout of the process.
+        output: stdout of the process.
         errors: stderr of the process.
         code: its exit code.
     """
-    answers = [json.loads(line) for line in said.splitlines() if line.startswith("[")]  # OpenCL prints too
+    answers = [json.loads(line) for line in output.splitlines() if line.startswith("[")]  # OpenCL prints too
     found = {finding.name: finding for finding in (Finding("openmm", *answer) for answer in answers)}
     yield from found.values()
     if code:
@@ -162,7 +162,7 @@ def probe_openmm() -> None:
     )
     from so3k_md.engines.openmm.platform import platform_facts
 
-    def say(name: str, value: str, remedy: str | None = None) -> None:
+    def report(name: str, value: str, remedy: str | None = None) -> None:
         print(json.dumps([name, value, remedy]), flush=True)
 
     def outcome(platform: openmm.Platform, force: openmm.Force) -> str:
@@ -190,19 +190,21 @@ def probe_openmm() -> None:
     used, best = choose_backend(), best_platform()  # before a TorchForce changes them
     lacks = torch.cuda.is_available() and "CUDA" not in [fact.name for fact in facts]
     remedy = f"OpenMM has no platform CUDA for the GPU: {cuda_wheels()}" if lacks else None
-    say("platforms", ", ".join(fact.name for fact in facts), remedy)
+    report("platforms", ", ".join(fact.name for fact in facts), remedy)
     module = torch.jit.script(Square())
     for fact in facts:
         for name, label in (("torchforce", "TorchForce"), ("pythonforce", "PythonForce")):
-            tried = f"{label} on {fact.name}"
+            attempt = f"{label} on {fact.name}"
             if name == "torchforce" and (problem or fact.fault):
-                say(tried, f"not possible: {fact.fault}" if fact.fault else "not possible", problem)
+                report(attempt, f"not possible: {fact.fault}" if fact.fault else "not possible", problem)
                 continue
             # the next result replaces this one, unless the attempt ends the process
-            say(tried, "ends the process", f"choose another platform than {fact.name}, or another backend")
+            report(
+                attempt, "ends the process", f"choose another platform than {fact.name}, or another backend"
+            )
             answer = outcome(openmm.Platform.getPlatformByName(fact.name), make_force(module, name, "cpu"))
-            say(tried, answer, None if answer == WORKS else "choose another platform or backend")
-    say("backend = auto", f"{used.name} on platform {best.getName()}: {used.reason}")
+            report(attempt, answer, None if answer == WORKS else "choose another platform or backend")
+    report("backend = auto", f"{used.name} on platform {best.getName()}: {used.reason}")
 
 
 PAIR_STYLE_INPUT = """units metal

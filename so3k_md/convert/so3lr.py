@@ -182,11 +182,11 @@ def _read_torch(found: Source) -> Foreign:
 def _state_dict(module: Record) -> dict[str, Tensor]:
     """All parameters and buffers of a module, by torch's names."""
     tensors: dict[str, Tensor] = {}
-    modules, met = [("", module)], 0
+    modules, count = [("", module)], 0
     while modules:
         prefix, module = modules.pop()
-        met += 1
-        if met > MAX_MODULES:
+        count += 1
+        if count > MAX_MODULES:
             raise So3kError(f"has more than {MAX_MODULES} modules")
         own = {**module.state["_parameters"], **module.state["_buffers"]}
         for name, tensor in own.items():
@@ -288,11 +288,11 @@ def _assemble(tensors: dict[str, Tensor], references: Tensor) -> tuple[dict[str,
 
 def _trained(scale: Tensor, given: list[int]) -> list[int]:
     """Atomic numbers whose scale training has changed; the given ones if it changed none."""
-    moved = [z for z in range(1, N_SPECIES) if float(scale[z]) != 1.0]
-    if not moved and not given:
+    changed = [z for z in range(1, N_SPECIES) if float(scale[z]) != 1.0]
+    if not changed and not given:
         raise So3kError(
             "does not state the elements that it was trained on: name them, as in --elements H,C,O"
         )
-    if moved and not set(given) <= set(moved):
-        raise So3kError(f"was trained on the atomic numbers {moved} only, not on {given}")
-    return given or moved
+    if changed and not set(given) <= set(changed):
+        raise So3kError(f"was trained on the atomic numbers {changed} only, not on {given}")
+    return given or changed

@@ -125,7 +125,7 @@ def read_torch(data: bytes, where: str) -> Any:
         So3kError: truncated, of another format, or in need of a name that is not read as data.
     """
     check_size(len(data), where)
-    with _explained(where), zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with _one_line_errors(where), zipfile.ZipFile(io.BytesIO(data)) as archive:
         main = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
         if main is None:
             raise So3kError("it has no data.pkl, so torch.save did not write it")
@@ -155,12 +155,12 @@ def read_pickle(data: bytes, where: str) -> Any:
         raise So3kError("it refers to storages, which a pickle alone does not have")
 
     check_size(len(data), where)
-    with _explained(where):
+    with _one_line_errors(where):
         return _Plain(no_storage, COPIES * len(data))(_records(data))
 
 
 @contextmanager
-def _explained(where: str) -> Iterator[None]:
+def _one_line_errors(where: str) -> Iterator[None]:
     """Turn every exception from hostile or damaged data into an error of one line."""
     try:
         yield
@@ -187,7 +187,7 @@ def _records(data: bytes) -> Any:
     return value
 
 
-def _looking_at_keys(code: int) -> Callable[[Any], None]:
+def _with_checked_keys(code: int) -> Callable[[Any], None]:
     """An operation of the reader that uses values on its stack as keys, after a check of these values."""
     operation: Callable[[Any], None] = pickle._Unpickler.dispatch[code]
 
@@ -208,7 +208,7 @@ class _Reader(pickle._Unpickler):
         super().__init__(io.BytesIO(data))
         self.classes: dict[str, type[Record]] = {}
 
-    dispatch = pickle._Unpickler.dispatch | {code: _looking_at_keys(code) for code in HASHING}
+    dispatch = pickle._Unpickler.dispatch | {code: _with_checked_keys(code) for code in HASHING}
 
     def find_class(self, module: str, name: str) -> type[Record]:
         """The record class of an allowed name, made for this file alone."""

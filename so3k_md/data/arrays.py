@@ -265,8 +265,8 @@ def _check_stated_units(arrays: Arrays, units: dict[str, str], path: Path) -> No
     for key, quantity in STATED_UNITS.items():
         if key not in arrays:
             continue
-        said = arrays[key].item() if arrays[key].size == 1 else str(arrays[key])
-        name = (said.decode(errors="replace") if isinstance(said, bytes) else str(said)).lower()
+        stated = arrays[key].item() if arrays[key].size == 1 else str(arrays[key])
+        name = (stated.decode(errors="replace") if isinstance(stated, bytes) else str(stated)).lower()
         if not same_unit(name, units[quantity]):
             raise So3kError(
                 f"{path}: array {key} states {quantity} in {name}, but {quantity}_unit is {units[quantity]}; "

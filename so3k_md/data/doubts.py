@@ -17,8 +17,8 @@ MOST_FRAMES = 200  # number of frames that are checked, evenly distributed over 
 MOST_ATOMS = 50  # number of atoms of a frame whose distances are checked
 # Bonds to hydrogen: atomic number of the heavy atom, shortest and longest length, Å.
 STRETCHES = ((6, 1.02, 1.18), (7, 0.94, 1.11), (8, 0.90, 1.05))
-STIFFNESS = {6: 33.0, 7: 42.0, 8: 42.0}  # force constant by atomic number of the heavy atom, eV/Å²
-SURE = 0.92  # smallest correlation of force and length for a reliable force constant
+FORCE_CONSTANTS = {6: 33.0, 7: 42.0, 8: 42.0}  # force constant by atomic number of the heavy atom, eV/Å²
+LEAST_CORRELATION = 0.92  # smallest correlation of force and length for a reliable force constant
 LARGE_FORCE = 20.0  # eV/Å; medians of usual data are smaller
 LARGE_STRESS = 0.7  # eV/Å³ = 112 GPa
 COMMON_FORCES = (
@@ -32,7 +32,7 @@ COMMON_FORCES = (
     "meV/Angstrom",
     "eV/nm",
 )
-NOBLE = (2, 10, 18, 36, 54, 86)
+NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 
 
 def unit_doubts(frames: Sequence[Frame], units: Units = EV_ANGSTROM) -> list[str]:
@@ -54,20 +54,20 @@ def unit_doubts(frames: Sequence[Frame], units: Units = EV_ANGSTROM) -> list[str
 
 def _lengths(frames: Sequence[Frame]) -> Iterator[str]:
     """Doubts from the distance of nearest atoms over the sum of their covalent radii, usually 0.9 to 1.2."""
-    shares = []
+    ratios = []
     for frame in frames:
-        rows = _some(np.flatnonzero(~np.isin(frame.numbers, NOBLE)))
+        rows = _sample(np.flatnonzero(~np.isin(frame.numbers, NOBLE_GASES)))
         if len(frame.numbers) > 2 and len(rows):  # diatomic molecules are often dissociated on purpose
             distance = np.linalg.norm(_vectors(frame, rows, np.arange(len(frame.numbers))), axis=2)
             distance[np.arange(len(rows)), rows] = np.inf
             near = distance.argmin(axis=1)
             radii = covalent_radii(frame.numbers)
-            shares.append(distance.min(axis=1) / (radii[rows] + radii[near]))
-    share = float(np.median(np.concatenate(shares))) if shares else 1.0
-    if not 0.65 < share < 1.7:
-        guess = "nm" if share < 0.3 else "Bohr" if 1.7 < share < 2.2 else "Angstrom"
+            ratios.append(distance.min(axis=1) / (radii[rows] + radii[near]))
+    ratio = float(np.median(np.concatenate(ratios))) if ratios else 1.0
+    if not 0.65 < ratio < 1.7:
+        guess = "nm" if ratio < 0.3 else "Bohr" if 1.7 < ratio < 2.2 else "Angstrom"
         yield (
-            f"nearest atoms are {share:.2f} times the sum of covalent radii apart, not 0.9 to 1.2 as usual "
+            f"nearest atoms are {ratio:.2f} times the sum of covalent radii apart, not 0.9 to 1.2 as usual "
             f"(length_unit: {guess}?)"
         )
 
@@ -78,15 +78,16 @@ def _forces(frames: Sequence[Frame], stated: float) -> Iterator[str]:
         lengths, forces_along = _stretch(frames, heavy, shortest, longest)
         if len(lengths) < 20 or lengths.std() < 0.01 or forces_along.std() == 0:
             continue
-        if abs(np.corrcoef(lengths, forces_along)[0, 1]) < SURE:
+        if abs(np.corrcoef(lengths, forces_along)[0, 1]) < LEAST_CORRELATION:
             continue
-        ratio = -float(np.polyfit(lengths, forces_along, 1)[0]) / STIFFNESS[heavy]
+        ratio = -float(np.polyfit(lengths, forces_along, 1)[0]) / FORCE_CONSTANTS[heavy]
         if ratio < -0.3:
             yield "forces lengthen long bonds to hydrogen (gradients? change their sign in the file)"
         elif not 0.62 < ratio < 1.6:
             yield (
-                f"the force constant of {chemical_symbols[heavy]}-H bonds is {ratio * STIFFNESS[heavy]:.3g} "
-                f"eV/Å², not {STIFFNESS[heavy]:.0f} as usual (forces_unit{_name_force(stated / abs(ratio))})"
+                f"the force constant of {chemical_symbols[heavy]}-H bonds is "
+                f"{ratio * FORCE_CONSTANTS[heavy]:.3g} eV/Å², not {FORCE_CONSTANTS[heavy]:.0f} as usual "
+                f"(forces_unit{_name_force(stated / abs(ratio))})"
             )
         return
     sizes = [np.linalg.norm(f.forces, axis=1) for f in frames if f.forces is not None and len(f.numbers) > 1]
@@ -101,7 +102,7 @@ def _stretch(frames: Sequence[Frame], heavy: int, shortest: float, longest: floa
     for frame in frames:
         if frame.forces is None:
             continue
-        hydrogens = _some(np.flatnonzero(frame.numbers == 1))
+        hydrogens = _sample(np.flatnonzero(frame.numbers == 1))
         others = np.flatnonzero(frame.numbers != 1)
         if not len(hydrogens) or not len(others):
             continue
@@ -148,11 +149,11 @@ def _work(frames: Sequence[Frame]) -> Iterator[str]:
     found = work_over_rise(frames)
     if found is None or found.error > 0.25 * abs(found.value):
         return
-    far = not 0.25 < found.value < 4.0 and abs(found.correlation) > 0.6
-    surely = not 0.7 < found.value < 1.4 and abs(found.correlation) > 0.97 and found.error < 0.05
+    clear = not 0.25 < found.value < 4.0 and abs(found.correlation) > 0.6
+    certain = not 0.7 < found.value < 1.4 and abs(found.correlation) > 0.97 and found.error < 0.05
     if found.value < 0 and abs(found.correlation) > 0.6:
         yield "energies rise along the forces (gradients? change their sign in the file)"
-    elif far or surely:
+    elif clear or certain:
         yield (
             f"the work against the forces is {found.value:.3g} ± {found.error:.1g} times the energy "
             "difference (forces_unit or energy_unit?)"
@@ -181,7 +182,7 @@ def _name_force(value: float) -> str:
     return f": {name}?" if abs(np.log(known[name] / value)) < 0.3 else "?"
 
 
-def _some(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _sample(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """A bounded number of atoms, evenly distributed."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, MOST_ATOMS).astype(int))] if len(rows) else rows
 

@@ -91,10 +91,10 @@ def charge_state_from(
                 raise So3kError(f"{where}: {first} and {name} contradict each other: remove one of them")
     charge = next(iter(charges.values()), values.get("charge"))
     spin = next(iter(spins.values()), None)
-    unsaid = next((name for name in SPIN if values.get(name) is not None), None)
-    if spin is None and unsaid is not None:
-        doubtful = convention == "auto" and unsaid == "total_spin"
-        spin = Spin(values[unsaid], "undecided" if doubtful else convention)
+    unspecified = next((name for name in SPIN if values.get(name) is not None), None)
+    if spin is None and unspecified is not None:
+        doubtful = convention == "auto" and unspecified == "total_spin"
+        spin = Spin(values[unspecified], "undecided" if doubtful else convention)
     return GivenChargeState(charge, spin, fragment, values.get("fragment_charges"))
 
 

@@ -125,7 +125,7 @@ def _check_file(path: Path) -> None:
 
 def _with_spins_settled(frames: list[Frame]) -> list[Frame]:
     """Frames in which spins without a convention get the one that fits the whole file, if only one does."""
-    unsaid = [
+    unspecified = [
         (frame.charge_state.spin, int(frame.numbers.sum()) - round(float(frame.charge_state.charge or 0)))
         for frame in frames
         if isinstance(frame.charge_state.spin, Spin)
@@ -134,7 +134,7 @@ def _with_spins_settled(frames: list[Frame]) -> list[Frame]:
         and (frame.charge_state.charge is None or is_number(frame.charge_state.charge))
         and np.isfinite([frame.charge_state.spin.value, frame.charge_state.charge or 0.0]).all()
     ]
-    convention = settle_spins(unsaid) if unsaid else "auto"
+    convention = settle_spins(unspecified) if unspecified else "auto"
     if convention == "auto":
         return frames
 

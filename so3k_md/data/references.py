@@ -88,8 +88,8 @@ def comparable(numbers: ArrayLike, metadata: Mapping[str, Any]) -> bool:
     basis = np.array(known["compositions"], dtype=float).T
     if not basis.size:
         return False
-    rest = count - basis @ np.linalg.lstsq(basis, count, rcond=None)[0]
-    return bool(np.linalg.norm(rest) < 1e-6 * max(1.0, float(np.linalg.norm(count))))
+    residual = count - basis @ np.linalg.lstsq(basis, count, rcond=None)[0]
+    return bool(np.linalg.norm(residual) < 1e-6 * max(1.0, float(np.linalg.norm(count))))
 
 
 def warn_incomparable(numbers: ArrayLike, metadata: Mapping[str, Any]) -> None:
@@ -105,9 +105,9 @@ def warn_incomparable(numbers: ArrayLike, metadata: Mapping[str, Any]) -> None:
     symbols = [chemical_symbols[z] for z in known["elements"]]
     trained = [formula(dict(zip(symbols, row, strict=True))) for row in known["compositions"]]
     z = np.asarray(numbers)
-    asked = formula({chemical_symbols[k]: int((z == k).sum()) for k in np.unique(z[z > 0])})
+    given = formula({chemical_symbols[k]: int((z == k).sum()) for k in np.unique(z[z > 0])})
     warnings.warn(
-        f"the energy of {asked} contains an arbitrary constant: the element energies of this model were "
+        f"the energy of {given} contains an arbitrary constant: the element energies of this model were "
         f"fitted to {', '.join(trained[:6])} only. Compare structures of one composition only, or train with "
         "isolated atoms (data.isolated_atoms) or data.element_energies; forces are not affected",
         So3kWarning,

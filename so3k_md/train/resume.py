@@ -17,10 +17,10 @@ from so3k_md.train.config import PATH_KEYS, RunConfig, read_config, to_sections
 from so3k_md.train.prepare import Frames
 
 # Settings that may differ when a run resumes: device, paths of the data, number of epochs, learning rates.
-PLACES = {("data", key) for key in PATH_KEYS}
+PATHS = {("data", key) for key in PATH_KEYS}
 RATES = {("train", "learning_rate"), ("train", "final_learning_rate"), ("train", "clip_norm")}
-WORK = {("train", "valid_batch_size"), ("data", "accept_units")}  # without effect on the result
-RESUMABLE = {("train", "epochs"), ("train", "device"), ("train", "tensorboard")} | RATES | WORK
+WITHOUT_EFFECT = {("train", "valid_batch_size"), ("data", "accept_units")}  # without effect on the result
+RESUMABLE = {("train", "epochs"), ("train", "device"), ("train", "tensorboard")} | RATES | WITHOUT_EFFECT
 
 
 def fingerprint(frames: Frames) -> dict[str, Tensor]:
@@ -37,13 +37,13 @@ def read_state(folder: Path, config: RunConfig) -> dict[str, Any] | None:
     Raises:
         So3kError: there is no training, or a setting differs.
     """
-    path, begun = folder / "last.ckpt", folder / "config.yaml"
-    if not path.exists() and not begun.exists():
+    path, config_file = folder / "last.ckpt", folder / "config.yaml"
+    if not path.exists() and not config_file.exists():
         raise So3kError(
             f"there is nothing to resume in {folder}, it has no last.ckpt: start without --resume"
         )
     if not path.exists():
-        _refuse_changes(to_sections(read_config(begun)), config, begun)
+        _refuse_changes(to_sections(read_config(config_file)), config, config_file)
         return None
     state = read_checkpoint(path)
     if "config" not in state["training"]:
@@ -60,8 +60,8 @@ def _refuse_changes(stored: dict[str, dict[str, Any]], config: RunConfig, path: 
     for section in now:
         for key, value in now[section].items():
             before = stored[section].get(key, defaults(type(getattr(config, section))).get(key))
-            moved = (section, key) in PLACES and None not in (before, value)
-            if before != value and not moved and (section, key) not in RESUMABLE:
+            path_changed = (section, key) in PATHS and None not in (before, value)
+            if before != value and not path_changed and (section, key) not in RESUMABLE:
                 raise So3kError(
                     f"{section}.{key} was {before!r} when {path} was written, now {value!r}: restore it, "
                     "or start a new training with --overwrite"

@@ -94,8 +94,8 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
     with ExitStack() as stack:
         if not resume:
             _check_folder(folder, overwrite)
-        there = folder.is_dir()
-        if there:
+        existed = folder.is_dir()
+        if existed:
             stack.enter_context(locked(folder))
         state = read_state(folder, config) if resume else None
         frames = load_frames(config.data, config.loss)
@@ -112,7 +112,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         run = Run(
             config, folder, device, model, optimizer, average, train_set, valid_set, fingerprint(frames)
         )
-        if not there:
+        if not existed:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))
             _check_folder(folder, overwrite)  # again: another process may have started in between
@@ -304,8 +304,8 @@ def _memory_errors(folder: Path) -> Iterator[None]:
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
-    begun = any((folder / name).exists() for name in ("config.yaml", "last.ckpt", "best.ckpt"))
-    if begun and not overwrite:
+    has_training = any((folder / name).exists() for name in ("config.yaml", "last.ckpt", "best.ckpt"))
+    if has_training and not overwrite:
         raise So3kError(
             f"{folder} holds a training already: pass --resume or --overwrite, or name another folder"
         )

@@ -21,7 +21,7 @@ BATCH = 16_000_000  # most bytes of positions in a message
 XTC_MAGIC = {1995: 4, 2023: 8}  # and the bytes in which a frame states its compressed length
 FEW_ATOMS = 9  # up to so many atoms XTC does not compress the positions
 NM = {"nanometers": 1.0, "nanometer": 1.0, "nm": 1.0, "angstroms": 0.1, "angstrom": 0.1}
-MOST_SQUEEZED = 1032  # largest ratio of compression by deflate
+MAX_DEFLATE_RATIO = 1032  # largest ratio of compression by deflate
 
 
 class Padded(io.RawIOBase):
@@ -55,21 +55,21 @@ class Padded(io.RawIOBase):
 def walk_xtc(path: str) -> tuple[list[int], list[int], int]:
     """Offset and number of each complete frame of an XTC, and the bytes of incomplete frames."""
     size = os.path.getsize(path)
-    places: list[int] = []
-    slots: list[int] = []
-    torn = slot = at = atoms = 0
+    offsets: list[int] = []
+    frame_numbers: list[int] = []
+    incomplete = frame_number = at = atoms = 0
     with open(path, "rb") as file:
         while at < size:
             length, count = xtc_frame(file, at, atoms)
             if length and at + length <= size:
                 atoms = atoms or count
-                places.append(at)
-                slots.append(slot)
-                at, slot = at + length, slot + 1
+                offsets.append(at)
+                frame_numbers.append(frame_number)
+                at, frame_number = at + length, frame_number + 1
                 continue
             after = next_xtc(file, at + 1, size, atoms)
-            torn, slot, at = torn + after - at, slot + 1, after
-    return places, slots, torn
+            incomplete, frame_number, at = incomplete + after - at, frame_number + 1, after
+    return offsets, frame_numbers, incomplete
 
 
 def xtc_frame(file: BinaryIO, at: int, atoms: int) -> tuple[int, int]:
@@ -79,18 +79,18 @@ def xtc_frame(file: BinaryIO, at: int, atoms: int) -> tuple[int, int]:
     if len(raw) < 56:
         return 0, 0
     magic, count = struct.unpack(">2i", raw[:8])
-    (again,) = struct.unpack(">i", raw[52:56])
-    if magic not in XTC_MAGIC or count != again or count <= 0 or (atoms and count != atoms):
+    (repeated,) = struct.unpack(">i", raw[52:56])
+    if magic not in XTC_MAGIC or count != repeated or count <= 0 or (atoms and count != atoms):
         return 0, 0
     if count <= FEW_ATOMS:
         return 56 + 12 * count, count
     width = XTC_MAGIC[magic]
     if len(raw) < 88 + width:
         return 0, 0
-    (squeezed,) = struct.unpack(">i" if width == 4 else ">q", raw[88 : 88 + width])
-    if not 0 < squeezed < 1 << 40:
+    (compressed,) = struct.unpack(">i" if width == 4 else ">q", raw[88 : 88 + width])
+    if not 0 < compressed < 1 << 40:
         return 0, 0
-    return 88 + width + 4 * (-(-squeezed // 4)), count
+    return 88 + width + 4 * (-(-compressed // 4)), count
 
 
 def next_xtc(file: BinaryIO, start: int, size: int, atoms: int) -> int:
@@ -100,9 +100,9 @@ def next_xtc(file: BinaryIO, start: int, size: int, atoms: int) -> int:
         file.seek(at)
         piece = file.read(1 << 20)
         for magic in XTC_MAGIC:
-            place = piece.find(struct.pack(">2i", magic, atoms))
-            if place >= 0 and xtc_frame(file, at + place, atoms)[0]:
-                return at + place
+            found = piece.find(struct.pack(">2i", magic, atoms))
+            if found >= 0 and xtc_frame(file, at + found, atoms)[0]:
+                return at + found
         at += max(len(piece) - 8, 1)
     return size
 
@@ -111,25 +111,26 @@ def read_xtc(path: str, stride: int) -> Iterator[Message]:
     """Messages with every stride-th complete frame of an XTC."""
     from mdtraj.formats.xtc import XTCTrajectoryFile
 
-    places, slots, torn = walk_xtc(path)
-    if torn:
-        yield {"kind": "lost", "text": f"{torn:,} bytes of incomplete frames are left out"}
-    if not places:
+    offsets, frame_numbers, incomplete = walk_xtc(path)
+    if incomplete:
+        yield {"kind": "lost", "text": f"{incomplete:,} bytes of incomplete frames are left out"}
+    if not offsets:
         return
-    if slots[-1] >= len(slots):  # mdtraj stops at an incomplete frame: it reads a copy without such frames
-        path = without_torn(path, places)
+    if frame_numbers[-1] >= len(frame_numbers):
+        # mdtraj stops at an incomplete frame: it reads a copy without such frames
+        path = without_incomplete(path, offsets)
     with XTCTrajectoryFile(path) as file:
-        yield from xtc_frames(file, slots, stride)
+        yield from xtc_frames(file, frame_numbers, stride)
 
 
-def xtc_frames(file: Any, slots: list[int], stride: int) -> Iterator[Message]:
+def xtc_frames(file: Any, frame_numbers: list[int], stride: int) -> Iterator[Message]:
     """Every stride-th frame; mdtraj reads up to BATCH bytes of positions at a time."""
     per_read, done = 1, 0
-    while done < len(slots):
-        xyz, time, _, box = file.read(n_frames=min(per_read, len(slots) - done))
+    while done < len(frame_numbers):
+        xyz, time, _, box = file.read(n_frames=min(per_read, len(frame_numbers) - done))
         if not len(xyz):
             return
-        numbers = np.array(slots[done : done + len(xyz)], dtype=np.int64)
+        numbers = np.array(frame_numbers[done : done + len(xyz)], dtype=np.int64)
         cells = np.zeros((len(xyz), 3, 3)) if box is None else box
         taken = slice(-done % stride, None, stride)
         if len(numbers[taken]):
@@ -141,12 +142,12 @@ def xtc_frames(file: Any, slots: list[int], stride: int) -> Iterator[Message]:
         per_read = max(1, BATCH // xyz[0].nbytes)  # known after the first frame
 
 
-def without_torn(path: str, places: list[int]) -> str:
+def without_incomplete(path: str, offsets: list[int]) -> str:
     """The path of a temporary file with the complete frames only; it is deleted when the process ends."""
     handle, name = tempfile.mkstemp(suffix=".xtc")
     os.unlink(name)
     with open(path, "rb") as source:
-        for at in places:
+        for at in offsets:
             length, _ = xtc_frame(source, at, 0)
             source.seek(at)
             os.write(handle, source.read(length))
@@ -191,10 +192,10 @@ def read_hdf5(path: str, stride: int) -> Iterator[Message]:
     if missing > 0:
         yield {"kind": "lost", "text": f"{missing} of {len(data)} frames are not in the file"}
     factor = NM.get(unit_of(data), 1.0)
-    places = np.flatnonzero(whole[:n_frames])[::stride]
+    complete = np.flatnonzero(whole[:n_frames])[::stride]
     per_read = max(1, BATCH // max(data.shape[1] * 12, 1))
-    for start in range(0, len(places), per_read):
-        rows = places[start : start + per_read]
+    for start in range(0, len(complete), per_read):
+        rows = complete[start : start + per_read]
         xyz = (factor * data[rows[0] : rows[-1] + 1])[rows - rows[0]].astype(np.float32)
         message: Message = {"kind": "frames", "xyz": xyz, "number": rows.astype(np.int64)}
         yield message | {name: values[rows] for name, values in extra.items() if values is not None}
@@ -207,7 +208,7 @@ def whole_rows(data: Any, size: int) -> np.ndarray:
         offset = data.id.get_offset()
         inside = 0 if offset is None else (size - offset) * len(data) // max(data.id.get_storage_size(), 1)
         return np.arange(min(len(data), max(inside, 0))) >= 0
-    if np.prod(chunks, dtype=float) * data.dtype.itemsize > MOST_SQUEEZED * size:
+    if np.prod(chunks, dtype=float) * data.dtype.itemsize > MAX_DEFLATE_RATIO * size:
         return np.zeros(0, dtype=bool)
     found: dict[int, int] = {}
 

@@ -60,14 +60,14 @@ def read_dcd(path: Path, stride: int) -> Frames:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed when no array refers to it
     layout = read_layout(path, data)
     if layout.free is None:
-        offsets, number, torn = find_frames(data, layout)
+        offsets, number, incomplete = find_frames(data, layout)
     else:
-        offsets, number, torn = find_free_frames(path, data, layout)
-    lost = [f"{torn:,} bytes of incomplete frames are left out"] if torn else []
-    slots = int(number[-1]) + 1 if len(number) else 0
-    claimed = layout.counts[0]
-    if claimed > slots + (torn > 0):
-        lost.append(f"its header states {claimed} frames, and {len(offsets)} are complete")
+        offsets, number, incomplete = find_free_frames(path, data, layout)
+    lost = [f"{incomplete:,} bytes of incomplete frames are left out"] if incomplete else []
+    n_frames = int(number[-1]) + 1 if len(number) else 0
+    stated = layout.counts[0]
+    if stated > n_frames + (incomplete > 0):
+        lost.append(f"its header states {stated} frames, and {len(offsets)} are complete")
     if not len(offsets):
         refuse_none(path, lost)
     offsets, number = offsets[::stride], number[::stride]
@@ -157,24 +157,24 @@ def find_frames(data: mmap.mmap, layout: Layout) -> tuple[Integers, Integers, in
         offset of each frame in the file (frames,), its number (frames,), where incomplete frames count, and
         the bytes of incomplete frames.
     """
-    at, slot, torn = layout.start, 0, 0
+    at, frame_number, incomplete = layout.start, 0, 0
     offsets: list[Integers] = [np.zeros(0, dtype=np.int64)]
     numbers: list[Integers] = [np.zeros(0, dtype=np.int64)]
     while at < len(data):
         fitting = (len(data) - at) // layout.frame
-        places = at + layout.frame * np.arange(fitting, dtype=np.int64)
-        bad = np.flatnonzero(~marks_fit(data, layout, places))
+        candidates = at + layout.frame * np.arange(fitting, dtype=np.int64)
+        bad = np.flatnonzero(~marks_fit(data, layout, candidates))
         good = int(bad[0]) if len(bad) else fitting
-        offsets.append(places[:good])
-        numbers.append(slot + np.arange(good, dtype=np.int64))
-        at, slot = at + good * layout.frame, slot + good
+        offsets.append(candidates[:good])
+        numbers.append(frame_number + np.arange(good, dtype=np.int64))
+        at, frame_number = at + good * layout.frame, frame_number + good
         if at >= len(data):
             break
         after = next_frame(data, layout, at + 1)
-        torn += after - at
-        slot += max(1, -(-(after - at) // layout.frame))
+        incomplete += after - at
+        frame_number += max(1, -(-(after - at) // layout.frame))
         at = after
-    return np.concatenate(offsets), np.concatenate(numbers), torn
+    return np.concatenate(offsets), np.concatenate(numbers), incomplete
 
 
 def find_free_frames(path: Path, data: mmap.mmap, layout: Layout) -> tuple[Integers, Integers, int]:
@@ -186,20 +186,20 @@ def find_free_frames(path: Path, data: mmap.mmap, layout: Layout) -> tuple[Integ
     whole = layout.start + layout.frame <= len(data)
     if not (whole and marks_fit(data, layout, np.array([layout.start]))[0]):
         refuse_none(path, ["the first frame, the only one with the fixed atoms, is incomplete"])
-    offsets, number, torn = find_frames(data, layout.after_first())
-    return np.append(layout.start, offsets), np.append(0, number + 1), torn
+    offsets, number, incomplete = find_frames(data, layout.after_first())
+    return np.append(layout.start, offsets), np.append(0, number + 1), incomplete
 
 
-def marks_fit(data: mmap.mmap, layout: Layout, places: Integers) -> np.ndarray:
+def marks_fit(data: mmap.mmap, layout: Layout, offsets: Integers) -> np.ndarray:
     """At which of these offsets a complete frame starts: all marks around its records are right."""
     raw = np.frombuffer(data, dtype=np.uint8)
-    fits = np.ones(len(places), dtype=bool)
+    fits = np.ones(len(offsets), dtype=bool)
     at = 0
     for size in layout.records:
-        wanted = np.frombuffer(struct.pack(f"{layout.order}{'iq'[layout.mark // 8]}", size), dtype=np.uint8)
+        expected = np.frombuffer(struct.pack(f"{layout.order}{'iq'[layout.mark // 8]}", size), dtype=np.uint8)
         for edge in (at, at + layout.mark + size):
-            found = raw[places[:, None] + (edge + np.arange(layout.mark))]
-            fits &= (found == wanted).all(axis=1)
+            found = raw[offsets[:, None] + (edge + np.arange(layout.mark))]
+            fits &= (found == expected).all(axis=1)
         at += 2 * layout.mark + size
     return fits
 
@@ -210,19 +210,19 @@ def next_frame(data: mmap.mmap, layout: Layout, start: int) -> int:
     The records of x, y and z have the same marks, so that several offsets within one frame can look like its
     start. The start is that from which a whole number of frames reaches the end of the file.
     """
-    places: list[int] = []
+    candidates: list[int] = []
     code = "iq"[layout.mark // 8]
     wanted = struct.pack(f"{layout.order}{code}", layout.records[0])
     for _ in range(MOST_CANDIDATES):
         start = data.find(wanted, start)
         beyond = start < 0 or start + layout.frame > len(data)
-        if beyond or (places and start >= places[0] + layout.frame):
+        if beyond or (candidates and start >= candidates[0] + layout.frame):
             break
         if marks_fit(data, layout, np.array([start]))[0]:
-            places.append(start)
+            candidates.append(start)
         start += 1
-    exact = [place for place in places if (len(data) - place) % layout.frame == 0]
-    return next(iter(exact + places), len(data))
+    exact = [offset for offset in candidates if (len(data) - offset) % layout.frame == 0]
+    return next(iter(exact + candidates), len(data))
 
 
 def gather(data: mmap.mmap, layout: Layout, offsets: Integers) -> tuple[Array, Array | None]:

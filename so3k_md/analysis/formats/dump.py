@@ -12,7 +12,7 @@ from so3k_md.errors import So3kError
 
 COORDINATES = (("xu", "yu", "zu"), ("x", "y", "z"))
 START = b"ITEM: TIMESTEP"
-PLAIN = ("TIMESTEP", "NUMBER OF ATOMS", "BOX BOUNDS", "ATOMS")
+HEADER_ITEMS = ("TIMESTEP", "NUMBER OF ATOMS", "BOX BOUNDS", "ATOMS")
 
 
 class Head(NamedTuple):
@@ -44,12 +44,12 @@ def read_dump(path: Path, stride: int) -> Frames:
     lines = Lines(path)
     first: Head | None = None
     elements: tuple[str, ...] = ()
-    number, torn, steps, cells, positions = [], [], [], [], []
+    number, incomplete, steps, cells, positions = [], [], [], [], []
     whole = 0
-    for slot, (line, block) in enumerate(blocks(lines)):
+    for frame_number, (line, block) in enumerate(blocks(lines)):
         head = read_head(f"{path}, line {line}", block)
         if head is None or len(block) != 9 + head.atoms or not block[-1].endswith(b"\n"):
-            torn.append(slot)
+            incomplete.append(frame_number)
             continue
         if first is None:
             first = head
@@ -59,17 +59,17 @@ def read_dump(path: Path, stride: int) -> Frames:
                 f"{path}, line {line}: other columns or another number of atoms than in the first frame; "
                 "write one dump per run"
             )
-        places = read_atoms(head, block[9:])
-        if places is None:
-            torn.append(slot)
+        coordinates = read_atoms(head, block[9:])
+        if coordinates is None:
+            incomplete.append(frame_number)
             continue
         if whole % stride == 0:
-            number.append(slot)
+            number.append(frame_number)
             steps.append(head.step)
             cells.append(head.cell)
-            positions.append(places)
+            positions.append(coordinates)
         whole += 1
-    lost = [lost_frames(torn, "incomplete or damaged")] if torn else []
+    lost = [lost_frames(incomplete, "incomplete or damaged")] if incomplete else []
     lost += [lines.broken] if lines.broken else []
     if first is None or not positions:
         refuse_none(path, lost)
@@ -114,7 +114,7 @@ def read_head(where: str, block: list[bytes]) -> Head | None:
         raise So3kError(
             f"{where}: general triclinic boxes are not read; use `dump_modify triclinic/general no`"
         )
-    if len(items) != 4 or not all(map(str.startswith, items, PLAIN)):
+    if len(items) != 4 or not all(map(str.startswith, items, HEADER_ITEMS)):
         return None
     try:
         step, atoms = int(lines[1][0]), int(lines[3][0])

@@ -25,30 +25,30 @@ def read_xyz(path: Path, stride: int) -> Frames:
     """
     lines = Lines(path)
     frames: list[tuple[int, Array, Array | None]] = []
-    torn: list[int] = []
+    incomplete: list[int] = []
     symbols: tuple[str, ...] = ()
     pbc: tuple[bool, bool, bool] | None = None
     whole = 0
-    for slot, (count, comment, rows) in enumerate(xyz_blocks(lines)):
+    for frame_number, (count, comment, rows) in enumerate(xyz_blocks(lines)):
         found = xyz_atoms(comment, rows) if rows and len(rows) == count else None
         if found is None:
-            torn.append(slot)
+            incomplete.append(frame_number)
         else:
-            names, places = found
+            names, coordinates = found
             if not symbols:
                 symbols, pbc = names, xyz_pbc(comment)
             if len(names) != len(symbols):
                 raise So3kError(
-                    f"{path}: frame {slot} has {len(names)} atoms, the first frame {len(symbols)}: a "
+                    f"{path}: frame {frame_number} has {len(names)} atoms, the first frame {len(symbols)}: a "
                     "trajectory has the same atoms in all frames; split the file"
                 )
             if names != symbols:
-                torn.append(slot)
+                incomplete.append(frame_number)
             else:
                 if whole % stride == 0:
-                    frames.append((slot, places, lattice(comment)))
+                    frames.append((frame_number, coordinates, lattice(comment)))
                 whole += 1
-    return assemble(path, frames, torn, lines, symbols, pbc)
+    return assemble(path, frames, incomplete, lines, symbols, pbc)
 
 
 def xyz_blocks(lines: Lines) -> Iterator[tuple[int, str, list[bytes]]]:
@@ -73,8 +73,8 @@ def xyz_blocks(lines: Lines) -> Iterator[tuple[int, str, list[bytes]]]:
             rows.append(line)
     if state:
         # without a line end the last number may be truncated; a single frame may be written by hand
-        torn = rows and not rows[-1].endswith(b"\n") and (blocks > 0 or lines.broken is not None)
-        yield count, comment, rows[:-1] if torn else rows
+        truncated = rows and not rows[-1].endswith(b"\n") and (blocks > 0 or lines.broken is not None)
+        yield count, comment, rows[:-1] if truncated else rows
 
 
 def xyz_atoms(comment: str, rows: list[bytes]) -> tuple[tuple[str, ...], Array] | None:
@@ -94,13 +94,13 @@ def columns(comment: str) -> tuple[int, int]:
     """The columns of element and x, by `Properties` of extended XYZ, otherwise 0 and 1."""
     found = re.search(r"Properties=\"?([^\s\"]+)", comment)
     fields = found.group(1).split(":") if found else []
-    at, places = 0, {}
+    at, first_columns = 0, {}
     for name, width in zip(fields[::3], fields[2::3], strict=False):
         if not (width.isdigit() and len(width) < 4):
             break
-        places[name] = at
+        first_columns[name] = at
         at += int(width)
-    return places.get("species", 0), places.get("pos", 1)
+    return first_columns.get("species", 0), first_columns.get("pos", 1)
 
 
 def lattice(comment: str) -> Array | None:
@@ -131,18 +131,18 @@ def read_pdb(path: Path, stride: int) -> Frames:
     """
     lines = Lines(path)
     frames: list[tuple[int, Array, Array | None]] = []
-    torn: list[int] = []
+    incomplete: list[int] = []
     atoms = whole = 0
-    for slot, (complete, rows, cell) in enumerate(pdb_models(lines)):
-        places = pdb_atoms(rows) if complete else None
-        atoms = atoms or (0 if places is None else len(places))
-        if places is None or len(places) != atoms:
-            torn.append(slot)
+    for frame_number, (complete, rows, cell) in enumerate(pdb_models(lines)):
+        coordinates = pdb_atoms(rows) if complete else None
+        atoms = atoms or (0 if coordinates is None else len(coordinates))
+        if coordinates is None or len(coordinates) != atoms:
+            incomplete.append(frame_number)
             continue
         if whole % stride == 0:
-            frames.append((slot, places, cell))
+            frames.append((frame_number, coordinates, cell))
         whole += 1
-    return assemble(path, frames, torn, lines, (), None)
+    return assemble(path, frames, incomplete, lines, (), None)
 
 
 def pdb_models(lines: Lines) -> Iterator[tuple[bool, list[str], Array | None]]:
@@ -181,13 +181,13 @@ def pdb_cell(line: str) -> Array | None:
 
 def pdb_atoms(rows: list[str]) -> Array | None:
     """Positions of a model (atoms, 3), Å, of alternative locations the first; None if a row is damaged."""
-    seen: set[str] = set()
+    names: set[str] = set()
     kept = []
     for row in rows:
         name = row[12:16] + row[17:27]
-        if row[16:17].strip() and name in seen:
+        if row[16:17].strip() and name in names:
             continue
-        seen.add(name)
+        names.add(name)
         kept.append((row[30:38], row[38:46], row[46:54]))
     try:
         return np.array(kept, dtype=np.float64)
@@ -198,21 +198,21 @@ def pdb_atoms(rows: list[str]) -> Array | None:
 def assemble(
     path: Path,
     frames: list[tuple[int, Array, Array | None]],
-    torn: list[int],
+    incomplete: list[int],
     lines: Lines,
     elements: tuple[str, ...],
     pbc: tuple[bool, bool, bool] | None,
 ) -> Frames:
     """The frames of a text file; they have cells only if each frame has one."""
-    lost = [lost_frames(torn, "incomplete or damaged")] if torn else []
+    lost = [lost_frames(incomplete, "incomplete or damaged")] if incomplete else []
     lost += [lines.broken] if lines.broken else []
     if not frames:
         refuse_none(path, lost)
     cells = [cell for _, _, cell in frames if cell is not None]
     return Frames(
-        positions=np.stack([places for _, places, _ in frames]),
+        positions=np.stack([coordinates for _, coordinates, _ in frames]),
         cells=np.stack(cells) if len(cells) == len(frames) else None,
-        number=np.array([slot for slot, _, _ in frames], dtype=np.int64),
+        number=np.array([frame_number for frame_number, _, _ in frames], dtype=np.int64),
         pbc=pbc,
         elements=elements,
         lost=tuple(lost),
