@@ -252,7 +252,7 @@ def _split(frames: Sequence[Frame], found: Evaluation) -> Iterator[Prediction]:
         energy, forces = float(found.energy[k]), found.forces[atoms].numpy()
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise So3kError(
-                f"{frame.where}: the model gives no finite energy and forces; check model and geometry"
+                f"{frame.where}: the model gives no finite energy and forces; check model and positions"
             )
         stress = None if frame.volume is None else -found.virial[k].numpy() / frame.volume
         physics = None

@@ -45,7 +45,7 @@ def test_other_frames_are_refused_on_resume(config_file, capsys):
     text = config_file.with_name("frames.xyz").read_text()
     config_file.with_name("frames.xyz").write_text(text + text[: len(text) // 12 * 12])
     assert main(["train", "config.yaml", "train.epochs=4", "-o", "run", "--resume"]) == 2
-    assert "are not those that the training in run began with" in capsys.readouterr().err
+    assert "are not those with which the training in run started" in capsys.readouterr().err
 
 
 def test_an_element_of_the_validation_alone_is_refused(config_file, capsys):
@@ -53,7 +53,7 @@ def test_an_element_of_the_validation_alone_is_refused(config_file, capsys):
     config_file.with_name("valid.xyz").write_text(text.replace("O  ", "S  ", 1))
     override = ["data.valid=valid.xyz", "data.n_valid=null"]
     assert main(["train", "-o", "run", "config.yaml", *override]) == 2
-    assert "validates on S, which no training frame has" in capsys.readouterr().err
+    assert "validation frame contains S, which no training frame contains" in capsys.readouterr().err
 
 
 def test_a_folder_in_use_and_several_processes_are_refused(config_file, tmp_path, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""Trajectories of OpenMM and LAMMPS through mdtraj: numbers, a verdict and one report.
+"""Analyses trajectories of OpenMM and LAMMPS: a verdict, numbers, and one report of both.
 
 report = analyze("run.dcd", "top.pdb", log="run.csv")
 write_report(report, "report.html", "report.json")

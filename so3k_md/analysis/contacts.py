@@ -1,7 +1,7 @@
-"""Close pairs of whole trajectories by cell lists in numpy: all frames of a chunk in one sweep.
+"""Finds close pairs in trajectories by cell lists in numpy, for many frames at once.
 
-`structure.pairs` searches frame by frame: for 5000 frames of 9 atoms it takes 1.4 s, this 0.09 s; for 300
-frames of 648 atoms the two take 0.4 s and 1.1 s.
+`structure.pairs` searches frame by frame: for 5000 frames of 9 atoms it takes 1.4 s, this module
+0.09 s; for 300 frames of 648 atoms they take 0.4 s and 1.1 s.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""The dipole along a run, as OpenMM and LAMMPS write it."""
+"""Reads tables of the dipole along a run, which OpenMM and LAMMPS write."""
 
 import csv
 import warnings
@@ -14,7 +14,7 @@ from so3k_md.errors import So3kError, So3kWarning
 
 COLUMNS = tuple(f"Dipole {axis} (e*A)" for axis in "XYZ")
 TIME = "Time (ps)"
-UNEVEN = 1e-3  # of an interval
+UNEVEN = 1e-3  # largest deviation of an interval from the median, as a share of it
 
 
 class Dipoles(NamedTuple):
@@ -26,11 +26,11 @@ class Dipoles(NamedTuple):
 
 
 def read_dipoles(path: str | Path, timestep_fs: float | None = None) -> Dipoles:
-    """A table of `So3kReporter` (CSV), of LAMMPS' fix ave/time, or an npz with `time_ps` and `dipole`.
+    """Read a table of `So3kReporter` (CSV) or of LAMMPS (fix ave/time), or an npz of `time_ps` and `dipole`.
 
     Args:
         path: .csv, .npz, or another name for a table of LAMMPS, whose last three columns are the dipole.
-        timestep_fs: of a table of LAMMPS, which counts steps.
+        timestep_fs: time step, fs, for a table of LAMMPS, which holds steps.
 
     Raises:
         So3kError: no such file, another form, or rows that are not finite and evenly spaced.
@@ -53,7 +53,9 @@ def read_dipoles(path: str | Path, timestep_fs: float | None = None) -> Dipoles:
             f"{path}: times {time.shape} and dipoles {dipole.shape} do not fit: (rows,) and (rows, 3)"
         )
     if not (np.isfinite(time).all() and np.isfinite(dipole).all()):
-        raise So3kError(f"{path} holds numbers that are not finite: cut it off before the run broke down")
+        raise So3kError(
+            f"{path} holds numbers that are not finite: remove the rows from the first such number on"
+        )
     return Dipoles(str(path), _interval(time, path), dipole)
 
 
@@ -61,14 +63,14 @@ def _interval(time: Array, path: Path) -> float:
     """The one interval between all rows, ps."""
     steps = np.diff(time)
     if not len(steps):
-        raise So3kError(f"{path} has {len(time)} rows: a spectrum needs a series")
+        raise So3kError(f"{path} has {len(time)} rows: a spectrum needs a time series; run longer")
     usual = float(np.median(steps))
     wrong = np.flatnonzero(np.abs(steps - usual) > UNEVEN * abs(usual))
     if usual <= 0 or len(wrong):
         first = int(wrong[0]) if len(wrong) else 0
         raise So3kError(
             f"{path}: {steps[first]:g} ps between rows {first} and {first + 1}, mostly {usual:g} ps: rows "
-            "must be evenly spaced, those of runs that were joined written once"
+            "must be evenly spaced; remove rows that runs wrote again"
         )
     return float((time[-1] - time[0]) / len(steps))
 
@@ -85,7 +87,7 @@ def _csv(path: Path) -> tuple[Array, Array]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a table but a last one that was cut, with a warning."""
+    """The lines of a table; an incomplete last line is left out with a warning."""
     text = path.read_text(encoding="utf-8")
     for note in torn_note(path, text):
         warnings.warn(note, So3kWarning, stacklevel=4)
@@ -99,8 +101,10 @@ def _npz(path: Path) -> tuple[Array, Array]:
 
 def _lammps(path: Path, timestep_fs: float | None) -> tuple[Array, Array]:
     if timestep_fs is None:
-        raise So3kError(f"{path} counts steps: say how long one is, --timestep-fs 0.5")
+        raise So3kError(f"{path} holds steps, not times: give the time step, such as --timestep-fs 0.5")
     table = np.loadtxt(_lines(path), ndmin=2)
     if table.shape[1] < 4:
-        raise So3kError(f"{path} has {table.shape[1]} columns: step and the three of the dipole are needed")
+        raise So3kError(
+            f"{path} has {table.shape[1]} columns: the step and the three components of the dipole are needed"
+        )
     return table[:, 0] * timestep_fs / 1000.0, table[:, -3:]

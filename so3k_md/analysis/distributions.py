@@ -1,4 +1,4 @@
-"""Distributions over a trajectory: bond lengths, dihedrals and g(r)."""
+"""Computes distributions over a trajectory: bond lengths, dihedrals and g(r)."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ BOND_BIN = 0.01  # Å
 LONGEST_BOND = 10.0  # Å; longer ones are counted but not drawn
 DIHEDRAL_BIN = 5.0  # degrees
 RDF_BIN = 0.05  # Å
-PAIR_BUDGET = 50_000_000  # distances computed for each g(r), in some seconds; more frames hardly change it
+PAIR_BUDGET = 50_000_000  # most distances for each g(r), a few seconds; more frames hardly change it
 PAIR_BLOCK = 100_000
 
 

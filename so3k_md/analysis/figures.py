@@ -1,4 +1,4 @@
-"""The pictures of a report: one colour for each trajectory throughout, a unit on every axis."""
+"""Draws the pictures of a report. A trajectory has the same colour in all of them."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from so3k_md.analysis.dynamics import canonical_density
 from so3k_md.analysis.geometry import Array
 from so3k_md.analysis.results import Analysis
 
-# Okabe and Ito's palette, told apart by colour-blind readers as well; dashes tell overlaid curves apart.
+# The palette of Okabe and Ito, for colour-blind readers as well; dashes distinguish curves that overlap.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 GREY = "#6b7280"
@@ -49,31 +49,31 @@ def colour(k: int) -> str:
 
 
 def dash(k: int) -> Any:
-    """The line style of the k-th trajectory where curves lie upon each other."""
+    """The line style of the k-th trajectory where curves overlap."""
     return DASHES[k % len(DASHES)]
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of its own, without pyplot's global state."""
+    """A new figure, inches, without the global state of pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def to_png(figure: Figure, dpi: int = 150) -> bytes:
-    """The picture as PNG."""
+    """A figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
 def data_uri(png: bytes) -> str:
-    """A PNG as the source of an `img` that needs no other file."""
+    """A PNG as data URI, the source of an `img` without a file."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def draw_all(analyses: Sequence[Analysis]) -> dict[str, Figure]:
-    """Every picture that has something to show, by its section."""
+    """The pictures by section; those without data are left out."""
     drawings: dict[str, Callable[[Sequence[Analysis]], Figure | None]] = {
         "deviation": draw_deviation,
         "bonds": draw_bonds,
@@ -88,26 +88,26 @@ def draw_all(analyses: Sequence[Analysis]) -> dict[str, Figure]:
 
 
 def time_label(analyses: Sequence[Analysis]) -> str:
-    """The label of a time axis: frames as soon as one of the trajectories knows no time."""
+    """The label of a time axis; it shows frames if the time of any trajectory is unknown."""
     return "time / ps" if all(a.source.time_unit == "ps" for a in analyses) else "frame (time unknown)"
 
 
 def frame_axis(analysis: Analysis, values: Array, analyses: Sequence[Analysis]) -> Array:
-    """Times, or frame numbers where another trajectory on the same axis has nothing else."""
+    """The times of a trajectory, or its frame numbers if the axis shows frames."""
     if time_label(analyses).startswith("time"):
         return values
     return np.arange(len(values)) * float(analysis.source.stride)
 
 
 def running_mean(values: Array) -> Array:
-    """Means over a window of a fiftieth of the series, for reading a trend through the noise."""
+    """Means over a window of 2 % of the series, which show the trend of a noisy series."""
     window = max(1, len(values) // 50)
     padded = np.pad(values, (window // 2, window - 1 - window // 2), mode="edge")
     return np.convolve(padded, np.full(window, 1 / window), mode="valid")
 
 
 def legend(figure: Figure, analyses: Sequence[Analysis]) -> None:
-    """One legend above all panels; a single trajectory needs none."""
+    """Add one legend above all panels if there are several trajectories."""
     if len(analyses) < 2:
         return
     from_axes = figure.axes[0]
@@ -151,7 +151,7 @@ def draw_deviation(analyses: Sequence[Analysis]) -> Figure | None:
 
 
 def panels(n_panels: int) -> tuple[Figure, list[Any]]:
-    """A grid of small pictures, at most three in a row, and no row with one left over from four."""
+    """A grid of panels, at most three in a row; two rows of two for four panels."""
     columns = 2 if n_panels in (2, 4) else min(n_panels, 3)
     rows = -(-n_panels // columns)
     figure = new_figure(9.6, 2.35 * rows + 0.6)
@@ -164,7 +164,7 @@ def panels(n_panels: int) -> tuple[Figure, list[Any]]:
 def draw_kinds(
     analyses: Sequence[Analysis], curves: Sequence[dict[str, tuple[Array, Array]]], fill: bool
 ) -> tuple[Figure, list[Any]] | None:
-    """One panel for each kind, with the curve of every trajectory that has it."""
+    """One panel for each kind, with a curve for each trajectory that has this kind."""
     kinds = list(dict.fromkeys(kind for of_one in curves for kind in of_one))[:MAX_PANELS]
     if not kinds:
         return None
@@ -249,7 +249,7 @@ def draw_energy(analyses: Sequence[Analysis]) -> Figure | None:
 
 
 def draw_temperature(analyses: Sequence[Analysis]) -> Figure | None:
-    """Temperature against time, and its distribution with the canonical one."""
+    """Temperature against time, and its distribution with that of the canonical ensemble."""
     shown = [(k, a.temperature) for k, a in enumerate(analyses) if a.temperature is not None]
     if not shown:
         return None

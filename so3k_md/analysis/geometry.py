@@ -117,7 +117,7 @@ def rmsd(mobile: Array, reference: Array) -> Array:
 
 
 def rmsf(mobile: Array) -> Array:
-    """Root-mean-square fluctuation of each atom about its mean place after superposition on it, (atoms,), Å.
+    """Root-mean-square fluctuation of each atom about its mean position after superposition, (atoms,), Å.
 
     Args:
         mobile: (frames, atoms, 3), Å.

@@ -1,4 +1,4 @@
-"""The report as one HTML file: verdict first, then pictures and tables; nothing is fetched from anywhere."""
+"""Renders the report as one HTML file that needs no other files: verdicts, then pictures and tables."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from so3k_md.analysis.figures import colour, data_uri, draw_all, to_png
 from so3k_md.analysis.results import Analysis
 
 STYLE_FILE = Path(__file__).with_name("report.css")
-OPEN_ROWS = 12  # longer tables are folded
+OPEN_ROWS = 12  # longer tables are collapsed
 Rows = Sequence[Sequence[str]]
 
 
@@ -37,7 +37,7 @@ def render(analyses: Sequence[Analysis], title: str) -> str:
 
 
 def verdict(k: int, analysis: Analysis) -> str:
-    """The banner of one trajectory."""
+    """The section with the verdict on one trajectory, its first events and its notes."""
     stability = analysis.stability
     state = "good" if stability.stable else "bad"
     events = "".join(f"<li>frame {event.frame}: {escape(event.text)}</li>" for event in stability.events[1:6])
@@ -51,7 +51,7 @@ def verdict(k: int, analysis: Analysis) -> str:
 
 
 def glance(analyses: Sequence[Analysis]) -> Rows:
-    """The main numbers, a column for each trajectory; rows that nobody has are left out."""
+    """The main numbers, a column for each trajectory; rows without any value are left out."""
     rows: list[tuple[str, Callable[[Analysis], str | None]]] = [
         ("System", lambda a: f"{subscript(a.source.composition)} ({a.source.atoms} atoms)"),
         ("Frames", lambda a: f"{a.source.frames}"),
@@ -68,7 +68,7 @@ def glance(analyses: Sequence[Analysis]) -> Rows:
 
 
 def span(analysis: Analysis) -> str:
-    """The stretch of time that is covered."""
+    """The first and last time of a trajectory."""
     source = analysis.source
     if source.time_unit != "ps":
         return "unknown"
@@ -76,13 +76,13 @@ def span(analysis: Analysis) -> str:
 
 
 def subscript(formula: str) -> str:
-    """Sum formulas with small numbers, C₂H₆O."""
+    """Formulas with subscripts, C₂H₆O."""
     small = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
     return re.sub(r"(?<=[A-Za-z])\d+", lambda found: found.group().translate(small), formula)
 
 
 def with_error(value: float, error: float) -> str:
-    """A number and its standard error with one power of ten, (1.2 ± 0.3) × 10⁻⁶."""
+    """A number and its standard error with a common power of ten, (1.20 ± 0.30) × 10⁻⁶."""
     size = max(abs(value), error)
     if size == 0 or not math.isfinite(size):
         return f"{value:g} ± {error:g}"
@@ -92,7 +92,7 @@ def with_error(value: float, error: float) -> str:
 
 
 def drift_text(analysis: Analysis) -> str | None:
-    """Drift with its standard error."""
+    """The drift with its standard error."""
     if analysis.energy is None:
         return None
     drift = analysis.energy.drift
@@ -107,13 +107,13 @@ EXCHANGE = {
 
 
 def drift_name(analyses: Sequence[Analysis]) -> str:
-    """What drifts: the conserved energy if every run conserves it."""
+    """The name of the row of drifts: of the conserved energy if every run conserves it, else of the total."""
     kinds = {analysis.energy.conserved for analysis in analyses if analysis.energy}
     return f"Drift of the {'conserved' if kinds == {'yes'} else 'total'} energy / eV/atom/ps"
 
 
 def production_text(analysis: Analysis) -> str | None:
-    """The time from which averages are taken."""
+    """The start of the averages, and the number of rows."""
     found = analysis.production
     if found is None or not found.rows:
         return None
@@ -122,7 +122,7 @@ def production_text(analysis: Analysis) -> str | None:
 
 
 def temperature_text(analysis: Analysis) -> str | None:
-    """Mean temperature with its error, and its distance from the target in errors."""
+    """Mean temperature with its standard error, and the difference from the target in standard errors."""
     if analysis.temperature is None:
         return None
     summary = analysis.temperature.summary
@@ -133,7 +133,7 @@ def temperature_text(analysis: Analysis) -> str | None:
 
 
 def spread_text(analysis: Analysis) -> str | None:
-    """Spread of the temperature, and the canonical spread."""
+    """Standard deviation of the temperature, and that of the canonical ensemble."""
     if analysis.temperature is None:
         return None
     summary = analysis.temperature.summary
@@ -141,7 +141,7 @@ def spread_text(analysis: Analysis) -> str | None:
 
 
 def potential_text(analysis: Analysis) -> str | None:
-    """Mean potential energy with its error."""
+    """Mean potential energy with its standard error."""
     energy = analysis.energy
     if energy is None or energy.potential_mean is None:
         return None
@@ -155,7 +155,7 @@ def rmsd_text(analysis: Analysis) -> str | None:
 
 
 def bond_rows(analyses: Sequence[Analysis]) -> str:
-    """Mean, spread and extremes of each bond type."""
+    """Mean, standard deviation and extremes of each type of bond."""
     head = ["bond", "how many", "mean / Å", "std / Å", "shortest / Å", "longest / Å"]
     rows = [
         [
@@ -174,7 +174,7 @@ def bond_rows(analyses: Sequence[Analysis]) -> str:
 
 
 def dihedral_rows(analyses: Sequence[Analysis]) -> str:
-    """Share of cis, gauche and trans of each dihedral type."""
+    """Share of cis, gauche and trans of each type of dihedral."""
     head = ["dihedral", "how many", "cis (|φ| < 30°)", "gauche (30–90°)", "90–150°", "trans (> 150°)"]
     rows = [[d.kind, a.label, str(d.number), *shares(d)] for a in analyses for d in a.dihedrals or ()]
     return kind_table(head, rows, several=len(analyses) > 1)
@@ -189,7 +189,7 @@ def shares(dihedral: Distribution) -> list[str]:
 
 
 def rdf_rows(analyses: Sequence[Analysis]) -> str:
-    """Highest point of each g(r)."""
+    """The highest maximum of each g(r)."""
     head = ["pair", "pairs", "frames", "highest g", "at r / Å", "r up to / Å"]
     rows = [
         [g.kind, a.label, str(g.pairs), str(g.frames), f"{g.peak_g:.2f}", f"{g.peak_r:.2f}", f"{g.r[-1]:.2f}"]
@@ -200,7 +200,7 @@ def rdf_rows(analyses: Sequence[Analysis]) -> str:
 
 
 def kind_table(head: Sequence[str], rows: Rows, several: bool) -> str:
-    """Rows of kind, run and numbers: those of one kind together, without the run if there is only one."""
+    """A table of kind, run and numbers, sorted by kind; without the column of the run if there is one run."""
     kinds = list(dict.fromkeys(row[0] for row in rows))
     ordered = sorted(rows, key=lambda row: kinds.index(row[0]))
     if several:
@@ -211,29 +211,30 @@ def kind_table(head: Sequence[str], rows: Rows, several: bool) -> str:
     return f"<details{state}><summary>Numbers</summary>{table(head, ordered)}</details>"
 
 
-def nothing(analyses: Sequence[Analysis]) -> str:
-    """Sections whose numbers stand in the first table."""
+def no_table(analyses: Sequence[Analysis]) -> str:
+    """No table, for sections whose numbers are in the first table."""
     return ""
 
 
 SECTIONS: dict[str, tuple[str, str, Callable[[Sequence[Analysis]], str]]] = {
     "energy": (
         "Energy",
-        "The line is the fitted drift; its error allows for correlated rows. It judges the integrator in NVE "
-        "or where the log has the conserved quantity of the thermostat; heat exchange moves the total.",
-        nothing,
+        "The line is the fitted drift; its standard error accounts for correlated rows. The drift measures "
+        "the accuracy of the integration if the run conserves the energy shown: in NVE, or if the log has "
+        "the conserved quantity of the thermostat. Otherwise heat exchange changes the energy.",
+        no_table,
     ),
     "temperature": (
         "Temperature",
         "Dotted: the target, and the canonical distribution for f degrees of freedom, of standard deviation "
         "T √(2/f). An NVE run is narrower.",
-        nothing,
+        no_table,
     ),
     "deviation": (
         "RMSD and RMSF",
         "Each molecule is superposed on itself; equal molecules are averaged. Exchange of equivalent atoms, "
-        "as in a turning methyl group, counts as deviation. Atoms are numbered from 0.",
-        nothing,
+        "as in a rotating methyl group, counts as deviation. Atoms are numbered from 0.",
+        no_table,
     ),
     "bonds": ("Bond lengths", "Normalised to one; bins of 0.01 Å.", bond_rows),
     "dihedrals": (
@@ -244,21 +245,21 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Sequence[Analysis]], str]]] = {
     ),
     "rdf": (
         "Radial distribution functions",
-        "Pairs within one molecule are left out where there are several; 1 is the density of the box.",
+        "Pairs within one molecule are left out if there are several molecules; g = 1 is the mean density.",
         rdf_rows,
     ),
 }
 
 
 def picture_section(name: str, pictures: dict[str, str], analyses: Sequence[Analysis]) -> str:
-    """A heading, a picture, a line to read it by, and its numbers."""
+    """A heading, a picture, its caption, and its numbers."""
     title, caption, numbers = SECTIONS[name]
     picture = f"<img src='{pictures[name]}' alt='{title}'><p class='caption'>{escape(caption)}</p>"
     return section(title, picture + numbers(analyses))
 
 
 def section(title: str, content: str) -> str:
-    """A part of the page."""
+    """A section of the page."""
     return f"<section><h2>{escape(title)}</h2>{content}</section>"
 
 
@@ -274,13 +275,13 @@ def table(head: Sequence[str], rows: Rows, kind: str = "") -> str:
 
 
 def absences(analyses: Sequence[Analysis]) -> str:
-    """What was not analysed, and why."""
+    """A table of what was not analysed, with the reasons."""
     rows = [[SECTIONS[name][0], a.label, reason] for a in analyses for name, reason in a.absent.items()]
     return section("Not analysed", table(["analysis", "run", "why"], rows, "text")) if rows else ""
 
 
 def sources(analyses: Sequence[Analysis]) -> str:
-    """Files, and the assumptions of the analysis."""
+    """A table of the files and assumptions of the analysis."""
     rows = []
     for analysis in analyses:
         source, energy, temperature = analysis.source, analysis.energy, analysis.temperature

@@ -45,7 +45,9 @@ def stated(
     """
     if frames.cells is None or not is_cell(frames.cells[:1])[0]:
         if periodic:
-            raise So3kError(f"{path} holds no cell: it cannot be analysed as periodic; drop --periodic yes")
+            raise So3kError(
+                f"{path} holds no cell: it cannot be analysed as periodic; leave out --periodic yes"
+            )
         return Periodicity(NOT_PERIODIC, "the file holds no cell")
     if periodic is not None:
         return Periodicity((periodic, periodic, periodic), "as asked")
@@ -66,7 +68,7 @@ def is_cell(cells: Array) -> np.ndarray:
 
 
 def judged(
-    said: Periodicity, frames: Frames, topology: Path | None, numbers: Integers, bonds: Integers
+    by_files: Periodicity, frames: Frames, topology: Path | None, numbers: Integers, bonds: Integers
 ) -> Periodicity:
     """Whether the cell in the file acted on the atoms.
 
@@ -76,31 +78,33 @@ def judged(
     that overlaps in some frames of another cell is an event of the run.
 
     Args:
-        said: of `stated`.
+        by_files: result of `stated`.
         frames: of the trajectory.
-        topology: its file, or None.
+        topology: file of the topology, or None.
         numbers: atomic numbers (atoms,).
         bonds: (bonds, 2).
     """
-    cells, flagged = frames.cells, frames.pbc is not None or said.reason != "the file holds a cell"
-    if cells is None or not any(said.pbc) or flagged:
-        return said
+    cells, flagged = frames.cells, frames.pbc is not None or by_files.reason != "the file holds a cell"
+    if cells is None or not any(by_files.pbc) or flagged:
+        return by_files
     cube = np.allclose(cells, DEFAULT_EDGE * np.eye(3), atol=1e-3)
     constant = np.allclose(cells, cells[0], atol=1e-3)
     usable = np.flatnonzero(sound_frames(frames.positions) & is_cell(cells))
     chosen = usable[np.unique(np.linspace(0, len(usable) - 1, min(SAMPLES, len(usable))).astype(int))]
     if not constant or not len(chosen):
-        return said
+        return by_files
     parent, _ = trees(len(numbers), bonds)
-    through = [walls(frames.positions[k], cells[k], numbers, parent) for k in chosen]
+    through = [overlap_clause(frames.positions[k], cells[k], numbers, parent) for k in chosen]
     if cube and any(through):
         return open_because(f"the cell is the 2 nm default of OpenMM, and {next(filter(None, through))}")
     moved = np.ptp(frames.positions[chosen], axis=0).max() > MOVED
     if len(chosen) > 1 and all(through) and moved:
-        return open_because(f"atoms do not feel the cell in the file: {through[0]} in every frame looked at")
+        return open_because(
+            f"the cell in the file does not act on the atoms: {through[0]} in all checked frames"
+        )
     if cube and not topology_has_cell(topology) and density(numbers, cells[0]) < LEAST_DENSITY:
-        return open_because("the cell is the 2 nm default that OpenMM's files carry without periodicity")
-    return said
+        return open_because("the cell is the 2 nm default that OpenMM writes for systems without a box")
+    return by_files
 
 
 def open_because(reason: str) -> Periodicity:
@@ -108,11 +112,11 @@ def open_because(reason: str) -> Periodicity:
     return Periodicity(NOT_PERIODIC, reason, doubted=True)
 
 
-def walls(positions: Array, cell: Array, numbers: Integers, parent: Integers) -> str | None:
+def overlap_clause(positions: Array, cell: Array, numbers: Integers, parent: Integers) -> str | None:
     """A clause that names the closest two atoms of a frame that overlap only across the cell's boundary."""
     pbc = (True, True, True)
     whole = make_whole(positions[None], cell[None], pbc, parent)[0]
     found = overlap_through_walls(numbers, whole, cell, pbc)
     if found is None:
         return None
-    return f"atoms {found.first} and {found.second} meet through its walls at {found.distance:.2f} Å"
+    return f"atoms {found.first} and {found.second} overlap across its boundary at {found.distance:.2f} Å"

@@ -11,8 +11,8 @@ from so3k_md.analysis.trajectory import Trajectory
 from so3k_md.errors import So3kError
 
 HOTTEST = 50_000.0  # K, 4.3 eV: all bonds break
-SPIKE = 0.2  # eV per atom off the median, above any heating …
-SPIKE_SPREADS = 50.0  # … and this multiple of the median deviation
+SPIKE = 0.2  # eV per atom; an energy is a spike if it differs from the median by more than this …
+SPIKE_SPREADS = 50.0  # … and by more than this multiple of the median deviation
 CONSERVED = (
     0.1  # fluctuation of the total energy over that of the kinetic energy, below which it is conserved …
 )
@@ -44,7 +44,7 @@ def settle(thermo: Thermo | None, data: Trajectory, from_ps: float | None) -> Pr
             raise So3kError(f"averages from {from_ps:g} ps: fewer than 3 rows are left, give an earlier time")
         return Production(row, from_ps, 0 if time is None else len(time) - row, "as given")
     if thermo is None:
-        return Production(0, None, 0, "the whole trajectory: without a log equilibration is not seen")
+        return Production(0, None, 0, "the whole trajectory: equilibration cannot be detected without a log")
     series = [x for x in (thermo.temperature, thermo.potential) if x is not None and np.isfinite(x).all()]
     row = max((equilibration(values) for values in series), default=0)
     n_rows = max((len(values) for values in series), default=0)
@@ -93,8 +93,8 @@ def watch_log(stability: Stability, thermo: Thermo | None, n_atoms: int) -> Stab
         return stability
     row, text = min(faults)
     at = f" (step {thermo.steps[row]})" if thermo.steps is not None else ""
-    said = f"the log holds {text.format(row=f'{row}{at}')}."
-    verdict = f"Unstable: {said}" if stability.stable else f"{stability.verdict} Also, {said}"
+    sentence = f"the log holds {text.format(row=f'{row}{at}')}."
+    verdict = f"Unstable: {sentence}" if stability.stable else f"{stability.verdict} Also, {sentence}"
     return stability._replace(stable=False, verdict=verdict)
 
 
@@ -102,7 +102,11 @@ def no_number(thermo: Thermo) -> tuple[int, str] | None:
     """The first row with an energy or temperature that is not finite."""
     series = [x for x in (thermo.conserved, thermo.potential, thermo.temperature) if x is not None]
     rows = [int(np.flatnonzero(~np.isfinite(x))[0]) for x in series if not np.isfinite(x).all()]
-    return (min(rows), "an energy or temperature that is no number from its row {row} on") if rows else None
+    return (
+        (min(rows), "an energy or temperature that is not a finite number, from row {row} on")
+        if rows
+        else None
+    )
 
 
 def too_hot(thermo: Thermo) -> tuple[int, str] | None:

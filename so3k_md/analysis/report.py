@@ -45,12 +45,12 @@ def analyze(
         topology: PDB, mmCIF or other topology; None for an HDF5 trajectory, which has its own.
         log: CSV of OpenMM's StateDataReporter or log of LAMMPS; energies and temperature come from it.
         label: name in the report; the file's name otherwise.
-        timestep_fs: time of one step, fs, where the files do not say.
-        frame_interval_ps: time between two frames, ps, where the files do not say.
+        timestep_fs: time of one step, fs, if the files do not state it.
+        frame_interval_ps: time between two frames, ps; it takes precedence over the files.
         temperature_K: temperature of the thermostat, K, to compare with.
         stride: use every stride-th frame.
-        periodic: overrule what the files say of the periodicity.
-        from_ps: averages start here, ps; where the log becomes stationary otherwise.
+        periodic: whether all axes are periodic; None to decide by the files.
+        from_ps: start of the averages, ps; None for the time from which the log is stationary.
 
     Raises:
         So3kError: a file cannot be used; the message names it and the remedy.
@@ -111,7 +111,7 @@ def analyze(
 
 
 def finite_part(data: Trajectory) -> Trajectory:
-    """The frames before the first whose positions are no numbers."""
+    """The frames before the first one with positions or a cell that are not finite."""
     n = finite_frames(data.positions, data.cells)
     cells = None if data.cells is None else data.cells[:n]
     return data._replace(positions=data.positions[:n], cells=cells, time=data.time[:n])
@@ -125,7 +125,7 @@ def deviations(data: Trajectory, molecules: Integers, absent: dict[str, str]) ->
         absent["deviation"] = "no molecule of three or more atoms: displacements would measure diffusion"
         return None
     if len(data.positions) < 2:
-        absent["deviation"] = "one frame has nothing to deviate from"
+        absent["deviation"] = "the trajectory has one frame; a deviation needs two"
         return None
     kind = [data.symbols[atom] for atom in largest]
     equal = [atoms for atoms in groups if [data.symbols[atom] for atom in atoms] == kind]
@@ -189,7 +189,7 @@ def radial_distributions(
         for kind, first, second in element_pairs(data.symbols)
     ]
     if not any(found):
-        absent["rdf"] = "no two atoms to pair"
+        absent["rdf"] = "there is no pair of atoms to count"
         return None
     return tuple(rdf for rdf in found if rdf is not None)
 
@@ -208,7 +208,7 @@ def energies(
     elif len(thermo.time) < 3 or np.ptp(thermo.time) == 0:
         reason = "the log has fewer than three rows"
     elif not np.isfinite(thermo.conserved).all():
-        reason = "the log holds energies that are no numbers"
+        reason = "the log holds energies that are not finite numbers"
     if reason or thermo is None or thermo.time is None or thermo.conserved is None:
         absent["energy"] = reason or ""
         return None
@@ -245,7 +245,7 @@ def temperatures(
     elif thermo.temperature is None:
         absent["temperature"] = "the log has no temperature"
     elif not np.isfinite(thermo.temperature).all():
-        absent["temperature"] = "the log holds temperatures that are no numbers"
+        absent["temperature"] = "the log holds temperatures that are not finite numbers"
     else:
         kinetic = None if thermo.kinetic is None else thermo.kinetic[production.row :]
         kinetic = kinetic if kinetic is not None and np.isfinite(kinetic).all() else None
@@ -254,4 +254,4 @@ def temperatures(
     return None
 
 
-NO_FINITE = "the first frame already holds positions that are no numbers"
+NO_FINITE = "the first frame already holds positions that are not finite numbers"

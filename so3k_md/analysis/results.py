@@ -16,7 +16,7 @@ UNITS = {
     "energy": "eV",
     "drift": "eV/atom/ps",
     "temperature": "K",
-    "time": "ps, or the frame's number where time_unit is frame",
+    "time": "ps, or the number of the frame if time_unit is frame",
     "density of bond lengths": "1/Å",
     "density of dihedrals": "1/degree",
     "g(r)": "none",

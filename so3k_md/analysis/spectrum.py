@@ -66,7 +66,7 @@ def infrared_spectrum(run: Dipoles, temperature: float, resolution: float = RESO
     if (fastest := 0.5 / (C_CM_PS * step)) < FASTEST:
         warnings.warn(
             f"rows of {run.source} are {1e3 * step:g} fs apart and resolve up to {fastest:.0f} cm⁻¹; faster "
-            f"motion appears at false places: write a row every {500 / (C_CM_PS * FASTEST):.0f} fs or less",
+            f"motion appears at wrong places: write a row every {500 / (C_CM_PS * FASTEST):.0f} fs or less",
             So3kWarning,
             stacklevel=2,
         )

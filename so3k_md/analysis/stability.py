@@ -43,10 +43,10 @@ class Stability(NamedTuple):
 
 
 def broken_bonds(lengths: Array, bonds: Integers, numbers: Integers) -> Flags:
-    """Which bonds are broken when: r > 1.5 min(r of the first frame, 1.3 (R_i + R_j)), (frames, bonds).
+    """Whether each bond is broken, r > 1.5 min(r of the first frame, 1.3 (R_i + R_j)), (frames, bonds).
 
-    The second bound catches bonds that are long from the start, as when atoms stand in another order than in
-    the topology.
+    The second limit finds bonds that are too long in the first frame, for example because the atoms have
+    another order than in the topology.
 
     Args:
         lengths: (frames, bonds), Å.
@@ -122,24 +122,26 @@ def phrase(first: Event | None, data: Trajectory, n_bad: int) -> str:
     """The verdict as a sentence."""
     n_frames, n_bonds = len(data.positions), len(data.bonds)
     if first is None:
-        watched = f"{n_bonds} bonds watched" if n_bonds else "no bonds to watch"
+        watched = f"{n_bonds} bonds checked" if n_bonds else "no bonds to check"
         return f"Stable: {n_frames} frames, no bond broken, no atoms overlapping ({watched})."
     moment = f" ({first.time:g} ps)" if data.time_unit == "ps" else ""
     return f"Unstable from frame {first.frame}{moment}: {first.text}. {n_bad} of {n_frames} frames are bad."
 
 
 CRITERIA = (
-    f"A bond is broken beyond {STRETCH} × its length in the first frame (which counts up to {LONGEST_START} "
-    f"× the sum of the covalent radii); atoms overlap below {OVERLAP} × that sum. Atoms and frames are "
-    "counted from 0."
+    f"A bond is broken if it is longer than {STRETCH} times the smaller of its length in the first frame and "
+    f"{LONGEST_START} times the sum of the covalent radii. Atoms overlap if they are closer than {OVERLAP} "
+    "times that sum. Atoms and frames are counted from 0."
 )
 
 
 def no_number_event(data: Trajectory, frame: int) -> Event:
-    """The first frame whose positions are no numbers."""
+    """The event of the first frame with positions or a cell that are not finite."""
     atoms = tuple(np.flatnonzero(~(np.abs(data.positions[frame]) < FARTHEST).all(axis=-1)).tolist())
     text = (
-        f"positions that are no numbers, {name_atoms(atoms, data.labels)}" if atoms else "a cell that is none"
+        f"positions that are not finite numbers, {name_atoms(atoms, data.labels)}"
+        if atoms
+        else "a cell that is not finite or has no volume"
     )
     return Event("not a number", frame, float(data.time[frame]), atoms, text)
 

@@ -24,11 +24,11 @@ class Thermo(NamedTuple):
     potential: Array | None  # (rows,), eV
     kinetic: Array | None  # (rows,), eV
     conserved: Array | None  # (rows,), eV
-    conserved_name: str  # the column or sum that `conserved` is
+    conserved_name: str  # the column or sum of columns in `conserved`
     temperature: Array | None  # (rows,), K
     timestep_fs: float | None  # as stated in the log
     pbc: tuple[bool, bool, bool] | None  # as stated in the log
-    thermostat: bool | None = None  # whether the log names one; None: it does not say
+    thermostat: bool | None = None  # whether the log names one; None if it names no fixes
     notes: tuple[str, ...] = ()  # rows that are left out, each a sentence
 
 
@@ -54,7 +54,7 @@ LAMMPS_UNITS = {
 
 
 def read_log(path: str | Path, timestep_fs: float | None = None) -> Thermo:
-    """Read the log of a run; which program wrote it is seen from its content.
+    """Read the log of a run; its content shows which program wrote it.
 
     Args:
         path: CSV of OpenMM's StateDataReporter, or log.lammps (units metal or real).
@@ -148,7 +148,7 @@ def read_lammps_log(path: Path, text: str, timestep_fs: float | None) -> Thermo:
     potential, kinetic, total, conserved = (
         scaled(columns.get(name), units.energy_eV) for name in ("PotEng", "KinEng", "TotEng", "Econserve")
     )
-    kind = "Econserve (energy and what the thermostat took)"
+    kind = "Econserve (total energy and the energy that the thermostat took)"
     if conserved is None:
         conserved, kind = total, "total energy"
     flags = (last_word(r"^\s*boundary\s+(\w+\s+\w+\s+\w+)", text) or "p p p").split()
@@ -191,21 +191,21 @@ def whole_lines(text: str) -> list[str]:
 
 
 def torn_note(path: Path, text: str) -> tuple[str, ...]:
-    """What is said of a last line without its end."""
+    """The note on a last line without its end."""
     if text.endswith("\n") or text.count("\n") == 0:
         return ()
-    return (f"The last line of {path.name} has no end, so a number of it may be cut: it is left out.",)
+    return (f"The last line of {path.name} has no end, so its last number may be truncated: it is left out.",)
 
 
 def row_note(path: Path, bad: list[int]) -> tuple[str, ...]:
-    """What is said of rows that do not parse."""
+    """The note on rows that do not parse."""
     if not bad:
         return ()
     return (f"{len(bad)} rows of {path.name} do not parse and are left out, the first in line {bad[0]}.",)
 
 
 def again_note(path: Path, again: int) -> tuple[str, ...]:
-    """What is said of rows that a continued run wrote again."""
+    """The note on rows that a continued run wrote again."""
     if not again:
         return ()
     return (f"{again} rows of {path.name} were written again by a continued run: the later ones are used.",)
@@ -273,7 +273,7 @@ def thermo_tables(lines: list[str]) -> tuple[list[Table], list[int]]:
 
 
 def is_row(names: list[str], words: list[str]) -> bool:
-    """Whether words are numbers, one for each name, of which steps and times are finite."""
+    """Whether words are numbers, one for each name; steps and times must be finite."""
     if len(words) != len(names) or not all(map(is_number, words)):
         return False
     return all(math.isfinite(float(word)) for name, word in zip(names, words, strict=True) if name in AXES)
@@ -289,7 +289,7 @@ def is_number(word: str) -> bool:
 
 
 def numeric_columns(path: Path, names: list[str], rows: list[list[str]]) -> dict[str, Array]:
-    """The columns of a table by name, without those that hold other things than numbers."""
+    """The columns of a table by name, without those in which a cell is not a number."""
     if not rows:
         raise So3kError(f"log {path} has a header but no row: the run wrote nothing to it")
     columns = {}
@@ -298,23 +298,25 @@ def numeric_columns(path: Path, names: list[str], rows: list[list[str]]) -> dict
         if all(map(is_number, cells)):
             columns[name] = np.array([float(cell) for cell in cells])
     if not columns:
-        raise So3kError(f"log {path} does not parse: no column of it holds numbers; is it cut or edited?")
+        raise So3kError(
+            f"log {path} does not parse: no column holds numbers only; give the log as the run wrote it"
+        )
     return columns
 
 
 def scaled(values: Array | None, factor: float) -> Array | None:
-    """Values in other units, where there are any."""
+    """Values times a factor of units; None for None."""
     return None if values is None else values * factor
 
 
 def as_integers(steps: Array | None) -> Integers | None:
-    """Steps, which logs may write as floats; none of them is beyond a float's exact integers."""
+    """Steps as integers, which logs may write as floats; None if a step is not finite."""
     if steps is None or not all(map(math.isfinite, steps)):
         return None
     return steps.astype(np.int64)
 
 
 def last_word(pattern: str, text: str) -> str | None:
-    """The group of the last match, as the last command of its kind is the one in force."""
+    """The group of the last match, because the last command of a kind is the one in force."""
     found = re.findall(pattern, text, re.MULTILINE)
     return found[-1] if found else None

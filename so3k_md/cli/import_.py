@@ -1,4 +1,4 @@
-"""`so3k-md import`."""
+"""`so3k-md import` converts a model of so3krates-torch or mlff to an exported file."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ HELP = "convert SO3LR, or a model of its family, from so3krates-torch or mlff (J
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
+    """Declare the arguments of the verb."""
     parser.add_argument(
         "model", help="so3lr, or a file: a model saved by so3krates-torch, or params.pkl of mlff"
     )
@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--rounding",
         choices=["exact", "peer"],
         default="exact",
-        help="constants: exact (default), or peer: float32 as in so3krates-torch, to agree to 1e-10",
+        help="constants: exact (default), or peer: float32 as in so3krates-torch, to agree with it to 1e-10",
     )
     parser.add_argument(
         "--dtype", choices=["float32", "float64"], help="precision (default: that of the source)"
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert, export, verify, and print licence and citations."""
+    """Convert, export and verify a model, and print its licence and citations."""
     from so3k_md.checkpoint import parse_dtype
     from so3k_md.convert.rounding import round_like_peer
     from so3k_md.convert.so3lr import build, convert
@@ -64,12 +64,14 @@ def run(args: argparse.Namespace) -> None:
     print(f"imported: {facts['imported']} from {facts['source']}, constants {args.rounding}")
     print(f"licence: {facts['licence']}")
     print("please cite:", *facts["citations"], sep="\n    ")
-    print(f"energy shift, in no energy here: {facts['energy_shift_ev_per_atom']:.7f} eV/atom")
+    print(
+        f"energy shift, which so3k-md leaves out of energies: {facts['energy_shift_ev_per_atom']:.7f} eV/atom"
+    )
     print(f"wrote {output}; print its metadata with: so3k-md info {output}")
 
 
 def _numbers(symbols: str | None) -> list[int]:
-    """Atomic numbers of symbols with commas between them."""
+    """The atomic numbers of chemical symbols that commas separate; empty for None."""
     from ase.data import atomic_numbers
 
     from so3k_md.errors import So3kError

@@ -1,4 +1,4 @@
-"""`so3k-md info`."""
+"""`so3k-md info` prints the metadata of a model."""
 
 import argparse
 
@@ -6,13 +6,13 @@ HELP = "print the metadata of a model: elements, cutoff, configuration, units, v
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
+    """Declare the arguments of the verb."""
     parser.add_argument("model", help="checkpoint, exported .pt, or the name of a bundled model")
     parser.add_argument("--json", action="store_true", help="print the metadata as JSON")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the metadata of a model."""
+    """Print the metadata as lines or as JSON."""
     import json
 
     from so3k_md.checkpoint import load, metadata, resolve_model

@@ -1,4 +1,4 @@
-"""so3k-md kernels: build the compiled kernels, or print their path."""
+"""`so3k-md kernels` builds the compiled kernels or prints their path."""
 
 import argparse
 
@@ -6,7 +6,7 @@ HELP = "build the compiled kernels, which make float32 models faster on CPUs, or
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the actions of the verb."""
+    """Declare the actions of the verb."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     build = actions.add_parser("build", help="compile the kernels for the installed torch and this processor")
     build.add_argument("--force", action="store_true", help="compile again even if they are built")
@@ -14,7 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build the kernels, or print their path."""
+    """Build the kernels or print their path."""
     from so3k_md.errors import So3kError
     from so3k_md.kernels import build
 
@@ -25,5 +25,5 @@ def run(args: argparse.Namespace) -> None:
         print(library)
         return
     if args.force or library is None:
-        print("building the kernels, about a minute", flush=True)
+        print("building the kernels: takes about a minute", flush=True)
     print(f"kernels: {build.build_kernels(args.force)}")

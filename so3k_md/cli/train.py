@@ -1,4 +1,4 @@
-"""`so3k-md train`."""
+"""`so3k-md train` trains a model from a YAML file."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ HELP = "train a model from a YAML file"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
+    """Declare the arguments of the verb."""
     parser.add_argument("config", help="YAML file with the sections model, data, loss, train")
     parser.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="values that replace those of the file"
@@ -24,12 +24,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, and print the path of the best checkpoint."""
+    """Train a model and print the path of the best checkpoint."""
     from so3k_md.train.config import read_config
     from so3k_md.train.trainer import train
 
     words = [args.config, *args.overrides]
-    # the file is the word that sets no value, wherever it stands
+    # the YAML file is the first word that sets no value, also after overrides
     file = next((word for word in words if "=" not in word or Path(word).is_file()), args.config)
     words.remove(file)
     config = read_config(file, words)

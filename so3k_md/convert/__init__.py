@@ -1,1 +1,1 @@
-"""Weights of other programs, read as data: none of their code runs, and none of it remains."""
+"""Converts models of other programs. Their files are read as data, so that none of their code runs."""

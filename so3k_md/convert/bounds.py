@@ -16,7 +16,7 @@ PLAIN = (str, bytes, int, float, bool, type(None))
 
 
 def brief(value: Any) -> str:
-    """A value of a foreign file in a message; of all but short plain values the type alone."""
+    """A value of a foreign file as text for messages: short plain values unchanged, others by their type."""
     if isinstance(value, str):
         return value if len(value) <= 80 and value.isprintable() else repr(value[:40]) + "..."
     if isinstance(value, int | float | None) and (not isinstance(value, int) or abs(value) < 2**64):
@@ -42,7 +42,7 @@ def check_size(size: int, what: str) -> None:
 
 
 def check_key(key: Any) -> None:
-    """Refuse a key whose place in a dictionary or set may take long to find.
+    """Refuse a key for which a lookup in a dictionary or set may take long.
 
     Raises:
         So3kError: a nested key, a very long one, or a whole number of which many can have one hash.
@@ -50,16 +50,16 @@ def check_key(key: Any) -> None:
     plain = isinstance(key, PLAIN) or getattr(key, "__hash__", None) is object.__hash__
     whole = isinstance(key, int) and abs(key) >= 2**60
     if not plain and not isinstance(key, type) or whole:
-        raise So3kError(f"it has {brief(key)} as a key")
+        raise So3kError(f"it has {brief(key)} as a key of a dictionary or set")
     if isinstance(key, str | bytes) and len(key) > MAX_NAME:
         raise So3kError(f"it has a name of {len(key)} letters, more than {MAX_NAME}")
 
 
 class Count:
-    """The number of values that a walk through containers would meet, each as often as it is mentioned.
+    """Counts the values in nested containers, each as often as it is referred to.
 
-    Objects with parts of their own are met once, since a walk keeps what it has made of them; they may
-    contain themselves, containers may not.
+    Objects with parts are counted once, because the conversion keeps its result for each; they may contain
+    themselves, containers may not.
 
     Args:
         objects: their type.
@@ -96,13 +96,13 @@ class Count:
         for child in children:
             total += self(child, depth + 1)
             if total > MAX_VALUES:
-                raise So3kError(f"it stands for more than {MAX_VALUES} values")
+                raise So3kError(f"it contains more than {MAX_VALUES} values")
         self.counts[id(value)] = total
         return total
 
 
 def check_name(name: str) -> str:
-    """The name of a tensor, a path through all that contain it; or a refusal of an endless one.
+    """The name of a tensor, the path through the modules that contain it; refuses a name that is too long.
 
     Raises:
         So3kError: see above.

@@ -36,7 +36,7 @@ def read_former(path: Path) -> So3krates:
         So3kError: the file is damaged, or its content does not match its format.
     """
     if checked_seal(path) == "absent" and not members_are_intact(path):
-        raise So3kError(f"{path} is damaged: copy it again, or export the checkpoint that it was made from")
+        raise So3kError(f"{path} is damaged: fetch it again, or export its checkpoint again")
     root = read_torch(path.read_bytes(), str(path))
     try:
         facts = _facts(root)

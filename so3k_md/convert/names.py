@@ -1,4 +1,4 @@
-"""Names and layouts of the same weights in three programs: this one, so3krates-torch, and mlff (JAX)."""
+"""Names and layouts of the same weights in so3k-md, in so3krates-torch and in mlff (JAX)."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -6,19 +6,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Rows of our tables: atomic numbers 0 to 118, of which 0 is never read.
+# Rows of tables by atomic number in so3k-md, 0 to 118; row 0 is not used.
 N_SPECIES = 119
 
 
 class Layout(NamedTuple):
-    """How a tensor of each of the two other programs becomes ours."""
+    """Conversions of a tensor from the layouts of the two other programs to that of so3k-md."""
 
     torch: Callable[[Tensor], Tensor]
     jax: Callable[[Tensor], Tensor]
 
 
 class Entry(NamedTuple):
-    """One tensor: our name for it, that of so3krates-torch, that of mlff, and how it is laid out."""
+    """One tensor: its names in so3k-md, in so3krates-torch and in mlff, and the conversions of its layout."""
 
     ours: str
     torch: str
@@ -35,7 +35,7 @@ def _transposed(x: Tensor) -> Tensor:
 
 
 def _rows_from_hydrogen(x: Tensor) -> Tensor:
-    """One-hot weights (n, 118), or a list (118,), to rows that start with atomic number 0."""
+    """One-hot weights (n, 118), or a list (118,), as rows that start with atomic number 0."""
     rows = x.t() if x.dim() == 2 else x
     return torch.cat([torch.zeros_like(rows[:1]), rows])
 
@@ -45,7 +45,7 @@ def _rows_from_zero(x: Tensor) -> Tensor:
 
 
 def _padded(x: Tensor) -> Tensor:
-    """A table of fewer elements, from atomic number 0, with zeros for the others; a column as a list."""
+    """A table by atomic number, from 0, with rows of zeros up to 118; a single column as a list."""
     rows = torch.cat([x, x.new_zeros(max(0, N_SPECIES - len(x)), x.shape[1])])
     return rows[:, 0] if x.shape[1] == 1 else rows
 
@@ -59,7 +59,7 @@ TABLE = Layout(_padded, _padded)
 
 
 def entries(settings: dict[str, Any]) -> Iterator[Entry]:
-    """All tensors of a model of the given settings, named as in so3krates-torch."""
+    """All tensors of a model with the given settings, whose keys are those of so3krates-torch."""
     yield Entry(
         "embedding.weight",
         "inv_feature_embedding.embedding.weight",

@@ -22,7 +22,7 @@ SWITCHES = {
     "dispersion_energy_bool": "dispersion",
 }
 
-# What the model of this package always is; the first value is meant where the setting is missing.
+# Settings with fixed values in so3k-md; the first value is that of a missing setting.
 FIXED: dict[str, tuple[Any, ...]] = {
     "radial_basis_fn": ("bernstein",),
     "trainable_rbf": (False,),
@@ -104,14 +104,14 @@ def of_hyperparameters(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    """Refuse what the model of this package cannot express.
+    """Refuse settings that a model of so3k-md cannot have.
 
     Raises:
         So3kError: a setting is missing, has a value other than the possible ones, or is unknown and in use.
     """
     for name in sorted(READ):
         if settings.get(name) is None:
-            raise So3kError(f"does not say its {name}")
+            raise So3kError(f"does not state its {name}")
     for name in COUNTS:
         if type(settings[name]) is not int or settings[name] < 1:
             raise So3kError(f"has {name} = {brief(settings[name])}, where a whole number is needed")
@@ -128,25 +128,23 @@ def check(settings: Mapping[str, Any]) -> None:
     for name, allowed in FIXED.items():
         value = settings.get(name, allowed[0])
         if not isinstance(value, PLAIN) or value not in allowed:
-            raise So3kError(f"has {name} = {brief(value)}, where this program can do {allowed[-1]} only")
+            raise So3kError(f"has {name} = {brief(value)}, but so3k-md supports only {allowed[-1]}")
     for first, second in PAIRS:
         if bool(settings.get(first)) != bool(settings.get(second)):
-            raise So3kError(f"has one of {first} and {second}, where this program can do both or none")
+            raise So3kError(f"has only one of {first} and {second}, but so3k-md supports both or none")
     for name, known in (("cutoff_fn", CUTOFFS), ("message_normalization", SCALES)):
         if not isinstance(settings[name], str) or settings[name] not in known:
             choices = ", ".join(known)
-            raise So3kError(f"has {name} = {brief(settings[name])}, where this program can do {choices} only")
+            raise So3kError(f"has {name} = {brief(settings[name])}, but so3k-md supports only {choices}")
     for name, value in settings.items():
-        # numbers and tensors are values that a model keeps from its last structure
+        # integers and tensors are values that a model keeps from its last structure
         in_use = isinstance(value, bool | str | float) and bool(value)
         if in_use and name not in READ | IDLE | set(FIXED) | set(SWITCHES):
-            raise So3kError(
-                f"has the setting {brief(name)} = {brief(value)}, which this program does not know"
-            )
+            raise So3kError(f"has the setting {brief(name)} = {brief(value)}, which so3k-md does not know")
 
 
 def model_config(settings: Mapping[str, Any], radial_hidden: int, chi_hidden: int) -> dict[str, Any]:
-    """The keys of `ModelConfig` that checked settings amount to.
+    """The keys of `ModelConfig` for checked settings.
 
     Args:
         settings: as of so3krates-torch.

@@ -28,13 +28,13 @@ from so3k_md.needs import with_needs
 # SHA-256 of the published weights, all tensors of `entries` but the shifts, in our layout.
 PUBLISHED = "e3576b30a5942c85e9d2f26b099b32b9e6c50f31b24c53b10f90bee1e9d40a0f"
 LICENCE = "the weights of SO3LR: MIT License, Copyright (c) 2024 Thorben Frank"
-UNKNOWN_LICENCE = "not said in the file: that of whoever trained these weights"
+UNKNOWN_LICENCE = "not stated in the file: ask the authors of these weights"
 CITATIONS = (
     "A. Kabylda et al., J. Am. Chem. Soc. 2025, doi:10.1021/jacs.5c09558 (SO3LR)",
     "J. T. Frank et al., Nat. Commun. 15, 6539 (2024) (So3krates)",
 )
 MODELS = {f"so3krates_torch.modules.models.{name}" for name in ("So3krates", "SO3LR")}
-# Constants and second mentions in a state dict of so3krates-torch.
+# Constants and repeated tensors in a state dict of so3krates-torch.
 DERIVED = (".degree_repeats", ".so3_conv_invariants.", "radial_embedding.radial_basis_fn.")
 SECOND = ".euclidean_attention_block.filter_net_"
 GAMMA = "radial_embedding.radial_basis_fn.gamma"
@@ -64,7 +64,9 @@ class Foreign(NamedTuple):
     settings: dict[str, Any]
     weights: dict[str, Tensor]
     references: Tensor  # energies in addition to those of the weights, by atomic number, (119,), eV
-    entry: Callable[[Entry], tuple[str, Callable[[Tensor], Tensor]]]  # its name and the way from its layout
+    entry: Callable[
+        [Entry], tuple[str, Callable[[Tensor], Tensor]]
+    ]  # its name, and the conversion from its layout
 
 
 def convert(source: str = "wheel", elements: Iterable[int] = ()) -> Imported:
@@ -73,10 +75,10 @@ def convert(source: str = "wheel", elements: Iterable[int] = ()) -> Imported:
     Args:
         source: "wheel" for the installed package so3krates-torch, or a file: its wheel, a model that it
             saved, or params.pkl of mlff with hyperparameters.json in its folder.
-        elements: atomic numbers that the model was trained on, where the file does not tell.
+        elements: atomic numbers that the model was trained on, if the file does not state them.
 
     Raises:
-        So3kError: nothing there, damaged, of another family, or something that our model cannot express.
+        So3kError: the file is missing, damaged, of another family, or of a model that so3k-md cannot express.
     """
     found = find(source)
     model = _read_jax(found) if found.hyperparameters else _read_torch(found)
@@ -93,7 +95,7 @@ def convert(source: str = "wheel", elements: Iterable[int] = ()) -> Imported:
         raise So3kError(f"{found.name} {error}") from error
     except UNFIT as error:
         raise So3kError(
-            f"{found.name} has weights of other shapes or kinds ({error!r:.80}): get it anew"
+            f"{found.name} has weights of other shapes or kinds ({error!r:.80}): fetch it again"
         ) from error
     hidden = (len(weights[f"layers.0.feature_filter.{kind}.hidden.bias"]) for kind in ("radial", "spherical"))
     published = digest.hexdigest() == PUBLISHED
@@ -110,11 +112,11 @@ def convert(source: str = "wheel", elements: Iterable[int] = ()) -> Imported:
 
 
 def build(imported: Imported, dtype: torch.dtype | None = None) -> So3krates:
-    """The model of what was imported.
+    """Build the model from its converted settings and weights.
 
     Args:
         imported: result of `convert`.
-        dtype: precision of the parameters; None keeps the file's.
+        dtype: precision of the parameters; None keeps that of the file.
 
     Raises:
         So3kError: the shapes of the weights do not follow from the settings.
@@ -126,8 +128,10 @@ def build(imported: Imported, dtype: torch.dtype | None = None) -> So3krates:
     for name, expected in file_weights(model).items():
         if name in weights and weights[name].shape != expected.shape:
             shapes = f"{tuple(weights[name].shape)} instead of {tuple(expected.shape)}"
-            raise So3kError(f"{imported.metadata['source']} has the shape {shapes} for {name}: get it anew")
-    set_dtype(model, weights["embedding.weight"].dtype)  # first: weights take the precision of where they go
+            raise So3kError(
+                f"{imported.metadata['source']} has the shape {shapes} for {name}: fetch it again"
+            )
+    set_dtype(model, weights["embedding.weight"].dtype)  # before: weights are loaded in the model's precision
     load_weights(model, weights)
     with_needs(
         model,
@@ -142,7 +146,7 @@ def build(imported: Imported, dtype: torch.dtype | None = None) -> So3krates:
 
 
 def _check_widths(config: ModelConfig, imported: Imported) -> None:
-    """Refuse settings that would make a larger model than the weights are of, before it is made."""
+    """Refuse settings of a model of another size than the weights, before it is built."""
     n = config.features + len(config.degrees)
     numbers = {
         "embedding.weight": N_SPECIES * config.features,
@@ -153,7 +157,7 @@ def _check_widths(config: ModelConfig, imported: Imported) -> None:
     for name, expected in numbers.items():
         if (found := imported.weights[name].numel()) != expected:
             source = imported.metadata["source"]
-            raise So3kError(f"{source} has {found} numbers instead of {expected} for {name}: get it anew")
+            raise So3kError(f"{source} has {found} numbers instead of {expected} for {name}: fetch it again")
 
 
 def _read_torch(found: Source) -> Foreign:
@@ -166,10 +170,10 @@ def _read_torch(found: Source) -> Foreign:
     try:
         settings, weights = foreign.of_module(module.state), _state_dict(module)
     except So3kError as error:
-        raise So3kError(f"{found.name} {error}: get it anew") from error
+        raise So3kError(f"{found.name} {error}: fetch it again") from error
     except UNFIT as error:
         raise So3kError(
-            f"{found.name} holds a module that lacks its parts ({error!r:.80}): get it anew"
+            f"{found.name} holds a module without its parts ({error!r:.80}): fetch it again"
         ) from error
     references = torch.zeros(N_SPECIES, dtype=torch.float64)
     return Foreign(settings, weights, references, lambda e: (e.torch, e.layout.torch))
@@ -178,11 +182,11 @@ def _read_torch(found: Source) -> Foreign:
 def _state_dict(module: Record) -> dict[str, Tensor]:
     """All parameters and buffers of a module, by torch's names."""
     tensors: dict[str, Tensor] = {}
-    modules, met = [("", module)], 0
+    modules, count = [("", module)], 0
     while modules:
         prefix, module = modules.pop()
-        met += 1
-        if met > MAX_MODULES:
+        count += 1
+        if count > MAX_MODULES:
             raise So3kError(f"has more than {MAX_MODULES} modules")
         own = {**module.state["_parameters"], **module.state["_buffers"]}
         for name, tensor in own.items():
@@ -205,13 +209,13 @@ def _read_jax(found: Source) -> Foreign:
             references[int(z)] = shift
     except UNFIT as error:
         raise So3kError(
-            f"the hyperparameters.json beside {found.name} is not that of mlff ({error!r:.80}): copy it anew"
+            f"the hyperparameters.json beside {found.name} is not one of mlff ({error!r:.80}): fetch it again"
         ) from error
     tree = read_pickle(found.data, found.name)
     try:
         weights = _flat(tree)
     except So3kError as error:
-        raise So3kError(f"{found.name} {error}: get it anew") from error
+        raise So3kError(f"{found.name} {error}: fetch it again") from error
     return Foreign(settings, weights, references, lambda e: (f"params/{e.jax}", e.layout.jax))
 
 
@@ -246,7 +250,7 @@ def _collect(model: Foreign) -> dict[str, Tensor]:
 
 
 def _check_rest(model: Foreign, known: set[str]) -> None:
-    """Whether what is not ours to take is a constant, a second mention, or part of an energy switched off."""
+    """Refuse tensors that are not known, nor constants, repeated, or of an energy that is switched off."""
     off = [place for name, places in OFF.items() if not model.settings.get(name) for place in places]
     for name, tensor in model.weights.items():
         if name in known or any(part in name for part in DERIVED):
@@ -255,21 +259,21 @@ def _check_rest(model: Foreign, known: set[str]) -> None:
         if first is not None and torch.equal(tensor, first):
             continue
         if not name.removeprefix("params/").startswith(tuple(off)):
-            raise So3kError(f"has the tensor {name}, which this program does not know")
+            raise So3kError(f"has the tensor {name}, which so3k-md does not know")
     gamma = float(model.weights.get(GAMMA, torch.tensor(BERNSTEIN_GAMMA)))
     if abs(gamma / BERNSTEIN_GAMMA - 1) > 1e-6:
         raise So3kError(
-            f"has a decay of the radial basis of {gamma}, where this program has {BERNSTEIN_GAMMA}"
+            f"has a decay of the radial basis of {gamma}, but so3k-md supports only {BERNSTEIN_GAMMA}"
         )
 
 
 def _assemble(tensors: dict[str, Tensor], references: Tensor) -> tuple[dict[str, Tensor], float]:
-    """The state dict of our model, and the energy that the other program adds to any atom, eV."""
+    """The weights of the model of so3k-md, and the energy that the other program adds to each atom, eV."""
     weights = dict(tensors)
     weights["head.scale"] = tensors["head.scale"].double()
     shifts = tensors["head.shift"].double() + references
     shift = float(shifts[1]) if bool((shifts[1:] == shifts[1]).all()) else 0.0
-    # a shift common to all atoms would only cost digits of the energy
+    # a shift common to all atoms would only reduce the precision of the energy
     weights["head.shift"] = torch.where(torch.arange(N_SPECIES) > 0, shifts - shift, 0.0)
     if "repulsion.p" in tensors:
 
@@ -284,9 +288,11 @@ def _assemble(tensors: dict[str, Tensor], references: Tensor) -> tuple[dict[str,
 
 def _trained(scale: Tensor, given: list[int]) -> list[int]:
     """Atomic numbers whose scale training has changed; the given ones if it changed none."""
-    moved = [z for z in range(1, N_SPECIES) if float(scale[z]) != 1.0]
-    if not moved and not given:
-        raise So3kError("does not tell which elements it was trained on: name them with --elements H,C,O")
-    if moved and not set(given) <= set(moved):
-        raise So3kError(f"was trained on the atomic numbers {moved} only, not on {given}")
-    return given or moved
+    changed = [z for z in range(1, N_SPECIES) if float(scale[z]) != 1.0]
+    if not changed and not given:
+        raise So3kError(
+            "does not state the elements that it was trained on: name them, as in --elements H,C,O"
+        )
+    if changed and not set(given) <= set(changed):
+        raise So3kError(f"was trained on the atomic numbers {changed} only, not on {given}")
+    return given or changed

@@ -34,7 +34,7 @@ def find(source: str) -> Source:
     if not path.is_file():
         raise So3kError(
             f"there is no file {path}: name a wheel of {PACKAGE}, its so3lr.model, or a params.pkl with "
-            f"{SETTINGS} beside it"
+            f"{SETTINGS} in the same folder"
         )
     check_size(path.stat().st_size, str(path))
     data = path.read_bytes()
@@ -45,8 +45,8 @@ def find(source: str) -> Source:
     beside = path.with_name(SETTINGS)
     if not beside.is_file():
         raise So3kError(
-            f"{path} is not a file of torch.save, and as a pickle of mlff it needs {SETTINGS} beside it: "
-            "copy that there"
+            f"{path} is not a file of torch.save, and a pickle of mlff needs {SETTINGS} in the same folder: "
+            "copy it there"
         )
     check_size(beside.stat().st_size, str(beside))
     return Source(path.name, data, beside.read_bytes())
@@ -58,7 +58,7 @@ def _installed() -> Source:
         package = importlib.metadata.distribution(PACKAGE)
     except importlib.metadata.PackageNotFoundError as error:
         raise So3kError(
-            f"the package {PACKAGE}, which carries the weights, is not installed: "
+            f"the package {PACKAGE}, which contains the weights, is not installed: "
             "pip install 'so3k-md[so3lr]', or name a file with --source"
         ) from error
     path = Path(str(package.locate_file(INSIDE)))
@@ -76,5 +76,5 @@ def _member(wheel: bytes, path: Path) -> bytes:
         raise
     except Exception as error:  # zipfile and the decompressors raise whatever damaged data lead them to
         raise So3kError(
-            f"{path} is damaged or no wheel of {PACKAGE}: pip download {PACKAGE}==0.2.1"
+            f"{path} is damaged or not a wheel of {PACKAGE}: pip download {PACKAGE}==0.2.1"
         ) from error

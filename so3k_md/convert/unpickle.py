@@ -84,7 +84,7 @@ HASHING = {
 
 
 class Record:
-    """What a pickle wanted to make: the name it called, with which arguments, and what it then set."""
+    """A call in a pickle: the name, the arguments, and the state and items that the pickle set afterwards."""
 
     __slots__ = ("args", "state", "items")
     name = ""
@@ -107,7 +107,7 @@ class Record:
 
 
 class Storage(NamedTuple):
-    """Numbers that tensors are views of, kept in a file of the archive."""
+    """The numbers of one or several tensors, stored in a file of the archive."""
 
     key: str
     dtype: torch.dtype
@@ -115,20 +115,20 @@ class Storage(NamedTuple):
 
 
 def read_torch(data: bytes, where: str) -> Any:
-    """What torch.save wrote, as plain values, tensors, and records of third-party classes.
+    """The content of a file of torch.save: plain values, tensors, and records of third-party classes.
 
     Args:
         data: content of the file.
-        where: what to call it in messages.
+        where: name of the file in messages.
 
     Raises:
         So3kError: truncated, of another format, or in need of a name that is not read as data.
     """
     check_size(len(data), where)
-    with _explained(where), zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with _one_line_errors(where), zipfile.ZipFile(io.BytesIO(data)) as archive:
         main = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
         if main is None:
-            raise So3kError("it has no data.pkl, so that torch.save did not write it")
+            raise So3kError("it has no data.pkl, so torch.save did not write it")
         folder = main.removesuffix("data.pkl")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise So3kError("its parts are compressed, which torch.save never does")
@@ -145,22 +145,22 @@ def read_pickle(data: bytes, where: str) -> Any:
 
     Args:
         data: content of the file.
-        where: what to call it in messages.
+        where: name of the file in messages.
 
     Raises:
         So3kError: truncated, no pickle, or in need of a name that is not read as data.
     """
 
     def no_storage(key: str) -> bytes:
-        raise So3kError("it refers to storages that a lone pickle does not have")
+        raise So3kError("it refers to storages, which a pickle alone does not have")
 
     check_size(len(data), where)
-    with _explained(where):
+    with _one_line_errors(where):
         return _Plain(no_storage, COPIES * len(data))(_records(data))
 
 
 @contextmanager
-def _explained(where: str) -> Iterator[None]:
+def _one_line_errors(where: str) -> Iterator[None]:
     """Turn every exception from hostile or damaged data into an error of one line."""
     try:
         yield
@@ -171,7 +171,7 @@ def _explained(where: str) -> Iterator[None]:
     except (Exception, MemoryError) as error:
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise So3kError(
-            f"{where} is truncated, or no file of this kind ({type(error).__name__}: {reason}): get it anew"
+            f"{where} is truncated or of another kind ({type(error).__name__}: {reason}): fetch it again"
         ) from error
 
 
@@ -179,16 +179,16 @@ def _records(data: bytes) -> Any:
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if number > MAX_OPERATIONS:
             raise So3kError(f"it takes more than {MAX_OPERATIONS} operations")
-        # of numbers that values are kept by, many could have one hash
+        # many large numbers of stored values could have one hash, which makes lookups slow
         if opcode.name.endswith("PUT") and argument is not None and int(argument) > len(data):
-            raise So3kError("it numbers its values up to more than it has bytes")
+            raise So3kError("it numbers its values beyond its size in bytes")
     value = _Reader(data).load()
     Count(Record, ("args", "state", "items"))(value)
     return value
 
 
-def _looking_at_keys(code: int) -> Callable[[Any], None]:
-    """An operation of the reader that makes keys of values on its stack, after a look at these."""
+def _with_checked_keys(code: int) -> Callable[[Any], None]:
+    """An operation of the reader that uses values on its stack as keys, after a check of these values."""
     operation: Callable[[Any], None] = pickle._Unpickler.dispatch[code]
 
     def load(reader: Any) -> None:
@@ -199,8 +199,8 @@ def _looking_at_keys(code: int) -> Callable[[Any], None]:
     return load
 
 
-# The reader in Python, since that in C hashes keys before anyone has seen them, which for nested tuples takes
-# for ever. pickletools, above, has compared all lengths with what there is.
+# The reader in Python, because that in C hashes keys before they can be checked; hashing deeply nested tuples
+# would not end. `pickletools.genops`, above, has compared all lengths with the size of the file.
 class _Reader(pickle._Unpickler):
     """Reads a pickle without looking up any name in Python."""
 
@@ -208,13 +208,13 @@ class _Reader(pickle._Unpickler):
         super().__init__(io.BytesIO(data))
         self.classes: dict[str, type[Record]] = {}
 
-    dispatch = pickle._Unpickler.dispatch | {code: _looking_at_keys(code) for code in HASHING}
+    dispatch = pickle._Unpickler.dispatch | {code: _with_checked_keys(code) for code in HASHING}
 
     def find_class(self, module: str, name: str) -> type[Record]:
         """The record class of an allowed name, made for this file alone."""
         full = f"{module}.{name}"
         if len(full) > MAX_NAME or not full.isprintable():
-            raise So3kError(f"it calls {brief(full)}, which is no name")
+            raise So3kError(f"it calls {brief(full)}, which is not a name")
         if full not in NAMES and not full.startswith(CLASSES):
             raise So3kError(f"it calls {full}, which is not among the names that are read as data")
         if full not in self.classes:
@@ -242,7 +242,7 @@ class _Plain:
         self.read: dict[Storage, Tensor] = {}
 
     def __call__(self, value: Any) -> Any:
-        """A value with everything below it; a name that was not called becomes a string."""
+        """Convert a value and all that it contains; a name that was not called becomes a string."""
         if isinstance(value, Record):
             if id(value) not in self.done:
                 self.done[id(value)] = self.record(value)
@@ -281,12 +281,12 @@ class _Plain:
                     check_key(key if kind is set else key[0])
             made = kind(*members)
             return made | self(record.items) if kind is dict else made
-        self.done[id(record)] = record  # before its state, which may point back at it
+        self.done[id(record)] = record  # before its state, which may contain the record itself
         record.args, record.state = self(args), self(record.state)
         return record
 
     def tensor(self, storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-        """A view of a storage, as a tensor of its own."""
+        """A tensor from part of a storage, copied."""
         _check_shape(size)
         _check_shape(stride)
         steps = list(zip(size, stride, strict=True))
@@ -302,7 +302,7 @@ class _Plain:
         return torch.as_strided(values, size, stride, offset).clone(memory_format=torch.contiguous_format)
 
     def array(self, raw: Any, kind: Record, shape: tuple[int, ...], columns: bool) -> Tensor:
-        """A numpy array of the given bytes and type, its columns stored one by one, or its rows."""
+        """A tensor from the bytes of a numpy array, stored by columns or by rows."""
         code, order = kind.args[0], kind.state[1]
         if code not in ARRAY_TYPES or order not in "<|=":
             raise So3kError(f"it holds an array of the type {brief(order)}{brief(code)}")
@@ -315,7 +315,7 @@ class _Plain:
         return values.reshape(shape)
 
     def take(self, size: int) -> None:
-        """Refuse to make more bytes than there are numbers in the file, a few times over."""
+        """Count bytes of memory; refuse more than the limit, a small multiple of the size of the file."""
         self.left -= size
         if self.left < 0:
             raise So3kError("its tensors have more numbers than the file")
@@ -323,7 +323,7 @@ class _Plain:
 
 def _check_shape(shape: Any) -> None:
     if not isinstance(shape, tuple) or len(shape) > 16 or not all(type(n) is int for n in shape):
-        raise So3kError("a tensor has a shape that is none")
+        raise So3kError("a tensor has an invalid shape")
     if any(abs(n) >= MAX_BYTES for n in shape):
         raise So3kError("a tensor has more numbers than the file")
 

@@ -64,7 +64,7 @@ def read_arrays(
     headers = npz_headers(path)
     present = sorted(headers)
     n_frames, n_atoms = _check_shapes(headers, path)
-    # if the user asks for a virial, a stress in the same file is not read
+    # if the user names the key of a virial, a stress in the same file is not read, and the reverse
     stresses = {"stress", "virial"} & keys.keys() or {"stress", "virial"}
     wanted = [label for label in DEFAULTS if label in stresses or label not in ("stress", "virial")]
     chosen_keys = {label: key for label in wanted if (key := _choose(headers, keys, label)) is not None}
@@ -108,7 +108,7 @@ def npz_headers(path: Path) -> dict[str, Header]:
         found = {}
         with zipfile.ZipFile(path) as archive:
             if len(set(archive.namelist())) < len(archive.namelist()):
-                raise ValueError("an array stands twice in it")
+                raise ValueError("two arrays have the same name")
             for name in archive.namelist():
                 with archive.open(name) as member:
                     version = np.lib.format.read_magic(member)
@@ -135,7 +135,7 @@ def load_npz(path: Path, names: Collection[str]) -> Arrays:
     if needed > 0.5 * available_memory():
         raise So3kError(
             f"{path}: its arrays take {describe_bytes(needed)}, more than half of the memory that is free "
-            f"({describe_bytes(available_memory())}): split the file, or correct it if that cannot be"
+            f"({describe_bytes(available_memory())}): split the file, or correct the shapes of its arrays"
         )
     with _readable(path), np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in names}
@@ -172,7 +172,7 @@ def _check_shapes(headers: dict[str, Header], path: Path) -> tuple[int, int]:
         raise So3kError(f"{path}: positions have shape {shape}, expected (frames, atoms, 3)")
     n_frames, n_atoms = shape[:2]
     if numbers not in ((n_atoms,), (n_frames, n_atoms)):
-        raise So3kError(f"{path}: {n_atoms} positions per frame, yet atomic numbers of shape {numbers}")
+        raise So3kError(f"{path}: {n_atoms} positions per frame, but atomic numbers of shape {numbers}")
     return n_frames, n_atoms
 
 
@@ -197,7 +197,7 @@ def _check_agreement(arrays: Arrays, names: tuple[str, ...], path: Path) -> None
 def _pbc(flags: NDArray[Any], n_frames: int, path: Path) -> NDArray[Any]:
     """Periodic axes of each frame, (frames, 3), from one flag, three, one for each frame, or all."""
     if flags.dtype.kind not in "biuf" or not np.isin(flags, (0, 1)).all():
-        raise So3kError(f"{path}: pbc holds other things than true and false; correct it")
+        raise So3kError(f"{path}: pbc holds values other than true and false; correct it")
     if flags.shape == (n_frames,) and n_frames != 3:
         flags = flags[:, None]
     if flags.shape not in ((), (1,), (3,), (n_frames, 1), (n_frames, 3)):
@@ -212,13 +212,13 @@ def _choose(headers: Collection[str], keys: dict[str, str], label: str) -> str |
 
 
 def _per_frame(values: NDArray[Any], n_frames: int, label: str, path: Path) -> NDArray[Any]:
-    """One entry per frame, or a refusal."""
+    """The values with one entry per frame; refuses another number of entries."""
     values = np.atleast_1d(np.asarray(values))
     if n_frames == 1 and label == "forces" and values.ndim == 2:
         values = values[None]
     if len(values) != n_frames:
         raise So3kError(
-            f"{path}: {n_frames} frames, yet {len(values)} entries of {label}; correct the file or the key"
+            f"{path}: {n_frames} frames, but {len(values)} entries of {label}; correct the file or the key"
         )
     return values
 
@@ -265,10 +265,10 @@ def _check_stated_units(arrays: Arrays, units: dict[str, str], path: Path) -> No
     for key, quantity in STATED_UNITS.items():
         if key not in arrays:
             continue
-        said = arrays[key].item() if arrays[key].size == 1 else str(arrays[key])
-        name = (said.decode(errors="replace") if isinstance(said, bytes) else str(said)).lower()
+        stated = arrays[key].item() if arrays[key].size == 1 else str(arrays[key])
+        name = (stated.decode(errors="replace") if isinstance(stated, bytes) else str(stated)).lower()
         if not same_unit(name, units[quantity]):
             raise So3kError(
-                f"{path}: states {quantity} in {name} ({key}), and {units[quantity]} was asked for; "
-                f"set {quantity}_unit to what it is"
+                f"{path}: array {key} states {quantity} in {name}, but {quantity}_unit is {units[quantity]}; "
+                f"set {quantity}_unit to the unit of the file"
             )

@@ -13,12 +13,12 @@ from so3k_md.structure.bonds import covalent_radii
 
 Floats = NDArray[np.float64]
 
-MOST_FRAMES = 200  # checked, evenly distributed over the file
-MOST_ATOMS = 50  # of each frame whose distances are checked
-# Stretch of a bond to hydrogen: (heavy atom, shortest, longest, Å) and its force constant, eV/Å².
+MOST_FRAMES = 200  # number of frames that are checked, evenly distributed over the file
+MOST_ATOMS = 50  # number of atoms of a frame whose distances are checked
+# Bonds to hydrogen: atomic number of the heavy atom, shortest and longest length, Å.
 STRETCHES = ((6, 1.02, 1.18), (7, 0.94, 1.11), (8, 0.90, 1.05))
-STIFFNESS = {6: 33.0, 7: 42.0, 8: 42.0}
-SURE = 0.92  # smallest correlation of force and length for a reliable force constant
+FORCE_CONSTANTS = {6: 33.0, 7: 42.0, 8: 42.0}  # force constant by atomic number of the heavy atom, eV/Å²
+LEAST_CORRELATION = 0.92  # smallest correlation of force and length for a reliable force constant
 LARGE_FORCE = 20.0  # eV/Å; medians of usual data are smaller
 LARGE_STRESS = 0.7  # eV/Å³ = 112 GPa
 COMMON_FORCES = (
@@ -32,14 +32,14 @@ COMMON_FORCES = (
     "meV/Angstrom",
     "eV/nm",
 )
-NOBLE = (2, 10, 18, 36, 54, 86)
+NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 
 
 def unit_doubts(frames: Sequence[Frame], units: Units = EV_ANGSTROM) -> list[str]:
-    """Descriptions of values that do not look like eV and Å, each with the unit that would explain it.
+    """Sentences about values that are unusual in eV and Å, each with the unit that would explain them.
 
     Args:
-        frames: as read, converted to eV and Å.
+        frames: as read, converted from the stated units to eV and Å.
         units: the stated units.
     """
     chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, MOST_FRAMES).astype(int))]
@@ -53,40 +53,41 @@ def unit_doubts(frames: Sequence[Frame], units: Units = EV_ANGSTROM) -> list[str
 
 
 def _lengths(frames: Sequence[Frame]) -> Iterator[str]:
-    """Doubts from nearest distances over sums of covalent radii: usually 0.9 to 1.2."""
-    shares = []
+    """Doubts from the distance of nearest atoms over the sum of their covalent radii, usually 0.9 to 1.2."""
+    ratios = []
     for frame in frames:
-        rows = _some(np.flatnonzero(~np.isin(frame.numbers, NOBLE)))
+        rows = _sample(np.flatnonzero(~np.isin(frame.numbers, NOBLE_GASES)))
         if len(frame.numbers) > 2 and len(rows):  # diatomic molecules are often dissociated on purpose
             distance = np.linalg.norm(_vectors(frame, rows, np.arange(len(frame.numbers))), axis=2)
             distance[np.arange(len(rows)), rows] = np.inf
             near = distance.argmin(axis=1)
             radii = covalent_radii(frame.numbers)
-            shares.append(distance.min(axis=1) / (radii[rows] + radii[near]))
-    share = float(np.median(np.concatenate(shares))) if shares else 1.0
-    if not 0.65 < share < 1.7:
-        guess = "nm" if share < 0.3 else "Bohr" if 1.7 < share < 2.2 else "Angstrom"
+            ratios.append(distance.min(axis=1) / (radii[rows] + radii[near]))
+    ratio = float(np.median(np.concatenate(ratios))) if ratios else 1.0
+    if not 0.65 < ratio < 1.7:
+        guess = "nm" if ratio < 0.3 else "Bohr" if 1.7 < ratio < 2.2 else "Angstrom"
         yield (
-            f"nearest atoms are {share:.2f} times two covalent radii apart where 0.9 to 1.2 is usual "
+            f"nearest atoms are {ratio:.2f} times the sum of covalent radii apart, not 0.9 to 1.2 as usual "
             f"(length_unit: {guess}?)"
         )
 
 
 def _forces(frames: Sequence[Frame], stated: float) -> Iterator[str]:
-    """Doubts from force constants of X–H bonds, similar in all methods, or else from the size of forces."""
+    """Doubts from force constants of X–H bonds, or, if these are not known, from the size of the forces."""
     for heavy, shortest, longest in STRETCHES:
         lengths, forces_along = _stretch(frames, heavy, shortest, longest)
         if len(lengths) < 20 or lengths.std() < 0.01 or forces_along.std() == 0:
             continue
-        if abs(np.corrcoef(lengths, forces_along)[0, 1]) < SURE:
+        if abs(np.corrcoef(lengths, forces_along)[0, 1]) < LEAST_CORRELATION:
             continue
-        ratio = -float(np.polyfit(lengths, forces_along, 1)[0]) / STIFFNESS[heavy]
+        ratio = -float(np.polyfit(lengths, forces_along, 1)[0]) / FORCE_CONSTANTS[heavy]
         if ratio < -0.3:
-            yield "forces stretch long bonds to hydrogen (gradients? change their sign in the file)"
+            yield "forces lengthen long bonds to hydrogen (gradients? change their sign in the file)"
         elif not 0.62 < ratio < 1.6:
             yield (
-                f"the force constant of {chemical_symbols[heavy]}-H bonds is {ratio * STIFFNESS[heavy]:.3g} "
-                f"eV/Å² where {STIFFNESS[heavy]:.0f} is usual (forces_unit{_name_force(stated / abs(ratio))})"
+                f"the force constant of {chemical_symbols[heavy]}-H bonds is "
+                f"{ratio * FORCE_CONSTANTS[heavy]:.3g} eV/Å², not {FORCE_CONSTANTS[heavy]:.0f} as usual "
+                f"(forces_unit{_name_force(stated / abs(ratio))})"
             )
         return
     sizes = [np.linalg.norm(f.forces, axis=1) for f in frames if f.forces is not None and len(f.numbers) > 1]
@@ -96,12 +97,12 @@ def _forces(frames: Sequence[Frame], stated: float) -> Iterator[str]:
 
 
 def _stretch(frames: Sequence[Frame], heavy: int, shortest: float, longest: float) -> tuple[Floats, Floats]:
-    """Lengths of bonds to hydrogen, and forces on hydrogen along them."""
+    """Lengths of bonds from a heavy atom to hydrogen, and the forces on hydrogen along them."""
     lengths, forces_along = [], []
     for frame in frames:
         if frame.forces is None:
             continue
-        hydrogens = _some(np.flatnonzero(frame.numbers == 1))
+        hydrogens = _sample(np.flatnonzero(frame.numbers == 1))
         others = np.flatnonzero(frame.numbers != 1)
         if not len(hydrogens) or not len(others):
             continue
@@ -120,7 +121,7 @@ def _stretch(frames: Sequence[Frame], heavy: int, shortest: float, longest: floa
 
 
 def _energies(frames: Sequence[Frame], stated: float) -> Iterator[str]:
-    """Doubts from total energies over those of free atoms with all electrons, if the ratio fits a unit."""
+    """Doubts from the ratio of the energies to all-electron energies of free atoms, if a unit explains it."""
     ratios = [
         frame.energy / _free_atoms(frame.numbers)
         for frame in frames
@@ -128,31 +129,34 @@ def _energies(frames: Sequence[Frame], stated: float) -> Iterator[str]:
     ]
     ratio = float(np.median(ratios)) if ratios else 1.0
     for name in ("eV", "Hartree", "kcal/mol", "kJ/mol", "meV"):
-        # read in the stated unit and meant in another
+        # whether the values, read in the stated unit, would be total energies in this one
         if ENERGY_UNITS[name] != stated and 0.98 < ratio * ENERGY_UNITS[name] / stated < 1.05:
-            yield f"energies are {ratio:.4g} times those of the free atoms (energy_unit: {name}?)"
+            yield f"energies are {ratio:.4g} times those of free atoms (energy_unit: {name}?)"
 
 
 def _free_atoms(numbers: NDArray[np.int64]) -> float:
-    """−0.7687 Z^7/3 + Z²/2 − 0.2699 Z^5/3 Hartree for each atom, within 1 % from C on: Thomas-Fermi-Scott."""
+    """Energy of free atoms, eV, by Thomas, Fermi and Scott, within 1 % from carbon on.
+
+    E = −0.768745 Z^7/3 + Z²/2 − 0.269900 Z^5/3 Hartree for each atom.
+    """
     z = numbers.astype(np.float64)
     hartree = -0.768745 * z ** (7 / 3) + 0.5 * z * z - 0.269900 * z ** (5 / 3)
     return float(hartree.sum()) * ENERGY_UNITS["Hartree"]
 
 
 def _work(frames: Sequence[Frame]) -> Iterator[str]:
-    """Doubts from the ratio of work and energy difference; a factor near 1 needs more certain data."""
+    """Doubts from the ratio of work and energy difference; a ratio near 1 needs a smaller standard error."""
     found = work_over_rise(frames)
     if found is None or found.error > 0.25 * abs(found.value):
         return
-    far = not 0.25 < found.value < 4.0 and abs(found.correlation) > 0.6
-    surely = not 0.7 < found.value < 1.4 and abs(found.correlation) > 0.97 and found.error < 0.05
+    clear = not 0.25 < found.value < 4.0 and abs(found.correlation) > 0.6
+    certain = not 0.7 < found.value < 1.4 and abs(found.correlation) > 0.97 and found.error < 0.05
     if found.value < 0 and abs(found.correlation) > 0.6:
         yield "energies rise along the forces (gradients? change their sign in the file)"
-    elif far or surely:
+    elif clear or certain:
         yield (
-            f"the work of the forces is {found.value:.3g} ± {found.error:.1g} times the rise of the energies "
-            "(forces_unit or energy_unit?)"
+            f"the work against the forces is {found.value:.3g} ± {found.error:.1g} times the energy "
+            "difference (forces_unit or energy_unit?)"
         )
 
 
@@ -178,13 +182,13 @@ def _name_force(value: float) -> str:
     return f": {name}?" if abs(np.log(known[name] / value)) < 0.3 else "?"
 
 
-def _some(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _sample(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """A bounded number of atoms, evenly distributed."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, MOST_ATOMS).astype(int))] if len(rows) else rows
 
 
 def _vectors(frame: Frame, rows: NDArray[np.int64], others: NDArray[np.int64]) -> Floats:
-    """Vectors from the others to the rows (rows, others, 3), Å, of nearest images in wide cells."""
+    """Vectors from the others to the rows (rows, others, 3), Å, by the minimum image convention."""
     vectors = frame.positions[rows][:, None] - frame.positions[others]
     if frame.cell is not None and frame.pbc.any():
         cell = np.where(frame.pbc[:, None], frame.cell, 0.0)

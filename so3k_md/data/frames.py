@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 
 EV_ANGSTROM = Units()
 LABELS = ("energy", "forces", "stress")
-MOST_UNEVEN = 1e-3  # eV/Å³, largest difference of σ_ab and σ_ba; noise of a calculation is smaller
+MOST_UNEVEN = 1e-3  # eV/Å³, largest difference of σ_ab and σ_ba, above the noise of calculations
 LARGEST = 1e10  # eV and Å; a larger label is a fill value
 NO_CELL = 'correct it, set length_unit, or, of a molecule in vacuum, set pbc to "F F F" or leave the cell out'
 
@@ -117,7 +117,7 @@ def require_labels(frames: Iterable[Frame], labels: Iterable[str]) -> None:
             needed = label != "stress" or frame.volume is not None
             if needed and getattr(frame, label) is None:
                 raise So3kError(
-                    f"{frame.where}: has no {label}; name its key ({label}_key) or do without {label}"
+                    f"{frame.where}: has no {label}; name its key ({label}_key) or set loss.{label} to 0"
                 )
 
 
@@ -148,7 +148,7 @@ def list_keys(keys: Iterable[str]) -> str:
 
 
 def _array(value: Any, shape: tuple[int, ...], name: str, where: str) -> Floats:
-    """A finite float64 array of the shape, or a refusal."""
+    """A finite float64 array of the given shape; refuses other values."""
     try:
         if np.asarray(value).dtype.kind not in "fiu":
             raise ValueError
@@ -170,7 +170,7 @@ def _array(value: Any, shape: tuple[int, ...], name: str, where: str) -> Floats:
 
 
 def _numbers(value: Any, where: str) -> Ints:
-    """Atomic numbers from 1 to 118, or a refusal."""
+    """Atomic numbers; refuses values that are not integers from 1 to 118."""
     array = np.asarray(value)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise So3kError(
@@ -186,18 +186,19 @@ def _numbers(value: Any, where: str) -> Ints:
 
 
 def _cell(value: Any, pbc: Any, where: str) -> tuple[Floats | None, NDArray[np.bool_]]:
-    """Lattice vectors and periodic axes that fit each other, or a refusal."""
+    """Lattice vectors and periodic axes; refuses those that do not fit each other."""
     periodic = np.array(np.broadcast_to(np.asarray(pbc, dtype=bool), (3,)))
     if value is None or not np.any(value):
         if periodic.any():
-            raise So3kError(f"{where}: periodic, yet without a cell; add the lattice or set pbc to F F F")
+            raise So3kError(f"{where}: periodic, but without a cell; add the lattice or set pbc to F F F")
         return None, periodic
     cell = _array(value, (3, 3), "cell", where)
     lengths = np.linalg.norm(cell, axis=1)
     vectors = cell[periodic] / np.where(lengths > 0, lengths, 1.0)[periodic, None]
     if len(vectors) and np.linalg.svd(vectors, compute_uv=False)[-1] < 1e-6:
         raise So3kError(
-            f"{where}: the cell {cell.tolist()} is flat along a periodic axis; correct lattice or pbc"
+            f"{where}: the periodic vectors of the cell {cell.tolist()} are linearly dependent; correct "
+            "lattice or pbc"
         )
     return cell, periodic
 

@@ -75,7 +75,7 @@ def charge_state_from(
         fragment: of each atom, or None.
         convention: what a value named `spin` or `total_spin` counts: S, unpaired (2 S), multiplicity
             (2 S + 1), or auto.
-        where: for messages.
+        where: name of the structure in messages.
 
     Raises:
         So3kError: two names of the charge or of the spin contradict each other.
@@ -91,10 +91,10 @@ def charge_state_from(
                 raise So3kError(f"{where}: {first} and {name} contradict each other: remove one of them")
     charge = next(iter(charges.values()), values.get("charge"))
     spin = next(iter(spins.values()), None)
-    unsaid = next((name for name in SPIN if values.get(name) is not None), None)
-    if spin is None and unsaid is not None:
-        doubtful = convention == "auto" and unsaid == "total_spin"
-        spin = Spin(values[unsaid], "undecided" if doubtful else convention)
+    unspecified = next((name for name in SPIN if values.get(name) is not None), None)
+    if spin is None and unspecified is not None:
+        doubtful = convention == "auto" and unspecified == "total_spin"
+        spin = Spin(values[unspecified], "undecided" if doubtful else convention)
     return GivenChargeState(charge, spin, fragment, values.get("fragment_charges"))
 
 
@@ -143,8 +143,8 @@ def warn_unused_charge_state(frames: Iterable[Any], used: bool) -> None:
         charge, spin = frame.charge_state.charge, frame.charge_state.spin
         if is_number(charge) and float(charge) != 0:
             warnings.warn(
-                f"{frame.where}: has the charge {float(charge):+g}, and the model knows nothing of charges "
-                "(they are used where it has model.charge_embedding): to it all charges are one",
+                f"{frame.where}: has the total charge {float(charge):+g} e, but the model does not use "
+                "charges: its predictions are the same for all charges (model.charge_embedding uses them)",
                 So3kWarning,
                 stacklevel=3,
             )
@@ -152,8 +152,9 @@ def warn_unused_charge_state(frames: Iterable[Any], used: bool) -> None:
         stated = isinstance(spin, Spin) and spin.convention not in UNSAID and is_number(spin.value)
         if stated and unpaired_electrons(spin, 0, frame.where) > 1:
             warnings.warn(
-                f"{frame.where}: has {unpaired_electrons(spin, 0, frame.where):g} unpaired electrons, and "
-                "the model knows nothing of spins (they are used where it has model.spin_embedding)",
+                f"{frame.where}: has {unpaired_electrons(spin, 0, frame.where):g} unpaired electrons, but "
+                "the model does not use spins: its predictions are the same for all spins "
+                "(model.spin_embedding uses them)",
                 So3kWarning,
                 stacklevel=3,
             )

@@ -105,9 +105,9 @@ def read_frames(
     named = [label for label, key in asked.items() if key is not None]
     if unused := unused_labels(present, labelled, named):
         warnings.warn(
-            f"{path}: {', '.join(unused)} look like labels and "
+            f"{path}: {', '.join(unused)} look like labels but "
             f"are not read (read: {', '.join(labelled.values()) or 'none'}): "
-            "name what is meant by energy_key, forces_key and stress_key",
+            "if one is a label, set energy_key, forces_key or stress_key to it",
             So3kWarning,
             stacklevel=2,
         )
@@ -125,7 +125,7 @@ def _check_file(path: Path) -> None:
 
 def _with_spins_settled(frames: list[Frame]) -> list[Frame]:
     """Frames in which spins without a convention get the one that fits the whole file, if only one does."""
-    unsaid = [
+    unspecified = [
         (frame.charge_state.spin, int(frame.numbers.sum()) - round(float(frame.charge_state.charge or 0)))
         for frame in frames
         if isinstance(frame.charge_state.spin, Spin)
@@ -134,7 +134,7 @@ def _with_spins_settled(frames: list[Frame]) -> list[Frame]:
         and (frame.charge_state.charge is None or is_number(frame.charge_state.charge))
         and np.isfinite([frame.charge_state.spin.value, frame.charge_state.charge or 0.0]).all()
     ]
-    convention = settle_spins(unsaid) if unsaid else "auto"
+    convention = settle_spins(unspecified) if unspecified else "auto"
     if convention == "auto":
         return frames
 

@@ -41,7 +41,7 @@ def by_symbol(energies: Mapping[str, float]) -> dict[int, float]:
     """
     for symbol in energies:
         if symbol not in atomic_numbers or symbol == "X":
-            raise So3kError(f"data.element_energies has {symbol!r}, which is no element: correct it")
+            raise So3kError(f"data.element_energies has {symbol!r}, which is not an element: correct it")
     return {atomic_numbers[symbol]: float(energy) for symbol, energy in energies.items()}
 
 
@@ -88,8 +88,8 @@ def comparable(numbers: ArrayLike, metadata: Mapping[str, Any]) -> bool:
     basis = np.array(known["compositions"], dtype=float).T
     if not basis.size:
         return False
-    rest = count - basis @ np.linalg.lstsq(basis, count, rcond=None)[0]
-    return bool(np.linalg.norm(rest) < 1e-6 * max(1.0, float(np.linalg.norm(count))))
+    residual = count - basis @ np.linalg.lstsq(basis, count, rcond=None)[0]
+    return bool(np.linalg.norm(residual) < 1e-6 * max(1.0, float(np.linalg.norm(count))))
 
 
 def warn_incomparable(numbers: ArrayLike, metadata: Mapping[str, Any]) -> None:
@@ -105,18 +105,18 @@ def warn_incomparable(numbers: ArrayLike, metadata: Mapping[str, Any]) -> None:
     symbols = [chemical_symbols[z] for z in known["elements"]]
     trained = [formula(dict(zip(symbols, row, strict=True))) for row in known["compositions"]]
     z = np.asarray(numbers)
-    asked = formula({chemical_symbols[k]: int((z == k).sum()) for k in np.unique(z[z > 0])})
+    given = formula({chemical_symbols[k]: int((z == k).sum()) for k in np.unique(z[z > 0])})
     warnings.warn(
-        f"the energy of {asked} is arbitrary by a constant: the element energies of this model were fitted "
-        f"to {', '.join(trained[:6])} alone. Compare structures of one composition only, or train with "
-        "isolated atoms (data.isolated_atoms) or data.element_energies; forces are not concerned",
+        f"the energy of {given} contains an arbitrary constant: the element energies of this model were "
+        f"fitted to {', '.join(trained[:6])} only. Compare structures of one composition only, or train with "
+        "isolated atoms (data.isolated_atoms) or data.element_energies; forces are not affected",
         So3kWarning,
         stacklevel=3,
     )
 
 
 def formula(counts: Mapping[str, int]) -> str:
-    """A composition as chemists write it: C and H first."""
+    """A sum formula in Hill's order: C and H first."""
     order = sorted(counts, key=lambda symbol: (symbol != "C", symbol != "H", symbol))
     return "".join(
         f"{symbol}{counts[symbol] if counts[symbol] > 1 else ''}" for symbol in order if counts[symbol]

@@ -111,7 +111,7 @@ def read_indices(path: str | Path, names: Sequence[str], n_frames: int) -> Ints:
         )
     unique, counts = np.unique(indices, return_counts=True)
     if (counts > 1).any():
-        raise So3kError(f"{path}: index {unique[counts > 1][0]} is there twice; correct the split")
+        raise So3kError(f"{path}: index {unique[counts > 1][0]} appears twice; correct the split")
     return indices.astype(np.int64)
 
 
@@ -121,8 +121,8 @@ def _draw(pool: Ints, n_train: int | None, n_valid: int | None, seed: int, where
     n_train = len(pool) - n_valid if n_train is None else n_train
     if n_train < 1 or n_valid < 0 or n_train + n_valid > len(pool):
         raise So3kError(
-            f"n_train = {n_train} and n_valid = {n_valid}: {where} has {len(pool)} frames; the two must fit, "
-            "with at least one for training"
+            f"n_train = {n_train} and n_valid = {n_valid}, but {where} has {len(pool)} frames: choose "
+            "n_train of at least 1, and a sum of at most this number"
         )
     order = pool[np.random.RandomState(seed).permutation(len(pool))]
     return Split(order[:n_train], order[n_train : n_train + n_valid])

@@ -67,7 +67,7 @@ def is_xyz(path: Path) -> bool:
     try:
         return filetype(str(path)) in ("xyz", "extxyz")
     except DAMAGED as error:
-        raise So3kError(f"{path}: cannot be unpacked ({error}); fetch it again") from error
+        raise So3kError(f"{path}: cannot be decompressed ({error}); fetch it again") from error
     except Exception:  # the reader reports the error
         return False
 

@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 MOST_GROUPS = 40  # of frames with the same atoms
 MOST_FRAMES = 64  # of each group
 FEWEST_PAIRS = 8
-FLOOR = 0.03  # of the median square of the bends, so that no pair weighs more than about thirty typical ones
+FLOOR = 0.03  # of the median squared curvature, so that no pair has more than about 30 times a typical weight
 
 
 class Ratio(NamedTuple):
@@ -30,7 +30,7 @@ def work_over_rise(frames: Sequence[Frame]) -> Ratio | None:
     """Regression W = ratio ΔE through the origin, or None where no two frames have the same atoms.
 
     W = −½ (F_a + F_b) · (r_b − r_a) differs from ΔE by terms of third order in r_b − r_a. The weight of a
-    pair is 1 / ((F_b − F_a) · (r_b − r_a))²: this term of second order, the bend, estimates the error of W.
+    pair is 1 / ((F_b − F_a) · (r_b − r_a))²: this second-order term, the curvature, estimates the error of W.
     Frames without periodic axes are superimposed first; periodic ones must share their cell.
 
     Args:
@@ -44,16 +44,18 @@ def work_over_rise(frames: Sequence[Frame]) -> Ratio | None:
     found = [pair for group in most[:MOST_GROUPS] for pair in _near_pairs(group)]
     if len(found) < FEWEST_PAIRS:
         return None
-    work, rise, bend = np.array(found).T
-    weight = 1.0 / (bend**2 + FLOOR * np.median(bend**2) + 1e-300)
-    norm = float((weight * rise * rise).sum())
+    work, difference, curvature = np.array(found).T
+    weight = 1.0 / (curvature**2 + FLOOR * np.median(curvature**2) + 1e-300)
+    norm = float((weight * difference * difference).sum())
     if norm == 0:
         return None
-    value = float((weight * work * rise).sum()) / norm
-    rest = work - value * rise
-    error = float(np.sqrt((weight**2 * rise**2 * rest**2).sum())) / norm
+    value = float((weight * work * difference).sum()) / norm
+    residual = work - value * difference
+    error = float(np.sqrt((weight**2 * difference**2 * residual**2).sum())) / norm
     sizes = norm * float((weight * work * work).sum())
-    return Ratio(value, error, float((weight * work * rise).sum()) / max(sizes, 1e-300) ** 0.5, len(work))
+    return Ratio(
+        value, error, float((weight * work * difference).sum()) / max(sizes, 1e-300) ** 0.5, len(work)
+    )
 
 
 def _shape(frame: Frame) -> bytes:
@@ -61,7 +63,7 @@ def _shape(frame: Frame) -> bytes:
 
 
 def _near_pairs(group: Sequence[Frame]) -> Iterator[tuple[float, float, float]]:
-    """Work, energy difference and bend between each frame and the frame nearest to it."""
+    """Work, energy difference and curvature between each frame and the frame nearest to it."""
     chosen = [group[i] for i in np.unique(np.linspace(0, len(group) - 1, MOST_FRAMES).astype(int))]
     points = np.array([frame.positions - frame.positions.mean(axis=0) for frame in chosen])
     forces = np.array([frame.forces for frame in chosen])
@@ -69,28 +71,28 @@ def _near_pairs(group: Sequence[Frame]) -> Iterator[tuple[float, float, float]]:
     inverse = (
         np.linalg.pinv(np.where(chosen[0].pbc[:, None], chosen[0].cell, 0.0)) if _shape(chosen[0]) else None
     )
-    seen = set()
+    used = set()
     for a in range(len(chosen)):
         if inverse is None:
-            turns = _turns(points[a], points)
-            there, turned_forces = points @ turns, forces @ turns
-            way = there - points[a]
+            rotations = _rotations(points[a], points)
+            rotated, rotated_forces = points @ rotations, forces @ rotations
+            displacement = rotated - points[a]
         else:
-            turned_forces = forces
-            way = points - points[a]
-            way = way - np.round(way @ inverse) @ chosen[0].cell
-            way = way - way.mean(axis=1, keepdims=True)
-        distance = (way * way).sum(axis=(1, 2))
+            rotated_forces = forces
+            displacement = points - points[a]
+            displacement = displacement - np.round(displacement @ inverse) @ chosen[0].cell
+            displacement = displacement - displacement.mean(axis=1, keepdims=True)
+        distance = (displacement * displacement).sum(axis=(1, 2))
         distance[a] = np.inf
         b = int(distance.argmin())
-        if np.isfinite(distance[b]) and distance[b] > 0 and (min(a, b), max(a, b)) not in seen:
-            seen.add((min(a, b), max(a, b)))
-            work = -0.5 * float(((forces[a] + turned_forces[b]) * way[b]).sum())
-            bend = float(((turned_forces[b] - forces[a]) * way[b]).sum())
-            yield work, float(energies[b] - energies[a]), bend
+        if np.isfinite(distance[b]) and distance[b] > 0 and (min(a, b), max(a, b)) not in used:
+            used.add((min(a, b), max(a, b)))
+            work = -0.5 * float(((forces[a] + rotated_forces[b]) * displacement[b]).sum())
+            curvature = float(((rotated_forces[b] - forces[a]) * displacement[b]).sum())
+            yield work, float(energies[b] - energies[a]), curvature
 
 
-def _turns(target: Floats, points: Floats) -> Floats:
+def _rotations(target: Floats, points: Floats) -> Floats:
     """Rotations that superimpose point sets (m, n, 3) on the target (n, 3), to multiply from the right."""
     u, _, v = np.linalg.svd(np.swapaxes(points, 1, 2) @ target)
     sign = np.sign(np.linalg.det(u @ v))

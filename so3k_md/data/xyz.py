@@ -38,7 +38,7 @@ def is_compressed(path: Path) -> bool:
 def read_blocks(path: Path) -> Iterator[Block]:
     """The frames of a plain or compressed file in order.
 
-    ASE's own reader stops at a blank line without an error.
+    The reader of ASE stops at a blank line without an error.
 
     Raises:
         So3kError: names the frame and the faulty line.
@@ -61,8 +61,8 @@ def _lines(path: Path, file: IO[str]) -> Iterator[str]:
         number += 1
         if len(line) == LONGEST_LINE:
             raise So3kError(
-                f"{path}: line {number} is longer than {LONGEST_LINE:,} characters; it is no line of a "
-                "structure: correct the file"
+                f"{path}: line {number} is longer than {LONGEST_LINE:,} characters; no structure has "
+                "such a line: correct the file"
             )
         yield line
 
@@ -82,14 +82,13 @@ def _blocks(path: Path, lines: Iterator[str]) -> Iterator[Block]:
             )
         if len(head.strip()) > 12 or int(head) > MOST_ATOMS:
             raise So3kError(
-                f"{where}: line {row} announces {head.strip()[:20]} atoms, more than {MOST_ATOMS:,}; "
-                "correct it"
+                f"{where}: line {row} states {head.strip()[:20]} atoms, more than {MOST_ATOMS:,}; correct it"
             )
         count = int(head)
         block = [head, *islice(lines, count + 1)]
         if len(block) < count + 2:
             raise So3kError(
-                f"{where}: {count} atoms are announced and the file ends after {max(0, len(block) - 2)}; "
+                f"{where}: the file states {count} atoms but ends after {max(0, len(block) - 2)}; "
                 "it is truncated: fetch it again or remove the frame"
             )
         _check_comment(block[1], where)
@@ -108,7 +107,7 @@ def _check_comment(comment: str, where: str) -> None:
     keys = [key for key, _ in entries]
     for key in keys:
         if keys.count(key) > 1:
-            raise So3kError(f"{where}: {key} stands twice in the comment line; remove one")
+            raise So3kError(f"{where}: {key} appears twice in the comment line; remove one")
     for key, value in entries:
         flags = re.split(r"[\s,]+", value.strip("\"'{}[] "))
         if key.lower() == "pbc" and not all(FLAG.fullmatch(flag) for flag in flags):
@@ -127,15 +126,15 @@ def _check_columns(block: list[str], where: str) -> None:
     counts = named.split(":")[2::3]
     if not all(re.fullmatch("[0-9]{1,18}", count) for count in counts):
         raise So3kError(
-            f"{where}: cannot be read: Properties={named[:60]} is no list of name:type:columns; "
+            f"{where}: cannot be read: Properties={named[:60]} is not a list of name:type:columns; "
             "correct the comment line"
         )
     announced = sum(map(int, counts))
     for atom, row in enumerate(block[2:]):
         present = len(row.split())
         if announced != present:
-            who = "Properties announces" if found else "without Properties there are"
+            who = "Properties states" if found else "without Properties there must be"
             raise So3kError(
-                f"{where}: cannot be read: {who} {announced} columns and atom {atom} has "
+                f"{where}: cannot be read: {who} {announced} columns, but atom {atom} has "
                 f"{present}; correct the comment line or the rows"
             )

@@ -22,13 +22,15 @@ class DataConfig:
     valid: str | None = field(
         default=None, metadata={"doc": "file of validation frames; none to split `train`"}
     )
-    n_train: int | None = field(default=None, metadata={"doc": "training frames; none for all that are left"})
+    n_train: int | None = field(
+        default=None, metadata={"doc": "training frames; none for all remaining frames"}
+    )
     n_valid: int | None = field(default=None, metadata={"doc": "validation frames"})
     train_indices: str | None = field(default=None, metadata={"doc": "published split: indices for training"})
     valid_indices: str | None = field(
         default=None, metadata={"doc": "published split: indices for validation"}
     )
-    split_seed: int = field(default=0, metadata={"doc": "seed of the split where none is published"})
+    split_seed: int = field(default=0, metadata={"doc": "seed of the split if no indices are given"})
     energy_key: str | None = field(default=None, metadata={"doc": "key of the energy"})
     forces_key: str | None = field(default=None, metadata={"doc": "key of the forces"})
     stress_key: str | None = field(default=None, metadata={"doc": "key of the stress or virial"})
@@ -41,7 +43,7 @@ class DataConfig:
     stress_unit: str | None = field(
         default=None,
         metadata={
-            "doc": "unit of stress (eV/Angstrom^3, GPa, kbar), or of virials (eV), which it then reads"
+            "doc": "unit of stress (eV/Angstrom^3, GPa, kbar); an energy (eV) if the file holds virials"
         },
     )
     stress_sign: str = field(
@@ -50,9 +52,7 @@ class DataConfig:
     spin_convention: str = field(
         default="auto", metadata={"doc": "what `spin` counts: S, unpaired (2S), multiplicity (2S+1), auto"}
     )
-    accept_units: bool = field(
-        default=False, metadata={"doc": "train although values look as if they had other units"}
-    )
+    accept_units: bool = field(default=False, metadata={"doc": "train although values suggest other units"})
     reference: str = field(
         default="auto",
         metadata={
@@ -60,7 +60,7 @@ class DataConfig:
         },
     )
     isolated_atoms: str | None = field(
-        default=None, metadata={"doc": "file of isolated atoms, beside those among the frames"}
+        default=None, metadata={"doc": "file of isolated atoms, in addition to those in the data files"}
     )
     element_energies: dict[str, float] | None = field(
         default=None, metadata={"doc": "energies of isolated atoms by symbol, eV, such as {H: -13.6}"}
@@ -97,20 +97,22 @@ class TrainConfig:
 
     epochs: int = field(default=1000, metadata={"doc": "passes over the training frames"})
     batch_size: int = field(default=5, metadata={"doc": "structures in a step"})
-    learning_rate: float = field(default=1e-3, metadata={"doc": "after the warm-up"})
-    final_learning_rate: float = field(default=1e-5, metadata={"doc": "at the end"})
+    learning_rate: float = field(default=1e-3, metadata={"doc": "learning rate after the warm-up"})
+    final_learning_rate: float = field(default=1e-5, metadata={"doc": "learning rate at the end"})
     decay: str = field(default="exponential", metadata={"doc": "exponential, cosine or none"})
-    warmup_steps: int = field(default=500, metadata={"doc": "steps of linear rise"})
+    warmup_steps: int = field(
+        default=500, metadata={"doc": "steps in which the learning rate rises linearly"}
+    )
     weight_decay: float = field(default=0.0, metadata={"doc": "decoupled (AdamW), on matrices only"})
     amsgrad: bool = field(default=False, metadata={"doc": "the AMSGrad variant"})
     clip_norm: float = field(default=10.0, metadata={"doc": "largest global gradient norm"})
     ema: float = field(default=0.999, metadata={"doc": "decay of the averaged weights; 0 for none"})
     valid_every: int = field(default=1, metadata={"doc": "epochs between validations"})
     valid_batch_size: int = field(default=50, metadata={"doc": "structures evaluated at once"})
-    seed: int = field(default=0, metadata={"doc": "of initial weights and of the order of frames"})
+    seed: int = field(default=0, metadata={"doc": "seed of initial weights and of the order of frames"})
     device: str = field(default="cpu", metadata={"doc": "cpu or cuda"})
     dtype: str = field(default="float32", metadata={"doc": "float32 or float64"})
-    tensorboard: bool = field(default=True, metadata={"doc": "also log for TensorBoard"})
+    tensorboard: bool = field(default=True, metadata={"doc": "also write a log for TensorBoard"})
 
     def __post_init__(self) -> None:
         positive = "epochs", "batch_size", "learning_rate", "final_learning_rate", "clip_norm", "valid_every"
@@ -131,7 +133,7 @@ class TrainConfig:
 
 
 class RunConfig(NamedTuple):
-    """A whole training file."""
+    """The four sections of a training file."""
 
     model: ModelConfig
     data: DataConfig
@@ -171,7 +173,7 @@ def _read_sections(path: Path, overrides: list[str]) -> dict[str, dict[str, Any]
     except OSError as error:
         raise So3kError(f"cannot read {path}: {error.strerror}; name an existing YAML file") from error
     except UnicodeDecodeError as error:
-        raise So3kError(f"{path} is not valid YAML: {error}; mend that place") from error
+        raise So3kError(f"{path} is not valid YAML: {error}; correct it there") from error
     if not isinstance(document, dict):
         raise So3kError(f"{path} holds no sections: it needs {', '.join(names)}, each with its keys")
     for section, values in document.items():

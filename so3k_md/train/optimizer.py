@@ -40,7 +40,9 @@ def learning_rate(step: int, n_steps: int, config: TrainConfig) -> float:
 
 
 def update_average(average: Mapping[str, Tensor], model: nn.Module, step: int, decay: float) -> None:
-    """a ← d a + (1 − d) θ in place; d = min(decay, (1 + step) / (10 + step)) drops the start soon.
+    """Average the weights in place: a ← d a + (1 − d) θ with d = min(decay, (1 + step) / (10 + step)).
+
+    The smaller d of the first steps removes the initial weights from the average.
 
     Args:
         average: averaged weights by name; constants keep their value.

@@ -46,21 +46,23 @@ def load_frames(data: DataConfig, loss: LossConfig) -> Frames:
     labels = [label for label in ("energy", "forces", "stress") if getattr(loss, label) > 0]
     reading: dict[str, Any] = {name: getattr(data, name) for name in READING}
     frames = read_frames(data.train, required=labels, **reading)
-    drawn = data.n_valid if data.valid is None else None
+    n_valid = data.n_valid if data.valid is None else None
     split = make_split(
-        len(frames), data.n_train, drawn, data.split_seed, data.train_indices, data.valid_indices
+        len(frames), data.n_train, n_valid, data.split_seed, data.train_indices, data.valid_indices
     )
     train = [frames[i] for i in split.train]
-    apart = [] if data.valid is None else read_frames(data.valid, required=labels, **reading)
-    valid = [frames[i] for i in split.valid] if data.valid is None else apart
+    valid_frames = [] if data.valid is None else read_frames(data.valid, required=labels, **reading)
+    valid = [frames[i] for i in split.valid] if data.valid is None else valid_frames
     if not valid:
         raise So3kError("there are no validation frames: set data.n_valid, or name a file in data.valid")
     check_units(train, data)
     check_validation_elements(train, valid)
-    lone = [] if data.isolated_atoms is None else read_frames(data.isolated_atoms, **reading)
-    if strange := [frame for frame in lone if len(frame.numbers) != 1 or frame.energy is None]:
-        raise So3kError(f"{strange[0].where}: is no single atom with an energy: correct data.isolated_atoms")
-    atoms = isolated_energies([*frames, *apart, *lone]) | by_symbol(data.element_energies or {})
+    isolated = [] if data.isolated_atoms is None else read_frames(data.isolated_atoms, **reading)
+    if invalid := [frame for frame in isolated if len(frame.numbers) != 1 or frame.energy is None]:
+        raise So3kError(
+            f"{invalid[0].where}: is not a single atom with an energy: correct data.isolated_atoms"
+        )
+    atoms = isolated_energies([*frames, *valid_frames, *isolated]) | by_symbol(data.element_energies or {})
     return Frames(train, valid, atoms)
 
 
@@ -74,10 +76,12 @@ def check_units(frames: Sequence[Frame], data: DataConfig) -> None:
     doubts = unit_doubts(frames, units)
     if not doubts:
         return
-    said = f"{data.train}: {'; '.join(doubts)}"
+    message = f"{data.train}: {'; '.join(doubts)}"
     if not data.accept_units:
-        raise So3kError(f"{said}: set the units and keys in data, or data.accept_units=true if all is right")
-    warnings.warn(f"{said}: accepted, as data.accept_units says", So3kWarning, stacklevel=2)
+        raise So3kError(
+            f"{message}: correct the units and keys in data, or set data.accept_units=true if they are right"
+        )
+    warnings.warn(f"{message}: accepted because of data.accept_units", So3kWarning, stacklevel=2)
 
 
 def check_validation_elements(train: Sequence[Frame], valid: Sequence[Frame]) -> None:
@@ -90,7 +94,8 @@ def check_validation_elements(train: Sequence[Frame], valid: Sequence[Frame]) ->
     for frame in valid:
         if unknown := {int(z) for z in frame.numbers} - known:
             raise So3kError(
-                f"{frame.where}: validates on {chemical_symbols[min(unknown)]}, which no training frame has: "
+                f"{frame.where}: this validation frame contains {chemical_symbols[min(unknown)]}, which no "
+                "training frame contains: "
                 "add training frames with it, or choose another split (data.split_seed, data.n_train, "
                 "data.train_indices)"
             )
@@ -105,8 +110,8 @@ def build_model(config: RunConfig, frames: Frames, name: str) -> So3krates:
         )
     if config.model.electrostatics or config.model.dispersion:
         raise So3kError(
-            "model.electrostatics and model.dispersion are of imported models, which are not trained here: "
-            "leave them out"
+            "model.electrostatics and model.dispersion exist only in imported models, which cannot be "
+            "trained: leave them out"
         )
     model = So3krates(config.model, elements, config.train.seed)
     warn_unused_charge_state([*frames.train, *frames.valid], model.needs.has_charge_state)
@@ -189,12 +194,12 @@ def _check_batch(kind: str, pairs: Sequence[int], numbers_per_pair: int, config:
     free = available_memory()
     if needed < 0.7 * free:
         return
-    said = (
+    message = (
         f"a {kind} batch of {len(pairs)} frames with {sum(pairs):,} pairs takes "
-        f"about {describe_bytes(needed)}, and {describe_bytes(free)} are free"
+        f"about {describe_bytes(needed)} of memory, and {describe_bytes(free)} are free"
     )
     key = "batch_size" if kind == "training" else "valid_batch_size"
-    remedy = f"lower train.{key}, model.features, model.layers or model.cutoff, or take smaller frames"
+    remedy = f"lower train.{key}, model.features, model.layers or model.cutoff, or use smaller frames"
     if needed > 1.5 * free:
-        raise So3kError(f"{said}: {remedy}")
-    warnings.warn(f"{said}: if memory runs out, {remedy}", So3kWarning, stacklevel=3)
+        raise So3kError(f"{message}: {remedy}")
+    warnings.warn(f"{message}: if memory runs out, {remedy}", So3kWarning, stacklevel=3)

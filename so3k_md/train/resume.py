@@ -16,11 +16,11 @@ from so3k_md.errors import So3kError
 from so3k_md.train.config import PATH_KEYS, RunConfig, read_config, to_sections
 from so3k_md.train.prepare import Frames
 
-# Settings that may change when a run resumes: device, paths of the data, length, learning rates.
-PLACES = {("data", key) for key in PATH_KEYS}
+# Settings that may differ when a run resumes: device, paths of the data, number of epochs, learning rates.
+PATHS = {("data", key) for key in PATH_KEYS}
 RATES = {("train", "learning_rate"), ("train", "final_learning_rate"), ("train", "clip_norm")}
-WORK = {("train", "valid_batch_size"), ("data", "accept_units")}  # without effect on the result
-RESUMABLE = {("train", "epochs"), ("train", "device"), ("train", "tensorboard")} | RATES | WORK
+WITHOUT_EFFECT = {("train", "valid_batch_size"), ("data", "accept_units")}  # without effect on the result
+RESUMABLE = {("train", "epochs"), ("train", "device"), ("train", "tensorboard")} | RATES | WITHOUT_EFFECT
 
 
 def fingerprint(frames: Frames) -> dict[str, Tensor]:
@@ -37,15 +37,19 @@ def read_state(folder: Path, config: RunConfig) -> dict[str, Any] | None:
     Raises:
         So3kError: there is no training, or a setting differs.
     """
-    path, begun = folder / "last.ckpt", folder / "config.yaml"
-    if not path.exists() and not begun.exists():
-        raise So3kError(f"there is nothing to resume in {folder}, no last.ckpt: start without --resume")
+    path, config_file = folder / "last.ckpt", folder / "config.yaml"
+    if not path.exists() and not config_file.exists():
+        raise So3kError(
+            f"there is nothing to resume in {folder}, it has no last.ckpt: start without --resume"
+        )
     if not path.exists():
-        _refuse_changes(to_sections(read_config(begun)), config, begun)
+        _refuse_changes(to_sections(read_config(config_file)), config, config_file)
         return None
     state = read_checkpoint(path)
     if "config" not in state["training"]:
-        raise So3kError(f"{path} holds a model and no training: start without --resume in another folder")
+        raise So3kError(
+            f"{path} holds a model but no state of a training: start without --resume in another folder"
+        )
     _refuse_changes(state["training"]["config"], config, path)
     return state
 
@@ -56,11 +60,11 @@ def _refuse_changes(stored: dict[str, dict[str, Any]], config: RunConfig, path: 
     for section in now:
         for key, value in now[section].items():
             before = stored[section].get(key, defaults(type(getattr(config, section))).get(key))
-            moved = (section, key) in PLACES and None not in (before, value)
-            if before != value and not moved and (section, key) not in RESUMABLE:
+            path_changed = (section, key) in PATHS and None not in (before, value)
+            if before != value and not path_changed and (section, key) not in RESUMABLE:
                 raise So3kError(
                     f"{section}.{key} was {before!r} when {path} was written, now {value!r}: restore it, "
-                    "or start anew with --overwrite"
+                    "or start a new training with --overwrite"
                 )
 
 
@@ -84,15 +88,15 @@ def check_frames(before: dict[str, Tensor] | None, frames: Frames, where: Path) 
     new = {part: set(now[part].tolist()) for part in now}
     moved = len(old["valid"] & new["train"])
     counts = [
-        f"{len(now['train'])} training frames, {len(new['train'] - old['train'])} of them others, "
-        f"where there were {len(before['train'])}",
-        f"{moved} frames of the former validation would be trained on" if moved else "",
+        f"{len(now['train'])} training frames instead of {len(before['train'])}, "
+        f"{len(new['train'] - old['train'])} of them new",
+        f"{moved} former validation frames among the training frames" if moved else "",
         "the same frames in another order" if old == new else "",
     ]
     raise So3kError(
-        f"the data are not those that the training in {where} began with: "
-        f"{'; '.join(text for text in counts if text)}. Restore them, or start anew in another folder or "
-        "with --overwrite (a file in data.valid keeps the validation the same when frames are added)"
+        f"the frames are not those with which the training in {where} started: "
+        f"{'; '.join(text for text in counts if text)}. Restore them, or start a new training in another "
+        "folder or with --overwrite (a file in data.valid keeps the validation frames when others are added)"
     )
 
 

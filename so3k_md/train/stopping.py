@@ -66,6 +66,6 @@ def refuse_several_processes() -> None:
     for name in WORLD_SIZES:
         if os.environ.get(name, "1").strip() not in ("", "0", "1"):
             raise So3kError(
-                f"training runs in one process, and this is one of {os.environ[name]} ({name}): start it "
-                f"without torchrun or mpirun, or unset {name}"
+                f"training runs in one process, but this is one of {os.environ[name]} processes ({name}): "
+                f"start it without torchrun or mpirun, or unset {name}"
             )

@@ -75,7 +75,7 @@ class Validation(NamedTuple):
 
 
 def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool = False) -> Path:
-    """Train a model, or resume a training that was stopped; returns the path of the best checkpoint.
+    """Train a model, or resume a stopped training; returns the path of the best checkpoint.
 
     Args:
         config: the four sections.
@@ -90,12 +90,12 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
     refuse_several_processes()
     device, dtype = parse_device(config.train.device), parse_dtype(config.train.dtype)
     if config.train.tensorboard:
-        import tensorboard  # noqa: F401 - a missing package is known before anything is written
+        import tensorboard  # noqa: F401 - a missing package is found before any file is written
     with ExitStack() as stack:
         if not resume:
             _check_folder(folder, overwrite)
-        there = folder.is_dir()
-        if there:
+        existed = folder.is_dir()
+        if existed:
             stack.enter_context(locked(folder))
         state = read_state(folder, config) if resume else None
         frames = load_frames(config.data, config.loss)
@@ -112,7 +112,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         run = Run(
             config, folder, device, model, optimizer, average, train_set, valid_set, fingerprint(frames)
         )
-        if not there:
+        if not existed:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))
             _check_folder(folder, overwrite)  # again: another process may have started in between
@@ -146,8 +146,8 @@ def _restore(run: Run, state: dict[str, Any]) -> tuple[Progress, list[list[float
     )
     if order != parameter_names(run.model):
         raise So3kError(
-            f"{run.folder / 'last.ckpt'} was written by a so3k-md with another order of parameters: "
-            "go on with that version, or train anew"
+            f"{run.folder / 'last.ckpt'} was written by a version of so3k-md with another order of "
+            "parameters: resume with that version, or start a new training"
         )
     load_weights(run.model, state["weights"])
     own = {file_name(name): name for name in run.average}
@@ -211,7 +211,7 @@ def _loop(run: Run, progress: Progress, log: Log, request: Request) -> None:
     if progress.epoch < epochs or not log.rows or log.rows[-1].epoch < progress.epoch:
         where = f"in epoch {progress.epoch + 1}" if progress.step else f"after epoch {progress.epoch}"
         raise Stopped(
-            f"stopped by {request.name} {where}; go on from {run.folder / 'last.ckpt'} with --resume",
+            f"stopped by {request.name} {where}; continue from {run.folder / 'last.ckpt'} with --resume",
             request.code,
         )
     log.draw()
@@ -266,8 +266,8 @@ def _train_epoch(run: Run, progress: Progress, request: Request) -> Progress:
         norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip_norm))
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise So3kError(
-                f"the loss is {value} in epoch {epoch + 1}: lower train.learning_rate and --resume from the "
-                "last checkpoint, or look for a broken frame"
+                f"the loss is {value} in epoch {epoch + 1}: lower train.learning_rate and continue from "
+                "the last checkpoint with --resume, or look for a faulty frame in the data"
             )
         run.optimizer.step()
         update_average(run.average, run.model, step, settings.ema)
@@ -291,22 +291,22 @@ def _validate_average(run: Run, request: Request) -> Validation | None:
 
 @contextmanager
 def _memory_errors(folder: Path) -> Iterator[None]:
-    """Turn a lack of memory into an error of one line, which says that nothing is lost."""
+    """Turn a lack of memory into a one-line error that names the checkpoint to resume from."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise
         raise So3kError(
-            f"memory ran out ({' '.join(str(error).split())[:100]}): lower train.batch_size or, in a "
-            f"validation, train.valid_batch_size, with which --resume goes on from {folder / 'last.ckpt'}"
+            f"memory ran out ({' '.join(str(error).split())[:100]}): lower train.batch_size or, if it was in "
+            f"a validation, train.valid_batch_size, and continue from {folder / 'last.ckpt'} with --resume"
         ) from error
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
-    begun = any((folder / name).exists() for name in ("config.yaml", "last.ckpt", "best.ckpt"))
-    if begun and not overwrite:
+    has_training = any((folder / name).exists() for name in ("config.yaml", "last.ckpt", "best.ckpt"))
+    if has_training and not overwrite:
         raise So3kError(
-            f"{folder} holds a training already: --resume it, name another folder, or pass --overwrite"
+            f"{folder} holds a training already: pass --resume or --overwrite, or name another folder"
         )
     check_folder(folder)

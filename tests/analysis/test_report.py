@@ -194,7 +194,7 @@ def test_the_command_line_with_two_runs(
     [
         (["--label", "a", "b"], "--label has 2 values for 1 trajectories"),
         (["--log", "a", "b"], "--log has 2 values"),
-        (["-o", "no/such/folder"], "cannot be made"),
+        (["-o", "no/such/folder"], "cannot be created"),
         (["--json", "no/such.json"], "does not exist"),
         (["--stride", "0"], "stride is 0"),
         (["--temperature", "-3"], "temperature is -3"),

@@ -119,7 +119,7 @@ def test_bad_tables_are_refused(tmp_path):
     (tmp_path / "d.csv").write_text("\n".join([*text[:10], *text[12:], ""]))
     assert "evenly spaced" in refused(tmp_path / "d.csv")
     (tmp_path / "e.csv").write_text("\n".join([*text[:2], ""]))
-    assert "a series" in refused(tmp_path / "e.csv")
+    assert "a time series" in refused(tmp_path / "e.csv")
     (tmp_path / "f.csv").write_text("a,b\n1,2\n")
     assert "no column" in refused(tmp_path / "f.csv")
     (tmp_path / "g.csv").write_text(text[0] + "\nx,y,z,u,v,w\n")

@@ -79,7 +79,7 @@ def test_positions_that_are_no_numbers(still: np.ndarray) -> None:
     found = verdict(still)
     assert not found.stable
     assert (found.first_bad_frame, found.atoms, found.bad_frames) == (5, (2,), 15)
-    assert "no numbers, atom H2" in found.verdict
+    assert "not finite numbers, atom H2" in found.verdict
 
 
 def test_a_first_frame_that_is_no_number(still: np.ndarray) -> None:

@@ -152,11 +152,11 @@ def fewer_atoms(kind: str) -> Callable[[SimpleNamespace], tuple[Path, Path]]:
         (lambda run: (run.write("dcd"), run.folder / "none.pdb"), "none.pdb does not exist"),
         (lambda run: (run.write("dcd").rename(run.folder / "run.trr"), run.top), "known kind"),
         (cut("dcd", 0), "is empty"),
-        (cut("dcd", 0.02), "cut or damaged in its header|no whole frame"),
-        (cut("xtc", 0.01), "no whole frame"),
-        (cut("h5", 0.3), "no whole frame"),
+        (cut("dcd", 0.02), "truncated or damaged header|no complete frame"),
+        (cut("xtc", 0.01), "no complete frame"),
+        (cut("h5", 0.3), "no complete frame"),
         (cut("dump", 0.0001), "known kind"),
-        (cut("dump", 0.01), "no whole frame"),
+        (cut("dump", 0.01), "no complete frame"),
         (junk("x.dcd"), "not a DCD file"),
         (junk("x.xtc"), "another kind"),
         (junk("x.h5"), "another kind"),
@@ -179,7 +179,7 @@ def fewer_atoms(kind: str) -> Callable[[SimpleNamespace], tuple[Path, Path]]:
         ),
         (
             edit(lambda text: text + text[:500].replace("id type element", "id type mol")),
-            "cut|other atoms or columns|trunc",
+            "incomplete|other columns or another number of atoms",
         ),
     ],
 )
@@ -227,7 +227,7 @@ def test_dcd_with_fixed_atoms(run: SimpleNamespace, order: str, mark: int, with_
     assert "incomplete" in cut.notes[0]
     head = len(raw) - 39 * (3 * (4 * len(free) + 2 * mark) + with_cell * (48 + 2 * mark))
     path.write_bytes(raw[: head - 5])
-    with pytest.raises(So3kError, match="first frame, which alone holds the fixed atoms, is torn"):
+    with pytest.raises(So3kError, match="first frame, the only one with the fixed atoms, is incomplete"):
         load_trajectory(path, run.top)
 
 

@@ -77,7 +77,7 @@ DATA = {
     "element the model lacks": (lambda: edit("water.xyz", "O 0", "S 0"), "water.xyz", "frame 0.*S"),
     "npz without positions": (lambda: npz(R=None), "data.npz", "no positions; expected one of"),
     "npz of wrong shape": (lambda: npz(R=np.zeros((1, 3, 2))), "data.npz", "expected .frames, atoms, 3."),
-    "npz with too few energies": (lambda: npz(R=np.zeros((2, 3, 3))), "data.npz", "2 frames, yet 1 entries"),
+    "npz with too few energies": (lambda: npz(R=np.zeros((2, 3, 3))), "data.npz", "2 frames, but 1 entries"),
     "truncated npz": (lambda: (npz(), truncate("data.npz")), "data.npz", "data.npz: cannot be read"),
 }
 

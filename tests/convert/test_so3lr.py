@@ -222,11 +222,11 @@ def test_mlff_needs_its_hyperparameters(jax):
     beside = jax.with_name("hyperparameters.json")
     document = json.loads(beside.read_text())
     beside.write_text(json.dumps({"model": document["model"]}))
-    assert "not that of mlff" in refusal(str(jax))
+    assert "not one of mlff" in refusal(str(jax))
     beside.write_text("{")
-    assert "not that of mlff" in refusal(str(jax))
+    assert "not one of mlff" in refusal(str(jax))
     beside.unlink()
-    assert "hyperparameters.json beside it" in refusal(str(jax))
+    assert "hyperparameters.json in the same folder" in refusal(str(jax))
 
 
 def test_without_the_package_one_line_says_how_to_get_it(monkeypatch, tmp_path, capsys):
@@ -250,7 +250,7 @@ def test_the_command_line_imports_a_model_of_the_family(write, tmp_path, capsys)
     out = capsys.readouterr().out
     assert "10.1021/jacs.5c09558" in out
     assert "6539 (2024)" in out
-    assert "licence: not said" in out
+    assert "licence: not stated" in out
     facts = metadata(load(output))
     assert facts["elements"] == TRAINED
     assert facts["dtype"] == "float64"

@@ -238,7 +238,7 @@ def test_archives_of_another_kind_are_refused():
 
 
 def test_exhaustion_is_refused():
-    assert "more than it has bytes" in refusal(b"\x80\x02}r\xff\xff\xff\x7f.")
+    assert "beyond its size in bytes" in refusal(b"\x80\x02}r\xff\xff\xff\x7f.")
     refusal(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")
     refusal(b"\x80\x02]q\x00h\x00a.")  # a list that holds itself
 

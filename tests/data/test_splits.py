@@ -47,13 +47,13 @@ def test_published_text(tmp_path, text):
     [
         ({"train": [1, 2, 10]}, {}, "index 10 is outside 0 … 9"),
         ({"train": [1, -1]}, {}, "index -1 is outside"),
-        ({"train": [1, 2, 2]}, {}, "index 2 is there twice"),
+        ({"train": [1, 2, 2]}, {}, "index 2 appears twice"),
         ({"train": [1, 2], "valid": [2, 3]}, {}, "frame 2 is in training and validation"),
         ({"train": [1.5, 2.0]}, {}, "integers are needed"),
         ({"train": []}, {}, "holds no indices"),
         ({"test": [1]}, {}, "keys present: test"),
         ({"train": [1, 2], "valid": [3]}, {"n_train": 1}, "has 2 frames where n_train is 1"),
-        ({"train": [1, 2]}, {"n_train": 2, "n_valid": 1}, "the two must fit"),
+        ({"train": [1, 2]}, {"n_train": 2, "n_valid": 1}, "a sum of at most this number"),
     ],
 )
 def test_refuses_published(tmp_path, arrays, arguments, says):
@@ -70,8 +70,8 @@ def test_refuses_others(tmp_path):
         ({"train_file": tmp_path / "broken.npz"}, "cannot be read as npz"),
         ({"train_file": tmp_path / "words.txt"}, "cannot be read as frame indices"),
         ({"valid_file": tmp_path / "words.txt"}, "without training indices"),
-        ({"n_train": 8, "n_valid": 3}, "the two must fit"),
-        ({"n_train": 0}, "at least one for training"),
+        ({"n_train": 8, "n_valid": 3}, "a sum of at most this number"),
+        ({"n_train": 0}, "n_train of at least 1"),
     ]:
         with pytest.raises(So3kError, match=says):
             make_split(10, **arguments)

@@ -104,10 +104,10 @@ def test_a_compressed_file_that_was_cut_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("9" * 5000 + "\n", "announces 9999.* atoms, more than"),
-        ("99999999999\nenergy=1\nO 0 0 0\n", "announces 99999999999 atoms"),
-        ("9999999\nenergy=1\nO 0 0 0\n", "9999999 atoms are announced and the file ends after 1"),
-        (block("Properties=species:S:1:pos:R:3:forces:R:99999999"), "announces 100000003 columns .* has 7"),
+        ("9" * 5000 + "\n", "states 9999.* atoms, more than"),
+        ("99999999999\nenergy=1\nO 0 0 0\n", "states 99999999999 atoms"),
+        ("9999999\nenergy=1\nO 0 0 0\n", "the file states 9999999 atoms but ends after 1"),
+        (block("Properties=species:S:1:pos:R:3:forces:R:99999999"), "states 100000003 columns, .* has 7"),
         (block('Properties="species:S:1:pos:R:3:q:R:9999999999" energy=1'), "cannot be read"),
         ("1\n" + "x" * 10_000_001 + "\nO 0 0 0\n", "line 2 is longer than 10,000,000"),
     ],
@@ -145,14 +145,14 @@ def test_arrays_are_not_unpacked_before_their_shape_is_known(tmp_path):
 @pytest.mark.parametrize(
     ("comment", "row", "says"),
     [
-        (f"{PERIODIC} energy=-2", "", "energy stands twice in the comment line"),
+        (f"{PERIODIC} energy=-2", "", "energy appears twice in the comment line"),
         (f"{PERIODIC} pbc=no", "", "pbc=no is not understood"),
         (f'{PERIODIC} pbc="N N N"', "", 'pbc="N N N" is not understood'),
         (PERIODIC.replace("Lattice", "lattice"), "", "the cell under 'lattice' is not read"),
         (PERIODIC.replace("Lattice", "Cell"), "", "the cell under 'Cell' is not read"),
-        (PERIODIC, "H 0 0 2 0 0 0 9", "announces 7 columns and atom 3 has 8"),
-        (PERIODIC, "H 0 0 2 0 0", "announces 7 columns and atom 3 has 6"),
-        ("energy=-1", "", "without Properties there are 4 columns and atom 0 has 7"),
+        (PERIODIC, "H 0 0 2 0 0 0 9", "states 7 columns, but atom 3 has 8"),
+        (PERIODIC, "H 0 0 2 0 0", "states 7 columns, but atom 3 has 6"),
+        ("energy=-1", "", "without Properties there must be 4 columns, but atom 0 has 7"),
         (f'{PERIODIC} my_stress="1 2 3 4 5 6 7 8 9"', "", "stress is not symmetric"),
     ],
 )
@@ -181,8 +181,8 @@ def test_what_may_be_a_label_is_named(tmp_path, key):
     [
         ({"box": np.eye(3)}, "the cell under 'box' is not read"),
         ({"Cell": np.eye(3)}, "the cell under 'Cell' is not read"),
-        ({"cell": 9 * np.eye(3), "pbc": np.array(["F", "F", "F"])}, "other things than true and false"),
-        ({"cell": 9 * np.eye(3), "pbc": np.full(3, np.nan)}, "other things than true and false"),
+        ({"cell": 9 * np.eye(3), "pbc": np.array(["F", "F", "F"])}, "values other than true and false"),
+        ({"cell": 9 * np.eye(3), "pbc": np.full(3, np.nan)}, "values other than true and false"),
         ({"coords": np.ones((3, 3, 3))}, "R and coords contradict each other"),
     ],
 )
@@ -195,7 +195,7 @@ def test_an_array_that_stands_twice_is_refused(tmp_path):
     path = write_npz(tmp_path)
     with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
         file.writestr("E.npy", file.read("E.npy"))
-    with pytest.raises(So3kError, match="an array stands twice"):
+    with pytest.raises(So3kError, match="two arrays have the same name"):
         read_frames(path)
 
 

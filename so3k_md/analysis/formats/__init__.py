@@ -1,1 +1,1 @@
-"""Files of trajectories to arrays: what is whole is read, what is missing is said."""
+"""Readers of trajectory files: they return the complete frames and state what could not be read."""

@@ -1,4 +1,4 @@
-"""LAMMPS text dumps: every frame checked, torn ones left out, what would be misread refused."""
+"""Reads LAMMPS text dumps: leaves out incomplete frames, and refuses forms that would be misread."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +12,11 @@ from so3k_md.errors import So3kError
 
 COORDINATES = (("xu", "yu", "zu"), ("x", "y", "z"))
 START = b"ITEM: TIMESTEP"
-PLAIN = ("TIMESTEP", "NUMBER OF ATOMS", "BOX BOUNDS", "ATOMS")
+HEADER_ITEMS = ("TIMESTEP", "NUMBER OF ATOMS", "BOX BOUNDS", "ATOMS")
 
 
 class Head(NamedTuple):
-    """What stands above the atoms of a frame."""
+    """The header of a frame."""
 
     step: int
     atoms: int
@@ -26,49 +26,50 @@ class Head(NamedTuple):
 
 
 def is_dump(path: Path) -> bool:
-    """Whether the file is a LAMMPS text dump, by its first words."""
+    """Whether a file is a LAMMPS text dump, by its first line."""
     return next(iter(Lines(path)), b"").startswith(START)
 
 
 def read_dump(path: Path, stride: int) -> Frames:
-    """Every stride-th whole frame of a LAMMPS text dump, atoms in the order of their ids.
+    """Every stride-th complete frame of a LAMMPS text dump, atoms in the order of their ids.
 
     Args:
-        path: of `dump custom` with id, type and xu yu zu or x y z; it may be compressed.
+        path: file of `dump custom` with id, type and xu yu zu or x y z, plain or compressed.
         stride: use every stride-th frame.
 
     Raises:
-        So3kError: scaled coordinates, missing columns, another number of atoms, ids that are not 1…n, or no
-            whole frame.
+        So3kError: scaled coordinates, missing columns, frames of different numbers of atoms, ids that are not
+            1…n, or no complete frame.
     """
     lines = Lines(path)
     first: Head | None = None
     elements: tuple[str, ...] = ()
-    number, torn, steps, cells, positions = [], [], [], [], []
+    number, incomplete, steps, cells, positions = [], [], [], [], []
     whole = 0
-    for slot, (line, block) in enumerate(blocks(lines)):
+    for frame_number, (line, block) in enumerate(blocks(lines)):
         head = read_head(f"{path}, line {line}", block)
         if head is None or len(block) != 9 + head.atoms or not block[-1].endswith(b"\n"):
-            torn.append(slot)
+            incomplete.append(frame_number)
             continue
         if first is None:
             first = head
             elements = first_atoms(path, head, block[9:])
         if (head.atoms, head.columns) != (first.atoms, first.columns):
             raise So3kError(
-                f"{path}, line {line}: other atoms or columns than in the first frame; write one dump per run"
+                f"{path}, line {line}: other columns or another number of atoms than in the first frame; "
+                "write one dump per run"
             )
-        places = read_atoms(head, block[9:])
-        if places is None:
-            torn.append(slot)
+        coordinates = read_atoms(head, block[9:])
+        if coordinates is None:
+            incomplete.append(frame_number)
             continue
         if whole % stride == 0:
-            number.append(slot)
+            number.append(frame_number)
             steps.append(head.step)
             cells.append(head.cell)
-            positions.append(places)
+            positions.append(coordinates)
         whole += 1
-    lost = [lost_frames(torn, "cut or damaged")] if torn else []
+    lost = [lost_frames(incomplete, "incomplete or damaged")] if incomplete else []
     lost += [lines.broken] if lines.broken else []
     if first is None or not positions:
         refuse_none(path, lost)
@@ -98,22 +99,22 @@ def blocks(lines: Lines) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def read_head(where: str, block: list[bytes]) -> Head | None:
-    """The first nine lines of a frame, or None where they are torn.
+    """The header in the first nine lines of a frame, None if it is incomplete or damaged.
 
     Raises:
-        So3kError: they are whole and of a form that would be misread.
+        So3kError: the header is complete, but of a form that would be misread.
     """
     lines = [line.decode("utf-8", errors="replace").split() for line in block[:9]]
     items = [" ".join(words[1:]) for words in lines if words[:1] == ["ITEM:"]]
     if {"UNITS", "TIME"} & set(items):
         raise So3kError(
-            f"{where}: not the plain header of a `dump custom`; write it with `dump_modify units no time no`"
+            f"{where}: UNITS and TIME in a header are not read; write it with `dump_modify units no time no`"
         )
     if any("abc origin" in item for item in items):
         raise So3kError(
             f"{where}: general triclinic boxes are not read; use `dump_modify triclinic/general no`"
         )
-    if len(items) != 4 or not all(map(str.startswith, items, PLAIN)):
+    if len(items) != 4 or not all(map(str.startswith, items, HEADER_ITEMS)):
         return None
     try:
         step, atoms = int(lines[1][0]), int(lines[3][0])
@@ -132,7 +133,7 @@ def read_head(where: str, block: list[bytes]) -> Head | None:
 
 
 def box(bounds: Array) -> Array:
-    """The cell vectors, rows, of the bounds of a dump, whose tilts xy, xz, yz stand in the third column."""
+    """The cell vectors (rows) from the bounds of a dump; a third column holds the tilts xy, xz, yz."""
     xy, xz, yz = bounds[:, 2] if bounds.shape[1] == 3 else np.zeros(3)
     low = bounds[:, 0] - [min(0.0, xy, xz, xy + xz), min(0.0, yz), 0.0]
     high = bounds[:, 1] - [max(0.0, xy, xz, xy + xz), max(0.0, yz), 0.0]
@@ -141,7 +142,7 @@ def box(bounds: Array) -> Array:
 
 
 def check_columns(where: str, columns: tuple[str, ...]) -> None:
-    """Refuse columns without coordinates in Å or without what orders and names the atoms."""
+    """Refuse columns without coordinates in Å, or without id and type of the atoms."""
     if any(set(names) <= set(columns) for names in COORDINATES):
         if not {"id", "type"} <= set(columns):
             raise So3kError(
@@ -156,7 +157,7 @@ def check_columns(where: str, columns: tuple[str, ...]) -> None:
 
 
 def first_atoms(path: Path, head: Head, lines: list[bytes]) -> tuple[str, ...]:
-    """Refuse ids other than 1…n, and return the elements in the order of the ids if the dump has them."""
+    """The elements in the order of the ids, empty without column element; ids other than 1…n are refused."""
     table = split(head, lines)
     order = None if table is None else order_of(head, table)
     if table is None or order is None:
@@ -171,7 +172,7 @@ def first_atoms(path: Path, head: Head, lines: list[bytes]) -> tuple[str, ...]:
 
 
 def split(head: Head, lines: list[bytes]) -> np.ndarray | None:
-    """The words of the atoms (atoms, columns), or None where a row has more or fewer."""
+    """The words of all rows (atoms, columns), None if a row has another number of words than columns."""
     rows = [line.split() for line in lines]
     if any(len(row) != len(head.columns) for row in rows):
         return None
@@ -179,7 +180,7 @@ def split(head: Head, lines: list[bytes]) -> np.ndarray | None:
 
 
 def order_of(head: Head, table: np.ndarray) -> Integers | None:
-    """The rows in the order of their ids, or None unless these are 1…n."""
+    """Row numbers in the order of the ids, None if the ids are not 1…n."""
     try:
         ids = table[:, head.columns.index("id")].astype(np.int64)
     except (ValueError, OverflowError):
@@ -189,7 +190,7 @@ def order_of(head: Head, table: np.ndarray) -> Integers | None:
 
 
 def read_atoms(head: Head, lines: list[bytes]) -> Array | None:
-    """The positions in the order of the ids, (atoms, 3), Å, or None where rows are damaged."""
+    """The positions in the order of the ids, (atoms, 3), Å, None if a row is damaged."""
     table = split(head, lines)
     order = None if table is None else order_of(head, table)
     if table is None or order is None:

@@ -1,4 +1,4 @@
-"""What a reader of trajectories returns, and text that may be compressed and cut."""
+"""The result of a trajectory reader, and the lines of text files that may be compressed or truncated."""
 
 import bz2
 import gzip
@@ -18,22 +18,22 @@ LONGEST_LINE = 1_000_000  # bytes
 
 
 class Frames(NamedTuple):
-    """The whole frames of a file."""
+    """The complete frames of a file."""
 
     positions: Array  # (frames, atoms, 3), Å
     cells: Array | None  # (frames, 3, 3), rows are the cell vectors, Å
-    number: Integers  # (frames,): place of each frame in the file, those that are lost counted
+    number: Integers  # (frames,): number of each frame in the file, from 0; unreadable frames count
     time: Array | None = None  # (frames,), ps
-    steps: Integers | None = None  # (frames,) of the engine
-    interval_ps: float | None = None  # time of one step that the file itself states
+    steps: Integers | None = None  # (frames,), step of the engine
+    interval_ps: float | None = None  # time of one step, if the file states it
     pbc: tuple[bool, bool, bool] | None = None  # None: the file does not say
-    elements: tuple[str, ...] = ()  # of the first frame; empty if not written
-    lost: tuple[str, ...] = ()  # what of the file could not be read, each a clause
-    topology: str | None = None  # JSON of mdtraj that the file holds
+    elements: tuple[str, ...] = ()  # of the first frame; empty if the file does not name them
+    lost: tuple[str, ...] = ()  # what could not be read, each a clause
+    topology: str | None = None  # JSON of mdtraj, if the file holds a topology
 
 
 def kind_of(path: Path) -> str:
-    """The suffix of a file in small letters, without that of its compression: .xyz of run.xyz.gz."""
+    """The suffix of a file in lower case, without that of a compression: .xyz for run.xyz.gz."""
     names = [suffix.lower() for suffix in path.suffixes]
     if names and names[-1] in PACKED:
         names.pop()
@@ -41,15 +41,15 @@ def kind_of(path: Path) -> str:
 
 
 class Lines:
-    """The lines of a text that may be compressed, up to where the file can be read.
+    """The lines of a text file, up to where it can be read.
 
     Args:
-        path: plain, or .gz, .bz2 or .xz.
+        path: a plain file, or a compressed one: .gz, .bz2 or .xz.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.broken: str | None = None  # why the compressed data end early
+        self.broken: str | None = None  # why the compressed data cannot be read to their end
 
     def __iter__(self) -> Iterator[bytes]:
         opener = PACKED.get(self.path.suffix.lower(), open)
@@ -58,26 +58,26 @@ class Lines:
                 while line := file.readline(LONGEST_LINE):
                     yield line
         except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, ValueError) as error:
-            self.broken = f"its compressed data are cut or damaged ({error})"
+            self.broken = f"its compressed data are truncated or damaged ({error})"
 
 
 def lost_frames(numbers: Sequence[int], what: str) -> str:
-    """A clause on frames that are torn or damaged."""
+    """A clause that names the frames that could not be read."""
     shown = ", ".join(str(number) for number in numbers[:5]) + (", …" if len(numbers) > 5 else "")
     return f"frame {shown} is {what}" if len(numbers) == 1 else f"{len(numbers)} frames ({shown}) are {what}"
 
 
 def refuse_none(path: Path, lost: Sequence[str]) -> NoReturn:
-    """Refuse a file of which no frame can be read."""
+    """Refuse a file without a complete frame."""
     reason = f" ({'; '.join(lost)})" if lost else ""
     raise So3kError(
-        f"{path} holds no whole frame: it is cut, damaged or of another kind{reason}; give another file, or "
-        "run it again"
+        f"{path} holds no complete frame: it is truncated, damaged or of another kind{reason}; give another "
+        "file, or run the simulation again"
     )
 
 
 def as_cells(lengths: Array, angles: Array) -> Array:
-    """Cell vectors of edges and angles, a along x, b in the xy plane; NaN where there is no such cell.
+    """Cell vectors from lengths and angles, a along x, b in the xy plane; NaN where no such cell exists.
 
     Args:
         lengths: a, b, c, (frames, 3), Å.

@@ -1,4 +1,4 @@
-"""Formats that C libraries read, in a process of its own: a crash, a hang or a huge claim is one line."""
+"""Reads formats that need C libraries in a separate process, so that a crash of it is a one-line error."""
 
 import importlib.util
 import io
@@ -19,17 +19,17 @@ from so3k_md.errors import So3kError
 from so3k_md.units import NM_IN_ANGSTROM
 
 CHILD = Path(__file__).with_name("child.py")
-PATIENCE_S = 60.0  # without a message, after which the reader hangs
-MEMORY = 4 << 30  # bytes of addresses of the reader
+PATIENCE_S = 60.0  # s without an answer, after which the reading process is stopped
+MEMORY = 4 << 30  # bytes, address space of the reading process in addition to the size of the file
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
 class Broken(Exception):
-    """The reader broke off: its words follow "the library that reads it"."""
+    """The reading process failed; the text is the reason."""
 
 
 def read_isolated(path: Path, kind: str, stride: int) -> Frames:
-    """Every stride-th whole frame of an XTC or HDF5 file, read by another process.
+    """Every stride-th complete frame of an XTC or HDF5 file, read by another process.
 
     Args:
         path: the file.
@@ -37,7 +37,7 @@ def read_isolated(path: Path, kind: str, stride: int) -> Frames:
         stride: use every stride-th frame.
 
     Raises:
-        So3kError: no whole frame, or the library that reads such files is missing.
+        So3kError: no complete frame, or the library that reads such files is not installed.
     """
     require("mdtraj" if kind == "xtc" else "h5py")
     parts: list[dict[str, Any]] = []
@@ -53,14 +53,14 @@ def read_isolated(path: Path, kind: str, stride: int) -> Frames:
                 case "lost":
                     lost.append(str(message["text"]))
     except Broken as broken:
-        lost.append(f"reading it broke off after {sum(len(part['xyz']) for part in parts)} frames: {broken}")
+        lost.append(f"reading stopped after {sum(len(part['xyz']) for part in parts)} frames: {broken}")
     if not parts:
         refuse_none(path, lost)
     return assemble(parts, lost, topology)
 
 
 def assemble(parts: list[dict[str, Any]], lost: list[str], topology: str | None) -> Frames:
-    """The frames of all messages, nm to Å."""
+    """The frames of all messages, converted from nm to Å."""
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "kind"}
     cells = joined.get("cells")
     if cells is not None:
@@ -78,10 +78,10 @@ def assemble(parts: list[dict[str, Any]], lost: list[str], topology: str | None)
 
 
 def isolated_topology(path: Path) -> str:
-    """The topology that an HDF5 file holds, as JSON.
+    """The topology in an HDF5 file, as JSON.
 
     Raises:
-        So3kError: it holds none, or cannot be read.
+        So3kError: the file has no topology or cannot be read.
     """
     require("h5py")
     try:
@@ -94,16 +94,16 @@ def isolated_topology(path: Path) -> str:
 
 
 def require(package: str) -> None:
-    """Refuse if a package of the extra `analysis` is missing, before a process is started for it."""
+    """Refuse to start a reading process without the package of the extra `analysis` that it needs."""
     if importlib.util.find_spec(package) is None:
         raise So3kError(f"this format needs the package {package}: pip install 'so3k-md[analysis]'")
 
 
 def messages(path: Path, kind: str, stride: int) -> Iterator[dict[str, Any]]:
-    """What the reading process finds.
+    """The messages of the reading process.
 
     Raises:
-        Broken: it crashed, hung, ran out of memory, or found the file damaged.
+        Broken: the process crashed, did not answer, ran out of memory, or found the file damaged.
     """
     memory = MEMORY + path.stat().st_size
     command = [sys.executable, "-P", str(CHILD), kind, str(path.resolve()), str(stride), str(memory)]
@@ -124,14 +124,18 @@ def messages(path: Path, kind: str, stride: int) -> Iterator[dict[str, Any]]:
 
 
 def receive(process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """The next message."""
+    """The next message of the reading process."""
     (length,) = struct.unpack("<q", receive_bytes(process, 8))
     with np.load(io.BytesIO(receive_bytes(process, length)), allow_pickle=False) as found:
         return {name: found[name] for name in found.files}
 
 
 def receive_bytes(process: subprocess.Popen[bytes], length: int) -> bytes:
-    """Bytes from the process, which must not keep us waiting."""
+    """Read bytes from the process.
+
+    Raises:
+        Broken: it ended, or gave no answer within PATIENCE_S.
+    """
     assert process.stdout is not None
     handle = process.stdout.fileno()
     pieces, missing, deadline = [], length, time.monotonic() + PATIENCE_S

@@ -1,4 +1,4 @@
-"""XYZ, extended XYZ and PDB with several models, plain or compressed: torn frames are left out."""
+"""Reads XYZ, extended XYZ and PDB of several models, plain or compressed; leaves out incomplete frames."""
 
 import re
 from collections.abc import Iterator
@@ -14,47 +14,48 @@ Model = tuple[Array, Array | None]  # positions (atoms, 3), Å; cell (3, 3), Å
 
 
 def read_xyz(path: Path, stride: int) -> Frames:
-    """Every stride-th whole frame of an XYZ or extended XYZ file, Å.
+    """Every stride-th complete frame of an XYZ or extended XYZ file, Å.
 
     Args:
         path: plain or compressed.
         stride: use every stride-th frame.
 
     Raises:
-        So3kError: frames of different atoms, or no whole frame.
+        So3kError: frames of different numbers of atoms, or no complete frame.
     """
     lines = Lines(path)
     frames: list[tuple[int, Array, Array | None]] = []
-    torn: list[int] = []
+    incomplete: list[int] = []
     symbols: tuple[str, ...] = ()
     pbc: tuple[bool, bool, bool] | None = None
     whole = 0
-    for slot, (count, comment, rows) in enumerate(xyz_blocks(lines)):
+    for frame_number, (count, comment, rows) in enumerate(xyz_blocks(lines)):
         found = xyz_atoms(comment, rows) if rows and len(rows) == count else None
         if found is None:
-            torn.append(slot)
+            incomplete.append(frame_number)
         else:
-            names, places = found
+            names, coordinates = found
             if not symbols:
                 symbols, pbc = names, xyz_pbc(comment)
             if len(names) != len(symbols):
                 raise So3kError(
-                    f"{path}: frame {slot} has {len(names)} atoms, the first {len(symbols)}: a trajectory "
-                    "has the same atoms in all frames; split the file"
+                    f"{path}: frame {frame_number} has {len(names)} atoms, the first frame {len(symbols)}: a "
+                    "trajectory has the same atoms in all frames; split the file"
                 )
             if names != symbols:
-                torn.append(slot)
+                incomplete.append(frame_number)
             else:
                 if whole % stride == 0:
-                    frames.append((slot, places, lattice(comment)))
+                    frames.append((frame_number, coordinates, lattice(comment)))
                 whole += 1
-    return assemble(path, frames, torn, lines, symbols, pbc)
+    return assemble(path, frames, incomplete, lines, symbols, pbc)
 
 
 def xyz_blocks(lines: Lines) -> Iterator[tuple[int, str, list[bytes]]]:
-    """The claimed number of atoms, the comment and the rows of each frame; a torn one has another number.
+    """The stated number of atoms, the comment and the rows of each frame.
 
-    A frame starts at a line with one whole number, of which no row of atoms consists.
+    An incomplete frame has another number of rows. A frame starts at a line with a single integer, because
+    rows of atoms have more words.
     """
     count, comment = 0, ""
     rows: list[bytes] = []
@@ -71,13 +72,13 @@ def xyz_blocks(lines: Lines) -> Iterator[tuple[int, str, list[bytes]]]:
         elif state == 2 and words and len(rows) <= count:
             rows.append(line)
     if state:
-        # without its end a number may be cut; a file of one frame that a person wrote may lack it
-        torn = rows and not rows[-1].endswith(b"\n") and (blocks > 0 or lines.broken is not None)
-        yield count, comment, rows[:-1] if torn else rows
+        # without a line end the last number may be truncated; a single frame may be written by hand
+        truncated = rows and not rows[-1].endswith(b"\n") and (blocks > 0 or lines.broken is not None)
+        yield count, comment, rows[:-1] if truncated else rows
 
 
 def xyz_atoms(comment: str, rows: list[bytes]) -> tuple[tuple[str, ...], Array] | None:
-    """Elements and positions of a frame, or None where a row is damaged."""
+    """Elements and positions of a frame, None if a row is damaged."""
     species, place = columns(comment)
     try:
         words = [row.decode("ascii").split() for row in rows]
@@ -90,20 +91,20 @@ def xyz_atoms(comment: str, rows: list[bytes]) -> tuple[tuple[str, ...], Array] 
 
 
 def columns(comment: str) -> tuple[int, int]:
-    """The columns of element and x, by `Properties` of extended XYZ."""
+    """The columns of element and x, by `Properties` of extended XYZ, otherwise 0 and 1."""
     found = re.search(r"Properties=\"?([^\s\"]+)", comment)
     fields = found.group(1).split(":") if found else []
-    at, places = 0, {}
+    at, first_columns = 0, {}
     for name, width in zip(fields[::3], fields[2::3], strict=False):
         if not (width.isdigit() and len(width) < 4):
             break
-        places[name] = at
+        first_columns[name] = at
         at += int(width)
-    return places.get("species", 0), places.get("pos", 1)
+    return first_columns.get("species", 0), first_columns.get("pos", 1)
 
 
 def lattice(comment: str) -> Array | None:
-    """The cell of extended XYZ."""
+    """The cell in the comment of extended XYZ, (3, 3), Å; None without a readable one."""
     found = re.search(r"Lattice=\"([^\"]*)\"", comment)
     try:
         values = np.array(found.group(1).split(), dtype=np.float64) if found else np.zeros(0)
@@ -113,39 +114,39 @@ def lattice(comment: str) -> Array | None:
 
 
 def xyz_pbc(comment: str) -> tuple[bool, bool, bool] | None:
-    """The periodic directions of extended XYZ."""
+    """The periodic axes in the comment of extended XYZ; None if it does not state them."""
     found = re.search(r"pbc=\"([TF]) ([TF]) ([TF])\"", comment)
     return (found[1] == "T", found[2] == "T", found[3] == "T") if found else None
 
 
 def read_pdb(path: Path, stride: int) -> Frames:
-    """Every stride-th whole model of a PDB, of alternative locations the first.
+    """Every stride-th complete model of a PDB; of alternative locations only the first is read.
 
     Args:
         path: plain or compressed.
         stride: use every stride-th model.
 
     Raises:
-        So3kError: no whole model.
+        So3kError: no complete model.
     """
     lines = Lines(path)
     frames: list[tuple[int, Array, Array | None]] = []
-    torn: list[int] = []
+    incomplete: list[int] = []
     atoms = whole = 0
-    for slot, (complete, rows, cell) in enumerate(pdb_models(lines)):
-        places = pdb_atoms(rows) if complete else None
-        atoms = atoms or (0 if places is None else len(places))
-        if places is None or len(places) != atoms:
-            torn.append(slot)
+    for frame_number, (complete, rows, cell) in enumerate(pdb_models(lines)):
+        coordinates = pdb_atoms(rows) if complete else None
+        atoms = atoms or (0 if coordinates is None else len(coordinates))
+        if coordinates is None or len(coordinates) != atoms:
+            incomplete.append(frame_number)
             continue
         if whole % stride == 0:
-            frames.append((slot, places, cell))
+            frames.append((frame_number, coordinates, cell))
         whole += 1
-    return assemble(path, frames, torn, lines, (), None)
+    return assemble(path, frames, incomplete, lines, (), None)
 
 
 def pdb_models(lines: Lines) -> Iterator[tuple[bool, list[str], Array | None]]:
-    """Whether each model is closed, its rows of atoms, and the cell in force."""
+    """For each model: whether it is complete, its rows of atoms, and the last cell before its end."""
     rows: list[str] = []
     cell: Array | None = None
     opened, models = False, 0
@@ -168,7 +169,7 @@ def pdb_models(lines: Lines) -> Iterator[tuple[bool, list[str], Array | None]]:
 
 
 def pdb_cell(line: str) -> Array | None:
-    """The cell of CRYST1."""
+    """The cell of a CRYST1 line, (3, 3), Å; None if it is damaged."""
     try:
         values = np.array([line[6:15], line[15:24], line[24:33], line[33:40], line[40:47], line[47:54]])
         numbers = values.astype(np.float64)
@@ -179,14 +180,14 @@ def pdb_cell(line: str) -> Array | None:
 
 
 def pdb_atoms(rows: list[str]) -> Array | None:
-    """Positions of a model (atoms, 3), Å, the first of alternative ones; None where a row is damaged."""
-    seen: set[str] = set()
+    """Positions of a model (atoms, 3), Å, of alternative locations the first; None if a row is damaged."""
+    names: set[str] = set()
     kept = []
     for row in rows:
         name = row[12:16] + row[17:27]
-        if row[16:17].strip() and name in seen:
+        if row[16:17].strip() and name in names:
             continue
-        seen.add(name)
+        names.add(name)
         kept.append((row[30:38], row[38:46], row[46:54]))
     try:
         return np.array(kept, dtype=np.float64)
@@ -197,21 +198,21 @@ def pdb_atoms(rows: list[str]) -> Array | None:
 def assemble(
     path: Path,
     frames: list[tuple[int, Array, Array | None]],
-    torn: list[int],
+    incomplete: list[int],
     lines: Lines,
     elements: tuple[str, ...],
     pbc: tuple[bool, bool, bool] | None,
 ) -> Frames:
-    """The frames of a text file; it has cells where every frame has one."""
-    lost = [lost_frames(torn, "cut or damaged")] if torn else []
+    """The frames of a text file; they have cells only if each frame has one."""
+    lost = [lost_frames(incomplete, "incomplete or damaged")] if incomplete else []
     lost += [lines.broken] if lines.broken else []
     if not frames:
         refuse_none(path, lost)
     cells = [cell for _, _, cell in frames if cell is not None]
     return Frames(
-        positions=np.stack([places for _, places, _ in frames]),
+        positions=np.stack([coordinates for _, coordinates, _ in frames]),
         cells=np.stack(cells) if len(cells) == len(frames) else None,
-        number=np.array([slot for slot, _, _ in frames], dtype=np.int64),
+        number=np.array([frame_number for frame_number, _, _ in frames], dtype=np.int64),
         pbc=pbc,
         elements=elements,
         lost=tuple(lost),
