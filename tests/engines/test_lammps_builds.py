@@ -33,13 +33,16 @@ BUILDS = {
     "unknown": (RIGHT.replace("20250722", "0"), ""),
     "update": (
         RIGHT.replace("=4", "=0"),
-        OTHER + "it was built for LAMMPS 20250722, and this is 20250722 update 4; .+",
+        OTHER + "it was built for LAMMPS 20250722, and this LAMMPS is 20250722 update 4; .+",
     ),
     "release": (
         RIGHT.replace("20250722", "20240829"),
         OTHER + "it was built for LAMMPS 20240829 update 4, and .+",
     ),
-    "bigbig": (RIGHT.replace("SMALL", "BIG", 1), OTHER + ".+ give CMake -DLAMMPS_SIZES=smallbig"),
+    "bigbig": (
+        RIGHT.replace("SMALL", "BIG", 1),
+        OTHER + ".+ integer sizes: build the plugin with CMake and -DLAMMPS_SIZES=smallbig",
+    ),
     "MPI": (
         RIGHT + " -DOPEN_MPI",
         OTHER + "it was built with Open MPI, and this LAMMPS runs on another MPI: .+",
@@ -218,7 +221,7 @@ def test_shipped_models_by_name(tmp_path, ranks, monkeypatch):
     script = setup(atoms, "data.box", "ethanol-rmd17")
     said = run(tmp_path, f"{script}run 0\npair_style zero 5.0\npair_coeff * *\nrun 0\n", ranks)
     assert "so3k: model ethanol-rmd17, 3 layers" in said
-    assert "1 thread per rank whatever OMP_NUM_THREADS = 2 says" in said
+    assert "1 thread per rank, OMP_NUM_THREADS = 2 is ignored" in said
     ours, without = map(float, re.findall(r"Per MPI rank memory allocation .* = (\S+) ", said))
     weights = sum(tensor.nbytes for tensor in torch.jit.load(resolve_model("ethanol-rmd17")).parameters())
     assert ours - without > weights / 2**20
@@ -247,7 +250,7 @@ def test_bonded_atoms_without_molecules_are_warned_of(tmp_path, ranks):
     for name in ("some", "all"):
         script = setup(atoms, f"data.{name}", "sphc.pt", before="atom_style molecular\n") + "run 0\n"
         counts[name] = re.findall(
-            r"so3k: (\d+) atoms have bonds and the molecule id 0", run(tmp_path, script, ranks)
+            r"so3k: (\d+) atoms with bonds have the molecule id 0", run(tmp_path, script, ranks)
         )
     assert counts == {"some": [str((molecules == molecules[0]).sum())], "all": []}
 

@@ -140,7 +140,7 @@ def test_build_of_missing_parts(monkeypatch, tmp_path):
     monkeypatch.undo()
     plugins_in(monkeypatch, tmp_path)
     monkeypatch.setenv("CXX", "/no/such/compiler")
-    with pytest.raises(lammps.So3kError, match="CXX = /no/such/compiler is no program.*unset it"):
+    with pytest.raises(lammps.So3kError, match="CXX = /no/such/compiler is not a program.*unset it"):
         lammps.build_plugin()
     assert list(tmp_path.iterdir()) == []
 

@@ -39,9 +39,9 @@ namespace {
   /// Inputs without derivatives, in the order of the call.
   struct Constants {
     Tensor idx_i, idx_j, back;
-    Maps maps, turned;
+    Maps maps, transposed;
     Tensor query_bias, key_bias, value_bias;
-    Tensor into, bias, out, out_turned, table;    // of the filters
+    Tensor into, bias, out, out_transposed, table;    // of the filters
     double width, eps;
     std::vector<int64_t> degrees;
     bool squared;    // invariants: ‖χ‖² / √(2l + 1) instead of ‖χ‖
@@ -53,7 +53,8 @@ namespace {
                          const std::vector<int64_t> &degrees, bool squared)
   {
     TORCH_CHECK(t.size() == N_TENSORS && numbers.size() == 2,
-                "[so3k] constants of another version of the kernels: export the model again");
+                "[so3k] the model file has constants of another version of the kernels: export the "
+                "model again");
     return {t[0],
             t[1],
             t[2],
@@ -108,7 +109,7 @@ namespace {
     const T *q = g.q.const_data_ptr<T>(), *k = g.k.const_data_ptr<T>();
     T *x = g_x.data_ptr<T>(), *x_src = g_x_src.data_ptr<T>();
     const auto wide = F / heads, narrow = F / degrees;
-    const auto &back = of.turned;
+    const auto &back = of.transposed;
     by_head_adjoint(q, 2 * F, back.query_x.const_data_ptr<T>(), heads, wide, x, F, n);
     by_head_adjoint(q + F, 2 * F, back.query_chi.const_data_ptr<T>(), degrees, narrow, x, F, n);
     by_head_adjoint(k, 2 * F, back.key_x.const_data_ptr<T>(), heads, wide, x_src, F, m);
@@ -150,7 +151,7 @@ namespace {
     return {layer,
             {of.degrees, of.squared, of.eps},
             {of.into.const_data_ptr<T>(), of.bias.const_data_ptr<T>(), of.out.const_data_ptr<T>(),
-             of.out_turned.const_data_ptr<T>(), layer.degrees, of.out.size(1), layer.width, 2}};
+             of.out_transposed.const_data_ptr<T>(), layer.degrees, of.out.size(1), layer.width, 2}};
   }
 
   template <typename T>
@@ -217,7 +218,8 @@ namespace {
       const auto type = x.scalar_type();
       require_cpu(x);
       TORCH_CHECK(type == at::kFloat || type == at::kDouble,
-                  "[so3k] the kernels work in float32 and float64");
+                  "[so3k] the kernels work in float32 and float64, not in ", type,
+                  ": load the model in one of these");
       const auto in = Inputs{x, chi, x_src, chi_src, r, cut, ylm}.contiguous();
       const auto of = constants_of(tensors, numbers, degrees, squared);
       const auto rows = type == at::kFloat ? rows_of<float>(in, of) : rows_of<double>(in, of);

@@ -9,8 +9,8 @@ namespace So3k {
 
 inline void require_cpu(const at::Tensor &tensor)
 {
-  TORCH_CHECK(tensor.is_cpu(),
-              "[so3k] compiled kernels are for CPUs: make the system with kernels = off");
+  TORCH_CHECK(tensor.is_cpu(), "[so3k] compiled kernels are for CPUs, and a tensor is on ",
+              tensor.device().str(), ": use kernels = off");
 }
 
 }    // namespace So3k

@@ -125,7 +125,8 @@ namespace {
       const auto type = steps.at(0).scalar_type();
       require_cpu(vectors);
       TORCH_CHECK(type == at::kFloat || type == at::kDouble,
-                  "[so3k] the kernels work in float32 and float64");
+                  "[so3k] the kernels work in float32 and float64, not in ", type,
+                  ": load the model in one of these");
       const auto v = vectors.to(at::kDouble).contiguous();
       const auto i = idx_i.contiguous(), j = idx_j.contiguous();
       const Once once(v.const_data_ptr<double>(), i.const_data_ptr<int64_t>(),

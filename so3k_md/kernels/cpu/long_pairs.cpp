@@ -151,18 +151,18 @@ namespace {
       }
       dispersion(tile, of);
       for (int64_t n = 0; n < count; ++n) {
-        const auto p = first + n, here = i[p], there = j[p];
-        psi[here] += static_cast<double>(tile.a_j[n] * tile.e[n]);
-        psi[there] += static_cast<double>(tile.a_i[n] * tile.e[n]);
-        through_mean[here] += static_cast<double>(tile.by_mean[n]);
-        through_mean[there] += static_cast<double>(tile.by_mean[n]);
+        const auto p = first + n, atom_i = i[p], atom_j = j[p];
+        psi[atom_i] += static_cast<double>(tile.a_j[n] * tile.e[n]);
+        psi[atom_j] += static_cast<double>(tile.a_i[n] * tile.e[n]);
+        through_mean[atom_i] += static_cast<double>(tile.by_mean[n]);
+        through_mean[atom_j] += static_cast<double>(tile.by_mean[n]);
         T by_r = tile.by_r[n];
         if (of.coulomb) {
           T k, dk;
           shifted(tile.r[n], k, dk);
-          phi[here] += static_cast<double>(ke * charge[there] * k);
-          phi[there] += static_cast<double>(ke * charge[here] * k);
-          by_r += ke * charge[here] * charge[there] * dk;
+          phi[atom_i] += static_cast<double>(ke * charge[atom_j] * k);
+          phi[atom_j] += static_cast<double>(ke * charge[atom_i] * k);
+          by_r += ke * charge[atom_i] * charge[atom_j] * dk;
         }
         for (int x = 0; x < 3; ++x) derivative[3 * p + x] = tile.x[x][n] * (by_r / tile.r[n]);
       }

@@ -22,9 +22,9 @@ namespace {
 
   /// Inputs without derivatives, in the order of the call.
   struct Constants {
-    Tensor members, first, size, own;                // of the groups, see nn/sphc.py
-    Tensor into, bias, out, turned, shift, table;    // of the filters
-    std::vector<Tensor> steps;                       // of the harmonics
+    Tensor members, first, size, own;                    // of the groups, see nn/sphc.py
+    Tensor into, bias, out, transposed, shift, table;    // of the filters
+    std::vector<Tensor> steps;                           // of the harmonics
     double width, cutoff, eps, temperature, kappa, direction;
     std::vector<int64_t> degrees;
     int64_t p;
@@ -35,7 +35,8 @@ namespace {
                          const std::vector<int64_t> &degrees, int64_t p, bool squared)
   {
     TORCH_CHECK(tensors.size() >= 10 && numbers.size() == 6,
-                "[so3k] constants of another version of the kernels: export the model again");
+                "[so3k] the model file has constants of another version of the kernels: export the "
+                "model again");
     return {tensors[0],
             tensors[1],
             tensors[2],
@@ -93,7 +94,7 @@ namespace {
     sphc.into = of.into.const_data_ptr<T>();
     sphc.bias = of.bias.const_data_ptr<T>();
     sphc.out = of.out.const_data_ptr<T>();
-    sphc.turned = of.turned.const_data_ptr<T>();
+    sphc.transposed = of.transposed.const_data_ptr<T>();
     sphc.shift = of.shift.const_data_ptr<T>();
     sphc.table = {of.table.const_data_ptr<T>(), static_cast<T>(of.width), of.table.size(0),
                   of.table.size(2)};
@@ -177,9 +178,11 @@ namespace {
       const auto type = query.scalar_type();
       require_cpu(query);
       TORCH_CHECK(type == at::kFloat || type == at::kDouble,
-                  "[so3k] the kernels work in float32 and float64");
-      TORCH_CHECK(static_cast<int64_t>(degrees.size()) <= MAX_HEADS,
-                  "[so3k] more degrees than the kernels hold");
+                  "[so3k] the kernels work in float32 and float64, not in ", type,
+                  ": load the model in one of these");
+      TORCH_CHECK(static_cast<int64_t>(degrees.size()) <= MAX_HEADS, "[so3k] the model has ",
+                  degrees.size(), " degrees, the kernels support at most ", MAX_HEADS,
+                  ": use kernels = off");
       std::vector<Tensor> whole;
       for (const auto &tensor : tensors) whole.push_back(tensor.contiguous());
       variable_list saved = {rows.query, rows.key, rows.chi, rows.chi_src, rows.r, rows.r_src};

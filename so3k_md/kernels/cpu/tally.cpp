@@ -26,10 +26,10 @@ namespace {
       const auto here = i[p];
       double sum[3] = {}, w[9] = {};
       for (; p < n_pairs && i[p] == here; ++p) {
-        auto *there = atoms + 3 * j[p];
+        auto *atom_j = atoms + 3 * j[p];
         for (int b = 0; b < 3; ++b) {
           const double g_b = g[3 * p + b];
-          there[b] += g_b;
+          atom_j[b] += g_b;
           sum[b] += g_b;
           for (int a = 0; a < 3; ++a) w[3 * a + b] += d[3 * p + a] * g_b;
         }
