@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 __all__ = ["Graph", "ModelConfig", "So3krates", "__version__", "load"]
 __version__ = "0.2.0.dev0"
 
-_HOMES = {"Graph": "graph", "ModelConfig": "model", "So3krates": "model", "load": "checkpoint"}
+_MODULES = {"Graph": "graph", "ModelConfig": "model", "So3krates": "model", "load": "checkpoint"}
 
 
 def __getattr__(name: str) -> Any:
     """A public name, imported at its first use, so that `so3k-md --help` does not import torch."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -39,7 +39,9 @@ def read_frame(path: str, topology: str | None, number: int, periodic: bool | No
     file = Path(path)
     if not (file.suffix.lower() in TRAJECTORIES or (file.is_file() and is_dump(file))):
         if topology is not None:
-            raise So3kError(f"{path} is no trajectory, it holds its own atoms: leave out --top {topology}")
+            raise So3kError(
+                f"{path} is not a trajectory and contains its own atoms: leave out --top {topology}"
+            )
         frames = read_frames(path)
         check_number(path, number, len(frames))
         return frames[number]
@@ -80,8 +82,8 @@ def nonlocal_attention(model_path: str, frame: Frame, groups: str = "auto") -> A
     needs = model.needs
     if needs.nonlocal_kind != "sphc":
         raise So3kError(
-            f"{model_path} has non-local attention of the kind {needs.nonlocal_kind}, which weighs no pairs: "
-            "--attention takes a model with nonlocal: sphc"
+            f"{model_path} has nonlocal: {needs.nonlocal_kind}, which has no attention weights of pairs: "
+            "use a model with nonlocal: sphc for --attention"
         )
     require_elements([frame], needs.elements)
     graph = to_graph(frame, needs.cutoff, model, groups)
@@ -89,7 +91,9 @@ def nonlocal_attention(model_path: str, frame: Frame, groups: str = "auto") -> A
     sizes = np.bincount(graph.group)
     atoms = np.flatnonzero(graph.group.numpy() == sizes.argmax())
     if len(atoms) < 2:
-        raise So3kError(f"{frame.where}: no group has two atoms, so there is no pair to show: choose another")
+        raise So3kError(
+            f"{frame.where}: no group has two atoms, so there is no pair to show: choose another frame"
+        )
     return Attention(
         model=str(metadata(model).get("name") or model_path),
         source=frame.source,

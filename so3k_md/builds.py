@@ -65,13 +65,13 @@ def workshop(root: Path) -> Iterator[Path]:
     Args:
         root: folder of all builds of a kind; other machines may share it.
     """
-    mine = f"building-{platform.node()}-"
+    own_prefix = f"building-{platform.node()}-"
     for folder in root.glob("building-*"):
-        pid = folder.name.removeprefix(mine).split("-")[0]
-        killed = folder.name.startswith(mine) and pid.isdecimal() and not _is_alive(int(pid))
+        pid = folder.name.removeprefix(own_prefix).split("-")[0]
+        killed = folder.name.startswith(own_prefix) and pid.isdecimal() and not _is_alive(int(pid))
         if killed or _age_s(folder) > DAY_S:
             shutil.rmtree(folder, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=f"{mine}{os.getpid()}-") as work:
+    with tempfile.TemporaryDirectory(dir=root, prefix=f"{own_prefix}{os.getpid()}-") as work:
         yield Path(work)
 
 
@@ -111,7 +111,9 @@ def writable_root(kind: str, what: str) -> Path:
         if os.access(root, os.W_OK):
             return root
     places = " and ".join(map(str, roots))
-    raise So3kError(f"no place to build {what}, {places} cannot be written: set XDG_CACHE_HOME")
+    raise So3kError(
+        f"{what} cannot be built, because {places} cannot be written: set XDG_CACHE_HOME to a writable folder"
+    )
 
 
 def require_compiler(what: str) -> None:
@@ -125,7 +127,9 @@ def require_compiler(what: str) -> None:
     """
     wanted = os.environ.get("CXX")
     if wanted and not shutil.which(wanted) and not shutil.which((shlex.split(wanted) or [""])[0]):
-        raise So3kError(f"CXX = {wanted} is no program: set it to a C++17 compiler for {what}, or unset it")
+        raise So3kError(
+            f"CXX = {wanted} is not a program: set it to a C++17 compiler for {what}, or unset it"
+        )
     if not wanted and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         raise So3kError(f"no C++ compiler found for {what}: install g++ (C++17) or set CXX")
 
@@ -179,8 +183,8 @@ def _reason(log: str) -> str:
     if first is None:
         return "no reason given"
     below = takewhile(lambda line: line.startswith(" "), lines[first + 1 :])
-    said = [lines[first], *(below if lines[first].endswith(":") else [])]
-    return " ".join(line.strip() for line in said)
+    message = [lines[first], *(below if lines[first].endswith(":") else [])]
+    return " ".join(line.strip() for line in message)
 
 
 def processor() -> str:

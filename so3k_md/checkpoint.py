@@ -27,7 +27,7 @@ KERNEL_FILE = "so3k_kernels.6.pt"
 LARGEST_METADATA = 1 << 20  # bytes
 CHECKPOINT_FORMAT = "so3k-md checkpoint 2"
 UNSEALED_FORMAT = "so3k-md checkpoint 1"  # of checkpoints without a seal and without all facts of `Needs`
-DAMAGED = "is damaged: its bytes are not those that were written, whose SHA-256 stands at its end"
+DAMAGED = "is damaged: its bytes do not match the SHA-256 at its end"
 
 
 def save_checkpoint(
@@ -80,7 +80,7 @@ def read_checkpoint(path: str | Path, look: Look | None = None) -> dict[str, Any
         document = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types, with advice that is unsafe to follow
         raise So3kError(
-            f"{path} is not a readable checkpoint, it holds other things than those of so3k-md: "
+            f"{path} is not a readable checkpoint, it contains objects that so3k-md does not write: "
             "make one with so3k-md train"
         ) from error
     form = document.get("format") if isinstance(document, dict) else None
@@ -135,7 +135,8 @@ def eager_model(path: Path, look: Look | None = None) -> So3krates:
         return model_of(document["config"], document["facts"], document["weights"])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise So3kError(
-            f"{path} is a checkpoint whose parts do not fit together ({first_line(error)}): train again"
+            f"{path} is a checkpoint whose configuration and weights do not match ({first_line(error)}): "
+            "train again"
         ) from error
 
 
@@ -165,8 +166,8 @@ def eager(model: Any) -> So3krates:
     needs = needs_of(model)
     if is_rounded(model):
         raise So3kError(
-            "the model was imported with --rounding peer, which only this file holds: import it again with "
-            "the options that it shall have"
+            "the model was imported with --rounding peer, and its rounded constants cannot be converted: "
+            "import it again with the options that you need"
         )
     facts = {name: getattr(needs, name) for name in GIVEN}
     return model_of(json.loads(needs.config), facts, file_weights(model)).requires_grad_(False).eval()
@@ -194,7 +195,7 @@ def load_torchscript(path: Path, place: torch.device, look: Look | None = None) 
         model = torch.jit.load(str(path), map_location="cpu")
     except Exception as error:  # of another torch, or a file sealed by another program
         raise So3kError(
-            f"{path} is whole, but torch {torch.__version__} cannot read it ({first_line(error)}): "
+            f"{path} is not damaged, but torch {torch.__version__} cannot read it ({first_line(error)}): "
             "export it again"
         ) from error
     version = needs_of(model).format_version if hasattr(model, "needs") else former_version(model)
@@ -203,7 +204,7 @@ def load_torchscript(path: Path, place: torch.device, look: Look | None = None) 
     if version != FORMAT_VERSION:
         raise So3kError(
             f"{path} has format {version}, this so3k-md reads format {FORMAT_VERSION}: "
-            f"so3k-md export {path} -o NEW.pt writes it anew"
+            f"convert it with so3k-md export {path} -o NEW.pt"
         )
     if place.type == "cpu":
         # on CPUs torch fuses nothing, but would search for fusions for seconds in the first calls
@@ -235,7 +236,7 @@ def _why_unsealed(path: Path) -> str:
     if version < FORMAT_VERSION:
         return (
             f"{path} has format {version}, this so3k-md reads format {FORMAT_VERSION}: "
-            f"so3k-md export {path} -o NEW.pt writes it anew"
+            f"convert it with so3k-md export {path} -o NEW.pt"
         )
     return f"{path} {DAMAGED}: copy it again, or export it again"
 
@@ -266,12 +267,14 @@ def resolve_model(path: str | Path) -> Path:
         if path.exists():
             raise So3kError(f"{path} is a folder, a pipe or a device: name a checkpoint or an exported file")
     except OSError as error:  # a folder in the path may not be read, or the name is too long
-        raise So3kError(f"{path} cannot be read: {error.strerror}; check path and rights") from error
+        raise So3kError(
+            f"{path} cannot be read: {error.strerror}; check the path and its permissions"
+        ) from error
     bundled = Path(str(files("so3k_md.pretrained"))) / f"{path}.pt"
     if path.name == str(path) and bundled.is_file():
         return bundled
     names = ", ".join(sorted(file.stem for file in bundled.parent.glob("*.pt"))) or "none"
-    raise So3kError(f"there is no model file {path}: check the name; models that come with so3k-md: {names}")
+    raise So3kError(f"there is no model file {path}: check the name; bundled models: {names}")
 
 
 def is_torchscript(path: Path) -> bool:

@@ -161,7 +161,7 @@ def report(folder: Path) -> Path:
     """One report of both trajectories.
 
     Raises:
-        So3kError: the molecule did not survive.
+        So3kError: the molecule dissociated.
     """
     top = folder / "openmm" / "topology.pdb"
     analyses = [
@@ -177,7 +177,7 @@ def report(folder: Path) -> Path:
     for analysis in analyses:
         print(f"{analysis.label}: {analysis.stability.verdict}")
         if not analysis.stability.stable:
-            raise So3kError(f"the molecule fell apart in {analysis.label}: see {html}")
+            raise So3kError(f"the molecule dissociated in {analysis.label}: see {html}")
     return html.resolve()
 
 

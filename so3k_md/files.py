@@ -28,7 +28,9 @@ def check_output(path: str | Path, overwrite: bool) -> Path:
     if not folder.is_dir():
         raise So3kError(f"the folder {folder} for {path.name} does not exist: create it first")
     if not os.access(folder, os.W_OK):
-        raise So3kError(f"the folder {folder} cannot be written: choose another one or change its rights")
+        raise So3kError(
+            f"the folder {folder} cannot be written: choose another one or change its permissions"
+        )
     remove_leftovers(folder, path.name)
     return path
 
@@ -44,7 +46,9 @@ def check_folder(path: str | Path) -> Path:
     if not existing.is_dir():
         raise So3kError(f"{existing} is a file, a folder is needed: choose another name")
     if not os.access(existing, os.W_OK):
-        raise So3kError(f"the folder {existing} cannot be written: choose another one or change its rights")
+        raise So3kError(
+            f"the folder {existing} cannot be written: choose another one or change its permissions"
+        )
     return path
 
 
@@ -55,7 +59,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     Temporary files that killed processes left for the same path are removed first.
 
     Raises:
-        So3kError: the operating system refuses the write (full disk, missing rights).
+        So3kError: the operating system refuses the write (full disk, missing permissions).
     """
     path = Path(path)
     remove_leftovers(path.parent, path.name)

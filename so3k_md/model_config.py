@@ -21,7 +21,10 @@ class ModelConfig:
 
     # key -> the value that is accepted in files of former versions, and the remedy for any other
     RETIRED: ClassVar = {
-        "rounding": ("exact", "import the model again, with so3k-md import --rounding peer to compare with")
+        "rounding": (
+            "exact",
+            "import the model again; to compare it with its own program, with so3k-md import --rounding peer",
+        )
     }
 
     features: int = field(default=132, metadata={"doc": "F, invariant features of an atom"})
@@ -53,7 +56,7 @@ class ModelConfig:
     interaction: str = field(default="selfmix", metadata={"doc": "selfmix (2022) or linear (2024)"})
     parity: bool = field(default=True, metadata={"doc": "SelfMix keeps mirror symmetry"})
     layer_norm: bool = field(
-        default=False, metadata={"doc": "LayerNorm after attention and after the exchange"}
+        default=False, metadata={"doc": "LayerNorm after attention and after the interaction"}
     )
     chi_norm: bool = field(
         default=False, metadata={"doc": "norm of the SPHCs of each degree after attention"}
@@ -76,9 +79,9 @@ class ModelConfig:
     efa_grid: int = field(default=50, metadata={"doc": "efa: points of the Lebedev grid"})
     efa_reach: float = field(default=15.0, metadata={"doc": "efa: L_max, largest diameter of a group, Å"})
     efa_k_max: float = field(default=1.0, metadata={"doc": "efa: longest reciprocal vector, 1/Å"})
-    charge_embedding: bool = field(default=False, metadata={"doc": "features know the total charge"})
+    charge_embedding: bool = field(default=False, metadata={"doc": "the features depend on the total charge"})
     spin_embedding: bool = field(
-        default=False, metadata={"doc": "features know the number of unpaired electrons"}
+        default=False, metadata={"doc": "the features depend on the number of unpaired electrons"}
     )
     zbl: bool = field(default=False, metadata={"doc": "nuclear repulsion of atoms closer than 1.5 Å"})
     electrostatics: bool = field(

@@ -73,7 +73,7 @@ def look_at(path: str | Path) -> Look:
                 digest.update(block)
                 rest -= len(block)
     except OSError as error:
-        raise So3kError(f"{path} cannot be read: {error.strerror or error}; check its rights") from error
+        raise So3kError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
     intact = end[len(TAG) :] == digest.hexdigest().encode()
     return Look(("intact" if intact else "damaged") if sealed else "absent", digest.digest())
 

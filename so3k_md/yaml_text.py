@@ -32,27 +32,30 @@ def read_yaml(text: str, where: str) -> Any:
             return None
         if _count(node, {}, 1) > MOST_NODES:
             raise So3kError(
-                f"{where} holds more than {MOST_NODES:,} values, aliases counted in full: shorten it"
+                f"{where} contains more than {MOST_NODES:,} values, aliases counted in full: shorten it"
             )
-        _refuse_twins(node, where)
+        _refuse_duplicate_keys(node, where)
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise So3kError(f"{where} is not valid YAML: {reason}; mend that place") from error
+        raise So3kError(f"{where} is not valid YAML: {reason}; correct this line") from error
 
 
-def _refuse_twins(node: yaml.Node, where: str) -> None:
+def _refuse_duplicate_keys(node: yaml.Node, where: str) -> None:
     """Refuse a key that occurs twice in one mapping, of which YAML would use the last."""
     if isinstance(node, yaml.MappingNode):
         counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for key, count in counts.items():
             if count > 1:
                 line = node.start_mark.line + 1
-                raise So3kError(f"{where}: the key {key} stands twice from line {line} on: remove one")
+                raise So3kError(
+                    f"{where}: the key {key} appears twice in the section that begins at line {line}: remove "
+                    "one"
+                )
     if isinstance(node, yaml.CollectionNode):
         for item in node.value:
             for child in item if isinstance(item, tuple) else (item,):
-                _refuse_twins(child, where)
+                _refuse_duplicate_keys(child, where)
 
 
 def _count(node: yaml.Node, known: dict[int, float], level: int) -> float:

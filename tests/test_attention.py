@@ -164,15 +164,15 @@ def test_share_beyond_the_cutoff(folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("open.xyz --attention efa.ckpt", "kind efa, which weighs no pairs"),
-        ("open.xyz --attention none.ckpt", "kind none, which weighs no pairs"),
+        ("open.xyz --attention efa.ckpt", "nonlocal: efa, which has no attention weights"),
+        ("open.xyz --attention none.ckpt", "nonlocal: none, which has no attention weights"),
         ("open.xyz --attention nowhere.pt", "no model file nowhere.pt"),
         ("open.xyz --attention sphc.pt --frame 2", "has 2 frames, --frame is 2: choose from 0 to 1"),
         ("open.xyz --attention sphc.pt --frame -1", "--frame is -1"),
         ("open.xyz open.xyz --attention sphc.pt", "takes one file"),
         ("open.xyz --attention sphc.pt --log a.csv", "--log cannot be combined with --attention"),
         ("open.xyz --attention sphc.pt --top open.xyz", "leave out --top"),
-        ("nobody.xyz --attention sphc.pt", "is periodic, and nothing says which atoms form a group"),
+        ("nobody.xyz --attention sphc.pt", "is periodic and does not define the groups"),
         ("absent.dcd --attention sphc.pt", "absent.dcd does not exist"),
         ("open.xyz --frame 1", "--frame needs --attention"),
         ("open.xyz --groups all", "--groups needs --attention"),

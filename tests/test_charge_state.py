@@ -100,7 +100,7 @@ def test_options_fill_in_what_a_structure_does_not_say():
 
 def test_a_charge_is_refused_where_nothing_is_known_of_it():
     for given in (GivenChargeState(charge=1), GivenChargeState(spin=0.5), GivenChargeState(fragment=[0, 1])):
-        assert "knows nothing of them" in refusal(refuse_unknown, LOCAL, given, "it")
+        assert "the model does not use them" in refusal(refuse_unknown, LOCAL, given, "it")
     refuse_unknown(LOCAL, GivenChargeState(charge=0, spin=0), "it")
     refuse_unknown(SINGLETS, GivenChargeState(charge=1), "it")
 

@@ -226,7 +226,7 @@ def test_perfect_model_scores_zero(folder):
         ("data.xyz", ["--energy-key", "REF"], "no frame has the energy key 'REF'"),
         ("data.xyz", ["--energy-unit", "erg"], "unknown unit 'erg'"),
         ("chlorine.xyz", [], "frame 1: element Cl is unknown to the model, which knows H, C, O"),
-        ("overlap.xyz", [], "frame 0: atoms 0 and 1 lie on the same spot"),
+        ("overlap.xyz", [], "frame 0: atoms 0 and 1 have the same position"),
         ("data.xyz", [], "there is no model file"),
     ],
 )

@@ -240,8 +240,8 @@ def test_images_matter_to_named_groups_in_a_box_alone():
         ([1, 2.5, 3], "auto", "here: group of atom 1 is 2.5"),
         ([1, 2, np.nan], "auto", "here: group of atom 2 is nan"),
         ([1, 2, -np.inf], "auto", "here: group of atom 2 is -inf"),
-        (["a", "b", "c"], "auto", "here: group holds 'a'"),
-        ([True, False, True], "auto", "here: group holds 'True'"),
+        (["a", "b", "c"], "auto", "here: group contains 'a'"),
+        ([True, False, True], "auto", "here: group contains 'True'"),
         ([1, 2, 3], "molecule", "groups = 'molecule' is unknown: choose auto or all"),
     ],
 )

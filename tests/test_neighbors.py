@@ -127,8 +127,8 @@ def test_graph_vectors_are_those_of_the_pairs():
         ([[0, 0, 0]], np.diag([5, np.nan, 5]), True, "not finite"),
         ([[0, 0, 0]], [5, 5, 5], True, "shape"),
         ([[0, 0, 0]], np.eye(3) * 0.01, True, "thin"),
-        ([[1, 1, 1], [1, 1, 1]], None, False, "same spot"),
-        ([[1, 1, 1], [6, 1, 1]], np.eye(3) * 5, True, "same spot"),
+        ([[1, 1, 1], [1, 1, 1]], None, False, "the same position"),
+        ([[1, 1, 1], [6, 1, 1]], np.eye(3) * 5, True, "the same position"),
     ],
 )
 def test_refuses(positions, cell, pbc, says):

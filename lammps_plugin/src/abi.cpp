@@ -56,7 +56,7 @@ namespace {
     const bool same_update = update < 0 || SO3K_LAMMPS_UPDATE < 0 || update == SO3K_LAMMPS_UPDATE;
     if (running == SO3K_LAMMPS_VERSION && same_update) return "";
     return "it was built for LAMMPS " + release(SO3K_LAMMPS_VERSION, SO3K_LAMMPS_UPDATE) +
-        ", and this is " + release(running, update);
+        ", and this LAMMPS is " + release(running, update);
   }
 
   std::string other_sizes(void *lmp)
@@ -66,7 +66,8 @@ namespace {
     const int tagint = setting(lmp, "tagint"), bigint = setting(lmp, "bigint");
     if (tagint == sizeof(LAMMPS_NS::tagint) && bigint == sizeof(LAMMPS_NS::bigint)) return "";
     const std::string sizes = tagint == 8 ? "bigbig" : (bigint == 8 ? "smallbig" : "smallsmall");
-    return "this LAMMPS has other sizes of integers: give CMake -DLAMMPS_SIZES=" + sizes;
+    return "this LAMMPS has other integer sizes: build the plugin with CMake and -DLAMMPS_SIZES=" +
+        sizes;
   }
 
   std::string other_mpi()
@@ -80,16 +81,16 @@ namespace {
     if (own == running) return "";
     return std::string("it was built with ") + (own ? "Open MPI" : "MPICH") +
         ", and this LAMMPS runs on " + (running ? "Open MPI" : "another MPI") +
-        ": give CMake the MPI_INCLUDE_DIR of its mpi.h";
+        ": build the plugin with CMake and the MPI_INCLUDE_DIR of its mpi.h";
   }
 
   /// Updates of one release have added and removed virtual functions of Pair.
   std::string other_classes(const void *vtable)
   {
-    const auto here = size_of_symbol(vtable);
-    const auto there = size_of_symbol(dlsym(RTLD_DEFAULT, "_ZTVN9LAMMPS_NS4PairE"));
-    if (!here || !there || here == there) return "";
-    return "it was built for another update of this LAMMPS";
+    const auto own_size = size_of_symbol(vtable);
+    const auto running_size = size_of_symbol(dlsym(RTLD_DEFAULT, "_ZTVN9LAMMPS_NS4PairE"));
+    if (!own_size || !running_size || own_size == running_size) return "";
+    return "it was built for another update of LAMMPS";
   }
 
 }    // namespace

@@ -20,11 +20,11 @@ namespace {
   /// sources.
   fs::path bundled_folder()
   {
-    const auto *told = std::getenv("SO3K_PRETRAINED");
-    return told ? told : SO3K_PRETRAINED;
+    const auto *folder = std::getenv("SO3K_PRETRAINED");
+    return folder ? folder : SO3K_PRETRAINED;
   }
 
-  std::string shipped_names()
+  std::string bundled_names()
   {
     std::vector<std::string> names;
     std::error_code ignored;
@@ -46,9 +46,8 @@ namespace {
     if (fs::exists(path, ignored))    // a pipe or a device may have no end
       throw std::runtime_error(path + " is not a file: name a model file");
     if (fs::path(path).filename() == path && fs::exists(bundled, ignored)) return bundled;
-    throw std::runtime_error(
-        "there is no model file " + path +
-        ": check the path in pair_coeff; models that come with so3k-md: " + shipped_names());
+    throw std::runtime_error("there is no model file " + path +
+                             ": check the path in pair_coeff; bundled models: " + bundled_names());
   }
 
 }    // namespace

@@ -26,15 +26,15 @@ namespace {
   constexpr double DUMMY = 1.0, EXACT = 1e-3;    // Å, the cube of PDB files without a cell
 
   /// Sums and extremes over the atoms of the model.
-  struct Matter {
+  struct AtomSums {
     double mass = 0.0;      // g/mol
     double widest = 0.0;    // covalent radius, Å
   };
 
-  Matter weigh(LAMMPS *lmp, const std::vector<int64_t> &species_of_type)
+  AtomSums sum_atoms(LAMMPS *lmp, const std::vector<int64_t> &species_of_type)
   {
     auto *atom = lmp->atom;
-    Matter found;
+    AtomSums found;
     for (int i = 0; i < atom->nlocal; ++i) {
       const auto z = species_of_type[atom->type[i]];
       found.mass += ATOMIC_MASSES.at(z);
@@ -46,7 +46,7 @@ namespace {
   }
 
   /// The fault of a box as a phrase to follow "the box"; "" if there is none.
-  std::string fault(LAMMPS *lmp, const Matter &matter)
+  std::string fault(LAMMPS *lmp, const AtomSums &sums)
   {
     const auto *domain = lmp->domain;
     const bool periodic[] = {domain->xperiodic != 0, domain->yperiodic != 0,
@@ -57,21 +57,21 @@ namespace {
     const bool in_all = periodic[0] && periodic[1] && periodic[2];
     const auto near_dummy = [](double length) { return std::abs(length - DUMMY) < EXACT; };
     if (in_all && std::all_of(lengths, lengths + 3, near_dummy))
-      return "is the cube of 1 A that stands in PDB files for no cell at all";
+      return "is the cube of 1 A that PDB files contain if there is no cell";
     for (int k = 0; k < 3; ++k)
-      if (periodic[k] && lengths[k] < matter.widest)
-        return fmt::format("repeats after {:.2f} A, where an atom would lie within its own image",
-                           lengths[k]);
+      if (periodic[k] && lengths[k] < sums.widest)
+        return fmt::format(
+            "repeats after {:.2f} A, so that an atom would overlap with its own image", lengths[k]);
     if (!in_all) return "";
     const auto volume = h[0] * h[1] * h[2];
     const auto n_atoms = static_cast<double>(lmp->atom->natoms);
     if (volume < SMALLEST_VOLUME * n_atoms)
-      return fmt::format("has {:.2g} A^3 for each of its {} atoms, less than any matter",
+      return fmt::format("has {:.2g} A^3 for each of its {} atoms, less than in any known material",
                          volume / n_atoms, lmp->atom->natoms);
-    const auto density = AMU_PER_CUBIC_ANGSTROM * matter.mass / volume;
+    const auto density = AMU_PER_CUBIC_ANGSTROM * sums.mass / volume;
     if (density > HIGHEST_DENSITY)
       return fmt::format("gives the atoms of the model a density of {:.3g} g/cm^3, more than any "
-                         "matter has",
+                         "known material has",
                          density);
     return "";
   }
@@ -80,9 +80,9 @@ namespace {
 
 void check_cell(LAMMPS *lmp, const std::vector<int64_t> &species_of_type)
 {
-  const auto matter = weigh(lmp, species_of_type);
-  if (matter.mass == 0.0) return;
-  const auto wrong = fault(lmp, matter);
+  const auto sums = sum_atoms(lmp, species_of_type);
+  if (sums.mass == 0.0) return;
+  const auto wrong = fault(lmp, sums);
   if (!wrong.empty())
     lmp->error->all(FLERR,
                     "so3k: the box {}: correct it in the data file or by change_box, or give "

@@ -57,8 +57,8 @@ void ChargeState::check(const std::vector<int64_t> &species_of_type) const
   if (!model.has_charge_state) {
     if (options.given)
       error->all(FLERR,
-                 "so3k model {} knows no total charge: leave out charge, spin, fragments and "
-                 "fragment_charge",
+                 "so3k model {} does not use the total charge: leave out charge, spin, fragments "
+                 "and fragment_charge",
                  model.name);
     return;
   }
@@ -69,8 +69,10 @@ void ChargeState::check(const std::vector<int64_t> &species_of_type) const
 void ChargeState::check_fragments(const std::vector<int64_t> &species_of_type) const
 {
   if (!whole(options.charge.value_or(0.0)))
-    error->all(FLERR, "so3k: a charge of {:+g} e is not whole: give that of all ions and molecules",
-               *options.charge);
+    error->all(
+        FLERR,
+        "so3k: a charge of {:+g} e is not a whole number: give that of all ions and molecules",
+        *options.charge);
   if (!options.by_molecule) {
     if (!options.of_molecule.empty())
       error->all(FLERR,
@@ -78,14 +80,16 @@ void ChargeState::check_fragments(const std::vector<int64_t> &species_of_type) c
     return;
   }
   if (!atom->molecule_flag)
-    error->all(FLERR,
-               "so3k: fragments molecule needs molecule ids, which atom_style {} has not: use "
-               "atom_style full, bond or molecular",
-               atom->get_style());
+    error->all(
+        FLERR,
+        "so3k: fragments molecule needs molecule ids, which atom_style {} does not have: use "
+        "atom_style full, bond or molecular",
+        atom->get_style());
   if (options.charge && std::abs(*options.charge - total) > EXACT)
-    error->all(FLERR,
-               "so3k: the fragment charges add up to {:+g} e, the charge is {:+g}: correct one",
-               total, *options.charge);
+    error->all(
+        FLERR,
+        "so3k: the fragment charges add up to {:+g} e, the total charge is {:+g} e: correct one",
+        total, *options.charge);
   std::set<int64_t> found;
   bigint n_alone = 0;
   for (int i = 0; i < atom->nlocal; ++i) {
@@ -94,14 +98,16 @@ void ChargeState::check_fragments(const std::vector<int64_t> &species_of_type) c
     n_alone += atom->molecule[i] == 0;
   }
   if (sum(n_alone))
-    error->all(FLERR,
-               "so3k: with fragments molecule each atom needs a molecule, and some have the id 0: "
-               "number them in the data file or by 'set'");
+    error->all(
+        FLERR,
+        "so3k: with fragments molecule each atom needs a molecule id, and some have the id 0: "
+        "number them in the data file or by 'set'");
   for (const auto &[molecule, charge] : options.of_molecule) {
     if (!whole(charge))
-      error->all(FLERR,
-                 "so3k: fragment_charge {} {:+g} is not whole: give that of an ion or a molecule",
-                 molecule, charge);
+      error->all(
+          FLERR,
+          "so3k: fragment_charge {} {:+g} is not a whole number: give that of an ion or a molecule",
+          molecule, charge);
     if (!sum(static_cast<bigint>(found.count(molecule))))
       error->all(FLERR, "so3k: fragment_charge names molecule {}, which no atom has: correct it",
                  molecule);
@@ -137,8 +143,8 @@ void ChargeState::check_charge(bigint protons, bigint charge, const std::string 
 
 /// Collective: refuse the same of a fragment, whose unpaired electrons are known only where a model
 /// has none. The first rank with atoms of a fragment reports it, the lowest molecule first.
-void ChargeState::check_pieces(const System &system,
-                               const std::vector<int64_t> &species_of_type) const
+void ChargeState::check_fragment_electrons(const System &system,
+                                           const std::vector<int64_t> &species_of_type) const
 {
   std::vector<double> numbers;
   for (const int i : system.centres.atoms)
@@ -157,20 +163,21 @@ void ChargeState::check_pieces(const System &system,
   const auto rows = wrong.nonzero().squeeze(1);
   for (int64_t n = 0; n < rows.size(0); ++n) {
     const auto k = rows[n].item<int64_t>();
-    const std::array<int64_t, 3> piece = {fragments.id(k), std::llround(protons[k].item<double>()),
-                                          std::llround(charge[k].item<double>())};
-    found = std::min(found, piece);
+    const std::array<int64_t, 3> fragment = {fragments.id(k),
+                                             std::llround(protons[k].item<double>()),
+                                             std::llround(charge[k].item<double>())};
+    found = std::min(found, fragment);
   }
   auto lowest = found[0];
   MPI_Allreduce(MPI_IN_PLACE, &lowest, 1, MPI_INT64_T, MPI_MIN, world);
   if (lowest == NONE) return;
-  int speaker = found[0] == lowest ? comm->me : comm->nprocs;
-  MPI_Allreduce(MPI_IN_PLACE, &speaker, 1, MPI_INT, MPI_MIN, world);
-  MPI_Bcast(found.data(), 3, MPI_INT64_T, speaker, world);
+  int reporting_rank = found[0] == lowest ? comm->me : comm->nprocs;
+  MPI_Allreduce(MPI_IN_PLACE, &reporting_rank, 1, MPI_INT, MPI_MIN, world);
+  MPI_Bcast(found.data(), 3, MPI_INT64_T, reporting_rank, world);
   check_charge(found[1], found[2], fmt::format("molecule {}: ", found[0]));
   error->all(FLERR,
              "so3k: molecule {}: {} electrons cannot have 0 unpaired ones: correct its charge or "
-             "which atoms it has",
+             "its atoms",
              found[0], found[1] - found[2]);
 }
 
@@ -205,7 +212,7 @@ void ChargeState::rebuild(const System &system, const std::vector<int64_t> &spec
   }
   charges = at::tensor(charge, at::kDouble).to(model.device);
   counts = at::tensor(count, at::kDouble).to(model.device);
-  if (options.by_molecule && (first || changed)) check_pieces(system, species_of_type);
+  if (options.by_molecule && (first || changed)) check_fragment_electrons(system, species_of_type);
   if (first && comm->me == 0)
     LAMMPS_NS::utils::logmesg(lmp, "so3k: charge is conserved in each of {} fragments\n",
                               fragments.n_all);

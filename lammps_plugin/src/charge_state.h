@@ -40,7 +40,8 @@ class ChargeState : protected LAMMPS_NS::Pointers {
   void check_electrons(const std::vector<int64_t> &species_of_type) const;
   void check_charge(LAMMPS_NS::bigint protons, LAMMPS_NS::bigint charge,
                     const std::string &whose) const;
-  void check_pieces(const System &system, const std::vector<int64_t> &species_of_type) const;
+  void check_fragment_electrons(const System &system,
+                                const std::vector<int64_t> &species_of_type) const;
   at::Tensor spread(const at::Tensor &raw, const at::Tensor &charges) const;
   LAMMPS_NS::bigint sum(LAMMPS_NS::bigint here) const;
   LAMMPS_NS::bigint protons(const std::vector<int64_t> &species_of_type) const;

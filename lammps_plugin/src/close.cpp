@@ -59,7 +59,7 @@ void warn_of_close_pair(LAMMPS *lmp, const PairList &near)
   lmp->error->warning(
       FLERR,
       "so3k: atoms {:.0f} and {:.0f} are {:.2f} A apart, {:.2f} of the sum of their "
-      "covalent radii, closer than models are trained on: minimise first, or "
+      "covalent radii, closer than atoms in training data: minimise first, or "
       "correct the positions",
       found.tags[0], found.tags[1], found.distance, found.share);
 }

@@ -15,20 +15,20 @@ using LAMMPS_NS::LAMMPS;
 
 namespace So3k {
 
-at::Device choose_device(LAMMPS *lmp, const std::string &wish)
+at::Device choose_device(LAMMPS *lmp, const std::string &wanted)
 {
   auto *comm = lmp->comm;
   auto *error = lmp->error;
   const auto world = lmp->world;
-  const int n_gpus = wish == "cpu" ? 0 : torch::cuda::device_count();
+  const int n_gpus = wanted == "cpu" ? 0 : torch::cuda::device_count();
   int fewest = 0, most = 0;
   MPI_Allreduce(&n_gpus, &fewest, 1, MPI_INT, MPI_MIN, world);
   MPI_Allreduce(&n_gpus, &most, 1, MPI_INT, MPI_MAX, world);
-  if (wish == "cuda" && fewest == 0)
+  if (wanted == "cuda" && fewest == 0)
     error->all(FLERR, "pair_style so3k device cuda: torch finds no GPU on {}, use device cpu",
                most ? "some ranks" : "this machine");
   if (fewest == 0 && most && comm->me == 0)
-    error->warning(FLERR, "so3k: some ranks see no GPU, so that all run on CPUs");
+    error->warning(FLERR, "so3k: some ranks find no GPU, so that all ranks use CPUs");
   if (fewest == 0) return at::kCPU;
   MPI_Comm node;
   int rank, n_ranks;
@@ -39,10 +39,10 @@ at::Device choose_device(LAMMPS *lmp, const std::string &wish)
   if (comm->me == 0 && n_ranks > n_gpus)
     error->warning(FLERR, "so3k: {} ranks share {} GPUs on a node", n_ranks, n_gpus);
   const int by_launcher = place_by_launcher(lmp->universe->nprocs);
-  int all_know = 0;
-  MPI_Allreduce(&by_launcher, &all_know, 1, MPI_INT, MPI_MIN, world);
+  int launcher_known = 0;
+  MPI_Allreduce(&by_launcher, &launcher_known, 1, MPI_INT, MPI_MIN, world);
   const int place =
-      all_know >= 0 ? by_launcher : place_by_partition(lmp->universe->iworld, rank, n_ranks);
+      launcher_known >= 0 ? by_launcher : place_by_partition(lmp->universe->iworld, rank, n_ranks);
   return {at::kCUDA, static_cast<at::DeviceIndex>(place % n_gpus)};
 }
 

@@ -53,15 +53,15 @@ void Efa::add_tiles(int64_t first, int64_t last, const Tensor &number)
   }
 }
 
-std::string Efa::burden(const System &system) const
+std::string Efa::describe_exchange(const System &system) const
 {
-  const auto nobody = groups.group.narrow(0, 0, 0);
-  const auto at_nobody = at::zeros({0, 3}, at::dtype(at::kDouble).device(model.device));
+  const auto no_groups = groups.group.narrow(0, 0, 0);
+  const auto no_positions = at::zeros({0, 3}, at::dtype(at::kDouble).device(model.device));
   const auto rows =
-      at::zeros({0, model.features + model.chi_width}, at_nobody.options().dtype(model.dtype));
-  const auto still =
-      model.reach.run("waves", at_nobody, system.cell().unsqueeze(0), nobody).toTensor();
-  const auto width = sums(model.layers.at(0), {nobody, 1, 0}, {rows, still}).size(1);
+      at::zeros({0, model.features + model.chi_width}, no_positions.options().dtype(model.dtype));
+  const auto no_waves =
+      model.reach.run("waves", no_positions, system.cell().unsqueeze(0), no_groups).toTensor();
+  const auto width = sums(model.layers.at(0), {no_groups, 1, 0}, {rows, no_waves}).size(1);
   const auto gathered = most(groups.members.n_remote()), summed = most(groups.n_summed);
   const auto bytes = static_cast<double>(gathered) * row_bytes() +
       static_cast<double>(summed * width * model.n_layers) * model.element_size();
@@ -90,7 +90,7 @@ void Efa::check_reach() const
   const auto width = widths[widest].item<double>();
   if (width > model.max_group_diameter)
     throw std::runtime_error(fmt::format(
-        "{} is {:.4g} A wide, the waves of the model reach {:.4g} A: use smaller groups, "
+        "{} is {:.4g} A wide, more than efa_reach = {:.4g} A of the model: use smaller groups, "
         "or a model with a larger efa_reach",
         groups.name(widest), width, model.max_group_diameter));
 }

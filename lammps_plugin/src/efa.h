@@ -38,7 +38,7 @@ class Efa : public Nonlocal {
 
   void connect(const System &system) override;
   void add_tiles(int64_t first, int64_t last, const at::Tensor &number);
-  std::string burden(const System &system) const override;
+  std::string describe_exchange(const System &system) const override;
   void check_reach() const;
   std::vector<at::Tensor> by_tile(const at::Tensor &rows, size_t n_tiles) const;
   at::Tensor evaluate(const Formula &f, const std::vector<at::Tensor> &inputs) const;

@@ -24,20 +24,19 @@ void PairSo3k::compute(int eflag, int vflag)
   // kernels give one gradient for both directions of a pair; centroid/stress/atom needs both
   if (cvflag_atom && model->form.compiled)
     error->all(FLERR,
-               "so3k: centroid/stress/atom needs the plain layers, {} runs compiled kernels: take "
+               "so3k: centroid/stress/atom needs the plain layers, {} runs compiled kernels: use "
                "'precision float64', or a file of 'so3k-md export --kernels off'",
                model->name);
-  std::string complaint;
+  std::string message;
   try {
     evaluate();
   } catch (const LAMMPSException &) {
     throw;
   } catch (const std::exception &problem) {
-    complaint = So3k::brief(problem);
+    message = So3k::cause_of(problem);
   }
   // Other ranks may wait in an exchange for this one, so this rank alone stops them all.
-  if (!complaint.empty())
-    error->one(FLERR, "so3k failed at step {}: {}", update->ntimestep, complaint);
+  if (!message.empty()) error->one(FLERR, "so3k failed at step {}: {}", update->ntimestep, message);
 }
 
 void PairSo3k::evaluate()
@@ -132,17 +131,16 @@ void PairSo3k::check_finite(const Prediction &found, const Tensor &gradient) con
   if (std::isfinite(sum.item<double>())) return;
   error->one(FLERR,
              "so3k: energy or forces are not finite at step {}: look for overlapping or lost "
-             "atoms, take a "
-             "smaller timestep",
+             "atoms, or use a smaller timestep",
              update->ntimestep);
 }
 
 int PairSo3k::pack_forward_comm(int n, int *atoms, double *buffer, int /*pbc_flag*/, int * /*pbc*/)
 {
-  return system->pack_homes(n, atoms, buffer);
+  return system->pack_locations(n, atoms, buffer);
 }
 
 void PairSo3k::unpack_forward_comm(int n, int first, double *buffer)
 {
-  system->unpack_homes(n, first, buffer);
+  system->unpack_locations(n, first, buffer);
 }

@@ -74,12 +74,12 @@ std::vector<std::vector<int64_t>> all_to_all(const std::vector<std::vector<int64
   return incoming;
 }
 
-void Exchange::plan(int64_t n_rows, const std::vector<Home> &remote, at::Device device)
+void Exchange::plan(int64_t n_rows, const std::vector<Location> &remote, at::Device device)
 {
   int n_ranks;
   MPI_Comm_size(world, &n_ranks);
   std::vector<std::vector<int64_t>> wanted(n_ranks);
-  for (const auto &home : remote) wanted[home.rank].push_back(home.row);
+  for (const auto &location : remote) wanted[location.rank].push_back(location.row);
   const auto asked = all_to_all(wanted, world);
 
   peers.clear();
@@ -98,9 +98,9 @@ void Exchange::plan(int64_t n_rows, const std::vector<Home> &remote, at::Device 
   rows_sent = at::tensor(sent, at::kLong).to(device);
 }
 
-/// One message to and from each peer. Homeward reverses the direction: rows that were received are
+/// One message to and from each peer. With `reverse`, rows that were received are
 /// sent back to the ranks that own them.
-void Exchange::swap(const Tensor &outgoing, const Tensor &incoming, bool homeward) const
+void Exchange::swap(const Tensor &outgoing, const Tensor &incoming, bool reverse) const
 {
   const auto row_bytes = outgoing.size(1) * outgoing.element_size();
   MPI_Datatype row;
@@ -111,13 +111,13 @@ void Exchange::swap(const Tensor &outgoing, const Tensor &incoming, bool homewar
   auto *in = static_cast<char *>(incoming.data_ptr());
   auto *out = static_cast<char *>(outgoing.data_ptr());
   for (const auto &peer : peers) {
-    const auto arrives = homeward ? peer.sent : peer.received;
-    const auto n_arrives = homeward ? peer.n_sent : peer.n_received;
+    const auto arrives = reverse ? peer.sent : peer.received;
+    const auto n_arrives = reverse ? peer.n_sent : peer.n_received;
     MPI_Irecv(in + arrives * row_bytes, n_arrives, row, peer.rank, 0, world, request++);
   }
   for (const auto &peer : peers) {
-    const auto leaves = homeward ? peer.received : peer.sent;
-    const auto n_leaves = homeward ? peer.n_received : peer.n_sent;
+    const auto leaves = reverse ? peer.received : peer.sent;
+    const auto n_leaves = reverse ? peer.n_received : peer.n_sent;
     MPI_Isend(out + leaves * row_bytes, n_leaves, row, peer.rank, 0, world, request++);
   }
   MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE);
@@ -133,7 +133,7 @@ Tensor Exchange::forward(const Tensor &owned) const
 }
 
 /// The remote rows, on the rank that owns them, in the order of `rows_sent`.
-Tensor Exchange::bring_home(const Tensor &rows) const
+Tensor Exchange::return_rows(const Tensor &rows) const
 {
   const auto outgoing = rows.narrow(0, n_owned, n_received).cpu().contiguous();
   const auto incoming = at::empty({n_sent, rows.size(1)}, outgoing.options());
@@ -143,12 +143,12 @@ Tensor Exchange::bring_home(const Tensor &rows) const
 
 Tensor Exchange::adjoint(const Tensor &rows) const
 {
-  return rows.narrow(0, 0, n_owned).index_add(0, rows_sent, bring_home(rows));
+  return rows.narrow(0, 0, n_owned).index_add(0, rows_sent, return_rows(rows));
 }
 
 Tensor Exchange::largest(const Tensor &rows) const
 {
-  return rows.narrow(0, 0, n_owned).index_reduce(0, rows_sent, bring_home(rows), "amax");
+  return rows.narrow(0, 0, n_owned).index_reduce(0, rows_sent, return_rows(rows), "amax");
 }
 
 std::vector<Tensor> deliver(const std::vector<Parcel> &parcels)

@@ -9,12 +9,13 @@
 
 namespace So3k {
 
-/// The home of a row of the graph: the rank that owns the atom, and the atom's centre row there.
-struct Home {
+/// The location of a row of the graph: the rank that owns the atom, and the atom's centre row
+/// there.
+struct Location {
   int rank = -1;
   int row = -1;
-  bool operator==(const Home &other) const { return rank == other.rank && row == other.row; }
-  bool operator<(const Home &other) const
+  bool operator==(const Location &other) const { return rank == other.rank && row == other.row; }
+  bool operator<(const Location &other) const
   {
     return rank < other.rank || (rank == other.rank && row < other.row);
   }
@@ -39,8 +40,8 @@ class Exchange : public Link {
  public:
   explicit Exchange(MPI_Comm world) : world(world) {}
 
-  /// Collective. `remote` holds the homes of the rows after the owned ones, sorted by rank.
-  void plan(int64_t n_owned, const std::vector<Home> &remote, at::Device device);
+  /// Collective. `remote` holds the locations of the rows after the owned ones, sorted by rank.
+  void plan(int64_t n_owned, const std::vector<Location> &remote, at::Device device);
 
   bool busy() const override { return !peers.empty(); }
   /// (owned, width) -> (owned + remote, width).
@@ -60,8 +61,8 @@ class Exchange : public Link {
     int64_t received, n_received;    // its slice of the rows that arrive
   };
 
-  void swap(const at::Tensor &outgoing, const at::Tensor &incoming, bool homeward) const;
-  at::Tensor bring_home(const at::Tensor &rows) const;
+  void swap(const at::Tensor &outgoing, const at::Tensor &incoming, bool reverse) const;
+  at::Tensor return_rows(const at::Tensor &rows) const;
 
   MPI_Comm world;
   std::vector<Peer> peers;

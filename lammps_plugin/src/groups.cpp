@@ -27,8 +27,8 @@ namespace {
     return static_cast<int>((mixed >> 32) % n);
   }
 
-  constexpr double BOND = 1.3;    // longest bond in sums of covalent radii
-  constexpr double TORN = 0.1;    // Å; images differ by much more, rounding by much less
+  constexpr double BOND = 1.3;     // longest bond in sums of covalent radii
+  constexpr double SPLIT = 0.1;    // Å; images differ by much more, rounding by much less
 
 }    // namespace
 
@@ -150,31 +150,31 @@ void Groups::connect()
     numbers.resize(std::max(numbers.size(), size_t(share.rows.back() + 1)));
     for (const auto row : share.rows) numbers[row] = k;
     if (!share.ranks.empty()) shared[share.id] = k;
-    const int64_t n_told = share.host < 0 ? share.rows.size() : 0;
+    const int64_t n_rows = share.host < 0 ? share.rows.size() : 0;
     for (const auto rank : share.ranks) {
       if (rank == comm->me) continue;
       auto &words = outgoing[rank];
-      words.insert(words.end(), {share.id, k, n_told});
-      words.insert(words.end(), share.rows.begin(), share.rows.begin() + n_told);
+      words.insert(words.end(), {share.id, k, n_rows});
+      words.insert(words.end(), share.rows.begin(), share.rows.begin() + n_rows);
     }
   }
-  std::vector<Home> fellows, host_of(n_summed);
+  std::vector<Location> remote_members, host_of(n_summed);
   const auto n_centres = static_cast<int64_t>(numbers.size());
   const auto incoming = all_to_all(outgoing, world);
   for (int rank = 0; rank < comm->nprocs; ++rank)
     for (auto word = incoming[rank].begin(); word != incoming[rank].end();) {
       const auto k = shared.at(*word++);
-      const auto number_there = *word++;
-      if (shares[k].host == rank) host_of[k] = {rank, static_cast<int>(number_there)};
-      for (auto n_fellows = *word++; n_fellows > 0; --n_fellows) {
-        fellows.push_back({rank, static_cast<int>(*word++)});
+      const auto remote_number = *word++;
+      if (shares[k].host == rank) host_of[k] = {rank, static_cast<int>(remote_number)};
+      for (auto n_remote_members = *word++; n_remote_members > 0; --n_remote_members) {
+        remote_members.push_back({rank, static_cast<int>(*word++)});
         numbers.push_back(k);
       }
     }
-  const auto others =
-      std::find_if(host_of.begin(), host_of.end(), [](const Home &host) { return host.rank >= 0; });
+  const auto others = std::find_if(host_of.begin(), host_of.end(),
+                                   [](const Location &host) { return host.rank >= 0; });
   total.hosts.plan(others - host_of.begin(), {others, host_of.end()}, device);
-  members.plan(n_centres, fellows, device);
+  members.plan(n_centres, remote_members, device);
   group_src = at::tensor(numbers, at::kLong).to(device);
   group = group_src.narrow(0, 0, n_centres);
 }
@@ -189,14 +189,14 @@ void Groups::check_size(int64_t max_group, double row_bytes, double pair_bytes) 
   const auto n = static_cast<double>(largest);
   error->all(
       FLERR,
-      "so3k: {} has {} atoms, more than max_group = {}: attention in it means {:.1e} pairs a "
-      "layer and {:.1g} GiB on each rank that has some of it; raise max_group if that is "
-      "meant, give each molecule its id, or use a model with nonlocal: efa",
+      "so3k: {} has {} atoms, more than max_group = {}: attention in it takes {:.1e} pairs "
+      "per layer and {:.1g} GiB on each rank that owns some of its atoms; raise max_group if that "
+      "is intended, give each molecule its id, or use a model with nonlocal: efa",
       called(id), largest, max_group, n * (n - 1.0), n * (row_bytes + pair_bytes) / 1073741824.0);
 }
 
 /// Centres with a bond, here perhaps between images, whose ends lie apart in unwrapped coordinates.
-Tensor Groups::torn(const System &system, const Tensor &r) const
+Tensor Groups::split_bonds(const System &system, const Tensor &r) const
 {
   std::vector<int64_t> ids;
   for (const int i : system.centres.atoms) ids.push_back(atom->molecule[i]);
@@ -212,13 +212,13 @@ Tensor Groups::torn(const System &system, const Tensor &r) const
   const auto id_i = id.index_select(0, idx_i);
   const auto bonded = (id_i == id.index_select(0, idx_j)) & (id_i != 0) & (length < longest);
   const auto unwrapped = position.index_select(0, idx_j) - position.index_select(0, idx_i);
-  const auto apart = (unwrapped - vectors).norm(2, 1) > TORN;
+  const auto apart = (unwrapped - vectors).norm(2, 1) > SPLIT;
   return idx_i.index_select(0, (bonded & apart).nonzero().squeeze(1)).cpu();
 }
 
 void Groups::check_whole(const System &system, const Tensor &r) const
 {
-  const auto rows = torn(system, r);
+  const auto rows = split_bonds(system, r);
   constexpr int64_t NONE = std::numeric_limits<int64_t>::max();
   int64_t here[2] = {NONE, NONE}, found[2];    // tag, molecule
   for (int64_t k = 0; k < rows.size(0); ++k) {
@@ -233,9 +233,8 @@ void Groups::check_whole(const System &system, const Tensor &r) const
   error->all(
       FLERR,
       "so3k: molecule {} is not whole: by their image flags atom {} and an atom bonded to it are "
-      "in "
-      "different images: give the data file matching flags, or coordinates of whole molecules, "
-      "which read_data wraps into the box itself",
+      "in different images: correct the flags in the data file, or give coordinates of whole "
+      "molecules, which read_data wraps into the box",
       found[1], found[0]);
 }
 

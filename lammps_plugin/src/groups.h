@@ -79,7 +79,7 @@ class Groups : protected LAMMPS_NS::Pointers {
   void collect(const std::vector<int> &centres);
   void ask_directory();
   void number(int64_t gathered);
-  at::Tensor torn(const System &system, const at::Tensor &r) const;
+  at::Tensor split_bonds(const System &system, const at::Tensor &r) const;
   std::string called(int64_t id) const;
 
   bool by_molecule;

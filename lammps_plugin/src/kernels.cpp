@@ -39,10 +39,10 @@ bool load_kernels()
 
 Choice choose(bool has_code, at::Device device, at::ScalarType precision)
 {
-  if (!device.is_cpu()) return {false, "they are for CPUs"};
-  if (precision != at::kFloat) return {false, "they are for float32"};
-  if (!has_code) return {false, "the model file has no form for these"};
-  if (!load_kernels()) return {false, "so3k_kernels.so is not beside the plugin"};
+  if (!device.is_cpu()) return {false, "the kernels are for CPUs"};
+  if (precision != at::kFloat) return {false, "the kernels are for float32"};
+  if (!has_code) return {false, "the model file has no code for kernels"};
+  if (!load_kernels()) return {false, "so3k_kernels.so is not in the folder of the plugin"};
   return {true, ""};
 }
 

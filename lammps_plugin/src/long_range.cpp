@@ -20,7 +20,7 @@ void LongRange::check() const
   if (model.coulomb == "kspace" && n_periodic != 0 && n_periodic != 3)
     error->all(
         FLERR,
-        "so3k: the box is periodic along some axes only, which coulomb kspace cannot sum: "
+        "so3k: the box is periodic along some axes only, which coulomb kspace does not support: "
         "use 'boundary p p p', a fully open box, or pair_style so3k ... coulomb shifted+self");
 }
 

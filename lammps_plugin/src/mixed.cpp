@@ -27,7 +27,7 @@ namespace {
 
   bool in_model(const Centres &centres, int i)
   {
-    return centres.homes[i].rank >= 0;
+    return centres.locations[i].rank >= 0;
   }
 
   /// Bonds from owned atoms of the model to atoms outside it: tags of both.
@@ -81,13 +81,11 @@ void check_cut_bonds(LAMMPS *lmp, const Centres &centres)
   MPI_Allreduce(MPI_IN_PLACE, &atom_of_model, 1, MPI_INT64_T, MPI_MIN, lmp->world);
   int64_t other = first[0] == atom_of_model ? first[1] : NONE;
   MPI_Allreduce(MPI_IN_PLACE, &other, 1, MPI_INT64_T, MPI_MIN, lmp->world);
-  lmp->error->all(
-      FLERR,
-      "so3k: {} bond(s) join atoms of the model to atoms that it does not see, the first atom {} "
-      "of "
-      "the model to atom {}: the model takes the ends of cut bonds for radicals; give it whole "
-      "molecules, or say 'cut_bonds allow' if it was trained on such ends",
-      n_cut, atom_of_model, other);
+  lmp->error->all(FLERR,
+                  "so3k: {} bond(s) join atoms of the model to other atoms, such as atom {} of the "
+                  "model to atom {}: the model treats the ends of cut bonds as radicals; select "
+                  "whole molecules, or give 'cut_bonds allow' if it was trained on such ends",
+                  n_cut, atom_of_model, other);
 }
 
 void warn_of_double_terms(LAMMPS *lmp, const Centres &centres)
@@ -110,18 +108,17 @@ void warn_of_double_terms(LAMMPS *lmp, const Centres &centres)
   if (counts[0] + counts[1] + counts[2] + counts[3] > 0)
     lmp->error->warning(
         FLERR,
-        "so3k: {} bonds, {} angles, {} dihedrals and {} impropers lie within the model, and the "
-        "force field adds their energies to that of the model: give their types the style zero, or "
-        "take them away with delete_bonds, unless the model was trained on the difference",
+        "so3k: {} bonds, {} angles, {} dihedrals and {} impropers connect atoms of the model only, "
+        "and the force field adds their energies to that of the model: give their types the style "
+        "zero, or remove them with delete_bonds, unless the model was trained on the difference",
         counts[0], counts[1], counts[2], counts[3]);
   if (counts[4] > 0)
     lmp->error->warning(
         FLERR,
         "so3k: {} atoms of the model have charges, between which kspace_style {} adds a Coulomb "
-        "energy to that of the model: set them to 0, use coul/cut, or take it away by "
+        "energy to that of the model: set them to 0, use coul/cut, or subtract it with "
         "hybrid/scaled as simulations/lammps/in.ethanol_in_water does, unless the model was "
-        "trained on "
-        "the difference",
+        "trained on the difference",
         counts[4], force->kspace_style);
 }
 
@@ -129,12 +126,12 @@ void warn_of_heat_flux(LAMMPS *lmp, bool exact)
 {
   if (lmp->comm->me != 0 || lmp->modify->get_compute_by_style("heat/flux").empty()) return;
   if (exact && !lmp->modify->get_compute_by_style("centroid/stress/atom").empty()) return;
-  lmp->error->warning(
-      FLERR,
-      "so3k: compute heat/flux is not the heat flux of this model, from which {}: take thermal "
-      "conductivities from imposed fluxes (fix ehex, fix thermal/conductivity)",
-      exact ? "it follows by centroid/stress/atom only"
-            : "the part that messages and charges carry further than a pair is missing");
+  lmp->error->warning(FLERR,
+                      "so3k: compute heat/flux does not give the heat flux of this model, because "
+                      "{}: compute thermal conductivities from imposed fluxes (fix ehex, fix "
+                      "thermal/conductivity)",
+                      exact ? "it does not use centroid/stress/atom"
+                            : "the part that messages and charges carry beyond a pair is missing");
 }
 
 }    // namespace So3k

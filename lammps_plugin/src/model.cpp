@@ -48,7 +48,7 @@ namespace {
     try {
       return torch::jit::load(stream, at::kCPU, inside);
     } catch (const std::exception &error) {
-      throw std::runtime_error("this torch cannot read it: " + brief(error));
+      throw std::runtime_error("this torch cannot read it: " + cause_of(error));
     }
   }
 
@@ -132,16 +132,16 @@ c10::IValue Model::need(const std::string &name) const
   const auto fields = type->names().value_or(std::vector<c10::string_view>{});
   for (size_t k = 0; k < fields.size(); ++k)
     if (fields[k] == name) return elements[k];
-  throw std::runtime_error("it does not say its " + name);
+  throw std::runtime_error("it does not state its " + name);
 }
 
 void Model::describe(const LongRangeOptions &long_range)
 {
   if (!artefact.hasattr("needs"))
     throw std::runtime_error(artefact.hasattr("format_version")
-                                 ? "it is of a former format: so3k-md export OLD.pt -o NEW.pt "
-                                   "writes it anew"
-                                 : "it is no model of so3k-md");
+                                 ? "it has an old format: convert it with so3k-md export "
+                                   "OLD.pt -o NEW.pt"
+                                 : "it is not a model of so3k-md");
   const auto version = need("format_version").toInt();
   if (version != FORMAT_VERSION)
     throw std::runtime_error("its format is " + std::to_string(version) + ", this plugin reads " +
@@ -192,7 +192,8 @@ void Model::find_parts()
     physics["lattice_sum"].require(LATTICE_SUM);
   }
   if (static_cast<int64_t>(layers.size()) != n_layers)
-    throw std::runtime_error("it does not have the layers that it names");
+    throw std::runtime_error("it has " + std::to_string(layers.size()) + " layers and states " +
+                             std::to_string(n_layers));
   for (const auto &layer : layers) {
     layer.require(LAYER);
     layer.require(nonlocal.layer);
@@ -278,7 +279,7 @@ Threads::~Threads()
   if (at::get_num_threads() != outer) at::set_num_threads(outer);
 }
 
-std::string brief(const std::exception &error)
+std::string cause_of(const std::exception &error)
 {
   const auto *torch_error = dynamic_cast<const c10::Error *>(&error);
   std::string text = torch_error ? torch_error->what_without_backtrace() : error.what();

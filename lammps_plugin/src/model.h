@@ -140,7 +140,7 @@ class TorchScope {
 };
 
 /// The line of a torch exception that states the cause.
-std::string brief(const std::exception &error);
+std::string cause_of(const std::exception &error);
 
 }    // namespace So3k
 

@@ -44,22 +44,22 @@ void Nonlocal::rebuild(const System &system, bool first)
     groups.check_whole(system, system.unwrapped());
   if (!first) return;
   if (options.by_molecule && !model.needs_lattice) warn_of_no_ids(system);
-  const auto cost = burden(system);
+  const auto exchange = describe_exchange(system);
   if (comm->me == 0)
     LAMMPS_NS::utils::logmesg(lmp,
                               "so3k: {} attention within {} groups, the largest of {} atoms; {}\n",
-                              model.nonlocal_kind, groups.n_all, groups.largest, cost);
+                              model.nonlocal_kind, groups.n_all, groups.largest, exchange);
 }
 
 void Nonlocal::warn_of_no_ids(const System &system) const
 {
   const auto n_alone = groups.unnumbered(system);
   if (n_alone && comm->me == 0)
-    error->warning(FLERR,
-                   "so3k: {} atoms have bonds and the molecule id 0, with which an atom is alone: "
-                   "attention beyond the cutoff leaves them out; number the molecules in the data "
-                   "file or by 'set'",
-                   n_alone);
+    error->warning(
+        FLERR,
+        "so3k: {} atoms with bonds have the molecule id 0, which makes each a group of one "
+        "atom without non-local attention: number the molecules in the data file or by 'set'",
+        n_alone);
 }
 
 void Nonlocal::update(const System &system)

@@ -51,7 +51,7 @@ class Nonlocal : protected LAMMPS_NS::Pointers {
   Nonlocal(LAMMPS_NS::LAMMPS *lmp, const Model &model, const GroupOptions &options);
   virtual void connect(const System &system) = 0;
   virtual std::string
-  burden(const System &system) const = 0;    // collective: memory and time, for the log
+  describe_exchange(const System &system) const = 0;    // collective: memory and time, for the log
   void warn_of_no_ids(const System &system) const;
   double row_bytes() const;
   int64_t most(int64_t here) const;

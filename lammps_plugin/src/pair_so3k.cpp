@@ -50,7 +50,7 @@ PairSo3k::PairSo3k(LAMMPS *lmp) : Pair(lmp), threads(world, comm->nthreads)
   manybody_flag = 1;
   no_virial_fdotr_compute = 1;
   centroidstressflag = CENTROID_AVAIL;
-  comm_forward = 2;    // the home of an atom: rank and row
+  comm_forward = 2;    // the location of an atom: rank and row
   nextra = 8;          // parts of the energy, total charge, dipole
   pvector = new double[nextra]();
 }
@@ -67,11 +67,11 @@ PairSo3k::~PairSo3k()
 void PairSo3k::settings(int narg, char **arg)
 {
   options = So3k::Settings::parse(narg, arg, lmp);
-  forget_coefficients();
+  discard_model();
 }
 
 /// A second pair_style command keeps this object: discard what was loaded with the old settings.
-void PairSo3k::forget_coefficients()
+void PairSo3k::discard_model()
 {
   nonlocal.reset();
   charge_state.reset();
@@ -100,12 +100,12 @@ void PairSo3k::coeff(int narg, char **arg)
   if (narg < 3)
     error->all(FLERR, "pair_coeff of so3k reads: * * MODEL.pt and an element per atom type");
   if (narg - 3 != n_types)
-    error->all(FLERR,
-               "pair_coeff of so3k names {} elements for {} atom types: give one symbol (or NULL) "
-               "per type",
-               narg - 3, n_types);
+    error->all(
+        FLERR,
+        "pair_coeff of so3k has {} elements for {} atom types: give one symbol (or NULL) per type",
+        narg - 3, n_types);
   allocate();
-  forget_coefficients();
+  discard_model();
   load(arg[2]);
 
   species_of_type.assign(n_types + 1, 0);
@@ -129,18 +129,18 @@ void PairSo3k::coeff(int narg, char **arg)
 /// All ranks get the same bytes, or all stop with the same error.
 std::string PairSo3k::read_file(const std::string &path) const
 {
-  std::string bytes, complaint = "see the message of the first rank";
+  std::string bytes, message = "see the message of the first rank";
   int64_t size = -1;
   if (comm->me == 0) {
     try {
       bytes = So3k::read_model(path);
       size = static_cast<int64_t>(bytes.size());
     } catch (const std::exception &problem) {
-      complaint = problem.what();
+      message = problem.what();
     }
   }
   MPI_Bcast(&size, 1, MPI_INT64_T, 0, world);
-  if (size < 0) error->all(FLERR, "so3k: {}", complaint);
+  if (size < 0) error->all(FLERR, "so3k: {}", message);
   bytes.resize(size);
   for (int64_t begin = 0; begin < size; begin += INT_MAX)
     MPI_Bcast(&bytes[begin], static_cast<int>(std::min<int64_t>(INT_MAX, size - begin)), MPI_BYTE,
@@ -152,7 +152,7 @@ void PairSo3k::load(const std::string &path)
 {
   const auto bytes = read_file(path);
   const auto device = So3k::choose_device(lmp, options.device);
-  std::string complaint;
+  std::string message;
   try {
     So3k::TorchScope scope(device, threads.count());
     model = std::make_unique<So3k::Model>(bytes, options.precision, options.long_range, device);
@@ -161,14 +161,14 @@ void PairSo3k::load(const std::string &path)
     charge_state = std::make_unique<So3k::ChargeState>(lmp, *model, options.charge_state);
     if (model->has_long_range) long_range = std::make_unique<So3k::LongRange>(lmp, *model);
   } catch (const std::exception &problem) {
-    complaint = So3k::brief(problem);
+    message = So3k::cause_of(problem);
   }
-  int failed = !complaint.empty(), any_failed = 0;
+  int failed = !message.empty(), any_failed = 0;
   MPI_Allreduce(&failed, &any_failed, 1, MPI_INT, MPI_MAX, world);
   if (any_failed)
     error->all(FLERR,
                "so3k cannot use {} ({}): write a model with 'so3k-md export CHECKPOINT -o {}'",
-               path, failed ? complaint : "on another rank", path);
+               path, failed ? message : "the error is on another rank", path);
 }
 
 void PairSo3k::init_style()
@@ -191,7 +191,10 @@ void PairSo3k::init_style()
   warn_incomparable();
   // neighbor->exclude is not set before the list is built
   if ((neighbor->nex_type || neighbor->nex_group || neighbor->nex_mol) && comm->me == 0)
-    error->warning(FLERR, "neigh_modify exclude takes pairs away from the so3k model");
+    error->warning(FLERR,
+                   "so3k: neigh_modify exclude removes pairs from the neighbor list of the model, "
+                   "too: exclude "
+                   "only pairs with atoms of NULL types");
   So3k::warn_of_heat_flux(lmp, model->n_layers == 1 && !nonlocal && !long_range);
   request_lists();
   system->ready = false;
@@ -236,10 +239,10 @@ void PairSo3k::warn_incomparable()
   if (comm->me != 0 || model->references->comparable(counts)) return;
   error->warning(
       FLERR,
-      "so3k: the energy of {} is arbitrary by a constant: the element energies of model {} "
-      "were fitted to {} alone. Compare structures of one composition only, or train with "
+      "so3k: the energy of {} contains an arbitrary constant: the element energies of model {} "
+      "were fitted to {} only. Compare structures of one composition only, or train with "
       "isolated atoms (data.isolated_atoms) or data.element_energies; forces are not "
-      "concerned",
+      "affected",
       So3k::formula(counts), model->name, model->references->trained());
 }
 
@@ -249,14 +252,15 @@ void PairSo3k::check_neighbors() const
 {
   const auto *flag = neighbor->special_flag;
   if (atom->molecular == Atom::TEMPLATE && !(flag[1] && flag[2] && flag[3]))
-    error->all(FLERR,
-               "so3k: with atom_style template bonded pairs of weight 0 are hidden from the model: "
-               "give special_bonds a weight of 1e-50 in place of each 0, which is as good as 0 to "
-               "other styles");
+    error->all(
+        FLERR,
+        "so3k: with atom_style template LAMMPS does not pass bonded pairs of weight 0 to the "
+        "model: give special_bonds a weight of 1e-50 in place of each 0, which has the same "
+        "effect on other styles");
   if (comm->me == 0 && atom->nbonds > 0 && !(flag[1] && flag[2] && flag[3]))
     utils::logmesg(lmp,
-                   "so3k: bonded pairs that special_bonds hides are put back for the model; what "
-                   "LAMMPS warns of such pairs does not concern it\n");
+                   "so3k: the model includes bonded pairs that special_bonds excludes; warnings of "
+                   "LAMMPS about such pairs do not concern it\n");
 }
 
 /// Non-local attention needs the groups of the atoms.
@@ -269,10 +273,11 @@ void PairSo3k::check_groups() const
                  "all directions, 'boundary p p p'",
                  model->name);
   } else if (options.groups.by_molecule && !atom->molecule_flag) {
-    error->all(FLERR,
-               "so3k model {} attends within molecules, and atom_style {} has no molecule ids: use "
-               "atom_style full, bond or molecular, or pair_style so3k ... groups all",
-               model->name, atom->get_style());
+    error->all(
+        FLERR,
+        "so3k model {} has non-local attention within molecules, and atom_style {} has no "
+        "molecule ids: use atom_style full, bond or molecular, or pair_style so3k ... groups all",
+        model->name, atom->get_style());
   } else if (!options.groups.by_molecule && comm->me == 0) {
     error->warning(FLERR,
                    "so3k: groups all makes one group of all atoms: the energy is then neither "
@@ -298,8 +303,8 @@ void PairSo3k::report() const
                    model->form.reason);
   if (long_range)
     utils::logmesg(lmp,
-                   "so3k: coulomb {}, cutoff_lr {:g} A, total charge {:+g} e; energies are without "
-                   "the model's shift of {:.10g} eV per atom\n",
+                   "so3k: coulomb {}, cutoff_lr {:g} A, total charge {:+g} e; energies do not "
+                   "contain the energy shift, {:.10g} eV per atom\n",
                    long_range->form(), model->cutoff_lr, charge_state->charge(),
                    model->energy_shift);
 }
@@ -318,6 +323,9 @@ double PairSo3k::memory_usage()
 double PairSo3k::init_one(int i, int j)
 {
   if (setflag[i][j] == 0)
-    error->all(FLERR, "so3k has no element for the pair of atom types {} and {}", i, j);
+    error->all(
+        FLERR,
+        "so3k has no element for atom type {} or {}: give both types an element in pair_coeff", i,
+        j);
   return long_range ? std::max(model->cutoff, model->cutoff_lr) : model->cutoff;
 }

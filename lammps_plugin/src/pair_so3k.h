@@ -40,7 +40,7 @@ class __attribute__((visibility("default"))) PairSo3k : public Pair {
 
  private:
   void allocate();
-  void forget_coefficients();
+  void discard_model();
   std::string read_file(const std::string &path) const;
   void load(const std::string &path);
   void check_neighbors() const;

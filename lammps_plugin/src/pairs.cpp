@@ -69,7 +69,7 @@ void PairList::rebuild(const NeighList *list, const std::vector<std::vector<int>
   candidates_i.clear();
   candidates_j.clear();
   const auto add = [&](int i, int j) {
-    if (centres.homes[j].rank < 0) return;
+    if (centres.locations[j].rank < 0) return;
     const double dx = x[j][0] - x[i][0], dy = x[j][1] - x[i][1], dz = x[j][2] - x[i][2];
     if (dx * dx + dy * dy + dz * dz > reach * reach) return;
     candidates_i.push_back(i);
@@ -88,24 +88,24 @@ void PairList::rebuild(const NeighList *list, const std::vector<std::vector<int>
 }
 
 /// Rows of the candidates, and a row for every atom of another rank among them.
-std::vector<Home> PairList::add_remote_rows(const Centres &centres, int me)
+std::vector<Location> PairList::add_remote_rows(const Centres &centres, int me)
 {
-  const auto &homes = centres.homes;
-  std::vector<char> used(homes.size(), 0);
-  for (const auto j : candidates_j) used[j] = homes[j].rank != me;
-  std::vector<std::pair<Home, int>>
-      ghosts;    // sorted by home, so that images of one atom are consecutive
+  const auto &locations = centres.locations;
+  std::vector<char> used(locations.size(), 0);
+  for (const auto j : candidates_j) used[j] = locations[j].rank != me;
+  std::vector<std::pair<Location, int>>
+      ghosts;    // sorted by location, so that images of one atom are consecutive
   for (size_t j = 0; j < used.size(); ++j)
-    if (used[j]) ghosts.emplace_back(homes[j], static_cast<int>(j));
+    if (used[j]) ghosts.emplace_back(locations[j], static_cast<int>(j));
   std::sort(ghosts.begin(), ghosts.end());
 
-  std::vector<Home> remote;
-  std::vector<int64_t> row_of_atom(homes.size());
+  std::vector<Location> remote;
+  std::vector<int64_t> row_of_atom(locations.size());
   row_atoms = centres.atoms;
-  for (size_t j = 0; j < homes.size(); ++j) row_of_atom[j] = homes[j].row;
-  for (const auto &[home, j] : ghosts) {
-    if (remote.empty() || !(remote.back() == home)) {
-      remote.push_back(home);
+  for (size_t j = 0; j < locations.size(); ++j) row_of_atom[j] = locations[j].row;
+  for (const auto &[location, j] : ghosts) {
+    if (remote.empty() || !(remote.back() == location)) {
+      remote.push_back(location);
       row_atoms.push_back(j);
     }
     row_of_atom[j] = static_cast<int64_t>(row_atoms.size()) - 1;

@@ -13,8 +13,8 @@ namespace So3k {
 
 /// The atoms of the model among those of LAMMPS.
 struct Centres {
-  std::vector<int> atoms;     // LAMMPS atom of each centre row
-  std::vector<Home> homes;    // of every atom, owned or ghost
+  std::vector<int> atoms;             // LAMMPS atom of each centre row
+  std::vector<Location> locations;    // of every atom, owned or ghost
 };
 
 /// Pairs and their rows.
@@ -55,7 +55,7 @@ class PairList {
   Exchange exchange;     // of the centre rows to the other ranks that have them in a pair
 
  private:
-  std::vector<Home> add_remote_rows(const Centres &centres, int me);
+  std::vector<Location> add_remote_rows(const Centres &centres, int me);
   void update_on_cpu(const at::Tensor &x, double cutoff);
 
   at::Device device;

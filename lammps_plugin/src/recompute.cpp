@@ -13,8 +13,8 @@ namespace So3k {
 
 namespace {
 
-  struct Keeper : torch::CustomClassHolder {
-    explicit Keeper(Formula f) : f(std::move(f)) {}
+  struct FormulaHolder : torch::CustomClassHolder {
+    explicit FormulaHolder(Formula f) : f(std::move(f)) {}
     Formula f;
   };
 
@@ -22,17 +22,17 @@ namespace {
     static Tensor forward(AutogradContext *context, const at::TensorList &inputs, const Formula &f)
     {
       context->save_for_backward(inputs.vec());
-      context->saved_data["f"] = c10::IValue::make_capsule(c10::make_intrusive<Keeper>(f));
+      context->saved_data["f"] = c10::IValue::make_capsule(c10::make_intrusive<FormulaHolder>(f));
       return f(inputs.vec());
     }
 
     static tensor_list backward(AutogradContext *context, const tensor_list &gradients)
     {
-      const auto keeper = context->saved_data["f"].toCapsule();
+      const auto holder = context->saved_data["f"].toCapsule();
       auto leaves = context->get_saved_variables();
       for (auto &tensor : leaves) tensor = tensor.detach().requires_grad_();
       c10::AutoGradMode with_gradient(true);
-      const auto y = static_cast<const Keeper *>(keeper.get())->f(leaves);
+      const auto y = static_cast<const FormulaHolder *>(holder.get())->f(leaves);
       tensor_list found(leaves.size());
       if (y.requires_grad())
         found = torch::autograd::grad({y}, leaves, {gradients[0]}, std::nullopt, false,

@@ -42,7 +42,8 @@ References::References(const std::string &metadata)
   elements = json_integers(json_value(known, "elements"));
   for (const auto z : elements)
     if (z >= static_cast<int64_t>(SYMBOLS.size()))
-      throw std::runtime_error("its metadata name an element " + std::to_string(z));
+      throw std::runtime_error("its metadata contain an unknown atomic number " +
+                               std::to_string(z));
   const auto counts = json_integers(json_value(known, "compositions"));
   for (size_t k = 0; !elements.empty() && k + elements.size() <= counts.size();
        k += elements.size())

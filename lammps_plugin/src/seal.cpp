@@ -27,7 +27,7 @@ namespace {
 
   using State = std::array<uint32_t, 8>;
 
-  uint32_t turned(uint32_t word, int bits)
+  uint32_t rotated(uint32_t word, int bits)
   {
     return (word >> bits) | (word << (32 - bits));
   }
@@ -41,14 +41,14 @@ namespace {
           uint32_t(block[4 * t + 2]) << 8 | uint32_t(block[4 * t + 3]);
     for (int t = 16; t < 64; ++t)
       w[t] = w[t - 16] + w[t - 7] +
-          (turned(w[t - 15], 7) ^ turned(w[t - 15], 18) ^ (w[t - 15] >> 3)) +
-          (turned(w[t - 2], 17) ^ turned(w[t - 2], 19) ^ (w[t - 2] >> 10));
+          (rotated(w[t - 15], 7) ^ rotated(w[t - 15], 18) ^ (w[t - 15] >> 3)) +
+          (rotated(w[t - 2], 17) ^ rotated(w[t - 2], 19) ^ (w[t - 2] >> 10));
     auto [a, b, c, d, e, f, g, h] = state;
     for (int t = 0; t < 64; ++t) {
-      const auto first = h + (turned(e, 6) ^ turned(e, 11) ^ turned(e, 25)) + ((e & f) ^ (~e & g)) +
-          CONSTANTS[t] + w[t];
+      const auto first = h + (rotated(e, 6) ^ rotated(e, 11) ^ rotated(e, 25)) +
+          ((e & f) ^ (~e & g)) + CONSTANTS[t] + w[t];
       const auto second =
-          (turned(a, 2) ^ turned(a, 13) ^ turned(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+          (rotated(a, 2) ^ rotated(a, 13) ^ rotated(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
       h = g;
       g = f;
       f = e;
@@ -89,11 +89,11 @@ void require_seal(const std::string &bytes)
   const auto length = TAG.size() + DIGITS;
   const auto rest = bytes.size() < length ? 0 : bytes.size() - length;
   if (bytes.size() < length || bytes.compare(rest, TAG.size(), TAG) != 0)
-    throw std::runtime_error("it does not end with the seal of so3k-md: it is cut off, of another "
-                             "program, or of an older version, whose files so3k-md export reads");
+    throw std::runtime_error(
+        "it does not end with the seal of so3k-md: it is truncated, of another "
+        "program, or of an older version, whose files so3k-md export converts");
   if (bytes.compare(rest + TAG.size(), DIGITS, sha256(bytes, rest)) != 0)
-    throw std::runtime_error("it is damaged: its bytes are not those that were written, whose "
-                             "SHA-256 stands at its end");
+    throw std::runtime_error("it is damaged: its bytes do not match the SHA-256 at its end");
 }
 
 }    // namespace So3k

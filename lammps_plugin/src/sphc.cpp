@@ -22,7 +22,7 @@ void Sphc::connect(const System &system)
   tiles = model.layers.at(0).run("tiles", rows).toIntVector();
 }
 
-std::string Sphc::burden(const System & /*system*/) const
+std::string Sphc::describe_exchange(const System & /*system*/) const
 {
   const auto gathered = most(groups.members.n_remote());
   return fmt::format("a rank gathers up to {} rows of other ranks, {:.2g} MiB", gathered,

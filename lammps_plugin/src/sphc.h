@@ -26,7 +26,7 @@ class Sphc : public Nonlocal {
 
  private:
   void connect(const System &system) override;
-  std::string burden(const System &system) const override;
+  std::string describe_exchange(const System &system) const override;
 
   c10::IValue rows;              // the `Groups` of the model
   std::vector<int64_t> tiles;    // bounds of tiles of centres

@@ -20,12 +20,12 @@ namespace So3k {
 void System::find_centres(Pair *pair, const NeighList *list,
                           const std::vector<int64_t> &species_of_type)
 {
-  centres.homes.assign(atom->nlocal + atom->nghost, Home());
+  centres.locations.assign(atom->nlocal + atom->nghost, Location());
   centres.atoms.clear();
   for (int ii = 0; ii < list->inum; ++ii) {
     const int i = list->ilist[ii];
     if (species_of_type[atom->type[i]] == 0) continue;
-    centres.homes[i] = {comm->me, static_cast<int>(centres.atoms.size())};
+    centres.locations[i] = {comm->me, static_cast<int>(centres.atoms.size())};
     centres.atoms.push_back(i);
   }
   n_centres = static_cast<int64_t>(centres.atoms.size());
@@ -33,21 +33,21 @@ void System::find_centres(Pair *pair, const NeighList *list,
   ready = true;
 }
 
-int System::pack_homes(int n, const int *atoms, double *buffer) const
+int System::pack_locations(int n, const int *atoms, double *buffer) const
 {
   int m = 0;
   for (int k = 0; k < n; ++k) {
-    buffer[m++] = centres.homes[atoms[k]].rank;
-    buffer[m++] = centres.homes[atoms[k]].row;
+    buffer[m++] = centres.locations[atoms[k]].rank;
+    buffer[m++] = centres.locations[atoms[k]].row;
   }
   return m;
 }
 
-void System::unpack_homes(int n, int first, const double *buffer)
+void System::unpack_locations(int n, int first, const double *buffer)
 {
   for (int k = 0; k < n; ++k)
-    centres.homes[first + k] = {static_cast<int>(buffer[2 * k]),
-                                static_cast<int>(buffer[2 * k + 1])};
+    centres.locations[first + k] = {static_cast<int>(buffer[2 * k]),
+                                    static_cast<int>(buffer[2 * k + 1])};
 }
 
 void System::rebuild(PairList &pairs, const NeighList *list, double cutoff, bool once)
@@ -83,7 +83,8 @@ void System::update()
   x = n_atoms ? at::from_blob(atom->x[0], {n_atoms, 3}, at::kDouble).to(device)
               : at::empty({0, 3}, at::dtype(at::kDouble).device(device));
   // A pair with NaN would be skipped as if it were beyond the cutoff.
-  if (!std::isfinite(x.sum().item<double>())) throw std::runtime_error("positions are not finite");
+  if (!std::isfinite(x.sum().item<double>()))
+    throw std::runtime_error("positions are not finite: minimise first, or use a smaller timestep");
 }
 
 void System::update(PairList &pairs, double cutoff,
@@ -95,8 +96,8 @@ void System::update(PairList &pairs, double cutoff,
 
 double System::bytes() const
 {
-  const auto homes = static_cast<double>(centres.homes.capacity()) * sizeof(Home);
-  return near.bytes() + long_pairs.bytes() + homes +
+  const auto locations = static_cast<double>(centres.locations.capacity()) * sizeof(Location);
+  return near.bytes() + long_pairs.bytes() + locations +
       (x.defined() ? static_cast<double>(x.nbytes()) : 0);
 }
 

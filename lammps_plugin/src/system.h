@@ -35,9 +35,9 @@ class System : protected LAMMPS_NS::Pointers {
   /// Read types: the pairs of a list within the cutoff now.
   void update(PairList &pairs, double cutoff, const std::vector<int64_t> &species_of_type) const;
 
-  /// The homes of atoms as LAMMPS sends them to the ghosts of other ranks.
-  int pack_homes(int n, const int *atoms, double *buffer) const;
-  void unpack_homes(int n, int first, const double *buffer);
+  /// The locations of atoms as LAMMPS sends them to the ghosts of other ranks.
+  int pack_locations(int n, const int *atoms, double *buffer) const;
+  void unpack_locations(int n, int first, const double *buffer);
 
   /// Of the centres, (centres, 3), Å, on the device: in the box, and in the image of their flags.
   at::Tensor positions() const;

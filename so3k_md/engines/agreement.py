@@ -76,7 +76,7 @@ def agreement(points: dict[str, SinglePoint]) -> str:
     if missed:
         print(table)
         raise So3kError(
-            f"{', '.join(missed)} and PyTorch differ by more than {ENERGY_GATE:g} in energy or {FORCE_GATE:g}"
-            " eV/Å in forces: see so3k-md doctor"
+            f"{', '.join(missed)} and PyTorch differ by more than {ENERGY_GATE:g} in relative energy or "
+            f"{FORCE_GATE:g} eV/Å in forces: see so3k-md doctor"
         )
     return table

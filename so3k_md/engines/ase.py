@@ -125,9 +125,9 @@ class So3kCalculator(Calculator):
             **{name: value for name, value in zip(CHARGE_STATE, given, strict=True) if value is not None}
         )
         self.watch = CloseWatch()
-        self.told: set[str] = set()  # warnings already given, which are not repeated
+        self.warnings_given: set[str] = set()  # these are not repeated
         self.last: Structure | None = None
-        self.known: dict[str, Any] = {}  # the properties of the structure that were checked
+        self.checked_inputs: dict[str, Any] = {}  # of the last structure
         self.lists = kept(self.needs, cutoff_lr, skin)
 
     def calculate(
@@ -175,7 +175,7 @@ class So3kCalculator(Calculator):
         if kwargs:
             refuse_unknown(self.needs, given_options(self.parameters | kwargs), "So3kCalculator")
             self.reset()
-            self.known = {}
+            self.checked_inputs = {}
         changed: dict[str, Any] = super().set(**kwargs)
         return changed
 
@@ -197,12 +197,12 @@ class So3kCalculator(Calculator):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "So3kCalculator":
         """Another calculator of the same model."""
-        twin = type(self).__new__(type(self))
-        memo[id(self)] = twin
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
         shared = {"model": self.model, "frozen": self.frozen}
         rest = {name: value for name, value in self.__dict__.items() if name not in shared}
-        twin.__dict__.update(copy.deepcopy(rest, memo) | shared)
-        return twin
+        copied.__dict__.update(copy.deepcopy(rest, memo) | shared)
+        return copied
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """As in ASE; also `energy_parts`, a dictionary, which ASE's sums of calculators could not add."""
@@ -219,7 +219,7 @@ class So3kCalculator(Calculator):
         """Changes since the last calculation, compared exactly; ASE itself does not compare groups."""
         if self.atoms is None:
             return list(all_changes)
-        before, now = seen(self.atoms), seen(atoms)
+        before, now = inputs_of(self.atoms), inputs_of(atoms)
         return [name for name in now if not np.array_equal(before[name], now[name])]
 
     def graph(self, atoms: Atoms) -> Graph:
@@ -234,8 +234,12 @@ class So3kCalculator(Calculator):
 
     def structure(self, atoms: Atoms) -> Structure:
         """The checked structure; properties that stay the same while atoms move are checked once."""
-        now = seen(atoms) | {"positions": None, "initial": atoms.arrays.get("initial_charges")}
-        if self.last and self.known and all(np.array_equal(now[name], self.known[name]) for name in now):
+        now = inputs_of(atoms) | {"positions": None, "initial": atoms.arrays.get("initial_charges")}
+        if (
+            self.last
+            and self.checked_inputs
+            and all(np.array_equal(now[name], self.checked_inputs[name]) for name in now)
+        ):
             self.last = moved(self.last, atoms.positions)
             return self.last
         given = combined(given_options(self.parameters), given_charge_state(atoms), WHERE)
@@ -256,29 +260,29 @@ class So3kCalculator(Calculator):
             charge_state=given,
             coulomb=self.coulomb,
         )
-        self.known = copy.deepcopy(now)
+        self.checked_inputs = copy.deepcopy(now)
         return self.last
 
     def warn_of_charge(self, atoms: Atoms, given: GivenChargeState) -> None:
         """Warn once of charge, spin or fragments that are not used."""
         if not self.needs.has_charge_state and says_something(given):
-            self.tell(UNUSED)
+            self.warn_once(UNUSED)
         initial = float(atoms.get_initial_charges().sum()) if atoms.has("initial_charges") else 0.0
-        silent = given.charge is None and given.fragment_charges is None
-        if self.needs.has_charge_state and silent and abs(initial) > 0.5:
-            self.tell(
-                f"the initial charges of the atoms add up to {initial:+.3g} e and are not used: name the "
-                'total in atoms.info["charge"] or So3kCalculator(charge=…), 0 if it is neutral'
+        no_total = given.charge is None and given.fragment_charges is None
+        if self.needs.has_charge_state and no_total and abs(initial) > 0.5:
+            self.warn_once(
+                f"the initial charges of the atoms add up to {initial:+.3g} e and are not used: give the "
+                'total charge in atoms.info["charge"] or So3kCalculator(charge=…), 0 if it is neutral'
             )
 
-    def tell(self, message: str) -> None:
+    def warn_once(self, message: str) -> None:
         """Give a warning once for this calculator."""
-        if message not in self.told:
-            self.told.add(message)
+        if message not in self.warnings_given:
+            self.warnings_given.add(message)
             warnings.warn(message, So3kWarning, stacklevel=3)
 
 
-def seen(atoms: Atoms) -> dict[str, Any]:
+def inputs_of(atoms: Atoms) -> dict[str, Any]:
     """All properties of a structure on which the energy may depend."""
     known: dict[str, Any] = {name: atoms.arrays.get(name) for name in ARRAYS}
     return known | {"cell": atoms.cell.array, "pbc": atoms.pbc} | given_charge_state(atoms)._asdict()

@@ -74,8 +74,8 @@ class So3kPotential:
         from so3k_md.errors import So3kError
 
         chosen = self.options | {name: value for name, value in options.items() if name not in OF_EMBEDDINGS}
-        ours = {"system", "topology", "model", "atoms", "force_group"}
-        known = set(inspect.signature(add_model).parameters) - ours
+        reserved = {"system", "topology", "model", "atoms", "force_group"}
+        known = set(inspect.signature(add_model).parameters) - reserved
         if unknown := sorted(set(chosen) - known):
             raise So3kError(f"so3k has no option {unknown[0]}: choose from {', '.join(sorted(known))}")
         rows = None if atoms is None else list(atoms)

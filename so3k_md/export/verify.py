@@ -23,7 +23,7 @@ from so3k_md.structure.structure import Structure, moved
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9}  # relative to the largest value
 SPACINGS = (1.3, 1.6, 2.0, 2.5, 3.0)  # Å; trained models can diverge for overlapping atoms, so wider follow
 BOX = 20.0  # Å
-TAME = 1e3  # eV/Å, largest force of a usable cluster
+LARGEST_FORCE = 1e3  # eV/Å, largest force of a usable cluster
 STEPS = (1e-4, 2e-5)  # Å, of the finite differences; the end of a cutoff hardly lies within both
 FINITE_DIFFERENCE_TOLERANCE = 1e-6  # eV/Å, relative to the largest force
 
@@ -79,16 +79,17 @@ def verify(
     loaded = load_torchscript(Path(path), torch.device("cpu"))
     if lacking := missing(loaded):
         raise So3kError(
-            f"the exported file lacks {', '.join(lacking)}: this is a mistake of so3k-md, please report it"
+            f"the exported file lacks {', '.join(lacking)}: this is an error of so3k-md, please report it"
         )
     for spacing in SPACINGS:
         positions, graph = probe(model.needs, spacing)
         eager = evaluate(model, graph(positions), 1)
-        if eager.forces.abs().max() < TAME:  # false for NaN
+        if eager.forces.abs().max() < LARGEST_FORCE:  # false for NaN
             break
     if not torch.isfinite(eager.forces).all() or not torch.isfinite(eager.outputs.energies).all():
         raise So3kError(
-            "the model gives energies or forces that are not finite: its weights are broken, train it again"
+            "the model gives energies or forces that are not finite: its weights cannot be used, train it "
+            "again"
         )
     constant = frozen(copy.deepcopy(loaded))
     checks = {}

@@ -48,22 +48,24 @@ def choose(model: Any, kernels: str = "auto") -> Choice:
         So3kError: another value of `kernels`.
     """
     if kernels not in WORDS:
-        raise So3kError(f"kernels = {kernels!r} is not known: choose auto, on or off")
+        raise So3kError(f"kernels = {kernels!r} is unknown: choose auto, on or off")
     weight = next(model.parameters())
     if is_compiled(model):
-        return Choice(str(model.form), "the model is given in this form")
+        return Choice(str(model.form), "the given model already has compiled kernels")
     if kernels == "off":
         return Choice(PLAIN.form, "kernels = off")
     if weight.device.type not in COMPILED:
         return Choice(PLAIN.form, "the kernels are for CPUs", kernels == "auto")
     if kernels == "auto" and weight.dtype != torch.float32:
-        return Choice(PLAIN.form, "kernels = auto takes them for float32")
+        return Choice(PLAIN.form, "kernels = auto uses the kernels for float32 only")
     if is_rounded(model):
         return Choice(
             PLAIN.form, "the kernels have exact constants, the model has rounded ones", kernels == "auto"
         )
     if not load_kernels():
-        return Choice(PLAIN.form, "the kernels are not built: so3k-md kernels build", kernels == "auto")
+        return Choice(
+            PLAIN.form, "the kernels are not built; build them with so3k-md kernels build", kernels == "auto"
+        )
     return Choice(COMPILED[weight.device.type].form, "the kernels are built")
 
 

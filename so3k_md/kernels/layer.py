@@ -32,11 +32,11 @@ class NearWeights(NamedTuple):
     key_bias: Tensor  # (2 F,)
     value: Tensor  # of features
     value_bias: Tensor  # (F,)
-    turned: Tensor  # query, key and value, each matrix transposed
+    transposed: Tensor  # query, key and value, each matrix transposed
     hidden: Tensor  # of both spherical filters, (degrees, 2 H)
     hidden_bias: Tensor  # (2 H,)
     out: Tensor  # (2, H, F)
-    out_turned: Tensor  # (2, F, H)
+    out_transposed: Tensor  # (2, F, H)
     table: Tensor  # of both radial filters, (intervals, 6, 2 F)
 
 
@@ -52,7 +52,7 @@ class SphcWeights(NamedTuple):
     hidden: Tensor  # of the spherical filter, (degrees, H)
     hidden_bias: Tensor  # (H,)
     out: Tensor  # (H, F)
-    out_turned: Tensor  # (F, H)
+    out_transposed: Tensor  # (F, H)
     shift: Tensor  # filters beyond the cutoff, (F,)
     table: Tensor  # what the radial part adds within the cutoff, (intervals, 6, F)
 
@@ -98,11 +98,11 @@ class KernelLayer(Layer, Tabulated):
             key_bias=weights.key_bias,
             value=weights.value,
             value_bias=weights.value_bias,
-            turned=weights.turned,
+            transposed=weights.transposed,
             hidden=weights.hidden,
             hidden_bias=weights.hidden_bias,
             out=weights.out,
-            out_turned=weights.out_turned,
+            out_transposed=weights.out_transposed,
             table=weights.table,
             cutoff=self.geometry.cutoff,
             norm_eps=self.norm_eps,
@@ -169,7 +169,7 @@ class KernelLayer(Layer, Tabulated):
         none = torch.zeros_like(table[0, 0, : table.size(2) // 2]).to(value.dtype)
         query_bias = [or_zeros(x.query.bias, none) * x.scale, or_zeros(chi.query.bias, none) * chi.scale]
         key_bias = [or_zeros(x.key.bias, none), or_zeros(chi.key.bias, none)]
-        turned = [weight.transpose(1, 2).flatten() for weight in maps + [value]]
+        transposed = [weight.transpose(1, 2).flatten() for weight in maps + [value]]
         hidden: list[Tensor] = [
             self.feature_filter.spherical.hidden.weight.clone(),
             self.geometric_filter.spherical.hidden.weight.clone(),
@@ -192,7 +192,7 @@ class KernelLayer(Layer, Tabulated):
             torch.cat(key_bias),
             value.contiguous(),
             or_zeros(self.feature_attention.value.bias, none),
-            torch.cat(turned),
+            torch.cat(transposed),
             torch.cat(hidden, dim=1),
             torch.cat(hidden_bias),
             out.contiguous(),
@@ -248,7 +248,7 @@ class KernelSphcLayer(KernelLayer, SphcLayer):
             hidden=weights.hidden,
             hidden_bias=weights.hidden_bias,
             out=weights.out,
-            out_turned=weights.out_turned,
+            out_transposed=weights.out_transposed,
             shift=weights.shift,
             table=weights.table,
             steps=self.geometry.steps(query),

@@ -47,15 +47,15 @@ class KernelGeometry(Geometry):
 
     def directed(self, edges: Edges) -> Edges:
         """The same pairs in both directions, without the fields that only layers read."""
-        turned = torch.nonzero(edges.back)[:, 0]
-        ylm = edges.ylm.index_select(0, turned)
+        reverse = torch.nonzero(edges.back)[:, 0]
+        ylm = edges.ylm.index_select(0, reverse)
         ylm = torch.where(torch.tensor(self.odd, device=ylm.device), -ylm, ylm)
         return Edges(
-            torch.cat([edges.idx_i, edges.idx_j.index_select(0, turned)]),
+            torch.cat([edges.idx_i, edges.idx_j.index_select(0, reverse)]),
             edges.idx_j,
             edges.rbf,
             torch.cat([edges.ylm, ylm]),
-            torch.cat([edges.cut, edges.cut.index_select(0, turned)]),
+            torch.cat([edges.cut, edges.cut.index_select(0, reverse)]),
             edges.r,
             edges.back,
         )

@@ -67,9 +67,7 @@ def check_finite(result: Evaluation, graph: Graph) -> None:
     closest = ""
     if len(lengths):
         k = int(lengths.argmin())
-        closest = (
-            f", of all atoms {graph.idx_i[k]} and {graph.idx_j[k]} are closest, {lengths[k]:.3g} Å apart"
-        )
+        closest = f"; the closest atoms, {graph.idx_i[k]} and {graph.idx_j[k]}, are {lengths[k]:.3g} Å apart"
     raise So3kError(
         f"{what} is not a finite number{closest}: correct positions or cell, take a shorter time step, or "
         "check the model"
@@ -88,7 +86,9 @@ def differentiable_gradient(model: Any, graph: Graph) -> Gradient:
         So3kError: the model has long-range physics, whose closed-form derivatives cannot be differentiated.
     """
     if needs_of(model).has_long_range:
-        raise So3kError("models with electrostatics and dispersion are imported, not trained here")
+        raise So3kError(
+            "models with electrostatics and dispersion cannot be trained here: import one with so3k-md import"
+        )
     leaves = [tensor.detach().requires_grad_() for tensor in (graph.vectors, graph.positions, graph.cell)]
     vectors, positions, cell = leaves
     outputs = model.assess(graph._replace(vectors=vectors, positions=positions, cell=cell)).outputs

@@ -39,8 +39,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     constants = {file_name(name): tensor for name, tensor in model.named_buffers()}
     known = constants | dict(weights)
     own = {name: file_name(name) for name in model.state_dict()}
-    if strange := [n for n in weights if n not in own.values() and not n.startswith(UNUSED)]:
-        raise RuntimeError(f"unknown weights {', '.join(strange[:3])}")
+    if unknown := [n for n in weights if n not in own.values() and not n.startswith(UNUSED)]:
+        raise RuntimeError(f"unknown weights {', '.join(unknown[:3])}")
     model.load_state_dict(
         {name: known[known_name] for name, known_name in own.items() if known_name in known}
     )

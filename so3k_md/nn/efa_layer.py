@@ -57,8 +57,8 @@ class EfaReach(nn.Module):
             widest = float(self.diameter(self.support(r, group, n_groups)).max())
         if self.max_group_diameter > 0.0 and widest > self.max_group_diameter:
             raise RuntimeError(
-                f"[so3k] a group is {widest} A wide, the waves of this model reach "
-                f"{self.max_group_diameter} A: use smaller groups, or a model with a larger efa_reach"
+                f"[so3k] a group is {widest} A wide, more than efa_reach = {self.max_group_diameter} A of "
+                "this model: use smaller groups, or a model with a larger efa_reach"
             )
         waves = self.waves(graph.positions, graph.cell, graph.frame)
         return Reach(no_reach(graph).groups, waves, self.signed(waves), group, n_groups)

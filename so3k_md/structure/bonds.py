@@ -79,7 +79,7 @@ def guess_bonds(
     linked = bonded(radii[i], radii[j], np.linalg.norm(vectors, axis=1))
     ends, shifts = np.stack([i[linked], j[linked]], axis=1), shifts[linked]
     parent, molecule = trees(len(radii), ends)
-    network = np.isin(molecule, molecule[ends[torn_links(ends, shifts, parent), 0]])
+    network = np.isin(molecule, molecule[ends[mismatched_links(ends, shifts, parent), 0]])
     pairs = np.sort(ends[ends[:, 0] != ends[:, 1]], axis=1)
     return Guess(np.unique(pairs, axis=0), molecule, network)
 
@@ -94,7 +94,7 @@ def adjacency(bonds: NDArray[np.integer[Any]]) -> dict[int, list[int]]:
     for i, j in bonds.tolist():
         neighbors[i].append(j)
         neighbors[j].append(i)
-    return {atom: sorted(mates) for atom, mates in neighbors.items()}
+    return {atom: sorted(bonded_to) for atom, bonded_to in neighbors.items()}
 
 
 def trees(n_atoms: int, bonds: NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
@@ -122,7 +122,7 @@ def trees(n_atoms: int, bonds: NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
     return parent, tree
 
 
-def torn_links(ends: Ints, shifts: Ints, parent: Ints) -> NDArray[np.bool_]:
+def mismatched_links(ends: Ints, shifts: Ints, parent: Ints) -> NDArray[np.bool_]:
     """Whether a link ends at another image of an atom than the path along the tree does, (links,).
 
     Args:

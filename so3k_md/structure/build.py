@@ -175,6 +175,6 @@ def refuse_overlap(vectors: Tensor, idx_i: Tensor, idx_j: Tensor, where: str) ->
     if len(overlapping):
         pair = overlapping[0]
         raise So3kError(
-            f"{where}: atoms {int(idx_i[pair])} and {int(idx_j[pair])} lie on the same spot (closer than "
+            f"{where}: atoms {int(idx_i[pair])} and {int(idx_j[pair])} have the same position (closer than "
             f"{CLOSEST:.0e} Å): remove the duplicate or correct the positions"
         )

@@ -71,18 +71,21 @@ def cell_fault(numbers: ArrayLike, cell: ArrayLike, pbc: ArrayLike) -> str | Non
     if not len(real) or not periodic.any():
         return None
     if periodic.all() and is_dummy(lattice):
-        return "is the cube of 1 Å that stands in PDB files for no cell at all"
+        return "is the cube of 1 Å that PDB files contain if there is no cell"
     lengths = np.linalg.norm(lattice[periodic], axis=1)
     if lengths.min() < limits_of(real).length:
-        return f"repeats after {lengths.min():.2f} Å, where an atom would lie within its own image"
+        return f"repeats after {lengths.min():.2f} Å, so that an atom would overlap with its own image"
     if not periodic.all():
         return None
     volume = abs(float(np.linalg.det(lattice)))
     if volume < SMALLEST_VOLUME * len(real):
-        return f"has {volume / len(real):.2g} Å³ for each of its {len(real)} atoms, less than any matter"
+        return (
+            f"has {volume / len(real):.2g} Å³ for each of its {len(real)} atoms, less than in any known "
+            "material"
+        )
     found = density(real, lattice)
     if found > HIGHEST_DENSITY:
-        return f"gives its {len(real)} atoms a density of {found:.3g} g/cm³, more than any matter has"
+        return f"gives its {len(real)} atoms a density of {found:.3g} g/cm³, more than any known material has"
     return None
 
 

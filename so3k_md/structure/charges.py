@@ -16,8 +16,8 @@ Ints = NDArray[np.int64]
 EXACT = 1e-6  # e; largest deviation of a total charge from an integer
 MOST_ELECTRONS = 2  # for each proton, as in the hydride ion
 UNUSED = (
-    "the model knows nothing of charge and spin, and those that the structure names are not used: its energy "
-    "is that of structures as the model was trained on"
+    "the model does not use charge and spin, and ignores those of the structure: the energy is that of the "
+    "charge and spin of the training data"
 )
 CONVENTIONS = ("S", "unpaired", "multiplicity")  # what a spin in a file counts: S, 2 S or 2 S + 1
 # Conventions of files that do not state one. The number of electrons decides. If it allows S and 2 S + 1, a
@@ -82,7 +82,9 @@ def refuse_unknown(needs: Needs, given: GivenChargeState, where: str) -> None:
         So3kError: see above.
     """
     if not needs.has_charge_state and says_something(given):
-        raise So3kError(f"{where}: charges are given, the model knows nothing of them: leave them out")
+        raise So3kError(
+            f"{where}: charge, spin or fragments are given, but the model does not use them: leave them out"
+        )
 
 
 def combined(options: GivenChargeState, structure: GivenChargeState, where: str) -> GivenChargeState:
@@ -125,23 +127,25 @@ def resolve_charge_state(
     if not needs.has_charge_state:
         return neutral(n_atoms)
     charge = None if given.charge is None else _number(given.charge, "charge", where)
-    pieces, charges = _fragments(n_atoms, given.fragment, given.fragment_charges, where)
+    fragment_index, charges = _fragments(n_atoms, given.fragment, given.fragment_charges, where)
     if charges is None:
         charges = np.array([charge or 0.0])
     total = float(charges.sum())
     if charge is not None and abs(charge - total) > EXACT:
         raise So3kError(
-            f"{where}: fragment charges add up to {total:+g} e, the charge is {charge:+g}: correct one"
+            f"{where}: the fragment charges add up to {total:+g} e, the total charge is {charge:+g} e: "
+            "correct one"
         )
     wrong = np.flatnonzero(np.abs(charges - np.round(charges)) > EXACT)
     if len(wrong):
         raise So3kError(
-            f"{where}: a charge of {charges[wrong[0]]:+g} e is not whole: give charges of ions and molecules"
+            f"{where}: a charge of {charges[wrong[0]]:+g} e is not a whole number: give charges of whole "
+            "ions or molecules"
         )
     unpaired = unpaired_electrons(given.spin, int(np.sum(numbers)) - round(total), where)
     _check_electrons(needs, int(np.sum(numbers)), round(total), unpaired, where)
-    _check_pieces(needs, np.asarray(numbers), pieces, np.round(charges), where)
-    return ChargeState(float(np.round(total)), unpaired, pieces, np.round(charges))
+    _check_fragment_electrons(needs, np.asarray(numbers), fragment_index, np.round(charges), where)
+    return ChargeState(float(np.round(total)), unpaired, fragment_index, np.round(charges))
 
 
 def spin_readings(spin: Spin, electrons: int) -> dict[str, float]:
@@ -218,19 +222,21 @@ def _check_electrons(needs: Needs, protons: int, charge: int, unpaired: float, w
         )
 
 
-def _check_pieces(needs: Needs, numbers: Ints, pieces: Ints, charges: Floats, where: str) -> None:
+def _check_fragment_electrons(
+    needs: Needs, numbers: Ints, fragment_index: Ints, charges: Floats, where: str
+) -> None:
     """`_check_electrons` for fragments; their spins are known only if the model accepts singlets only."""
     if len(charges) < 2:
         return
-    protons = np.bincount(pieces, weights=numbers)
+    protons = np.bincount(fragment_index, weights=numbers)
     electrons = protons - charges
     wrong = (electrons < 0) | (electrons > MOST_ELECTRONS * protons)
     if needs.singlets_only:
         wrong |= electrons % 2 == 1
     if wrong.any():
-        piece = int(wrong.argmax())
-        name = f"{where}: the fragment of atom {int((pieces == piece).argmax())}"
-        _check_electrons(needs, int(protons[piece]), int(charges[piece]), 0.0, name)
+        worst = int(wrong.argmax())
+        name = f"{where}: the fragment of atom {int((fragment_index == worst).argmax())}"
+        _check_electrons(needs, int(protons[worst]), int(charges[worst]), 0.0, name)
 
 
 def _fragments(
@@ -249,12 +255,13 @@ def _fragments(
         raise So3kError(
             f"{where}: fragment must be one whole number per atom, not {names.dtype} {names.shape}"
         )
-    known, pieces = np.unique(names, return_inverse=True)
+    known, fragment_index = np.unique(names, return_inverse=True)
     if isinstance(charges, Mapping):
         charges = by_number(charges)
-        if strange := set(charges) - set(known.tolist()):
+        if unknown := set(charges) - set(known.tolist()):
             raise So3kError(
-                f"{where}: fragment_charges names {min(strange, key=str)}, which no atom has: correct it"
+                f"{where}: fragment_charges names fragment {min(unknown, key=str)}, which no atom has: "
+                "correct it"
             )
         missing = [int(name) for name in known if int(name) not in charges]
         if missing:
@@ -266,7 +273,7 @@ def _fragments(
             f"{where}: fragment_charges must be {len(known)} numbers, one for each fragment in rising order, "
             f"not {str(charges)[:60]}"
         )
-    return pieces.astype(np.int64), values.astype(np.float64)
+    return fragment_index.astype(np.int64), values.astype(np.float64)
 
 
 def by_number(charges: Mapping[Any, float]) -> dict[Any, float]:

@@ -57,7 +57,7 @@ def closest_contact(
     return Contact(first, second, float(np.sqrt(squares[near[pair]])), float(shares[pair]), through)
 
 
-def words(contact: Contact, names: Sequence[int] | None = None) -> str:
+def description(contact: Contact, names: Sequence[int] | None = None) -> str:
     """The description of a pair in a warning.
 
     Args:
@@ -65,12 +65,12 @@ def words(contact: Contact, names: Sequence[int] | None = None) -> str:
         names: names of the atoms; by default their indices.
     """
     first, second = (k if names is None else names[k] for k in contact[:2])
-    wall, remedy = "", "minimise first, or correct the positions"
+    boundary, remedy = "", "minimise first, or correct the positions"
     if contact.through:
-        wall, remedy = " through a wall of the cell", f"{remedy} or the cell"
+        boundary, remedy = " across the boundary of the cell", f"{remedy} or the cell"
     return (
-        f"atoms {first} and {second} are {contact.distance:.2f} Å apart{wall}, {contact.share:.2f} of the "
-        f"sum of their covalent radii, closer than models are trained on: {remedy}"
+        f"atoms {first} and {second} are {contact.distance:.2f} Å apart{boundary}, {contact.share:.2f} of "
+        f"the sum of their covalent radii, closer than atoms in training data: {remedy}"
     )
 
 
@@ -97,7 +97,7 @@ def warn_of_close_pair(
     i, j, shifts = neighbor_pairs(points, cell, pbc, reach, once=True)
     vectors = points[j] - points[i] + (0.0 if cell is None else shifts @ np.asarray(cell))
     if contact := closest_contact(numbers, points, vectors, i, j):
-        warnings.warn(words(contact, names), So3kWarning, stacklevel=stacklevel)
+        warnings.warn(description(contact, names), So3kWarning, stacklevel=stacklevel)
 
 
 class CloseWatch:
@@ -130,5 +130,5 @@ class CloseWatch:
         elif contact.share < WORSE * self.share and self.warnings < MOST:
             self.share = contact.share
             self.warnings += 1
-            last = "; further close pairs of these atoms are not told" if self.warnings == MOST else ""
-            warnings.warn(words(contact) + last, So3kWarning, stacklevel=stacklevel)
+            last = "; further close pairs of these atoms are not reported" if self.warnings == MOST else ""
+            warnings.warn(description(contact) + last, So3kWarning, stacklevel=stacklevel)

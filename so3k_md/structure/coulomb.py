@@ -19,9 +19,9 @@ def check_coulomb(coulomb: str, cutoff_lr: float) -> None:
         So3kError: see above.
     """
     if coulomb not in COULOMB:
-        raise So3kError(f"coulomb = {coulomb!r} is not known: choose one of {', '.join(COULOMB)}")
+        raise So3kError(f"coulomb = {coulomb!r} is unknown: choose one of {', '.join(COULOMB)}")
     if not (TAPER < cutoff_lr < float("inf")):
-        raise So3kError(f"cutoff_lr = {cutoff_lr} Å is impossible: give a length above {TAPER:g}")
+        raise So3kError(f"cutoff_lr = {cutoff_lr} Å is impossible: give a length above {TAPER:g} Å")
 
 
 def check_periodicity(needs: Needs, pbc: ArrayLike, coulomb: str, where: str) -> None:
@@ -39,5 +39,6 @@ def check_periodicity(needs: Needs, pbc: ArrayLike, coulomb: str, where: str) ->
     periodic = np.asarray(pbc)
     if needs.has_long_range and coulomb == "kspace" and periodic.any() and not periodic.all():
         raise So3kError(
-            f"{where}: periodic along some axes only, which coulomb = kspace cannot do: choose shifted+self"
+            f"{where}: is periodic along some axes only, which coulomb = kspace does not support: choose "
+            "shifted+self"
         )

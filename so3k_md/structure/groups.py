@@ -77,7 +77,7 @@ def grouping(
         return Grouping(group, linked)
     if np.any(pbc):
         raise So3kError(
-            f"{where}: is periodic, and nothing says which atoms form a group of the non-local attention: "
+            f"{where}: is periodic and does not define the groups of the non-local attention: "
             "number the molecules in the array `group` (atoms.arrays['group'], or key group of an npz file), "
             "or choose groups: all"
         )
@@ -157,8 +157,8 @@ def check_group_sizes(group: ArrayLike, needs: Needs, max_group: int | None, whe
         gib = max(n, SPHC_TILE) * SPHC_NUMBERS * needs.features * FLOAT32 / 2**30
         raise So3kError(
             f"{where}: group {numbers[sizes.argmax()]} has {n} atoms, more than max_group = {max_group}: "
-            f"attention in it takes {n * (n - 1):.1e} pairs a layer, {gib:.1g} GiB of them at a time; raise "
-            "max_group if that is meant, make a group of each molecule, or use a model with nonlocal: efa"
+            f"attention in it takes {n * (n - 1):.1e} pairs per layer and {gib:.1g} GiB of memory; raise "
+            "max_group if that is intended, make a group of each molecule, or use a model with nonlocal: efa"
         )
 
 
@@ -183,7 +183,7 @@ def check_reach(model: Any, graph: Graph, where: str) -> None:
     if (widest := float(widths.max())) > needs.max_group_diameter:
         raise So3kError(
             f"{where}: the group of atom {int((graph.group == widths.argmax().cpu()).nonzero()[0])} is "
-            f"{widest:.1f} Å wide, the model's waves reach {needs.max_group_diameter:.1f} Å: use "
+            f"{widest:.1f} Å wide, more than efa_reach = {needs.max_group_diameter:.1f} Å of the model: use "
             "smaller groups, or a model with a larger efa_reach"
         )
 
@@ -195,7 +195,7 @@ def _numbered(values: NDArray[Any], n_atoms: int, where: str) -> Ints:
             f"{where}: group has shape {values.shape}, expected ({n_atoms},): give each atom one whole number"
         )
     if values.dtype.kind not in "iuf":
-        raise So3kError(f"{where}: group holds {str(values[0])[:40]!r}: give each atom a whole number")
+        raise So3kError(f"{where}: group contains {str(values[0])[:40]!r}: give each atom a whole number")
     bad = np.flatnonzero(~np.isfinite(values) | (values != np.round(values)))
     if len(bad):
         raise So3kError(

@@ -157,11 +157,11 @@ def _tree(points: Floats, lattice: Floats, periodic: Flags, group: Ints) -> Ints
     forest = minimum_spanning_tree(csr_array((weights, ends), shape=(n + 1, n + 1)))
     parent = breadth_first_order(forest, n, directed=False)[1][:n].astype(np.int64)
     parent[roots] = roots
-    torn = np.unique(number[parent < 0])
-    if len(torn):
+    disconnected = np.unique(number[parent < 0])
+    if len(disconnected):
         order = np.argsort(number, kind="stable")
         members = np.split(order, np.cumsum(np.bincount(number))[:-1])
-        for rows in (members[k] for k in torn):
+        for rows in (members[k] for k in disconnected):
             parent[rows] = rows[_long_tree(points[rows], lattice, periodic)]
     return parent
 

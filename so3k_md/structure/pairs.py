@@ -101,7 +101,7 @@ def full_rank(cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Floats, NDArray[n
         )
     thinnest = heights(lattice).min()
     if thinnest < THINNEST:
-        raise So3kError(f"the cell is {thinnest:.3g} Å thin: lattice vectors must be in Å")
+        raise So3kError(f"the cell is only {thinnest:.3g} Å thick: give the lattice vectors in Å")
     return lattice, periodic
 
 

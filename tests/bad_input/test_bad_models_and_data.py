@@ -26,7 +26,7 @@ def foreign_script() -> None:
 
 MODELS = {
     "missing": (None, "absent.pt", "no model file absent.pt"),
-    "misspelt name of a shipped model": (None, "ethanol-rmd71", "models that come with so3k-md"),
+    "misspelt name of a shipped model": (None, "ethanol-rmd71", "bundled models: "),
     "folder": (lambda: Path("folder").mkdir(), "folder", "folder"),
     "truncated checkpoint": (lambda: truncate("model.ckpt"), "model.ckpt", "model.ckpt.*truncated"),
     "truncated export": (lambda: truncate("model.pt"), "model.pt", "model.pt.*truncated"),

@@ -53,14 +53,14 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("hello", "train.yaml holds no sections: it needs model, data, loss, train"),
         ("model: 3", "section model of train.yaml"),
         ("data: {n_train: 4}", "data.train"),
-        ("data: {n_train: 4, n_train: 5}", "the key n_train stands twice"),
-        ("data: {train: a.xyz}\ntrain: {epochs: 1}\ntrain: {epochs: 2}", "the key train stands twice"),
+        ("data: {n_train: 4, n_train: 5}", "the key n_train appears twice"),
+        ("data: {train: a.xyz}\ntrain: {epochs: 1}\ntrain: {epochs: 2}", "the key train appears twice"),
         ("data: {train: water.xyz}\ntrain: {learning_rate: .inf}", "train.learning_rate = inf"),
         ("data: {train: water.xyz}\nmodel: {cutoff: -.inf}", "model.cutoff = -inf"),
         ("data: {train: water.xyz, element_energies: {H: .nan}}", "data.element_energies.H = nan"),
         ("data: {train: water.xyz}\ntrain: {seed: 9999999999999999999}", "train.seed = 9999999999999999999"),
-        (LAUGHS, "holds more than 10,000 values"),
-        ("data: &a {train: *a}", "holds more than 10,000 values"),
+        (LAUGHS, "contains more than 10,000 values"),
+        ("data: &a {train: *a}", "contains more than 10,000 values"),
     ],
 )
 def test_malformed_training_file(text, said, refused):

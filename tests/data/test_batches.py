@@ -66,7 +66,7 @@ def test_order_of_batches():
 
 def test_overlapping_atoms_are_named_with_their_frame():
     bad = frame(2, 7)._replace(positions=np.zeros((2, 3)))
-    with pytest.raises(So3kError, match="made, frame 7: atoms 0 and 1 lie on the same spot"):
+    with pytest.raises(So3kError, match="made, frame 7: atoms 0 and 1 have the same position"):
         Dataset([FRAMES[0], bad], cutoff=4.0)
 
 
@@ -113,11 +113,11 @@ def test_all_makes_one_group_of_the_images_given(model):
 @pytest.mark.parametrize(
     ("group", "says"),
     [
-        (None, "made, frame 3: is periodic, and nothing says"),
+        (None, "made, frame 3: is periodic and does not define the groups"),
         (np.array([1, 1, 1]), r"made, frame 3: group has shape \(3,\), expected \(6,\)"),
         (np.array([1, 1, 1, 2, 2, np.nan]), "made, frame 3: group of atom 5 is nan"),
         (np.array([1, 1, 1.5, 2, 2, 2]), "made, frame 3: group of atom 2 is 1.5"),
-        (np.array(list("aaabbb")), "made, frame 3: group holds 'a'"),
+        (np.array(list("aaabbb")), "made, frame 3: group contains 'a'"),
     ],
 )
 def test_unusable_groups_are_refused_with_file_and_frame(model, group, says):

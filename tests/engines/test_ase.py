@@ -74,7 +74,7 @@ def test_open_structure_has_no_stress():
         atoms.get_stress()
 
 
-@pytest.mark.filterwarnings("ignore:atoms .* closer than models are trained on")  # of random motion
+@pytest.mark.filterwarnings("ignore:atoms .* closer than atoms in training data")  # of random motion
 def test_kept_list_equals_new_lists_when_atoms_and_cell_change():
     atoms, rng = structure("triclinic"), np.random.default_rng(0)
     kept, fresh = So3kCalculator(toy_model(), skin=0.6), So3kCalculator(toy_model(), skin=0)
@@ -92,7 +92,7 @@ def test_kept_list_equals_new_lists_when_atoms_and_cell_change():
     assert fresh.lists.near.builds == 30
 
 
-@pytest.mark.filterwarnings("ignore:atoms .* closer than models are trained on")  # of random motion
+@pytest.mark.filterwarnings("ignore:atoms .* closer than atoms in training data")  # of random motion
 def test_energy_is_conserved():
     atoms = structure("periodic")
     atoms.calc = So3kCalculator(toy_model())
@@ -183,5 +183,5 @@ def test_eval_names_the_slab_that_a_lattice_sum_cannot_do(tmp_path):
     atoms.set_cell([9.0, 9.0, 30.0])
     atoms.pbc = [True, True, False]
     ase.io.write(tmp_path / "slab.xyz", [water_dimer(), atoms])
-    with pytest.raises(So3kError, match=r"slab.xyz.*frame 1: periodic along some axes only"):
+    with pytest.raises(So3kError, match=r"slab.xyz.*frame 1: is periodic along some axes only"):
         list(predict(so3lr_toy(), read_frames(tmp_path / "slab.xyz")))

@@ -85,12 +85,12 @@ def test_unknown_options_are_refused_and_those_of_ase_are_not(tmp_path):
 
 
 def test_a_local_model_knows_no_charges():
-    assert "knows nothing of them" in refusal(So3kCalculator, toy_model(), charge=1)
+    assert "the model does not use them" in refusal(So3kCalculator, toy_model(), charge=1)
     local, charged = So3kCalculator(toy_model()), structure("open")
-    assert "knows nothing of them" in refusal(local.set, spin=1)
+    assert "the model does not use them" in refusal(local.set, spin=1)
     expected = So3kCalculator(toy_model(), charge=0).get_potential_energy(charged)
     charged.info["charge"] = 1
-    with pytest.warns(So3kWarning, match="knows nothing of charge and spin"):
+    with pytest.warns(So3kWarning, match="does not use charge and spin"):
         assert local.get_potential_energy(charged) == expected
     charged.positions += 1.0
     local.get_potential_energy(charged)  # warns no more, or it would be an error here
@@ -110,12 +110,12 @@ def test_initial_charges_are_not_the_charge():
 def test_atoms_on_one_spot_are_refused(model):
     for _ in range(2):  # the second time the list is there
         message = refusal(So3kCalculator(MODELS[model]()).get_forces, squeezed(0.0))
-        assert "atoms 0 and 1 lie on the same spot" in message
+        assert "atoms 0 and 1 have the same position" in message
     atoms = squeezed(1.5)
     atoms.calc = So3kCalculator(MODELS[model]())
     atoms.get_forces()
     atoms.positions[0] = atoms.positions[1]
-    assert "same spot" in refusal(atoms.get_forces)
+    assert "the same position" in refusal(atoms.get_forces)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -130,7 +130,10 @@ def test_close_atoms_are_warned_of_in_every_structure(model):
 
 
 def test_a_contact_through_the_wall_is_called_so():
-    for positions, wall in ([[0, 0, 0.2], [0, 0, 0.7]], ""), ([[0, 0, 0.2], [0, 0, 7.7]], " through a wall"):
+    for positions, wall in (
+        ([[0, 0, 0.2], [0, 0, 0.7]], ""),
+        ([[0, 0, 0.2], [0, 0, 7.7]], " across the boundary"),
+    ):
         atoms = Atoms("OO", positions, cell=[8, 8, 8], pbc=True)
         with pytest.warns(So3kWarning, match=rf"0\.50 Å apart{wall}(,| of the cell,) 0\.38"):
             So3kCalculator(toy_model()).get_forces(atoms)
@@ -158,7 +161,7 @@ def test_a_simulation_is_not_flooded_by_warnings():
     [
         (boxed(1, 1, 1), "the cube of 1 Å"),
         (boxed(9, 9, 0.5), "repeats after 0.50 Å"),
-        (boxed(1.4, 1.4, 1.4), "less than any matter"),
+        (boxed(1.4, 1.4, 1.4), "less than in any known material"),
         (boxed(9, 9, 0), "repeats after 0.00 Å"),
     ],
 )
@@ -183,7 +186,7 @@ def test_what_is_not_finite_is_not_returned():
     model.energies.head.scale[8] = np.inf
     message = refusal(So3kCalculator(model).get_forces, structure("open"))
     assert "the energy of atom 2 is not a finite number" in message
-    assert "are closest" in message
+    assert "; the closest atoms, " in message
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ fix nve all nve
 neigh_modify check no delay 9 every 9
 """
 ABSENT = (
-    "so3k: there is no model file absent.pt: check the path in pair_coeff; models that come with so3k-md: "
+    "so3k: there is no model file absent.pt: check the path in pair_coeff; bundled models: "
     "cumulene-efa, cumulene-local, cumulene-sphc, ethanol-rmd17"
 )
 FOLDER = "so3k: . is a folder: name the model file in it"
@@ -38,10 +38,10 @@ def unusable(file: str, reason: str) -> str:
 
 def unsealed(file: str) -> str:
     """The answer to a file that so3k-md did not write, or that lost its end."""
-    return unusable(file, "it does not end with the seal of so3k-md: .+ older version, .+ reads")
+    return unusable(file, "it does not end with the seal of so3k-md: .+ older version, .+ converts")
 
 
-COUNT = r"pair_coeff of so3k names {} elements for 3 atom types: give one symbol \(or NULL\) per type"
+COUNT = r"pair_coeff of so3k has {} elements for 3 atom types: give one symbol \(or NULL\) per type"
 UNKNOWN = "so3k model toy.pt does not know element {} of atom type 3: it knows H C O"
 KEYWORD = (
     r"pair_style so3k does not know '{}': use precision float32\|float64, device auto\|cpu\|cuda, "
@@ -66,13 +66,13 @@ CASES = {
     "weights without a model": ("toy.pt", "weights.pt", unsealed("weights.pt")),
     "flipped bit": ("toy.pt", "flipped.pt", unusable("flipped.pt", "it is damaged: .+ SHA-256 .+")),
     "foreign model": ("toy.pt", "foreign.pt", unsealed("foreign.pt")),
-    "sealed foreign model": ("toy.pt", "sealed.pt", unusable("sealed.pt", "it is no model of so3k-md")),
+    "sealed foreign model": ("toy.pt", "sealed.pt", unusable("sealed.pt", "it is not a model of so3k-md")),
     "a pipe": ("toy.pt", "pipe.pt", "so3k: pipe.pt is not a file: name a model file"),
     "other format": ("toy.pt", "former.pt", unusable("former.pt", FORMER)),
     "format 5": (
         "toy.pt",
         "format5.pt",
-        unusable("format5.pt", "it is of a former format: .+"),
+        unusable("format5.pt", "it has an old format: convert it with .+"),
     ),
     "unknown element": ("H C O", "H C N", UNKNOWN.format("N")),
     "no element": ("H C O", "H C oxygen", UNKNOWN.format("oxygen")),
@@ -87,7 +87,11 @@ CASES = {
     "value": ("precision float64", "precision float16", KEYWORD.format("precision float16")),
     "no value": ("device cpu", "device", KEYWORD.format("device")),
     "NaN in the data": ("data.box", "data.nan", "Expected floating point parameter instead of 'nan'.*"),
-    "infinite positions": ("run", PUSH + "run", "so3k failed at step 1: positions are not finite"),
+    "infinite positions": (
+        "run",
+        PUSH + "run",
+        "so3k failed at step 1: positions are not finite: minimise .+",
+    ),
 }
 
 

@@ -33,13 +33,16 @@ BUILDS = {
     "unknown": (RIGHT.replace("20250722", "0"), ""),
     "update": (
         RIGHT.replace("=4", "=0"),
-        OTHER + "it was built for LAMMPS 20250722, and this is 20250722 update 4; .+",
+        OTHER + "it was built for LAMMPS 20250722, and this LAMMPS is 20250722 update 4; .+",
     ),
     "release": (
         RIGHT.replace("20250722", "20240829"),
         OTHER + "it was built for LAMMPS 20240829 update 4, and .+",
     ),
-    "bigbig": (RIGHT.replace("SMALL", "BIG", 1), OTHER + ".+ give CMake -DLAMMPS_SIZES=smallbig"),
+    "bigbig": (
+        RIGHT.replace("SMALL", "BIG", 1),
+        OTHER + ".+ integer sizes: build the plugin with CMake and -DLAMMPS_SIZES=smallbig",
+    ),
     "MPI": (
         RIGHT + " -DOPEN_MPI",
         OTHER + "it was built with Open MPI, and this LAMMPS runs on another MPI: .+",
@@ -251,7 +254,7 @@ def test_bonded_atoms_without_molecules_are_warned_of(tmp_path, ranks):
     for name in ("some", "all"):
         script = setup(atoms, f"data.{name}", "sphc.pt", before="atom_style molecular\n") + "run 0\n"
         counts[name] = re.findall(
-            r"so3k: (\d+) atoms have bonds and the molecule id 0", run(tmp_path, script, ranks)
+            r"so3k: (\d+) atoms with bonds have the molecule id 0", run(tmp_path, script, ranks)
         )
     assert counts == {"some": [str((molecules == molecules[0]).sum())], "all": []}
 

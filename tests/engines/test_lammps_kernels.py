@@ -74,5 +74,5 @@ def test_parts_of_directed_pairs_are_refused(place):
     )
     error = refused(folder, words)
     assert error.startswith(
-        "so3k: centroid/stress/atom needs the plain layers, toy runs compiled kernels: take"
+        "so3k: centroid/stress/atom needs the plain layers, toy runs compiled kernels: use"
     )

@@ -73,7 +73,7 @@ def test_bonds_hide_no_pairs(folder, name, ranks):
         before = f"atom_style bond\n{special}bond_style zero\n"
         script += "\nclear\n" + setup(atoms, f"data.{name}", "toy.pt", before=before)
         script += "bond_coeff *\n" + SINGLE_POINT.format(name=f"{name}{ranks}{k}")
-    assert "bonded pairs that special_bonds hides are put back" in run(folder, script, ranks)
+    assert "the model includes bonded pairs that special_bonds excludes" in run(folder, script, ranks)
     expected = pytorch(atoms)
     for k in range(len(HIDING)):
         found = read_single_point(folder, f"{name}{ranks}{k}")
@@ -140,7 +140,7 @@ def test_two_models_each_for_its_molecules(folder):
     both = f"{head}pair_style hybrid/overlay {so3k} {so3k} lj/cut 4.0\n{models}{LJ.format('* *')}"
     alone = f"clear\n{head}pair_style lj/cut 4.0\n{LJ.format('* *').replace('lj/cut ', '')}"
     said = run(folder, both + SINGLE_POINT.format(name="two") + alone + SINGLE_POINT.format(name="none"), 2)
-    assert "lie within the model, and the force field adds their energies" in said
+    assert "connect atoms of the model only, and the force field adds their energies" in said
     two, none = (read_single_point(folder, name) for name in ("two", "none"))
     parts = [pytorch(atoms[select]) for select in (first, ~first)]
     assert two.energy - none.energy == pytest.approx(sum(part.energy.item() for part in parts), rel=1e-10)
@@ -174,8 +174,8 @@ def test_cut_bonds_are_refused_with_their_atoms(folder, ranks):
     script += "pair_coeff * * so3k toy.pt H C O NULL NULL\n" + LJ.format("1*5 4*5") + "run 0\n"
     error = refused(folder, script.format(""), ranks)
     assert re.match(
-        r"so3k: 2 bond\(s\) join atoms of the model to atoms that it does not see, the first atom 1 of the "
-        "model to atom 2: .+ give it whole molecules, or say 'cut_bonds allow'",
+        r"so3k: 2 bond\(s\) join atoms of the model to other atoms, such as atom 1 of the model to atom 2: "
+        ".+ select whole molecules, or give 'cut_bonds allow'",
         error,
     ), error
     run(folder, script.format(" cut_bonds allow"), ranks)
@@ -228,7 +228,7 @@ def test_heat_flux_is_questioned(folder, model):
     for stress in ("centroid/stress/atom", "stress/atom"):
         flux = "compute ke all ke/atom\ncompute pe all pe/atom\n"
         flux += f"compute s all {stress} NULL virial\ncompute j all heat/flux ke pe s\n"
-        questioned = "compute heat/flux is not the heat flux of this model" in run(
+        questioned = "compute heat/flux does not give the heat flux of this model" in run(
             folder, script + flux + "run 0\n"
         )
         assert questioned == (model == "toy" or stress == "stress/atom")

@@ -13,22 +13,22 @@ from so3k_md.export.torchscript import archive, script
 from so3k_md.needs import with_needs
 
 NO_MOLECULES = (
-    "so3k model unnamed attends within molecules, and atom_style atomic has no molecule ids: use "
-    r"atom_style full, bond or molecular, or pair_style so3k ... groups all"
+    "so3k model unnamed has non-local attention within molecules, and atom_style atomic has no molecule "
+    r"ids: use atom_style full, bond or molecular, or pair_style so3k ... groups all"
 )
 TORN = (
     r"so3k: molecule \d is not whole: by their image flags atom \d+ and an atom bonded to it are in "
-    "different images: give the data file matching flags, or coordinates of whole molecules, which "
-    "read_data wraps into the box itself"
+    "different images: correct the flags in the data file, or give coordinates of whole molecules, which "
+    "read_data wraps into the box"
 )
 LARGE = (
-    r"so3k: {} has {} atoms, more than max_group = 10: attention in it means {} pairs a layer and \S+ GiB on "
-    r"each rank that has some of it; raise max_group if that is meant, give each molecule its id, or use a "
-    "model with nonlocal: efa"
+    r"so3k: {} has {} atoms, more than max_group = 10: attention in it takes {} pairs per layer and \S+ GiB "
+    r"on each rank that owns some of its atoms; raise max_group if that is intended, give each molecule its "
+    "id, or use a model with nonlocal: efa"
 )
 WIDE = (
-    r"so3k failed at step 0: molecule 1000000 is \d\d\.\d+ A wide, the waves of the model reach 18 A: use "
-    "smaller groups, or a model with a larger efa_reach"
+    r"so3k failed at step 0: molecule 1000000 is \d\d\.\d+ A wide, more than efa_reach = 18 A of the model: "
+    "use smaller groups, or a model with a larger efa_reach"
 )
 OPEN = (
     "so3k model unnamed has waves of the reciprocal lattice: use a box that is periodic in all directions, "

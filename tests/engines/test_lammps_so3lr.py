@@ -240,7 +240,7 @@ def test_atoms_of_other_styles_have_no_charge(place, ranks):
 def test_log_names_the_form(place):
     output = run(place, commands("corner", "kspace", FRAGMENTS) + "run 0\n", 2)
     assert "so3k: coulomb kspace (sum over the lattice), cutoff_lr 6 A, total charge +0 e" in output
-    assert "energies are without the model's shift of -10 eV per atom" in output
+    assert "energies do not contain the energy shift, -10 eV per atom" in output
     assert "so3k: charge is conserved in each of 3 fragments" in output
     output = run(place, commands("dimer", "shifted+self") + "run 0\n", 1)
     assert "so3k: coulomb shifted+self, cutoff_lr 6 A, total charge +0 e" in output

@@ -11,28 +11,28 @@ from toys import save_toy, toy_model
 
 FORMS = "coulomb shifted cutoff_lr 6"
 PARTLY = (
-    "so3k: the box is periodic along some axes only, which coulomb kspace cannot sum: use 'boundary p p p', "
-    r"a fully open box, or pair_style so3k ... coulomb shifted\+self"
+    "so3k: the box is periodic along some axes only, which coulomb kspace does not support: use "
+    r"'boundary p p p', a fully open box, or pair_style so3k ... coulomb shifted\+self"
 )
 NO_IDS = (
-    "so3k: fragments molecule needs molecule ids, which atom_style atomic has not: use atom_style full, bond "
-    "or molecular"
+    "so3k: fragments molecule needs molecule ids, which atom_style atomic does not have: use atom_style "
+    "full, bond or molecular"
 )
-NO_TOTALS = "so3k model unnamed knows no total charge: leave out charge, spin, fragments and fragment_charge"
+NO_TOTALS = (
+    "so3k model unnamed does not use the total charge: leave out charge, spin, fragments and fragment_charge"
+)
 NO_CHARGES = "so3k model unnamed has no electrostatics: leave out coulomb and cutoff_lr"
-SUM = r"so3k: the fragment charges add up to \+0 e, the charge is \+2: correct one"
-HALF = r"so3k: fragment_charge 7 \+0.5 is not whole: give that of an ion or a molecule"
-WHOLE = r"so3k: a charge of \+0.3 e is not whole: give that of all ions and molecules"
+SUM = r"so3k: the fragment charges add up to \+0 e, the total charge is \+2 e: correct one"
+HALF = r"so3k: fragment_charge 7 \+0.5 is not a whole number: give that of an ion or a molecule"
+WHOLE = r"so3k: a charge of \+0.3 e is not a whole number: give that of all ions and molecules"
 ABSENT = "so3k: fragment_charge names molecule 9, which no atom has: correct it"
 ALONE = (
-    "so3k: with fragments molecule each atom needs a molecule, and some have the id 0: number them in the "
+    "so3k: with fragments molecule each atom needs a molecule id, and some have the id 0: number them in the "
     "data file or by 'set'"
 )
 WITHOUT = "so3k: fragment_charge is given without fragments: add 'fragments molecule'"
 PARITY = "so3k: 63 electrons cannot have 0 unpaired ones: correct charge or spin"
-PIECE = (
-    r"so3k: molecule 2: 23 electrons cannot have 0 unpaired ones: correct its charge or which atoms it has"
-)
+PIECE = r"so3k: molecule 2: 23 electrons cannot have 0 unpaired ones: correct its charge or its atoms"
 ABSURD = r"so3k: {}a charge of {} e would leave {} electrons to nuclei of \+{} e: correct the charge"
 CHARGES = "fragment_charge 2 -1 fragment_charge 7 1"
 SPIN = "so3k: spin {} is impossible: give 0, 0.5, 1, ..."
@@ -127,7 +127,7 @@ def test_what_a_local_model_has_no_charges_for(folder):
 def test_atoms_too_close_are_warned_of(folder, ranks):
     """Also where no rank owns both of them."""
     atoms = lammps_frame(ions())
-    assert "closer than models are trained on" not in run(folder, commands() + "run 0\n", ranks)
+    assert "closer than atoms in training data" not in run(folder, commands() + "run 0\n", ranks)
     atoms.positions[-1] = atoms.positions[0] + [0.3, 0, 0]
     write_data(folder / "data.close", atoms, SYMBOLS, atoms.arrays["fragment"], wrap=False)
     said = run(folder, commands().replace("data.ions", "data.close") + "run 0\n", ranks)

@@ -140,7 +140,7 @@ def test_build_of_missing_parts(monkeypatch, tmp_path):
     monkeypatch.undo()
     plugins_in(monkeypatch, tmp_path)
     monkeypatch.setenv("CXX", "/no/such/compiler")
-    with pytest.raises(lammps.So3kError, match="CXX = /no/such/compiler is no program.*unset it"):
+    with pytest.raises(lammps.So3kError, match="CXX = /no/such/compiler is not a program.*unset it"):
         lammps.build_plugin()
     assert list(tmp_path.iterdir()) == []
 
@@ -154,7 +154,7 @@ def test_plugin_and_exporter_use_the_same_words():
     assert named == {stage for stages in known for stage in stages} - unused
     fields = set(re.findall(r'need\("(\w+)"\)', text))
     assert fields == set(Needs._fields) - {"config"}
-    assert [word for word in ATTRIBUTES if f'"{word}"' not in text] == []
+    assert [word for word in ATTRIBUTES if f'"{word}"' not in text] == ["form"]  # which only Python reads
     assert f"FORMAT_VERSION = {FORMAT_VERSION};" in text
     assert f'"{KERNEL_FILE}"' in text
 

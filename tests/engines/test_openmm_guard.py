@@ -44,7 +44,7 @@ def test_a_run_that_explodes_stops_before_its_frames_are_written(tmp_path):
     with pytest.raises(So3kError) as error, readable_errors():
         simulation.step(500)
     told = re.fullmatch(
-        r"the run has exploded by step (\d+): (\S+) K, atom \d moves by \S+ Å/fs, the bond of atoms \d and "
+        r"the run has exploded by step (\d+): (\S+) K, atom \d moves at \S+ Å/fs, the bond of atoms \d and "
         r"\d is \S+ Å long; step (\d+) was good: take a shorter .*",
         str(error.value),
     )
@@ -68,7 +68,7 @@ def test_one_atom_is_enough(speed, stops, tmp_path):
     reporter = So3kReporter(tmp_path / "physics.csv", 1, simulation.system)
     kick(simulation, 7, speed)
     state = simulation.context.getState(positions=True, velocities=True)
-    told = pytest.raises(So3kError, match=r"atom 7 moves by .* no step before was looked at")
+    told = pytest.raises(So3kError, match=r"atom 7 moves at .* no earlier step was checked")
     with told if stops else nullcontext():
         reporter.report(simulation, state)
     assert len((tmp_path / "physics.csv").read_text().splitlines()) == 2 - stops

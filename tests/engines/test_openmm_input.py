@@ -53,7 +53,7 @@ def test_ctrl_c_inside_a_pythonforce_is_a_keyboard_interrupt(monkeypatch):
         (["O"], {"model": "absent.pt"}, "no model file absent.pt"),
         (["O"], {"backend": "magic"}, "choose one of auto"),
         (["O"], {"dtype": "float16"}, "float16"),
-        (["O"], {"atoms": [1]}, "atom 1 is asked for, the topology has 1"),
+        (["O"], {"atoms": [1]}, "atoms names atom 1, but the topology has 1 atoms, from 0"),
         (["O", "O"], {"atoms": [1, 1]}, "different numbers"),
         (["O", "O"], {"masses_amu": [16.0]}, "1 masses for 2 atoms"),
         (["O"], {"skin": -1.0}, "skin"),

@@ -146,7 +146,7 @@ def test_interpolation(model_file, solvated, backend):
     [
         ({"model": None}, {}, "needs a model"),
         ({"model": "absent.pt"}, {}, "no model file absent.pt"),
-        ({"charge": 1}, {}, "knows nothing of them"),
+        ({"charge": 1}, {}, "the model does not use them"),
         ({"colour": 1}, {}, "no option colour"),
         ({}, {"backend": "magic"}, "choose one of auto"),
     ],

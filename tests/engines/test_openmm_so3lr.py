@@ -197,8 +197,8 @@ def test_compiled_kernels_change_nothing(backend):
 def test_what_is_computed_is_said(caplog):
     caplog.set_level("INFO", "so3k_md")
     create_system(ions(), so3lr_toy())
-    line = "coulomb: kspace, all pairs; dispersion to 12 Å; total charge +0 e in 3 fragments (2 charged)"
-    assert f"{line}; energies are without -10 eV for each atom" in caplog.text
+    line = "coulomb: kspace, over all pairs; dispersion to 12 Å; total charge +0 e in 3 fragments (2 charged)"
+    assert f"{line}; energies do not contain the energy shift, -10 eV per atom" in caplog.text
     create_system(waters(), so3lr_toy())
     assert "coulomb: kspace, over the lattice; dispersion to 12 Å; total charge +0 e in one" in caplog.text
     create_system(ammonium(), so3lr_toy(), coulomb="shifted", cutoff_lr=9.0)

@@ -16,11 +16,11 @@ from so3k_md.units import EV_IN_KJ_MOL
 
 
 def test_local_models_know_no_charges():
-    with pytest.raises(So3kError, match="knows nothing of them"):
+    with pytest.raises(So3kError, match="the model does not use them"):
         create_system(water_dimer(), toy_model(), charge=1)
     charged = water_dimer()
     charged.info["charge"] = 1  # which may stand in a structure for other models
-    with pytest.warns(So3kWarning, match="knows nothing of charge and spin"):
+    with pytest.warns(So3kWarning, match="does not use charge and spin"):
         create_system(charged, toy_model())
 
 
@@ -54,7 +54,7 @@ def test_keyword_and_structure_must_not_contradict_each_other(door):
     assert door(said, **fragments) == door(silent, **fragments) != door(said)
     with pytest.raises(So3kError, match=r"its charge is -1, the option charge is 1: correct one"):
         door(said, charge=1)
-    with pytest.raises(So3kError, match=r"fragment charges add up to \+1 e, the charge is -1"):
+    with pytest.raises(So3kError, match=r"fragment charges add up to \+1 e, the total charge is -1 e"):
         door(said, fragments=fragments["fragments"], fragment_charges=[1, 0])
     said.info["spin"] = 0
     with pytest.raises(So3kError, match=r"its spin is .*0.*, the option spin is 1: correct one"):
@@ -70,7 +70,7 @@ def test_atoms_too_close_are_warned_of():
 
 @pytest.mark.parametrize("owner", ["topology", "System"])
 def test_a_contact_through_a_wall_is_called_so(owner):
-    for z, wall in (0.7, ""), (7.7, " through a wall of the cell"):
+    for z, wall in (0.7, ""), (7.7, " across the boundary of the cell"):
         topology, system = topology_of(["O", "O"]), openmm.System()
         box = 0.8 * np.eye(3)
         for _ in range(2):

@@ -77,7 +77,7 @@ def test_openmm_ml_1_8_mixes_and_caps(tmp_path):
 def test_the_dummy_cell_of_pdb_files_is_no_box():
     given = modeller(ETHANOL)
     given.topology.setPeriodicBoxVectors(0.1 * np.eye(3) * unit.nanometer)
-    with pytest.warns(So3kWarning, match="stands in PDB files for no cell at all"):
+    with pytest.warns(So3kWarning, match="PDB files contain if there is no cell"):
         made = create_system(given, toy_model())
     assert made.topology.getPeriodicBoxVectors() is None
     assert not made.system.usesPeriodicBoundaryConditions()
@@ -87,7 +87,7 @@ def test_the_dummy_cell_of_pdb_files_is_no_box():
     boxed = ETHANOL.copy()
     boxed.set_cell(np.eye(3))
     boxed.pbc = True
-    with pytest.warns(So3kWarning, match="no cell at all"):
+    with pytest.warns(So3kWarning, match="there is no cell"):
         assert create_system(boxed, toy_model()).topology.getNumBonds() == 8
 
 

@@ -15,7 +15,7 @@ from so3k_md.engines.ase import So3kCalculator
 from so3k_md.engines.openmm import create_system
 
 MODEL = "cumulene-local"
-pytestmark = pytest.mark.filterwarnings("ignore:the energy of .+ is arbitrary")
+pytestmark = pytest.mark.filterwarnings("ignore:the energy of .+ arbitrary")
 GROWTH_MB = 40
 
 

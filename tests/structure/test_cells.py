@@ -14,7 +14,7 @@ ETHANOL = molecule("CH3CH2OH")
 @pytest.mark.parametrize(
     ("cell", "word"),
     [
-        (np.eye(3), "stands in PDB files"),
+        (np.eye(3), "PDB files contain if there is no cell"),
         (2.0 * np.eye(3), "for each of its 9 atoms"),
         (np.diag([14.0, 12.0, 0.5]), "repeats after 0.50"),
     ],

@@ -108,7 +108,7 @@ CHARGED = needs_of_cutoff(3.0)._replace(has_charge_state=True, has_long_range=Tr
         (
             needs_of_cutoff(3.0)._replace(nonlocal_kind="sphc"),
             {},
-            "the box: is periodic, and nothing says which atoms",
+            "the box: is periodic and does not define the groups",
         ),
         (
             needs_of_cutoff(3.0)._replace(nonlocal_kind="sphc"),
@@ -125,7 +125,7 @@ CHARGED = needs_of_cutoff(3.0)._replace(has_charge_state=True, has_long_range=Tr
             {"charge_state": GivenChargeState(charge=1)},
             "the box: 19 electrons cannot have 0 unpaired",
         ),
-        (CHARGED, {"pbc": [1, 1, 0], "coulomb": "kspace"}, "the box: periodic along some axes only"),
+        (CHARGED, {"pbc": [1, 1, 0], "coulomb": "kspace"}, "the box: is periodic along some axes only"),
     ],
 )
 def test_what_cannot_be_is_refused_with_where_it_comes_from(needs, changes, says):

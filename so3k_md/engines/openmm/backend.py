@@ -62,7 +62,7 @@ def choose_backend(wanted: str = "auto") -> Backend:
     if problem is not None:
         return Backend("pythonforce", problem)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "openmm", "openmmtorch"))
-    return Backend("torchforce", f"{versions} fit together")
+    return Backend("torchforce", f"{versions} are compatible")
 
 
 def default_problem(facts: Sequence[PlatformFact], named: str | None) -> str | None:
@@ -76,11 +76,11 @@ def default_problem(facts: Sequence[PlatformFact], named: str | None) -> str | N
     if default is None or default.fault is None:
         return None
     best = best_for(facts, True, named)
-    other = f"name platform {best.name} and backend torchforce, or " if best else ""
+    other = f"choose platform {best.name} and backend torchforce, or " if best else ""
     return (
         f"a TorchForce of openmmtorch {version('openmmtorch')} ends the process on platform {default.name} "
-        f"({default.fault}), which OpenMM takes where none is named, and a PythonForce runs there; for a "
-        f"TorchForce {other}on an NVIDIA GPU get platform CUDA: {cuda_wheels()}"
+        f"({default.fault}), the default platform of OpenMM here; a PythonForce works there; for a "
+        f"TorchForce {other}on an NVIDIA GPU install platform CUDA: {cuda_wheels()}"
     )
 
 
@@ -104,11 +104,11 @@ def best_platform(backend: str = "auto") -> openmm.Platform:
     named = os.environ.get(DEFAULT)
     best = best_for(platform_facts(), torchforce, named)
     if best is None:
-        raise So3kError(f"{DEFAULT} = {named} is no platform of OpenMM here: correct or unset it")
+        raise So3kError(f"{DEFAULT} = {named} is not a platform of this OpenMM: correct or unset it")
     return openmm.Platform.getPlatformByName(best.name)
 
 
-def keep_alive() -> None:
+def avoid_faulty_platform() -> None:
     """Make OpenMM choose another platform by default if a TorchForce ends the process on its first choice."""
     facts, named = [fact for fact in platform_facts() if fact.torch], os.environ.get(DEFAULT)
     best = best_for(facts, True, named)
@@ -191,7 +191,7 @@ def make_force(module: torch.jit.ScriptModule, backend: str, device: str) -> ope
         return openmm.PythonForce(ModelCall(module.to(parse_device(device))))
     import openmmtorch
 
-    keep_alive()
+    avoid_faulty_platform()
     force = openmmtorch.TorchForce(module)
     force.setOutputsForces(True)
     return force
@@ -244,19 +244,20 @@ class ModelCall:
             if "so3k::" not in str(error):
                 raise
             raise So3kError(
-                "this System calls compiled kernels, which are not built here: so3k-md kernels build"
+                "this System calls compiled kernels, which are not built here: build them with so3k-md "
+                "kernels build"
             ) from error
         self.__init__(module)  # type: ignore[misc]
 
 
-def know_the_parts() -> None:
+def load_libraries() -> None:
     """Load the libraries that a System in XML or a pickle may need, so that this process can read it."""
     try:
         load_kernels()
-    except OSError as broken:  # so3k-md doctor gives the remedy
-        log.warning("the compiled kernels do not load: %s", broken)
+    except OSError as broken:
+        log.warning("the compiled kernels do not load: %s; so3k-md doctor gives the remedy", broken)
     if problem := torchforce_problem():
         log.debug("%s", problem)
 
 
-know_the_parts()
+load_libraries()

@@ -46,9 +46,9 @@ def boundary_of(topology: app.Topology, rows: Sequence[int], allow_cut_bonds: bo
         named = ", ".join(f"{label(bond.inside)} and {label(bond.outside)}" for bond in cut[:SHOWN])
         more = f" and {len(cut) - SHOWN} more" if len(cut) > SHOWN else ""
         raise So3kError(
-            f"the model describes one end only of {len(cut)} bonds, which would break: {named}{more}: "
-            "describe whole molecules; or cap the bonds with link atoms, by createMixedSystem of openmm-ml "
-            "1.8 or your own, then with allow_cut_bonds=True"
+            f"the model describes only one atom of {len(cut)} bond(s), which would break: {named}{more}; "
+            "describe whole molecules, or cap the bonds with link atoms: those of createMixedSystem of "
+            "openmm-ml 1.8, or your own and allow_cut_bonds=True"
         )
     if links:
         topology = copy.deepcopy(topology)

@@ -67,13 +67,13 @@ def by_molecules(
     """
     if given.fragment != "molecules":
         raise So3kError(
-            f"{WHERE}: fragments = {given.fragment!r} is not known: give molecules, or a number for each atom"
+            f"{WHERE}: fragments = {given.fragment!r} is unknown: give molecules, or a number for each atom"
         )
     bonds = bonds_among(topology, rows)
     if not len(bonds) and len(rows) > 1:
         raise So3kError(
-            f"{WHERE}: the topology has no bonds that would make molecules: add them (CONECT records, or "
-            "topology.createStandardBonds()), or name the fragment of each atom"
+            f"{WHERE}: the topology has no bonds, which define the molecules: add them (CONECT records, or "
+            "topology.createStandardBonds()), or give a fragment number for each atom"
         )
     molecule = trees(len(rows), bonds)[1]
     charges = given.fragment_charges
@@ -98,16 +98,17 @@ def charges_by_residue(
     names, residue_of = {}, residues(topology)
     for row, number in zip(rows, molecule.tolist(), strict=True):
         names[number, residue_of[row].index] = residue_of[row].name
-    if absent := sorted(set(charges) - set(names.values())):
+    if unknown := sorted(set(charges) - set(names.values())):
         known = ", ".join(sorted(set(names.values())))
-        raise So3kError(f"{WHERE}: fragment_charges names {absent[0]}, the residues are {known}: correct it")
+        raise So3kError(f"{WHERE}: fragment_charges names {unknown[0]}, the residues are {known}: correct it")
     total = [0.0] * (int(molecule.max()) + 1)
-    pieces = Counter(residue for _, residue in names)
+    n_molecules = Counter(residue for _, residue in names)
     for (number, residue), name in names.items():
-        if name in charges and pieces[residue] > 1:
+        if name in charges and n_molecules[residue] > 1:
             raise So3kError(
-                f"{WHERE}: residue {name} lies in {pieces[residue]} molecules, which share no charge: add "
-                "the bonds of its atoms (CONECT records), or name the fragment of each atom"
+                f"{WHERE}: residue {name} lies in {n_molecules[residue]} molecules, so that its charge "
+                "cannot be assigned: add the bonds of its atoms (CONECT records), or give a fragment number "
+                "for each atom"
             )
         total[number] += charges.get(name, 0.0)
     return total
@@ -170,14 +171,15 @@ def describe_physics(
         charge_state: of the system.
         reach: the set over which coulomb = kspace sums, as text.
     """
-    form = f"kspace, {reach}" if coulomb == "kspace" else f"{coulomb}, to {cutoff_lr:g} Å"
+    form = f"kspace, over {reach}" if coulomb == "kspace" else f"{coulomb}, to {cutoff_lr:g} Å"
     n_fragments = len(charge_state.fragment_charge)
-    pieces = "one fragment" if n_fragments == 1 else f"{n_fragments} fragments"
+    fragments = "one fragment" if n_fragments == 1 else f"{n_fragments} fragments"
     if n_fragments > 1 and charge_state.fragment_charge.any():
-        pieces += f" ({np.count_nonzero(charge_state.fragment_charge)} charged)"
+        fragments += f" ({np.count_nonzero(charge_state.fragment_charge)} charged)"
     line = (
-        f"coulomb: {form}; dispersion to {cutoff_lr:g} Å; total charge {charge_state.charge:+g} e in {pieces}"
+        f"coulomb: {form}; dispersion to {cutoff_lr:g} Å; "
+        f"total charge {charge_state.charge:+g} e in {fragments}"
     )
     if needs.energy_shift:
-        line += f"; energies are without {needs.energy_shift:g} eV for each atom"
+        line += f"; energies do not contain the energy shift, {needs.energy_shift:g} eV per atom"
     return line

@@ -32,14 +32,14 @@ def box_fault(cell: Tensor, shortest: float, smallest: float, n_atoms: int) -> s
     """
     remedy = ": set the right one by setPeriodicBoxVectors of the Context, or correct the barostat"
     if bool((cell - torch.eye(3, dtype=cell.dtype, device=cell.device)).abs().max() < 1e-3):
-        return "the box is the cube of 1 A that stands in PDB files for no cell at all" + remedy
+        return "the box is the cube of 1 A that PDB files contain if there is no cell" + remedy
     length = float(torch.linalg.vector_norm(cell, dim=1).min())
     if not length >= shortest:
-        what = f"repeats after {int(100.0 * length)} pm, where an atom would lie within its own image"
+        what = f"repeats after {int(100.0 * length)} pm, so that an atom would overlap with its own image"
         return "the box " + what + remedy
     volume = float(torch.linalg.det(cell).abs())
     if not volume >= smallest:
-        return f"the box has {int(volume)} A^3 for {n_atoms} atoms, less than any matter needs" + remedy
+        return f"the box has {int(volume)} A^3 for {n_atoms} atoms, less than in any known material" + remedy
     return ""
 
 
@@ -64,8 +64,8 @@ def link_fault(positions: Tensor, links: Tensor, cell: Tensor, longest: float, r
     length_pm, limit_pm = int(100.0 * lengths[link].item()), int(100.0 * longest * height.item())
     return (
         f"particles {first} and {second}, linked in one group of the non-local attention, are "
-        f"{length_pm} pm apart, {limit_pm} pm at most are allowed in this box: a bond has broken, the "
-        "group drifts apart, or it goes on through the walls; take a larger box, or other groups"
+        f"{length_pm} pm apart, and the limit in this box is {limit_pm} pm: a bond has broken, parts of the "
+        "group have separated, or the group is bonded to its own image; use a larger box, or other groups"
     )
 
 
@@ -80,8 +80,8 @@ def extent_fault(positions: Tensor, cell: Tensor) -> str:
     if bool((fractions.amax(0) - fractions.amin(0)).max() <= 0.5):
         return ""
     return (
-        "the atoms described span more than half of the box, where coulomb = kspace does not know "
-        "which images belong together: choose coulomb = shifted+self, or describe all atoms"
+        "the atoms described span more than half of the box, so that their nearest images, which "
+        "coulomb = kspace needs, are ambiguous: choose coulomb = shifted+self, or describe all atoms"
     )
 
 
@@ -96,13 +96,13 @@ def scatter_fault(idx_i: Tensor, bonded: Tensor, n_atoms: int, cutoff: float) ->
         n_atoms: number of atoms.
         cutoff: of the model, Å.
     """
-    alone = torch.ones([n_atoms], dtype=torch.bool, device=idx_i.device).index_fill(0, idx_i, False)
+    isolated = torch.ones([n_atoms], dtype=torch.bool, device=idx_i.device).index_fill(0, idx_i, False)
     n_bonded = bonded.size(0)
-    if n_bonded < 3 or not bool(alone.index_select(0, bonded).all()):
+    if n_bonded < 3 or not bool(isolated.index_select(0, bonded).all()):
         return ""
     return (
-        f"none of {n_bonded} bonded atoms has another within {int(100.0 * cutoff + 0.5)} pm, the model's "
-        "cutoff: the molecules have flown apart; minimise first, take a shorter time step, or check the model"
+        f"none of {n_bonded} bonded atoms has a neighbor within {int(100.0 * cutoff + 0.5)} pm, the model's "
+        "cutoff: the molecules have dissociated; minimise first, take a shorter time step, or check the model"
     )
 
 
@@ -120,15 +120,18 @@ def output_fault(energy: Tensor, forces: Tensor, rows: Tensor) -> str:
     bad = torch.nonzero(~torch.isfinite(forces).all(1))[:, 0]
     if bad.size(0) > 0:
         what = f"force of the model on particle {int(rows[bad[0]].item())}"
-    return f"the {what} is not a finite number: atoms may lie on one spot; minimise first, or check the model"
+    return (
+        f"the {what} is not a finite number: atoms may have the same position; minimise first, or check the "
+        "model"
+    )
 
 
 def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None:
     """The links as a list, or None without links; refuses links that are not one tree for each group."""
     if parent is None:
         raise So3kError(
-            "a model with non-local attention in a periodic box needs the links that hold its groups "
-            "together: give `parent`, as so3k_md.structure.images.spanning_tree makes it"
+            "a model with non-local attention in a periodic box needs the links by which "
+            "its groups are unwrapped: give `parent`, made by so3k_md.structure.images.spanning_tree"
         )
     end = links = np.asarray(parent)
     numbers = np.asarray(group)
@@ -143,7 +146,7 @@ def checked_tree(parent: ArrayLike | None, group: list[int]) -> list[int] | None
         fits = roots and np.array_equal(numbers[links], numbers)
     if not fits:
         raise So3kError(
-            "parent is not one tree for each group: let so3k_md.structure.images.spanning_tree make it"
+            "parent is not one tree for each group: make it with so3k_md.structure.images.spanning_tree"
         )
     return links.tolist()
 

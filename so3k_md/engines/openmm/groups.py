@@ -62,12 +62,12 @@ def linked_groups(
         return Linked(group, np.arange(len(rows)), bonds[:0])
     bonds = bonds[group[bonds[:, 0]] == group[bonds[:, 1]]]
     parent, tree = trees(len(rows), bonds)
-    torn = trees_per_group(tree, group) > 1
-    if torn.any():
+    disconnected = trees_per_group(tree, group) > 1
+    if disconnected.any():
         if positions is None:
-            raise So3kError(not_connected(int(torn.argmax()), group, rows))
+            raise So3kError(not_connected(int(disconnected.argmax()), group, rows))
         links = spanning_tree(positions[list(rows)], cell, np.full(3, True), group)
-        parent = np.where(torn[group], links, parent)
+        parent = np.where(disconnected[group], links, parent)
     return Linked(group, parent, bonds)
 
 
@@ -86,8 +86,8 @@ def molecules_of(bonds: Ints, n_atoms: int, periodic: bool) -> Ints | None:
         return trees(n_atoms, bonds)[1]
     if periodic:
         raise So3kError(
-            "the topology has no bonds, from which the groups of non-local attention would follow: add them "
-            "(CONECT records, or topology.createStandardBonds()), or name the group of each atom by groups"
+            "the topology has no bonds, which define the groups of non-local attention: add them (CONECT "
+            "records, or topology.createStandardBonds()), or give a group number for each atom by groups"
         )
     return None
 
@@ -108,9 +108,9 @@ def not_connected(number: int, group: Ints, rows: Sequence[int]) -> str:
     """Why a group of a periodic system cannot be used, with the remedy."""
     members = np.asarray(rows)[group == number]
     return (
-        f"bonds do not connect the group of atom {members[0]} ({len(members)} atoms), so nothing says which "
-        "of their images belong together: add the bonds to the topology, take a group for each bonded "
-        'molecule (groups="auto"), or give positions_nm'
+        f"bonds do not connect the group of atom {members[0]} ({len(members)} atoms), so that the group "
+        "cannot be unwrapped: add the bonds to the topology, use a group for each bonded molecule "
+        '(groups="auto"), or give positions_nm'
     )
 
 

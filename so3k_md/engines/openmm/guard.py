@@ -56,11 +56,11 @@ class ExplosionGuard:
             self.last_good = simulation.currentStep
             return
         speed = np.linalg.norm(velocities[fastest]) * NM_IN_ANGSTROM / 1000
-        good = "no step before was looked at" if self.last_good is None else f"step {self.last_good} was good"
+        last = "no earlier step was checked" if self.last_good is None else f"step {self.last_good} was valid"
         bond = longest_bond(simulation.topology, state)
         raise So3kError(
             f"the run has exploded by step {simulation.currentStep}: {temperature_k:.3g} K, atom {fastest} "
-            f"moves by {speed:.2g} Å/fs{bond}; {good}: take a shorter time step, minimise first, or check "
+            f"moves at {speed:.2g} Å/fs{bond}; {last}: take a shorter time step, minimise first, or check "
             "the model"
         )
 
@@ -81,7 +81,7 @@ def warn_of_unused_box(system: openmm.System, state: openmm.State) -> None:
     )
     if not np.allclose(default, box):
         warnings.warn(
-            f"the Context has got a box, {np.round(np.diag(box), 2).tolist()} Å, but the system is open: "
+            f"the Context has a box, {np.round(np.diag(box), 2).tolist()} Å, but the system is open: "
             "OpenMM ignores the box; make the System from a topology with a box",
             So3kWarning,
             stacklevel=2,

@@ -96,8 +96,8 @@ def without_dummy_box(topology: app.Topology) -> app.Topology:
     if not is_dummy(box_of(topology)):
         return topology
     warnings.warn(
-        "the box of the topology is the cube of 1 Å that stands in PDB files for no cell at all (CRYST1 of "
-        "entries from NMR or electron microscopy): the system is taken as open; box_nm gives it a box",
+        "the box of the topology is the cube of 1 Å that PDB files contain if there is no cell (CRYST1 of "
+        "entries from NMR or electron microscopy): the system is treated as open; to set a box, use box_nm",
         So3kWarning,
         stacklevel=4,
     )
@@ -139,8 +139,8 @@ def cell_of(system: openmm.System, topology: app.Topology) -> Floats | None:
     if not np.allclose(default, OPENMM_BOX) and not is_dummy(default):
         warnings.warn(
             f"the System has a box, {np.round(np.diag(default), 2).tolist()} Å, but neither the topology has "
-            "one nor is any force periodic: the model takes the system as open and the box is ignored; "
-            "topology.setPeriodicBoxVectors makes it periodic",
+            "one nor is any force periodic: so3k-md treats the system as open and ignores the box; to make "
+            "it periodic, use topology.setPeriodicBoxVectors",
             So3kWarning,
             stacklevel=4,
         )
@@ -202,7 +202,7 @@ def refuse_bare(topology: app.Topology, rows: Sequence[int], grouped: bool, frag
 def warn_of_bare(topology: app.Topology, rows: Sequence[int]) -> None:
     """Warn of atoms without bonds, which barostats and trajectories treat as molecules."""
     if fault := lack_of_bonds(topology, rows):
-        warnings.warn(f"{fault}; keep_molecules=False if that is meant", So3kWarning, stacklevel=4)
+        warnings.warn(f"{fault}; or pass keep_molecules=False if that is intended", So3kWarning, stacklevel=4)
 
 
 def lack_of_bonds(topology: app.Topology, rows: Sequence[int]) -> str | None:
@@ -214,6 +214,6 @@ def lack_of_bonds(topology: app.Topology, rows: Sequence[int]) -> str | None:
     residues = list(dict.fromkeys(f"{atom.residue.name} {atom.residue.id}" for atom in bare))
     more = f" and {len(residues) - 1} other residues" if len(residues) > 1 else ""
     return (
-        f"{len(bare)} atoms of residue {residues[0]}{more} have no bonds, so that each is a molecule by "
-        "itself: give positions_nm or the PDBFile itself, from which bonds are guessed, or add the bonds"
+        f"{len(bare)} atoms of residue {residues[0]}{more} have no bonds, so that each is a separate "
+        "molecule: give positions_nm or the PDBFile itself, from which bonds are guessed, or add the bonds"
     )

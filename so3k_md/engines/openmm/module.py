@@ -153,8 +153,9 @@ class OpenMMModule(nn.Module):
             widest = float(widths.max())
             if widest > self.max_group_diameter:
                 fault = (
-                    f"a group is {int(100.0 * widest)} pm wide, the waves of this model reach "
-                    f"{self.max_group_diameter} A: use smaller groups, or a model with a larger efa_reach"
+                    f"a group is {int(100.0 * widest)} pm wide, more than efa_reach = "
+                    f"{self.max_group_diameter} A of this model: "
+                    "use smaller groups, or a model with a larger efa_reach"
                 )
         return fault
 

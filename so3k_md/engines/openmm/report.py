@@ -77,7 +77,7 @@ class So3kReporter:
         self.guard = ExplosionGuard(interval)
         self.modules = physics_modules(system)
         if not self.table:
-            check_apart(self.modules, self.path)
+            check_no_shared_atoms(self.modules, self.path)
         check_output(self.path, overwrite or append)
         fresh = not (append and self.path.exists() and self.path.stat().st_size)
         head = header(len(self.modules))
@@ -159,7 +159,7 @@ def check_header(path: Path, head: str) -> None:
         )
 
 
-def check_apart(modules: list[torch.jit.ScriptModule], path: Path) -> None:
+def check_no_shared_atoms(modules: list[torch.jit.ScriptModule], path: Path) -> None:
     """Refuse frames for regions that share atoms, because a frame has one charge for each atom.
 
     Raises:
@@ -169,8 +169,8 @@ def check_apart(modules: list[torch.jit.ScriptModule], path: Path) -> None:
     atoms, counts = np.unique(rows, return_counts=True)
     if (counts > 1).any():
         raise So3kError(
-            f"{path}: several models describe atom {atoms[counts > 1][0]}, a frame holds one charge for each "
-            "atom: report to a .csv file"
+            f"{path}: several models describe atom {atoms[counts > 1][0]}, a frame contains one charge for "
+            "each atom: report to a .csv file"
         )
 
 

@@ -216,11 +216,11 @@ def add_model(
     if keep_molecules and (bonds := zero_bonds(topology, set(rows))).getNumBonds():
         bonds.setForceGroup(force_group)
         system.addForce(bonds)
-    log.info("So3krates in OpenMM by %s: %s", used.name, used.reason)
+    log.info("OpenMM calls the model by %s: %s", used.name, used.reason)
     if linked:
         log.info("%s", describe(needs.nonlocal_kind, linked.group))
     if needs.has_long_range:
-        reach = "nearest images of a part" if part else "over the lattice" if periodic else "all pairs"
+        reach = "nearest images of these atoms" if part else "the lattice" if periodic else "all pairs"
         log.info("%s", describe_physics(needs, coulomb, cutoff_lr, charge_state, reach))
     return used
 
@@ -252,7 +252,8 @@ def atomic_numbers(topology: app.Topology, rows: Sequence[int]) -> list[int]:
     for row in rows:
         if not 0 <= row < len(atoms):
             raise So3kError(
-                f"atom {row} is asked for, the topology has {len(atoms)}: correct the list of atoms"
+                f"atoms names atom {row}, but the topology has {len(atoms)} atoms, from 0: correct the list "
+                "of atoms"
             )
         if atoms[row].element is None:
             raise So3kError(

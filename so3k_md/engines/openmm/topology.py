@@ -42,15 +42,15 @@ def topology_of(structure: Atoms | Sequence[int | str]) -> app.Topology:
     # networks such as crystals are no molecules, so that a barostat scales their atoms one by one
     topology = _assemble(structure.numbers.tolist(), guess.of_molecules.tolist(), guess.molecule)
     if structure.pbc.any():
-        box_nm = _turned_cell(structure)[0] / NM_IN_ANGSTROM
+        box_nm = _rotated_cell(structure)[0] / NM_IN_ANGSTROM
         topology.setPeriodicBoxVectors(reducePeriodicBoxVectors(box_nm * unit.nanometer))
     return topology
 
 
 def nm_positions(atoms: Atoms) -> NDArray[np.float64]:
     """Positions (atoms, 3), nm, rotated with the cell into OpenMM's form: a along x, b in the xy plane."""
-    turn = _turned_cell(atoms)[1] if atoms.pbc.any() else np.eye(3)
-    return atoms.positions @ turn / NM_IN_ANGSTROM
+    rotation = _rotated_cell(atoms)[1] if atoms.pbc.any() else np.eye(3)
+    return atoms.positions @ rotation / NM_IN_ANGSTROM
 
 
 def warn_of_close(
@@ -102,8 +102,8 @@ def _numbers(elements: Sequence[int | str]) -> list[int]:
     return numbers
 
 
-def _turned_cell(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The cell with a along x and b in the xy plane, and the rotation R with cell_turned = cell R."""
+def _rotated_cell(atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The cell with a along x and b in the xy plane, and the rotation R with cell_rotated = cell R."""
     if not atoms.pbc.all() or atoms.cell.rank < 3:
         raise So3kError(
             f"OpenMM is periodic along all axes or none, this structure has pbc {atoms.pbc.tolist()} and a "

@@ -25,8 +25,8 @@ namespace {
     Tensor idx_i, idx_j, back;
     // the maps of each head and of each degree, one after the other, (width in, width out) each
     Tensor query, query_bias, key, key_bias, value, value_bias;
-    Tensor turned;                                         // query, key, value, each map transposed
-    Tensor hidden, hidden_bias, out, out_turned, table;    // of the filters
+    Tensor transposed;    // query, key, value, each map transposed
+    Tensor hidden, hidden_bias, out, out_transposed, table;    // of the filters
     double cutoff, norm_eps;
     int64_t heads;
     std::vector<int64_t> degrees;
@@ -37,14 +37,15 @@ namespace {
         r(next.tensor()), cut(next.tensor()), ylm(next.tensor()), idx_i(next.tensor()),
         idx_j(next.tensor()), back(next.tensor()), query(next.tensor()), query_bias(next.tensor()),
         key(next.tensor()), key_bias(next.tensor()), value(next.tensor()),
-        value_bias(next.tensor()), turned(next.tensor()), hidden(next.tensor()),
-        hidden_bias(next.tensor()), out(next.tensor()), out_turned(next.tensor()),
+        value_bias(next.tensor()), transposed(next.tensor()), hidden(next.tensor()),
+        hidden_bias(next.tensor()), out(next.tensor()), out_transposed(next.tensor()),
         table(next.tensor()), cutoff(next.number()), norm_eps(next.number()), heads(next.integer()),
         degrees(next.integers()), squared(next.flag())
     {
       const auto type = x.scalar_type();
       TORCH_CHECK(type == at::kFloat || type == at::kDouble,
-                  "[so3k] the kernels work in float32 and float64");
+                  "[so3k] the kernels work in float32 and float64, not in ", type,
+                  ": load the model in one of these");
     }
 
     int64_t width() const { return x.size(1); }
@@ -96,7 +97,7 @@ namespace {
   {
     const auto F = of.width(), wide = of.wide(), narrow = of.narrow();
     const auto heads = of.heads, degrees = of.n_degrees();
-    const T *query = of.turned.const_data_ptr<T>(), *query_chi = query + F * wide;
+    const T *query = of.transposed.const_data_ptr<T>(), *query_chi = query + F * wide;
     const T *key = query_chi + F * narrow, *key_chi = key + F * wide;
     const T *value = key_chi + F * narrow;
     const T *q = g.q.const_data_ptr<T>(), *k = g.k.const_data_ptr<T>();
@@ -151,7 +152,7 @@ namespace {
     return {layer,
             {of.degrees, of.squared, of.norm_eps},
             {of.hidden.const_data_ptr<T>(), of.hidden_bias.const_data_ptr<T>(),
-             of.out.const_data_ptr<T>(), of.out_turned.const_data_ptr<T>(), layer.degrees,
+             of.out.const_data_ptr<T>(), of.out_transposed.const_data_ptr<T>(), layer.degrees,
              of.out.size(1), layer.width, 2}};
   }
 

@@ -142,7 +142,8 @@ namespace {
 
   void refuse(const c10::OperatorHandle &, Stack *)
   {
-    TORCH_CHECK(false, "[so3k] compiled kernels are for CPUs: make the system with kernels = off");
+    TORCH_CHECK(
+        false, "[so3k] compiled kernels are for CPUs, and a tensor is on a GPU: use kernels = off");
   }
 
   std::string repeated(const std::string &words, int count)

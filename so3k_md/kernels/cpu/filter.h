@@ -41,10 +41,11 @@ template <typename T> class SphericalFilter {
  public:
   static constexpr int64_t SIZE = 256;    // pairs, whose filters fit the second-level cache
 
-  /// `into` (degrees, parts · H), `bias` (parts · H), `out` (parts, H, F), `turned` (parts, F, H).
-  SphericalFilter(const T *into, const T *bias, const T *out, const T *turned, int64_t degrees,
+  /// `into` (degrees, parts · H), `bias` (parts · H), `out` (parts, H, F),
+  /// `transposed` (parts, F, H).
+  SphericalFilter(const T *into, const T *bias, const T *out, const T *transposed, int64_t degrees,
                   int64_t hidden, int64_t width, int64_t parts) :
-      into(into), bias(bias), out(out), turned(turned), degrees(degrees), hidden(hidden),
+      into(into), bias(bias), out(out), transposed(transposed), degrees(degrees), hidden(hidden),
       width(width), parts(parts), distances(SIZE * degrees), gradients(SIZE * degrees),
       g_active(SIZE * parts * hidden)
   {
@@ -85,7 +86,7 @@ template <typename T> class SphericalFilter {
   {
     const auto columns = parts * hidden;
     for (int64_t part = 0; part < parts; ++part)
-      multiply(g_w + part * width, parts * width, turned + part * hidden * width, hidden, width,
+      multiply(g_w + part * width, parts * width, transposed + part * hidden * width, hidden, width,
                g_active.data() + part * hidden, columns, count, hidden);
     const T *x = pre.const_data_ptr<T>(), *s = share.const_data_ptr<T>();
 #pragma omp simd
@@ -101,7 +102,7 @@ template <typename T> class SphericalFilter {
   }
 
  private:
-  const T *into, *bias, *out, *turned;
+  const T *into, *bias, *out, *transposed;
   int64_t degrees, hidden, width, parts;
   std::vector<T> distances, gradients, g_active;
   at::Tensor pre, share, active;    // (SIZE, parts · H): before silu, sigmoid, after

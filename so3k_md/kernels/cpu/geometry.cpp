@@ -31,7 +31,8 @@ namespace {
         steps(next.tensors()), degrees(next.integers()), direction(next.number())
     {
       TORCH_CHECK(type() == at::kFloat || type() == at::kDouble,
-                  "[so3k] the kernels work in float32 and float64");
+                  "[so3k] the kernels work in float32 and float64, not in ", type(),
+                  ": load the model in one of these");
     }
 
     at::ScalarType type() const { return steps.at(0).scalar_type(); }

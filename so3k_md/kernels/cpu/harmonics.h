@@ -26,7 +26,7 @@ template <typename T> class Harmonics {
     ylm.resize((last + 1) * (last + 1) * tile);
     gradients.resize(ylm.size());
     products.resize(3 * (2 * last + 1) * tile);
-    turned.resize((2 * last + 1) * 3 * (2 * last + 1));
+    transposed.resize((2 * last + 1) * 3 * (2 * last + 1));
   }
 
   /// Component `order`, counted over the degrees asked for, of all pairs.
@@ -58,8 +58,8 @@ template <typename T> class Harmonics {
     for (int64_t l = last - 1; l >= 0; --l) {
       const int64_t n = 3 * (2 * l + 1), above = 2 * l + 3;
       for (int64_t row = 0; row < n; ++row)
-        for (int64_t m = 0; m < above; ++m) turned[row * above + m] = steps[l][m * n + row];
-      multiply(turned.data(), above, &gradients[(l + 1) * (l + 1) * tile], tile, above,
+        for (int64_t m = 0; m < above; ++m) transposed[row * above + m] = steps[l][m * n + row];
+      multiply(transposed.data(), above, &gradients[(l + 1) * (l + 1) * tile], tile, above,
                products.data(), tile, n, tile);
       const T *below = &ylm[l * l * tile];
       T *g_below = &gradients[l * l * tile];
@@ -88,7 +88,7 @@ template <typename T> class Harmonics {
   std::vector<const T *> steps;
   int64_t tile, last;
   std::vector<int64_t> rows;    // of each order, among the components of all degrees
-  std::vector<T> ylm, gradients, products, turned;
+  std::vector<T> ylm, gradients, products, transposed;
 };
 
 }    // namespace So3k

@@ -26,7 +26,7 @@ void by_head(const T *x, int64_t x_row, const T *weight, const T *bias, int64_t 
 
 /// Adds g_y,h W_hᵀ to g_x, given the transposed weights.
 template <typename T>
-void by_head_adjoint(const T *g_y, int64_t y_row, const T *turned, int64_t heads, int64_t width,
+void by_head_adjoint(const T *g_y, int64_t y_row, const T *transposed, int64_t heads, int64_t width,
                      T *g_x, int64_t x_row, int64_t n_rows)
 {
   constexpr int64_t SOME = 64;    // rows at once, which stay in the cache
@@ -34,7 +34,7 @@ void by_head_adjoint(const T *g_y, int64_t y_row, const T *turned, int64_t heads
   for (int64_t first = 0; first < n_rows; first += SOME) {
     const auto count = std::min(SOME, n_rows - first);
     for (int64_t h = 0; h < heads; ++h)
-      multiply(g_y + first * y_row + h * width, y_row, turned + h * width * width, width, width,
+      multiply(g_y + first * y_row + h * width, y_row, transposed + h * width * width, width, width,
                found.data() + h * width, heads * width, count, width);
     for (int64_t row = 0; row < count; ++row)
 #pragma omp simd

@@ -19,7 +19,7 @@ using at::Tensor;
 namespace So3k {
 namespace {
 
-  constexpr int64_t SPARE = 64 << 20;    // bytes that are kept although no model uses them
+  constexpr int64_t UNUSED_BYTES = 64 << 20;    // bytes that are kept although no model uses them
 
   using Key = std::pair<std::string, at::ScalarType>;
   using Weak = c10::weak_intrusive_ptr<at::TensorImpl>;
@@ -59,20 +59,21 @@ namespace {
   std::map<Key, Entry> &entries = *new std::map<Key, Entry>;
   int64_t uses = 0;
 
-  /// Deletes tensors that no model uses, least recently used first, until SPARE bytes are left.
-  void tidy()
+  /// Deletes tensors that no model uses, least recently used first, until UNUSED_BYTES bytes are
+  /// left.
+  void delete_unused()
   {
-    std::vector<std::map<Key, Entry>::iterator> idle;
+    std::vector<std::map<Key, Entry>::iterator> unused;
     int64_t bytes = 0;
     for (auto entry = entries.begin(); entry != entries.end(); ++entry) {
       if (entry->second.in_use()) continue;
-      idle.push_back(entry);
+      unused.push_back(entry);
       bytes += entry->second.bytes();
     }
-    std::sort(idle.begin(), idle.end(),
+    std::sort(unused.begin(), unused.end(),
               [](auto a, auto b) { return a->second.last_use < b->second.last_use; });
-    for (const auto &entry : idle) {
-      if (bytes <= SPARE) return;
+    for (const auto &entry : unused) {
+      if (bytes <= UNUSED_BYTES) return;
       bytes -= entry->second.bytes();
       entries.erase(entry);
     }
@@ -98,7 +99,7 @@ namespace {
     entry.made = made;
     entry.add(weight);
     entry.last_use = ++uses;
-    tidy();
+    delete_unused();
     return made;
   }
 

@@ -12,13 +12,13 @@ constexpr auto GEOMETRY =
 constexpr auto ATTEND =
     "attend(Tensor x, Tensor chi, Tensor x_src, Tensor chi_src, Tensor r, Tensor cut, Tensor ylm, "
     "Tensor idx_i, Tensor idx_j, Tensor back, Tensor query, Tensor query_bias, Tensor key, "
-    "Tensor key_bias, Tensor value, Tensor value_bias, Tensor turned, Tensor hidden, "
-    "Tensor hidden_bias, Tensor out, Tensor out_turned, Tensor table, float cutoff, "
+    "Tensor key_bias, Tensor value, Tensor value_bias, Tensor transposed, Tensor hidden, "
+    "Tensor hidden_bias, Tensor out, Tensor out_transposed, Tensor table, float cutoff, "
     "float norm_eps, int heads, int[] degrees, bool squared) -> (Tensor, Tensor)";
 constexpr auto SPHC_ATTEND =
     "sphc_attend(Tensor query, Tensor key, Tensor chi, Tensor chi_src, Tensor r, Tensor r_src, "
     "Tensor members, Tensor first, Tensor size, Tensor own, Tensor hidden, Tensor hidden_bias, "
-    "Tensor out, Tensor out_turned, Tensor shift, Tensor table, Tensor[] steps, float cutoff, "
+    "Tensor out, Tensor out_transposed, Tensor shift, Tensor table, Tensor[] steps, float cutoff, "
     "float norm_eps, float temperature, float kappa, float direction, int[] degrees, int p, "
     "bool squared) -> Tensor";
 constexpr auto LONG_PAIRS =

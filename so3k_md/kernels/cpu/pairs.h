@@ -54,17 +54,18 @@ template <typename T> struct Message {
 
 /// Σ_f q_f w_f k_f over some features, in both directions.
 template <typename T, bool BOTH>
-inline void attention(const Message<T> &there, const Message<T> &back, const T *w, int64_t first,
+inline void attention(const Message<T> &direct, const Message<T> &back, const T *w, int64_t first,
                       int64_t last, T &alpha, T &alpha_back)
 {
   Sum<T> sum, sum_back;
-  each<T>(first, last,
-          [&, q = there.q, k = there.k, q_back = back.q, k_back = back.k](int64_t f, auto number) {
-            using V = decltype(number);
-            const V w_f = as<V>(w + f);
-            sum += as<V>(q + f) * w_f * as<V>(k + f);
-            if constexpr (BOTH) sum_back += as<V>(q_back + f) * w_f * as<V>(k_back + f);
-          });
+  each<T>(
+      first, last,
+      [&, q = direct.q, k = direct.k, q_back = back.q, k_back = back.k](int64_t f, auto number) {
+        using V = decltype(number);
+        const V w_f = as<V>(w + f);
+        sum += as<V>(q + f) * w_f * as<V>(k + f);
+        if constexpr (BOTH) sum_back += as<V>(q_back + f) * w_f * as<V>(k_back + f);
+      });
   alpha = sum.total();
   if constexpr (BOTH) alpha_back = sum_back.total();
 }
@@ -74,17 +75,17 @@ template <typename T, bool BOTH>
 void send(const Layer<T> &layer, int64_t pair, const T *w, T *dx, T *dchi)
 {
   const auto F = layer.width, i = layer.i[pair], j = BOTH ? layer.j[pair] : i;
-  const Message<T> there(layer, i, layer.j[pair]), back(layer, j, i);
+  const Message<T> direct(layer, i, layer.j[pair]), back(layer, j, i);
   const T cut = layer.cut[pair];
   const auto wide = F / layer.heads, narrow = F / layer.degrees;
   T alpha, alpha_back = 0;
   for (int64_t h = 0; h < layer.heads; ++h) {
-    attention<T, BOTH>(there, back, w, h * wide, (h + 1) * wide, alpha, alpha_back);
+    attention<T, BOTH>(direct, back, w, h * wide, (h + 1) * wide, alpha, alpha_back);
     alpha *= cut;
     alpha_back *= cut;
     each<T>(h * wide, (h + 1) * wide,
-            [&, x = dx + i * F, x_back = dx + j * F, v = there.v, v_back = back.v](int64_t f,
-                                                                                   auto number) {
+            [&, x = dx + i * F, x_back = dx + j * F, v = direct.v, v_back = back.v](int64_t f,
+                                                                                    auto number) {
               using V = decltype(number);
               as<V>(x + f) += alpha * as<V>(v + f);
               if constexpr (BOTH) as<V>(x_back + f) += alpha_back * as<V>(v_back + f);
@@ -93,7 +94,7 @@ void send(const Layer<T> &layer, int64_t pair, const T *w, T *dx, T *dchi)
   const T *ylm = layer.ylm + pair * layer.orders;
   T *chi = dchi + i * layer.orders, *chi_back = dchi + j * layer.orders;
   for (int64_t l = 0; l < layer.degrees; ++l) {
-    attention<T, BOTH>(there, back, w, F + l * narrow, F + (l + 1) * narrow, alpha, alpha_back);
+    attention<T, BOTH>(direct, back, w, F + l * narrow, F + (l + 1) * narrow, alpha, alpha_back);
     alpha *= cut;
     alpha_back *= cut * layer.sign[l];
     for (auto m = layer.order[l]; m < layer.order[l + 1]; ++m) {
@@ -126,12 +127,12 @@ template <typename T> struct MessageGradient {
 
 /// The adjoint of `attention`, given the derivatives of its sums.
 template <typename T, bool BOTH>
-inline void attention_back(const Message<T> &there, const Message<T> &back, const T *w,
+inline void attention_back(const Message<T> &direct, const Message<T> &back, const T *w,
                            int64_t first, int64_t last, T g_alpha, T g_alpha_back,
                            const MessageGradient<T> &g, const MessageGradient<T> &g_back, T *g_w)
 {
   each<T>(first, last,
-          [=, q = there.q, k = there.k, q_back = back.q, k_back = back.k, g_q = g.q, g_k = g.k,
+          [=, q = direct.q, k = direct.k, q_back = back.q, k_back = back.k, g_q = g.q, g_k = g.k,
            g_q_back = g_back.q, g_k_back = g_back.k](int64_t f, auto number) {
             using V = decltype(number);
             const V w_f = as<V>(w + f), sq = g_alpha * as<V>(q + f), k_f = as<V>(k + f);
@@ -154,17 +155,17 @@ void send_back(const Layer<T> &layer, int64_t pair, const T *w, T *g_w,
                const LayerGradient<T> &gradient)
 {
   const auto F = layer.width, i = layer.i[pair], j = BOTH ? layer.j[pair] : i;
-  const Message<T> there(layer, i, layer.j[pair]), back(layer, j, i);
+  const Message<T> direct(layer, i, layer.j[pair]), back(layer, j, i);
   const MessageGradient<T> g(layer, gradient, i, layer.j[pair]), g_back(layer, gradient, j, i);
   const T cut = layer.cut[pair];
   const auto wide = F / layer.heads, narrow = F / layer.degrees;
   T alpha, alpha_back = 0, g_cut = 0;
   for (int64_t h = 0; h < layer.heads; ++h) {
     const auto first = h * wide, last = (h + 1) * wide;
-    attention<T, BOTH>(there, back, w, first, last, alpha, alpha_back);
+    attention<T, BOTH>(direct, back, w, first, last, alpha, alpha_back);
     Sum<T> sum, sum_back;
     each<T>(first, last,
-            [&, v = there.v, v_back = back.v, dx = g.dx, dx_back = g_back.dx, g_v = g.v,
+            [&, v = direct.v, v_back = back.v, dx = g.dx, dx_back = g_back.dx, g_v = g.v,
              g_v_back = g_back.v](int64_t f, auto number) {
               using V = decltype(number);
               const V x = as<V>(dx + f);
@@ -178,14 +179,14 @@ void send_back(const Layer<T> &layer, int64_t pair, const T *w, T *g_w,
             });
     const T g_alpha = sum.total(), g_alpha_back = BOTH ? sum_back.total() : T(0);
     g_cut += alpha * g_alpha + alpha_back * g_alpha_back;
-    attention_back<T, BOTH>(there, back, w, first, last, cut * g_alpha, cut * g_alpha_back, g,
+    attention_back<T, BOTH>(direct, back, w, first, last, cut * g_alpha, cut * g_alpha_back, g,
                             g_back, g_w);
   }
   const T *ylm = layer.ylm + pair * layer.orders;
   T *g_ylm = gradient.ylm + pair * layer.orders;
   for (int64_t l = 0; l < layer.degrees; ++l) {
     const auto first = F + l * narrow, last = F + (l + 1) * narrow;
-    attention<T, BOTH>(there, back, w, first, last, alpha, alpha_back);
+    attention<T, BOTH>(direct, back, w, first, last, alpha, alpha_back);
     T g_alpha = 0, g_alpha_back = 0;
     for (auto m = layer.order[l]; m < layer.order[l + 1]; ++m) {
       g_alpha += g.dchi[m] * ylm[m];
@@ -196,7 +197,7 @@ void send_back(const Layer<T> &layer, int64_t pair, const T *w, T *g_w,
       }
     }
     g_cut += alpha * g_alpha + alpha_back * g_alpha_back;
-    attention_back<T, BOTH>(there, back, w, first, last, cut * g_alpha, cut * g_alpha_back, g,
+    attention_back<T, BOTH>(direct, back, w, first, last, cut * g_alpha, cut * g_alpha_back, g,
                             g_back, g_w);
   }
   gradient.cut[pair] = g_cut;

@@ -168,7 +168,7 @@ namespace {
       for (const Tensor &tensor : graph)
         TORCH_CHECK(tensor.is_cpu(),
                     "[so3k] this System was made with kernels for CPUs and runs on ",
-                    tensor.device().str(), ": make it with kernels = off");
+                    tensor.device().str(), ": make it again with kernels = off");
       const WithoutLock without_lock;
       const at::AutoGradMode with_gradients(true);
       auto method = loaded->model().get_method("gradient");

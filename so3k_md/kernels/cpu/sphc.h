@@ -17,21 +17,21 @@ namespace So3k {
 /// Input of the non-local messages of one layer.
 template <typename T> struct Sphc {
   Invariants<T> invariants;
-  int64_t width, hidden, orders, degrees;    // F, H, chi_width, number of degrees
-  int64_t centres, members;                  // rows of centres, members of all groups
-  const T *query, *key;                      // (centres, F), (sources, F)
-  const T *chi;                              // (centres, orders)
-  const T *chi_of;                           // (orders, members)
-  const double *r, *r_src;                   // (centres, 3), (sources, 3), Å
-  const int64_t *source;                     // of each member
-  const int64_t *first, *size, *own;         // of each centre
-  std::vector<int64_t> centre_of;            // of each member, or −1
-  std::vector<int64_t> place_of;             // of each centre, among the members
-  const T *into, *bias, *out, *turned;       // (degrees, H), (H), (H, F), (F, H)
-  const T *shift;                            // (F)
-  Quintics<T> table;                         // what the radial part adds within the cutoff
-  std::vector<int64_t> degree_of;            // of each order, its place among the degrees
-  std::vector<T> sign;                       // of each order, (−1)^l
+  int64_t width, hidden, orders, degrees;     // F, H, chi_width, number of degrees
+  int64_t centres, members;                   // rows of centres, members of all groups
+  const T *query, *key;                       // (centres, F), (sources, F)
+  const T *chi;                               // (centres, orders)
+  const T *chi_of;                            // (orders, members)
+  const double *r, *r_src;                    // (centres, 3), (sources, 3), Å
+  const int64_t *source;                      // of each member
+  const int64_t *first, *size, *own;          // of each centre
+  std::vector<int64_t> centre_of;             // of each member, or −1
+  std::vector<int64_t> place_of;              // of each centre, among the members
+  const T *into, *bias, *out, *transposed;    // (degrees, H), (H), (H, F), (F, H)
+  const T *shift;                             // (F)
+  Quintics<T> table;                          // what the radial part adds within the cutoff
+  std::vector<int64_t> degree_of;             // of each order, its place among the degrees
+  std::vector<T> sign;                        // of each order, (−1)^l
   int64_t p;
   T cutoff, temperature, kappa, direction;
 };

@@ -20,10 +20,10 @@ namespace {
 
   /// The arguments, in the order of the schema.
   struct Call {
-    Tensor query, key, chi, chi_src, r, r_src;                    // with derivatives
-    Tensor members, first, size, own;                             // of the groups, see nn/sphc.py
-    Tensor hidden, hidden_bias, out, out_turned, shift, table;    // of the filters
-    std::vector<Tensor> steps;                                    // of the harmonics
+    Tensor query, key, chi, chi_src, r, r_src;    // with derivatives
+    Tensor members, first, size, own;             // of the groups, see nn/sphc.py
+    Tensor hidden, hidden_bias, out, out_transposed, shift, table;    // of the filters
+    std::vector<Tensor> steps;                                        // of the harmonics
     double cutoff, norm_eps, temperature, kappa, direction;
     std::vector<int64_t> degrees;
     int64_t p;
@@ -33,16 +33,18 @@ namespace {
         query(next.tensor()), key(next.tensor()), chi(next.tensor()), chi_src(next.tensor()),
         r(next.tensor(at::kDouble)), r_src(next.tensor(at::kDouble)), members(next.tensor()),
         first(next.tensor()), size(next.tensor()), own(next.tensor()), hidden(next.tensor()),
-        hidden_bias(next.tensor()), out(next.tensor()), out_turned(next.tensor()),
+        hidden_bias(next.tensor()), out(next.tensor()), out_transposed(next.tensor()),
         shift(next.tensor()), table(next.tensor()), steps(next.tensors()), cutoff(next.number()),
         norm_eps(next.number()), temperature(next.number()), kappa(next.number()),
         direction(next.number()), degrees(next.integers()), p(next.integer()), squared(next.flag())
     {
       const auto type = query.scalar_type();
       TORCH_CHECK(type == at::kFloat || type == at::kDouble,
-                  "[so3k] the kernels work in float32 and float64");
-      TORCH_CHECK(static_cast<int64_t>(degrees.size()) <= MAX_HEADS,
-                  "[so3k] more degrees than the kernels hold");
+                  "[so3k] the kernels work in float32 and float64, not in ", type,
+                  ": load the model in one of these");
+      TORCH_CHECK(static_cast<int64_t>(degrees.size()) <= MAX_HEADS, "[so3k] the model has ",
+                  degrees.size(), " degrees, the kernels support at most ", MAX_HEADS,
+                  ": use kernels = off");
     }
   };
 
@@ -76,7 +78,7 @@ namespace {
     sphc.into = of.hidden.const_data_ptr<T>();
     sphc.bias = of.hidden_bias.const_data_ptr<T>();
     sphc.out = of.out.const_data_ptr<T>();
-    sphc.turned = of.out_turned.const_data_ptr<T>();
+    sphc.transposed = of.out_transposed.const_data_ptr<T>();
     sphc.shift = of.shift.const_data_ptr<T>();
     sphc.table = {of.table.const_data_ptr<T>(), static_cast<T>(of.cutoff / of.table.size(0)),
                   of.table.size(0), of.table.size(2)};

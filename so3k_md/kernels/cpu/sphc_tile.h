@@ -31,7 +31,8 @@ template <typename T> class SphcTile {
   SphcTile(const Sphc<T> &sphc, const std::vector<const T *> &steps,
            const std::vector<int64_t> &degrees) :
       sphc(sphc), harmonics(steps, degrees, SIZE),
-      filter(sphc.into, sphc.bias, sphc.out, sphc.turned, sphc.degrees, sphc.hidden, sphc.width, 1),
+      filter(sphc.into, sphc.bias, sphc.out, sphc.transposed, sphc.degrees, sphc.hidden, sphc.width,
+             1),
       directions(SIZE, sphc.direction), square(sphc.degrees * SIZE), g_unit(3 * SIZE),
       w(SIZE * sphc.width), g_w(SIZE * sphc.width), g_distance(SIZE)
   {
