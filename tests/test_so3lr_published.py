@@ -126,7 +126,7 @@ def test_forces_of_float32_are_those_of_float64(published):
         ("NaCl", {}, "atom 0 is Na, the model knows only H, C, N, O, F, P, S, Cl"),
         ("OH", {}, "9 electrons cannot have 0 unpaired ones"),
         ("O2", {"multiplicity": 3}, "trained on singlets only"),
-        ("H2O", {"charge": 0.5}, "not whole"),
+        ("H2O", {"charge": 0.5}, "not a whole number"),
     ],
 )
 def test_what_was_not_trained_is_refused(published, symbols, info, message):

@@ -45,7 +45,7 @@ def test_a_run_that_explodes_stops_before_its_frames_are_written(tmp_path):
         simulation.step(500)
     told = re.fullmatch(
         r"the run has exploded by step (\d+): (\S+) K, atom \d moves at \S+ Å/fs, the bond of atoms \d and "
-        r"\d is \S+ Å long; step (\d+) was good: take a shorter .*",
+        r"\d is \S+ Å long; step (\d+) was valid: take a shorter .*",
         str(error.value),
     )
     step, kelvin, good = (float(text) for text in told.groups())

@@ -57,7 +57,7 @@ def test_auto_is_a_pythonforce_where_the_default_ends_the_process(broken_default
     chosen = choose_backend()
     assert chosen.name == "pythonforce"
     assert f"platform CPU ({FAULT})" in chosen.reason
-    assert "name platform Reference" in chosen.reason
+    assert "choose platform Reference" in chosen.reason
     assert "openmm[cuda" in chosen.reason
     os.environ[DEFAULT] = "Reference"
     assert choose_backend().name == "torchforce"

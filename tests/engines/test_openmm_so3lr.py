@@ -209,7 +209,7 @@ def test_what_is_computed_is_said(caplog):
     ("structure", "options", "message"),
     [
         (topology_of(ammonium()), {}, "11 electrons cannot have 0 unpaired"),
-        (topology_of(ammonium()), {"charge": 0.5}, "not whole"),
+        (topology_of(ammonium()), {"charge": 0.5}, "not a whole number"),
         (ammonium(), {"charge": 1, "spin": 1}, "singlets only"),
         (topology_of(ions()), MOLECULES, r"atom 0 \(residue MOL\) would have 11 electrons"),
         (

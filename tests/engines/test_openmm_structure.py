@@ -35,7 +35,7 @@ def test_a_part_that_cuts_bonds_is_refused(tmp_path):
     topology = topology_of(ETHANOL)
     (cut,) = cut_bonds(topology, METHYL)
     assert {cut.inside.index, cut.outside.index} == {0, 1}
-    words = r"1 bonds.*C1 of MOL 1 \(atom 0\) and C2 of MOL 1 \(atom 1\)"
+    words = r"1 bond\(s\).*C1 of MOL 1 \(atom 0\) and C2 of MOL 1 \(atom 1\)"
     with pytest.raises(So3kError, match=words):
         create_system(topology, toy_model(), atoms=METHYL)
     made = create_system(topology, toy_model(), atoms=METHYL, allow_cut_bonds=True)
