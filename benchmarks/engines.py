@@ -2,7 +2,7 @@
 
     python benchmarks/engines.py --rounds 3 --output benchmarks/engines.json
 
-Each case is a process of its own (peak memory is that of its largest process), with one thread per process;
+Each case is a process of its own (peak memory is that of its largest process), with `--threads` threads;
 the cases of a size take turns, and ratios are medians of the ratios within a turn.
 """
 
@@ -167,11 +167,11 @@ CASES = {
 }
 
 
-def measure(case: str, n_atoms: int, args: argparse.Namespace) -> dict[str, float]:
+def measure(case: str, n_atoms: int, model: str, device: str, threads: int) -> dict[str, float]:
     """One case in a process of its own."""
     command = [sys.executable, __file__, "--case", case, "--atoms", str(n_atoms)]
-    command += ["--model", args.model, "--device", args.device]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command += ["--model", model, "--device", device, "--threads", str(threads)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"{case}, {n_atoms} atoms:\n{done.stdout}\n{done.stderr}")
@@ -182,7 +182,7 @@ def run_case(args: argparse.Namespace) -> None:
     """What a process of `measure` does."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     seconds = CASES[args.case](ethanol_box(args.atoms), args.model, args.device)
     who = resource.RUSAGE_CHILDREN if args.case.startswith("LAMMPS") else resource.RUSAGE_SELF
     print(json.dumps({"ms": 1e3 * seconds, "mb": resource.getrusage(who).ru_maxrss / 1024}))
@@ -212,6 +212,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--output", help="JSON file for all single results")
     parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
     parser.add_argument("--atoms", type=int, help=argparse.SUPPRESS)
@@ -224,7 +225,7 @@ def main() -> None:
         turns = results[str(n_atoms)] = {case: [] for case in CASES}
         for turn in range(args.rounds):
             for case in CASES:
-                turns[case].append(measure(case, n_atoms, args))
+                turns[case].append(measure(case, n_atoms, args.model, args.device, args.threads))
                 print(
                     f"{n_atoms} atoms, turn {turn + 1}, {case}: {turns[case][-1]['ms']:.1f} ms",
                     file=sys.stderr,

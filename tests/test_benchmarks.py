@@ -18,6 +18,16 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCAN = BENCHMARKS.parent / "simulations/data/cumulene/c9h4_gfn2_scan_public.npz"
 
 
+def test_speedup_of_threads_is_the_median_over_the_rounds(module):
+    threads = module("threads")
+    rounds = [(10.0, 5.0), (12.0, 8.0), (30.0, 10.0)]  # speed-ups of 2, 1.5 and 3
+    assert threads.speedup(rounds) == 2.0
+    assert (
+        threads.table({"ASE": {"9": rounds}}, 2).splitlines()[2]
+        == "| ASE | 12.0 ms, 2 threads 8.0 ms, 2.00× |"
+    )
+
+
 def test_cluster_is_what_it_is_said_to_be(module):
     numbers, positions, group = module("nonlocal").cluster(500, 13)
     assert sorted(np.bincount(group)) == [6] + [13] * 38
