@@ -1,7 +1,7 @@
 """Layers whose messages are computed by the compiled kernels: local ones, and those of sphc."""
 
 import uuid
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from so3k_md.model_config import ModelConfig
 
 LANES = 16  # float32 numbers in the widest register
+UPDATE = 2  # number of the constants of `update`; those with a table are 0 and 1
 
 
 class NearWeights(NamedTuple):
@@ -57,6 +58,35 @@ class SphcWeights(NamedTuple):
     table: Tensor  # what the radial part adds within the cutoff, (intervals, 6, F)
 
 
+class UpdateWeights(NamedTuple):
+    """Weights of the exchange as `so3k::update` reads them. A part that the layer lacks has empty tensors."""
+
+    norm1_weight: Tensor
+    norm1_bias: Tensor
+    mlp_first: Tensor
+    mlp_first_bias: Tensor
+    mlp_second: Tensor
+    mlp_second_bias: Tensor
+    chi_scale: Tensor
+    linear: Tensor
+    linear_bias: Tensor
+    mixing: Tensor  # of SelfMix: from products of two components of χ to χ̃
+    left: Tensor  # int64, first component of each product
+    right: Tensor  # int64, second component
+    mixed_linear: Tensor
+    mixed_bias: Tensor
+    norm2_weight: Tensor
+    norm2_bias: Tensor
+
+
+def update_weights(kept: list[Tensor]) -> UpdateWeights:
+    """The fields of `UpdateWeights`, which the library keeps as a list."""
+    a, b = kept[:8], kept[8:]
+    return UpdateWeights(
+        a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]
+    )
+
+
 class KernelLayer(Layer, Tabulated):
     """`Layer` for pairs that are listed in one direction; arguments as in `Layer`.
 
@@ -68,8 +98,17 @@ class KernelLayer(Layer, Tabulated):
     frozen, and its module with it; freezing deletes methods of such modules although errors refer to them.
     """
 
+    # TorchScript compiles no branch that these exclude
+    normed: Final[bool]
+    chi_normed: Final[bool]
+    residual: Final[bool]
+    mixes: Final[bool]
+
     def __init__(self, config: "ModelConfig", generator: torch.Generator, geometry: Geometry, is_first: bool):
         super().__init__(config, generator, geometry, is_first)
+        self.normed, self.chi_normed = config.layer_norm, config.chi_norm
+        self.residual, self.mixes = config.residual_mlp, config.interaction == "selfmix"
+        self.update_number = UPDATE
         self.geometry: Any = geometry
         self.is_first = is_first
         self.key = uuid.uuid4().hex  # unique; `with_weights` sets a hash of the content instead
@@ -111,21 +150,54 @@ class KernelLayer(Layer, Tabulated):
             squared=self.squared,
         )
 
+    @torch.jit.export
+    def update(self, rows: Rows, dx: Tensor, dchi: Tensor) -> Rows:
+        """Residual sums of all messages, optional norms, and the atom-wise exchange."""
+        weights = update_weights(self.constants(self.update_number, rows.x))
+        x, chi = torch.ops.so3k.update(
+            rows.x + dx,
+            rows.chi + dchi,
+            norm1_weight=weights.norm1_weight,
+            norm1_bias=weights.norm1_bias,
+            mlp_first=weights.mlp_first,
+            mlp_first_bias=weights.mlp_first_bias,
+            mlp_second=weights.mlp_second,
+            mlp_second_bias=weights.mlp_second_bias,
+            chi_scale=weights.chi_scale,
+            linear=weights.linear,
+            linear_bias=weights.linear_bias,
+            mixing=weights.mixing,
+            left=weights.left,
+            right=weights.right,
+            mixed_linear=weights.mixed_linear,
+            mixed_bias=weights.mixed_bias,
+            norm2_weight=weights.norm2_weight,
+            norm2_bias=weights.norm2_bias,
+            norm_eps=self.norm_eps,
+            degrees=self.degrees,
+            squared=self.squared,
+        )
+        return Rows(x, chi, rows.r)
+
     def constants(self, n: int, x: Tensor) -> list[Tensor]:
-        """Weights and tables as the kernels read them: of local pairs (n = 0), or of pairs of groups (n = 1).
+        """Weights and tables as the kernels read them.
 
         Args:
-            n: number of the function, as in `function`.
+            n: those of local pairs (0), of pairs of groups (1), or of `update` (2).
             x: any features, which set dtype and device.
         """
         weight = self.feature_attention.value.weight
         key = self.key + " " + str(n)
         made = torch.ops.so3k.recall(x, weight, key)
         if len(made) == 0:
-            tolerance = self.tolerances[0 if weight.dtype == torch.float32 else 1]
-            table = self.table(n, self.geometry.cutoff, tolerance)
-            with torch.no_grad():
-                made = self.constants_of(n, table)
+            if n == self.update_number:
+                with torch.no_grad():
+                    made = self.update_constants(x[:0, 0])
+            else:
+                tolerance = self.tolerances[0 if weight.dtype == torch.float32 else 1]
+                table = self.table(n, self.geometry.cutoff, tolerance)
+                with torch.no_grad():
+                    made = self.constants_of(n, table)
             made = torch.ops.so3k.keep(weight, key, made)
         return made
 
@@ -199,6 +271,43 @@ class KernelLayer(Layer, Tabulated):
             out.transpose(1, 2).contiguous(),
             table.to(value.dtype).contiguous(),
         ]
+
+    def update_constants(self, none: Tensor) -> list[Tensor]:
+        """The fields of `UpdateWeights`.
+
+        Args:
+            none: an empty tensor of the precision of the layer.
+        """
+        no_index = torch.zeros([0], dtype=torch.int64)
+        norm1 = [none, none]
+        norm2 = [none, none]
+        mlp = [none, none, none, none]
+        chi_scale = none
+        mix = [none, no_index, no_index, none, none]
+        if self.normed:
+            norm1 = [self.norm1.weight.clone(), self.norm1.bias.clone()]
+            norm2 = [self.norm2.weight.clone(), self.norm2.bias.clone()]
+        if self.residual:
+            first, second = self.mlp.first, self.mlp.second
+            mlp = [
+                first.weight.clone(),
+                or_zeros(first.bias, none),
+                second.weight.clone(),
+                or_zeros(second.bias, none),
+            ]
+        if self.chi_normed:
+            chi_scale = self.chi_norm.scale.clone()
+        if self.mixes:
+            mixed = self.interaction.mixed_linear
+            mix = [
+                self.interaction.mix.matrix(none),
+                self.interaction.mix.left.clone(),
+                self.interaction.mix.right.clone(),
+                mixed.weight.clone(),
+                or_zeros(mixed.bias, none),
+            ]
+        exchange = [self.interaction.linear.weight.clone(), or_zeros(self.interaction.linear.bias, none)]
+        return norm1 + mlp + [chi_scale] + exchange + mix + norm2
 
 
 class KernelEfaLayer(KernelLayer, EfaLayer):

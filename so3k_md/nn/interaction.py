@@ -79,8 +79,12 @@ class SelfMix(nn.Module):
     def forward(self, chi: Tensor) -> Tensor:
         """(atoms, chi_width) to (atoms, chi_width)."""
         products = chi.index_select(1, self.left) * chi.index_select(1, self.right)
+        return products @ self.matrix(chi)
+
+    def matrix(self, like: Tensor) -> Tensor:
+        """Σ_paths k C, (products, chi_width), in the precision of `like`."""
         weights = self.k.flatten().index_select(0, self.paths)[None, :]
-        return products @ torch.mm(weights, self.couplings.to(chi.dtype)).view(self.shape)
+        return torch.mm(weights, self.couplings.to(like.dtype)).view(self.shape)
 
 
 class SelfMixExchange(nn.Module):

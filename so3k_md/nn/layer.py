@@ -61,11 +61,11 @@ class Layer(nn.Module):
         self.geometric_attention = GeometricAttention(
             features, degrees, bias, degree_width**-0.5 if scale is None else scale, generator
         )
-        self.norm1: nn.Module = nn.LayerNorm(features, eps=1e-6) if config.layer_norm else nn.Identity()
-        self.norm2: nn.Module = nn.LayerNorm(features, eps=1e-6) if config.layer_norm else nn.Identity()
-        self.chi_norm: nn.Module = ChiNorm(degrees, config.norm_eps) if config.chi_norm else nn.Identity()
-        self.mlp: nn.Module = ResidualMLP(features, generator) if config.residual_mlp else nn.Identity()
-        self.interaction = INTERACTIONS[config.interaction](
+        self.norm1: Any = nn.LayerNorm(features, eps=1e-6) if config.layer_norm else nn.Identity()
+        self.norm2: Any = nn.LayerNorm(features, eps=1e-6) if config.layer_norm else nn.Identity()
+        self.chi_norm: Any = ChiNorm(degrees, config.norm_eps) if config.chi_norm else nn.Identity()
+        self.mlp: Any = ResidualMLP(features, generator) if config.residual_mlp else nn.Identity()
+        self.interaction: Any = INTERACTIONS[config.interaction](
             features, degrees, config.chi_invariant, config.norm_eps, config.parity, generator
         )
         self.norm_eps = config.norm_eps

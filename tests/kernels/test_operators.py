@@ -34,7 +34,7 @@ MODELS = {
     "sphc": NONLOCAL["sphc-2022"],
 }
 BY_DEVICE = {"attend_forward", "attend_backward", "sphc_attend_forward", "sphc_attend_backward"}
-BY_DEVICE |= {"long_pairs", "tally"}
+BY_DEVICE |= {"long_pairs", "tally", "update_forward", "update_backward"}
 
 
 class Recorder(TorchDispatchMode):
@@ -103,7 +103,7 @@ def test_shapes_are_known_without_memory(model, liquid):
         for shape, real in zip(*(x if isinstance(x, tuple) else (x,) for x in (shapes, result)), strict=True):
             assert shape.is_meta
             assert (shape.shape, shape.dtype) == (real.shape, real.dtype)
-    assert {"attend_forward", "attend_backward"} <= seen
+    assert {"attend_forward", "attend_backward", "update_forward", "update_backward"} <= seen
     if needs_of(model).nonlocal_kind == "sphc":
         assert {"sphc_attend_forward", "sphc_attend_backward"} <= seen
     if needs_of(model).has_long_range:
@@ -126,7 +126,7 @@ def test_results_do_not_depend_on_the_number_of_threads(model, liquid, threads):
 
 def test_operators_name_their_arguments():
     assert load_kernels()
-    for name in ("attend", "sphc_attend", "geometry", "long_pairs", "tally"):
+    for name in ("attend", "sphc_attend", "geometry", "update", "long_pairs", "tally"):
         schema = getattr(torch.ops.so3k, name).default._schema
         assert all(argument.name for argument in schema.arguments)
         lists = [argument for argument in schema.arguments if "Tensor[]" in str(argument.type)]

@@ -21,6 +21,12 @@ constexpr auto SPHC_ATTEND =
     "Tensor out, Tensor out_transposed, Tensor shift, Tensor table, Tensor[] steps, float cutoff, "
     "float norm_eps, float temperature, float kappa, float direction, int[] degrees, int p, "
     "bool squared) -> Tensor";
+constexpr auto UPDATE =
+    "update(Tensor x, Tensor chi, Tensor norm1_weight, Tensor norm1_bias, Tensor mlp_first, "
+    "Tensor mlp_first_bias, Tensor mlp_second, Tensor mlp_second_bias, Tensor chi_scale, "
+    "Tensor linear, Tensor linear_bias, Tensor mixing, Tensor left, Tensor right, "
+    "Tensor mixed_linear, Tensor mixed_bias, Tensor norm2_weight, Tensor norm2_bias, "
+    "float norm_eps, int[] degrees, bool squared) -> (Tensor, Tensor)";
 constexpr auto LONG_PAIRS =
     "long_pairs(Tensor vectors, Tensor idx_i, Tensor idx_j, Tensor alpha, Tensor v, Tensor q, "
     "bool coulomb, float cutoff, float taper, float ke, float bohr, float hartree) "
