@@ -126,7 +126,7 @@ def test_graph_vectors_are_those_of_the_pairs():
         ([[0, 0, 0]], np.diag([5, 5, 0]), [True, False, True], "no extent"),
         ([[0, 0, 0]], np.diag([5, np.nan, 5]), True, "not finite"),
         ([[0, 0, 0]], [5, 5, 5], True, "shape"),
-        ([[0, 0, 0]], np.eye(3) * 0.01, True, "thin"),
+        ([[0, 0, 0]], np.eye(3) * 0.01, True, "only 0.01 Å thick"),
         ([[1, 1, 1], [1, 1, 1]], None, False, "the same position"),
         ([[1, 1, 1], [6, 1, 1]], np.eye(3) * 5, True, "the same position"),
     ],
