@@ -213,6 +213,10 @@ def test_every_operator_has_a_refusal_for_gpus():
     ]
     for name in ("long_pairs", "tally", *passes):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"so3k::{name}", "CUDA"), name
+    cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+    pairs, none = torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match="compiled kernels are for CPUs"):
+        torch.ops.so3k.tally.default.redispatch(cuda, pairs, pairs, none, none, none, 1)
 
 
 def test_first_layer_of_a_model_that_starts_from_zeros_has_no_spherical_part():

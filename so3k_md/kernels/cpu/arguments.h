@@ -4,6 +4,7 @@
 #define SO3K_ARGUMENTS_H
 
 #include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
 
@@ -43,6 +44,14 @@ class Arguments {
   torch::jit::Stack &stack;
   std::size_t first, next;
 };
+
+/// Refuses a precision that the kernels do not have.
+inline void require_precision(at::ScalarType type)
+{
+  TORCH_CHECK(type == at::kFloat || type == at::kDouble,
+              "[so3k] the kernels work in float32 and float64, not in ", type,
+              ": load the model in one of these");
+}
 
 /// A derivative by an output, which is not given if nothing uses the output.
 inline at::Tensor or_zeros(const std::optional<at::Tensor> &given, const at::Tensor &like)

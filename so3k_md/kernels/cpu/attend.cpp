@@ -42,10 +42,7 @@ namespace {
         table(next.tensor()), cutoff(next.number()), norm_eps(next.number()), heads(next.integer()),
         degrees(next.integers()), squared(next.flag())
     {
-      const auto type = x.scalar_type();
-      TORCH_CHECK(type == at::kFloat || type == at::kDouble,
-                  "[so3k] the kernels work in float32 and float64, not in ", type,
-                  ": load the model in one of these");
+      require_precision(x.scalar_type());
     }
 
     int64_t width() const { return x.size(1); }
@@ -235,13 +232,10 @@ namespace {
     const Call of(next);
     auto rows = empty_rows(of);
     const auto dx = at::zeros_like(of.x), dchi = at::zeros_like(of.chi);
-    if (of.x.scalar_type() == at::kFloat) {
-      fill_rows<float>(of, rows);
-      send_all<float>(of, rows, dx, dchi);
-    } else {
-      fill_rows<double>(of, rows);
-      send_all<double>(of, rows, dx, dchi);
-    }
+    AT_DISPATCH_FLOATING_TYPES(of.x.scalar_type(), "so3k::attend_forward", [&] {
+      fill_rows<scalar_t>(of, rows);
+      send_all<scalar_t>(of, rows, dx, dchi);
+    });
     next.give({dx, dchi, rows.q, rows.k, rows.v});
   }
 
@@ -253,7 +247,7 @@ namespace {
     next.give({at::empty_like(of.x), at::empty_like(of.chi), rows.q, rows.k, rows.v});
   }
 
-  Gradients empty_gradients(const Call &of)
+  Gradients new_gradients(const Call &of)
   {
     return {at::zeros_like(of.x),       at::zeros_like(of.chi), at::zeros_like(of.x_src),
             at::zeros_like(of.chi_src), at::empty_like(of.r),   at::empty_like(of.cut),
@@ -267,11 +261,9 @@ namespace {
     const Rows rows = {next.tensor(), next.tensor(), next.tensor()};
     const Call of(next);
     const auto g_dx = or_zeros(given_dx, of.x), g_dchi = or_zeros(given_dchi, of.chi);
-    auto g = empty_gradients(of);
-    if (of.x.scalar_type() == at::kFloat)
-      send_all_back<float>(of, rows, g_dx, g_dchi, g);
-    else
-      send_all_back<double>(of, rows, g_dx, g_dchi, g);
+    auto g = new_gradients(of);
+    AT_DISPATCH_FLOATING_TYPES(of.x.scalar_type(), "so3k::attend_backward",
+                               [&] { send_all_back<scalar_t>(of, rows, g_dx, g_dchi, g); });
     next.give({g.x, g.chi, g.x_src, g.chi_src, g.r, g.cut, g.ylm});
   }
 
@@ -281,7 +273,7 @@ namespace {
     for (int k = 0; k < 2; ++k) next.optional();
     for (int k = 0; k < 3; ++k) next.tensor();
     const Call of(next);
-    const auto g = empty_gradients(of);
+    const auto g = new_gradients(of);
     next.give({g.x, g.chi, g.x_src, g.chi_src, g.r, g.cut, g.ylm});
   }
 
@@ -292,8 +284,6 @@ TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
   using namespace So3k;
   define_differentiable(library, operators::ATTEND, 3, 7);
-  implement<&forward>(library, "attend_forward", c10::DispatchKey::CPU);
-  implement<&backward>(library, "attend_backward", c10::DispatchKey::CPU);
-  implement<&forward_shapes>(library, "attend_forward", c10::DispatchKey::Meta);
-  implement<&backward_shapes>(library, "attend_backward", c10::DispatchKey::Meta);
+  implement_passes<&forward, &backward>(library, "attend", c10::DispatchKey::CPU);
+  implement_passes<&forward_shapes, &backward_shapes>(library, "attend", c10::DispatchKey::Meta);
 }

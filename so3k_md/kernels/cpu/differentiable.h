@@ -34,6 +34,15 @@ void implement(torch::Library &library, const std::string &name, c10::DispatchKe
                torch::dispatch(key, torch::CppFunction::makeFromBoxedFunction<function>()));
 }
 
+/// Implements both passes of an operator with an adjoint for one kind of device.
+template <c10::BoxedKernel::BoxedKernelFunction *forward,
+          c10::BoxedKernel::BoxedKernelFunction *backward>
+void implement_passes(torch::Library &library, const std::string &name, c10::DispatchKey key)
+{
+  implement<forward>(library, name + "_forward", key);
+  implement<backward>(library, name + "_backward", key);
+}
+
 /// Refuses devices without kernels of their own.
 void refuse_others(torch::Library &library, const std::string &name);
 

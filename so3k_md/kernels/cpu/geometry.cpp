@@ -30,9 +30,7 @@ namespace {
         vectors(next.tensor(at::kDouble)), idx_i(next.tensor()), idx_j(next.tensor()),
         steps(next.tensors()), degrees(next.integers()), direction(next.number())
     {
-      TORCH_CHECK(type() == at::kFloat || type() == at::kDouble,
-                  "[so3k] the kernels work in float32 and float64, not in ", type(),
-                  ": load the model in one of these");
+      require_precision(type());
     }
 
     at::ScalarType type() const { return steps.at(0).scalar_type(); }
@@ -155,10 +153,8 @@ namespace {
     std::copy(once.back.begin(), once.back.end(), back.data_ptr<bool>());
     const auto r = at::empty({n_pairs}, of.steps[0].options());
     const auto ylm = at::empty({n_pairs, of.orders()}, of.steps[0].options());
-    if (of.type() == at::kFloat)
-      evaluate<float>(of, kept, r, ylm);
-    else
-      evaluate<double>(of, kept, r, ylm);
+    AT_DISPATCH_FLOATING_TYPES(of.type(), "so3k::geometry_forward",
+                               [&] { evaluate<scalar_t>(of, kept, r, ylm); });
     next.give({r, ylm, of.idx_i.index_select(0, kept), of.idx_j.index_select(0, kept), back, kept});
   }
 
@@ -174,10 +170,8 @@ namespace {
     const auto g_r = or_zeros(given_r, at::empty({n_pairs}, options));
     const auto g_ylm = or_zeros(given_ylm, at::empty({n_pairs, of.orders()}, options));
     const auto g = at::zeros_like(of.vectors);
-    if (of.type() == at::kFloat)
-      adjoint<float>(of, kept, g_r, g_ylm, g);
-    else
-      adjoint<double>(of, kept, g_r, g_ylm, g);
+    AT_DISPATCH_FLOATING_TYPES(of.type(), "so3k::geometry_backward",
+                               [&] { adjoint<scalar_t>(of, kept, g_r, g_ylm, g); });
     next.give({g});
   }
 
@@ -189,6 +183,5 @@ TORCH_LIBRARY_FRAGMENT(so3k, library)
   using namespace So3k;
   // no shapes for Meta: the number of pairs depends on the vectors
   define_differentiable(library, operators::GEOMETRY, 1, 1);
-  implement<&forward>(library, "geometry_forward", c10::DispatchKey::CPU);
-  implement<&backward>(library, "geometry_backward", c10::DispatchKey::CPU);
+  implement_passes<&forward, &backward>(library, "geometry", c10::DispatchKey::CPU);
 }

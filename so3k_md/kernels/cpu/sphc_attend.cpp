@@ -38,10 +38,7 @@ namespace {
         norm_eps(next.number()), temperature(next.number()), kappa(next.number()),
         direction(next.number()), degrees(next.integers()), p(next.integer()), squared(next.flag())
     {
-      const auto type = query.scalar_type();
-      TORCH_CHECK(type == at::kFloat || type == at::kDouble,
-                  "[so3k] the kernels work in float32 and float64, not in ", type,
-                  ": load the model in one of these");
+      require_precision(query.scalar_type());
       TORCH_CHECK(static_cast<int64_t>(degrees.size()) <= MAX_HEADS, "[so3k] the model has ",
                   degrees.size(), " degrees, the kernels support at most ", MAX_HEADS,
                   ": use kernels = off");
@@ -149,7 +146,7 @@ namespace {
     Tensor query, key, chi, chi_src, r, r_src;
   };
 
-  Gradients empty_gradients(const Call &of)
+  Gradients new_gradients(const Call &of)
   {
     return {at::zeros_like(of.query),   at::zeros_like(of.key), at::zeros_like(of.chi),
             at::zeros_like(of.chi_src), at::zeros_like(of.r),   at::zeros_like(of.r_src)};
@@ -192,10 +189,8 @@ namespace {
     Arguments next(op, *stack);
     const Call of(next);
     const auto dchi = at::zeros_like(of.chi);
-    if (of.query.scalar_type() == at::kFloat)
-      send_all<float>(of, dchi);
-    else
-      send_all<double>(of, dchi);
+    AT_DISPATCH_FLOATING_TYPES(of.query.scalar_type(), "so3k::sphc_attend_forward",
+                               [&] { send_all<scalar_t>(of, dchi); });
     next.give({dchi});
   }
 
@@ -211,11 +206,9 @@ namespace {
     const auto given = next.optional();
     const Call of(next);
     const auto g_dchi = or_zeros(given, of.chi);
-    auto g = empty_gradients(of);
-    if (of.query.scalar_type() == at::kFloat)
-      send_all_back<float>(of, g_dchi, g);
-    else
-      send_all_back<double>(of, g_dchi, g);
+    auto g = new_gradients(of);
+    AT_DISPATCH_FLOATING_TYPES(of.query.scalar_type(), "so3k::sphc_attend_backward",
+                               [&] { send_all_back<scalar_t>(of, g_dchi, g); });
     next.give({g.query, g.key, g.chi, g.chi_src, g.r, g.r_src});
   }
 
@@ -223,7 +216,7 @@ namespace {
   {
     Arguments next(op, *stack);
     next.optional();
-    const auto g = empty_gradients(Call(next));
+    const auto g = new_gradients(Call(next));
     next.give({g.query, g.key, g.chi, g.chi_src, g.r, g.r_src});
   }
 
@@ -234,8 +227,7 @@ TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
   using namespace So3k;
   define_differentiable(library, operators::SPHC_ATTEND, 0, 6);
-  implement<&forward>(library, "sphc_attend_forward", c10::DispatchKey::CPU);
-  implement<&backward>(library, "sphc_attend_backward", c10::DispatchKey::CPU);
-  implement<&forward_shapes>(library, "sphc_attend_forward", c10::DispatchKey::Meta);
-  implement<&backward_shapes>(library, "sphc_attend_backward", c10::DispatchKey::Meta);
+  implement_passes<&forward, &backward>(library, "sphc_attend", c10::DispatchKey::CPU);
+  implement_passes<&forward_shapes, &backward_shapes>(library, "sphc_attend",
+                                                      c10::DispatchKey::Meta);
 }

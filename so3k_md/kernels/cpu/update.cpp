@@ -41,10 +41,7 @@ namespace {
         mixed_bias(next.tensor()), norm2_weight(next.tensor()), norm2_bias(next.tensor()),
         norm_eps(next.number()), degrees(next.integers()), squared(next.flag())
     {
-      const auto type = x.scalar_type();
-      TORCH_CHECK(type == at::kFloat || type == at::kDouble,
-                  "[so3k] the kernels work in float32 and float64, not in ", type,
-                  ": load the model in one of these");
+      require_precision(x.scalar_type());
     }
 
     bool has_norms() const { return norm1_weight.numel() > 0; }
@@ -308,7 +305,8 @@ namespace {
   {
     Arguments next(op, *stack);
     const Call of(next);
-    next.give(of.x.scalar_type() == at::kFloat ? forward_of<float>(of) : forward_of<double>(of));
+    AT_DISPATCH_FLOATING_TYPES(of.x.scalar_type(), "so3k::update_forward",
+                               [&] { next.give(forward_of<scalar_t>(of)); });
   }
 
   void backward(const c10::OperatorHandle &op, Stack *stack)
@@ -320,8 +318,8 @@ namespace {
                      next.tensor(), next.tensor(), next.tensor()};
     const Call of(next);
     const auto g_x = or_zeros(given_x, of.x), g_chi = or_zeros(given_chi, of.chi);
-    next.give(of.x.scalar_type() == at::kFloat ? backward_of<float>(of, s, g_x, g_chi)
-                                               : backward_of<double>(of, s, g_x, g_chi));
+    AT_DISPATCH_FLOATING_TYPES(of.x.scalar_type(), "so3k::update_backward",
+                               [&] { next.give(backward_of<scalar_t>(of, s, g_x, g_chi)); });
   }
 
   void forward_shapes(const c10::OperatorHandle &op, Stack *stack)
@@ -356,8 +354,6 @@ TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
   using namespace So3k;
   define_differentiable(library, operators::UPDATE, Saved::COUNT, 2);
-  implement<&forward>(library, "update_forward", c10::DispatchKey::CPU);
-  implement<&backward>(library, "update_backward", c10::DispatchKey::CPU);
-  implement<&forward_shapes>(library, "update_forward", c10::DispatchKey::Meta);
-  implement<&backward_shapes>(library, "update_backward", c10::DispatchKey::Meta);
+  implement_passes<&forward, &backward>(library, "update", c10::DispatchKey::CPU);
+  implement_passes<&forward_shapes, &backward_shapes>(library, "update", c10::DispatchKey::Meta);
 }
