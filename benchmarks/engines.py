@@ -188,20 +188,24 @@ def run_case(args: argparse.Namespace) -> None:
     print(json.dumps({"ms": 1e3 * seconds, "mb": resource.getrusage(who).ru_maxrss / 1024}))
 
 
+def markdown(corner: str, columns: list[str], rows: dict[str, list[str]]) -> str:
+    """A Markdown table from the cells of each row."""
+    lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    return "\n".join(lines + [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()])
+
+
 def table(results: dict[str, dict[str, list[dict[str, float]]]]) -> str:
     """Markdown: ms/step, ratio to the bare model of the same turn, peak memory."""
-    lines = ["| engine | " + " | ".join(f"{n} atoms" for n in results) + " |"]
-    lines.append("|---" * (len(results) + 1) + "|")
+    rows: dict[str, list[str]] = {}
     for case in CASES:
-        cells = []
+        cells = rows.setdefault(case, [])
         for turns in results.values():
             ms = statistics.median(turn["ms"] for turn in turns[case])
             pairs = zip(turns[case], turns["bare model"], strict=True)
             ratio = statistics.median(mine["ms"] / bare["ms"] for mine, bare in pairs)
             mb = max(turn["mb"] for turn in turns[case])
             cells.append(f"{ms:.1f} ms, {ratio:.2f}×, {mb:.0f} MB")
-        lines.append(f"| {case} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return markdown("engine", [f"{n} atoms" for n in results], rows)
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from ase.calculators.calculator import Calculator
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
-from engines import KELVIN, TIMESTEP_FS, lammps_engine, openmm_engine, timed
+from engines import KELVIN, TIMESTEP_FS, lammps_engine, markdown, openmm_engine, timed
 
 DATA = Path(__file__).parent / "data" / "so3lr"
 PEER = "so3krates-torch"
@@ -170,18 +170,16 @@ def measure(case: str, file: str, args: argparse.Namespace) -> dict[str, float]:
 
 def table(results: dict[str, dict[str, list[dict[str, float]]]]) -> str:
     """Markdown: ms/step, how many times faster than the peer in the same turn, and peak memory."""
-    names = list(results)
-    lines = ["| case | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    rows: dict[str, list[str]] = {}
     for case in next(iter(results.values())):
-        cells = []
+        cells = rows.setdefault(case, [])
         for turns in results.values():
             ms = statistics.median(turn["ms"] for turn in turns[case])
             pairs = list(zip(turns[PEER], turns[case], strict=True))
             faster = statistics.median(theirs["ms"] / mine["ms"] for theirs, mine in pairs)
             mb, over = (max(turn[key] for turn in turns[case]) for key in ("mb", "over"))
             cells.append(f"{ms:.1f} ms, {faster:.1f}×, {mb:.0f} MB ({over:.0f})")
-        lines.append(f"| {case} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return markdown("case", list(results), rows)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from engines import CASES, SIZES, measure
+from engines import CASES, SIZES, markdown, measure
 
 ENGINES = ("ASE", "OpenMM TorchForce", "LAMMPS 1 rank")
 
@@ -30,14 +30,13 @@ def table(results: dict[str, dict[str, list[tuple[float, float]]]], threads: int
         threads: their number.
     """
     sizes = list(next(iter(results.values())))
-    lines = ["| engine | " + " | ".join(f"{n} atoms" for n in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
+    rows: dict[str, list[str]] = {}
     for engine, by_size in results.items():
-        cells = []
+        cells = rows.setdefault(engine, [])
         for rounds in by_size.values():
             one, several = (statistics.median(times) for times in zip(*rounds, strict=True))
             cells.append(f"{one:.1f} ms, {threads} threads {several:.1f} ms, {speedup(rounds):.2f}×")
-        lines.append(f"| {engine} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return markdown("engine", [f"{n} atoms" for n in sizes], rows)
 
 
 def main() -> None:
