@@ -74,7 +74,7 @@ def kernels_for(kernels: str, device: str) -> str:
 
     Args:
         kernels: auto, on or off.
-        device: cpu, cuda, or auto for the device of the engine.
+        device: on which the engine calls the model.
 
     Raises:
         So3kError: `on` with a device other than the CPU.
