@@ -15,6 +15,17 @@ using LAMMPS_NS::LAMMPS;
 
 namespace So3k {
 
+OnNode on_node(MPI_Comm world)
+{
+  MPI_Comm node;
+  OnNode found;
+  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+  MPI_Comm_rank(node, &found.rank);
+  MPI_Comm_size(node, &found.n_ranks);
+  MPI_Comm_free(&node);
+  return found;
+}
+
 at::Device choose_device(LAMMPS *lmp, const std::string &wanted)
 {
   auto *comm = lmp->comm;
@@ -30,12 +41,7 @@ at::Device choose_device(LAMMPS *lmp, const std::string &wanted)
   if (fewest == 0 && most && comm->me == 0)
     error->warning(FLERR, "so3k: some ranks find no GPU, so that all ranks use CPUs");
   if (fewest == 0) return at::kCPU;
-  MPI_Comm node;
-  int rank, n_ranks;
-  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-  MPI_Comm_rank(node, &rank);
-  MPI_Comm_size(node, &n_ranks);
-  MPI_Comm_free(&node);
+  const auto [rank, n_ranks] = on_node(world);
   if (comm->me == 0 && n_ranks > n_gpus)
     error->warning(FLERR, "so3k: {} ranks share {} GPUs on a node", n_ranks, n_gpus);
   const int by_launcher = place_by_launcher(lmp->universe->nprocs);

@@ -5,6 +5,8 @@
 
 #include <c10/core/Device.h>
 
+#include <mpi.h>
+
 #include <string>
 
 namespace LAMMPS_NS {
@@ -12,6 +14,14 @@ class LAMMPS;
 }    // namespace LAMMPS_NS
 
 namespace So3k {
+
+/// The place of this process among the ranks of its machine, and their number.
+struct OnNode {
+  int rank, n_ranks;
+};
+
+/// Collective.
+OnNode on_node(MPI_Comm world);
 
 /// Collective: one GPU per rank of a node, round robin over the ranks of all partitions, or the CPU
 /// on all ranks. `wish` is the keyword `device`: auto, cpu or cuda.

@@ -10,6 +10,7 @@
 #include <sstream>
 #include <thread>
 
+#include "device.h"
 #include "kernels.h"
 #include "metadata.h"
 #include "seal.h"
@@ -264,13 +265,8 @@ TorchScope::~TorchScope()
 
 Threads::Threads(MPI_Comm world, int wanted) : outer(at::get_num_threads())
 {
-  MPI_Comm machine;
-  int ranks = 1;
-  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine);
-  MPI_Comm_size(machine, &ranks);
-  MPI_Comm_free(&machine);
   const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-  own = std::max(1, std::min(wanted, cores / ranks));
+  own = std::max(1, std::min(wanted, cores / on_node(world).n_ranks));
   MPI_Allreduce(MPI_IN_PLACE, &own, 1, MPI_INT, MPI_MIN, world);
 }
 
