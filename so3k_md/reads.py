@@ -7,18 +7,21 @@ selection of the pairs within a cutoff, asks here first; what it leaves out must
 import torch
 from torch import Tensor
 
+FEW = 65536
+
 
 def reads_are_free(like: Tensor) -> bool:
     """Whether the host may read tensors on the device of this one without a wait."""
     return like.device.type == "cpu"
 
 
-def rows_worth(mask: Tensor) -> Tensor:
-    """The rows to compute, int64: those with True on a CPU, all elsewhere.
+def rows_worth(mask: Tensor, few: int = FEW) -> Tensor:
+    """The rows to compute, int64: those with True, or all of few rows on a GPU.
 
     Args:
         mask: whether a row contributes, (rows,) bool.
+        few: largest number of rows for which a GPU computes all.
     """
-    if reads_are_free(mask):
+    if reads_are_free(mask) or mask.size(0) > few:
         return torch.nonzero(mask)[:, 0]
     return torch.arange(mask.size(0), device=mask.device)
