@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from so3k_md.graph import Edges
 from so3k_md.kernels.build import known_operators
+from so3k_md.kernels.gpu_layer import GpuEfaLayer, GpuGeometry, GpuLayer, GpuSphcLayer
 from so3k_md.kernels.layer import KernelEfaLayer, KernelLayer, KernelSphcLayer
 from so3k_md.kernels.long_range import KernelLongPairs
 from so3k_md.model import So3krates, weights_hash
@@ -17,6 +18,7 @@ from so3k_md.model.parts import Parts
 from so3k_md.model_config import ModelConfig
 from so3k_md.needs import needs_of
 from so3k_md.nn.geometry import Geometry
+from so3k_md.physics.long_range import LongPairs
 
 
 class KernelGeometry(Geometry):
@@ -68,7 +70,13 @@ COMPILED = {
         KernelGeometry,
         {"none": KernelLayer, "sphc": KernelSphcLayer, "efa": KernelEfaLayer},
         KernelLongPairs,
-    )
+    ),
+    "cuda": Parts(
+        "kernels-cuda",
+        GpuGeometry,
+        {"none": GpuLayer, "sphc": GpuSphcLayer, "efa": GpuEfaLayer},
+        LongPairs,
+    ),
 }
 
 
