@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from so3k_md.graph import Edges
 from so3k_md.kernels.build import known_operators
+from so3k_md.kernels.gpu_layer import GpuEfaLayer, GpuGeometry, GpuLayer, GpuSphcLayer
 from so3k_md.kernels.layer import KernelEfaLayer, KernelLayer, KernelSphcLayer
 from so3k_md.kernels.long_range import KernelLongPairs
 from so3k_md.model import So3krates, weights_hash
@@ -17,6 +18,7 @@ from so3k_md.model.parts import Parts
 from so3k_md.model_config import ModelConfig
 from so3k_md.needs import needs_of
 from so3k_md.nn.geometry import Geometry
+from so3k_md.physics.long_range import LongPairs
 
 
 class KernelGeometry(Geometry):
@@ -68,7 +70,13 @@ COMPILED = {
         KernelGeometry,
         {"none": KernelLayer, "sphc": KernelSphcLayer, "efa": KernelEfaLayer},
         KernelLongPairs,
-    )
+    ),
+    "cuda": Parts(
+        "kernels-cuda",
+        GpuGeometry,
+        {"none": GpuLayer, "sphc": GpuSphcLayer, "efa": GpuEfaLayer},
+        LongPairs,
+    ),
 }
 
 
@@ -105,7 +113,7 @@ def with_weights(code: bytes, model: Any) -> Any:
         code: result of `kernel_code`.
         model: eager or exported.
     """
-    form = torch.jit.load(io.BytesIO(code))
+    form = torch.jit.load(io.BytesIO(code), map_location=next(model.parameters()).device)
     given = dict(model.named_parameters()) | dict(model.named_buffers())
     for name, tensor in [*form.named_parameters(), *form.named_buffers()]:
         tensor.data = given[name].data
