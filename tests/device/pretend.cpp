@@ -18,12 +18,11 @@
 
 #include <sys/mman.h>
 
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 
 using at::Tensor;
 using c10::IntArrayRef;
@@ -109,7 +108,7 @@ class Opened {
 // ---- waits
 
 Report report = nullptr;
-std::map<std::string, long> waits;    // operator and place -> how often
+bool places = false;    // whether to report them, too
 thread_local bool in_operator = false;
 
 /// While it lives, copies are those of an operator that runs on copies.
@@ -135,13 +134,8 @@ std::string script_place()
 
 void wait_for(const std::string &what)
 {
-  if (in_operator) return;
-  const auto place = script_place();
-  {
-    const std::lock_guard<std::mutex> lock(mutex);
-    ++waits[what + " " + place];
-  }
-  if (report) report(what.c_str(), place.c_str());
+  if (in_operator || !report) return;
+  report(what.c_str(), places ? script_place().c_str() : "");
 }
 
 bool is_mask(const IValue &value)
@@ -317,20 +311,12 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   bool isPinnedPtr(const void *) const override { return false; }
 };
 
-/// Names the device, and prints the waits of a process without Python at its end.
-struct Registration {
-  Registration()
-  {
-    static Hooks hooks;
-    at::RegisterPrivateUse1HooksInterface(&hooks);
-    c10::register_privateuse1_backend("pretend");
-  }
-  ~Registration()
-  {
-    if (!std::getenv("SO3K_PRETEND_WAITS")) return;
-    for (const auto &[what, n] : waits) std::fprintf(stderr, "waits %ld %s\n", n, what.c_str());
-  }
-} registration;
+[[maybe_unused]] const bool registered = [] {
+  static Hooks hooks;
+  at::RegisterPrivateUse1HooksInterface(&hooks);
+  c10::register_privateuse1_backend("pretend");
+  return true;
+}();
 }    // namespace
 
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m)
@@ -362,9 +348,12 @@ void so3k_pretend_open(bool open)
   for (const auto &[at, pages] : memory) protect(at, pages);
 }
 
-/// A function that hears of each wait: the operator, and the lines of TorchScript, innermost first.
-void so3k_pretend_report(Report to)
+/// A function that hears of each wait: the operator, and with `with_places` the lines of
+/// TorchScript, innermost first. torch cannot tell those of frozen modules, and ends the process if
+/// it is asked.
+void so3k_pretend_report(Report to, bool with_places)
 {
   report = to;
+  places = with_places;
 }
 }

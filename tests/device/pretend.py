@@ -43,8 +43,12 @@ def library() -> ctypes.CDLL:
 
 
 @contextmanager
-def waits() -> Iterator[Counter[tuple[str, str]]]:
-    """How often the host waits for the device within the context, by operator and line of so3k_md."""
+def waits(places: bool = True) -> Iterator[Counter[tuple[str, str]]]:
+    """How often the host waits for the device within the context, by operator and line of so3k_md.
+
+    Args:
+        places: whether to tell the lines; impossible for frozen modules.
+    """
     found: Counter[tuple[str, str]] = Counter()
 
     def hear(what: bytes, place: bytes) -> None:
@@ -55,8 +59,8 @@ def waits() -> Iterator[Counter[tuple[str, str]]]:
         found[what.decode(), own[0] if own else "elsewhere"] += 1
 
     report = REPORT(hear)
-    library().so3k_pretend_report(report)
+    library().so3k_pretend_report(report, places)
     try:
         yield found
     finally:
-        library().so3k_pretend_report(REPORT())
+        library().so3k_pretend_report(REPORT(), False)

@@ -46,12 +46,12 @@ class Pair:
         self.device = device
         self.box = atoms.cell.array / 10 if periodic else None
 
-    def __call__(self, positions, box=None):
+    def __call__(self, positions, box=None, places=True):
         """Checks that both agree, and returns the reads of the device, those for the lattice sum left out."""
         box = self.box if box is None else box
         arguments = [None if x is None else torch.tensor(x) for x in (positions, box)]
         moved = [None if x is None else x.to(self.device) for x in arguments]
-        with waits() as found:
+        with waits(places) as found:
             energy, forces = self.there(*moved)
         expected = self.ours(*arguments)
         torch.testing.assert_close(energy.cpu(), expected[0], rtol=1e-11, atol=0)
@@ -77,6 +77,17 @@ def test_a_step_with_kept_lists_reads_once_where_forces_are_handed_over(name, de
         assert [what for what, _ in reads] == ["number to the host"]
         assert "engines/openmm/module.py" in next(iter(reads))[1]
     assert pair.builds == 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_frozen_modules_read_as_often(name, device):
+    """As openmm-torch calls them; lines of frozen code are unknown."""
+    model, atoms, options = CASES[name]()
+    pair = Pair(model, atoms, options, device)
+    pair.there = torch.jit.freeze(pair.there.eval())
+    pair(atoms.positions / 10, places=False)
+    reads = pair(atoms.positions / 10 + 1e-4, places=False)
+    assert sum(reads.values()) == (7 if name == "charges, box" else 1)  # six are those of the lattice sum
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "box" in name])
