@@ -100,7 +100,8 @@ def sources() -> list[Path]:
 
 def device_sources() -> list[Path]:
     """The files that NVRTC compiles; the library holds their text."""
-    return [SOURCES / "exchange.h", GPU / "near.h", *sorted((GPU / "device").iterdir())]
+    shared = [GPU / name for name in ("attention.h", "groups.h", "near.h", "pairs.h")]
+    return [SOURCES / "exchange.h", *shared, *sorted((GPU / "device").iterdir())]
 
 
 def build_key() -> str:
