@@ -46,16 +46,16 @@ class LongRangePhysics(nn.Module):
         self.long_pairs = long_pairs
         self.lattice_sum = lattice_sum
 
-    def forward(self, q_tape: Tensor, h_tape: Tensor, graph: Graph) -> LongRangeEnergies:
+    def forward(self, q: Tensor, h: Tensor, graph: Graph) -> LongRangeEnergies:
         """Energies of the atoms of a graph.
 
         Args:
-            q_tape: charges, (atoms,), e; their autograd history is not used.
-            h_tape: Hirshfeld volumes over those of free atoms, (atoms,).
+            q: charges, (atoms,), e; their autograd history is not used.
+            h: Hirshfeld volumes over those of free atoms, (atoms,).
             graph: one structure or a batch.
         """
         with torch.no_grad():
-            q, h, long = q_tape.clone(), h_tape.clone(), graph.long
+            long = graph.long
             n_atoms, n_frames = q.size(0), graph.cell.size(0)
             pairs = self.long_pairs(
                 long.vectors, long.idx_i, long.idx_j, graph.species, q, h, long.coulomb, long.cutoff
@@ -71,7 +71,9 @@ class LongRangePhysics(nn.Module):
                 coulomb, by_q = coulomb + energies, by_q + derivatives
             elif long.coulomb == "kspace":
                 for frame in range(n_frames):
-                    mine = torch.nonzero(graph.frame == frame)[:, 0]
+                    mine = atoms
+                    if n_frames > 1:
+                        mine = torch.nonzero(graph.frame == frame)[:, 0]
                     whole = self.whole_coulomb(
                         q.index_select(0, mine), graph.positions.index_select(0, mine), graph.cell[frame]
                     )
@@ -82,14 +84,19 @@ class LongRangePhysics(nn.Module):
             energies = torch.stack([coulomb, pairs.energies[:, 1]], dim=1)
             return LongRangeEnergies(energies, by_q, pairs.ratios, by_r, virial)
 
-    def charges(self, x: Tensor, graph: Graph) -> Tensor:
-        """Charges (atoms,), e, that add up to those of the fragments."""
-        raw = self.raw_charges(x, graph.species)
-        charge, fragment = graph.long.fragment_charge, graph.long.fragment
-        n_fragments = charge.size(0)
-        sums = segment_sum(raw, fragment, n_fragments)
-        count = segment_sum(torch.ones_like(raw), fragment, n_fragments)
-        return self.conserved(raw, sums, count, charge, fragment)
+    def charges(self, raw: Tensor, graph: Graph) -> Tensor:
+        """Charges (atoms,), e, that add up to those of the fragments, from `raw_charges`."""
+        return self.shifted(raw, graph.long.fragment_charge, graph.long.fragment)
+
+    def charges_adjoint(self, by_q: Tensor, graph: Graph) -> Tensor:
+        """∂E/∂q̃ = ∂E/∂q − its mean over the fragment, from ∂E/∂q, (atoms,), eV/e."""
+        return self.shifted(by_q, torch.zeros_like(graph.long.fragment_charge), graph.long.fragment)
+
+    def shifted(self, values: Tensor, total: Tensor, fragment: Tensor) -> Tensor:
+        """The values of atoms, shifted so that those of each fragment add up to `total` (fragments,)."""
+        sums = segment_sum(values, fragment, total.size(0))
+        count = segment_sum(torch.ones_like(values), fragment, total.size(0))
+        return self.conserved(values, sums, count, total, fragment)
 
     @torch.jit.export
     def raw_charges(self, x: Tensor, species: Tensor) -> Tensor:
