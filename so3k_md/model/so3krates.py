@@ -97,7 +97,7 @@ class So3krates(nn.Module):
 
     @torch.jit.export
     def gradient_tensors(self, graph: Graph) -> list[Tensor]:
-        """The tensors of `gradient` in their order; Python would make classes for named tuples at each call."""
+        """The tensors of `gradient` in their order; Python makes classes for named tuples at each call."""
         found = self.gradient(graph)
         outputs = [found.outputs.energies, found.outputs.parts, found.outputs.charges, found.outputs.ratios]
         return outputs + [found.vectors, found.positions, found.cell, found.virial]
