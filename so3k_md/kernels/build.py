@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from so3k_md.builds import (
 KIND, WHAT = "kernels", "the kernels"
 LIBRARY = "so3k_kernels.so"
 SOURCES = Path(__file__).parent / "cpu"
+GPU = Path(__file__).parent / "gpu"
 # exact up to rounding: sums may run in another order, and all instructions of this processor may be used
 FLAGS = ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-std=c++17"]
 
@@ -93,13 +95,18 @@ def build_kernels(force: bool = False) -> Path:
 
 def sources() -> list[Path]:
     """The C++ files."""
-    return sorted(SOURCES.glob("*.cpp"))
+    return [*sorted(SOURCES.glob("*.cpp")), *sorted(GPU.glob("*.cpp"))]
+
+
+def device_sources() -> list[Path]:
+    """The files that NVRTC compiles; the library holds their text."""
+    return [SOURCES / "exchange.h", GPU / "near.h", *sorted((GPU / "device").iterdir())]
 
 
 def build_key() -> str:
     """Name of a build: version of torch, processor, and a hash of the sources."""
     content = hashlib.sha256(" ".join(FLAGS).encode())
-    for file in sorted(SOURCES.glob("*.[ch]*")):
+    for file in sorted([*SOURCES.glob("*.[ch]*"), *GPU.glob("*.[ch]*"), *device_sources()]):
         content.update(file.name.encode() + file.read_bytes())
     content.update(processor().encode())
     return f"torch{torch.__version__}-{platform.machine()}-{content.hexdigest()[:12]}"
@@ -112,6 +119,8 @@ def compile_in(folder: Path) -> None:
         "load(sys.argv[1], sys.argv[4:], extra_cflags=sys.argv[2].split(), build_directory=sys.argv[3], "
         "is_python_module=False)"
     )
+    for file in device_sources():
+        shutil.copy(file, folder)
     name = LIBRARY.removesuffix(".so")
     # -P: files in the working directory must not be imported as modules
     words = [sys.executable, "-P", "-W", "ignore", "-c", program, name, " ".join(FLAGS), str(folder)]

@@ -195,7 +195,7 @@ class KernelLayer(Layer, Tabulated):
                     made = self.update_constants(x[:0, 0])
             else:
                 tolerance = self.tolerances[0 if weight.dtype == torch.float32 else 1]
-                table = self.table(n, self.geometry.cutoff, tolerance)
+                table = self.table(n, self.geometry.cutoff, tolerance, weight.device)
                 with torch.no_grad():
                     made = self.constants_of(n, table)
             made = torch.ops.so3k.keep(weight, key, made)
@@ -213,7 +213,7 @@ class KernelLayer(Layer, Tabulated):
         """Radial part of the filters of local pairs, (pairs, 2 features), float64."""
         rbf = self.geometry.damped_basis(r) if self.geometry.damp_rbf else self.geometry.radial_basis(r)
         # if all χ are zero the spherical part is a constant, which is added to the table
-        zero = torch.zeros([1, len(self.degrees)], dtype=torch.float64)
+        zero = torch.zeros([1, len(self.degrees)], dtype=torch.float64, device=r.device)
         parts = [self.feature_filter.radial.exact(rbf), self.geometric_filter.radial.exact(rbf)]
         if self.is_first:
             rest = [self.feature_filter.spherical.exact(zero), self.geometric_filter.spherical.exact(zero)]
@@ -278,7 +278,7 @@ class KernelLayer(Layer, Tabulated):
         Args:
             none: an empty tensor of the precision of the layer.
         """
-        no_index = torch.zeros([0], dtype=torch.int64)
+        no_index = torch.zeros([0], dtype=torch.int64, device=none.device)
         norm1 = [none, none]
         norm2 = [none, none]
         mlp = [none, none, none, none]
@@ -384,7 +384,10 @@ class KernelSphcLayer(KernelLayer, SphcLayer):
 
     def beyond(self) -> Tensor:
         """Radial part of the filters beyond the cutoff, where the basis is zero, (1, features), float64."""
-        return self.geometric_filter.radial.exact(torch.zeros([1, self.n_rbf], dtype=torch.float64))
+        device = self.geometric_filter.radial.out.weight.device
+        return self.geometric_filter.radial.exact(
+            torch.zeros([1, self.n_rbf], dtype=torch.float64, device=device)
+        )
 
     def sphc_constants(self, table: Tensor) -> list[Tensor]:
         """The fields of `SphcWeights`.

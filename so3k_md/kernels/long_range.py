@@ -73,7 +73,7 @@ class KernelLatticeSum(LatticeSum):
 
 
 class KernelLongRangePhysics(LongRangePhysics):
-    """`LongRangePhysics` whose sum over all pairs of an open structure is one operator."""
+    """`LongRangePhysics` whose sums over an open structure and over fragments are operators."""
 
     def __init__(
         self, charge_head: ChargeHead, ratio_head: RatioHead, long_pairs: LongPairs, lattice_sum: LatticeSum
@@ -85,3 +85,7 @@ class KernelLongRangePhysics(LongRangePhysics):
     def open_derivatives(self, q: Tensor, r: Tensor, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
         """As in `LongRangePhysics`."""
         return torch.ops.so3k.open_coulomb(q, r, first, last, self.ke, self.sigma)
+
+    def shifted(self, values: Tensor, total: Tensor, fragment: Tensor) -> Tensor:
+        """As in `LongRangePhysics`."""
+        return torch.ops.so3k.conserve(values, total, fragment)

@@ -11,13 +11,18 @@ from torch import Tensor, nn
 from so3k_md.graph import Edges
 from so3k_md.kernels.build import known_operators
 from so3k_md.kernels.energies import KernelEnergies, cutoff_order
+from so3k_md.kernels.gpu_layer import GpuEfaLayer, GpuGeometry, GpuLayer, GpuSphcLayer
 from so3k_md.kernels.layer import KernelEfaLayer, KernelLayer, KernelSphcLayer
 from so3k_md.kernels.long_range import KernelLatticeSum, KernelLongPairs, KernelLongRangePhysics
 from so3k_md.model import So3krates, weights_hash
+from so3k_md.model.energies import Energies
+from so3k_md.model.long_range import LongRangePhysics
 from so3k_md.model.parts import Parts
 from so3k_md.model_config import ModelConfig
 from so3k_md.needs import needs_of
 from so3k_md.nn.geometry import Geometry
+from so3k_md.physics.kspace import LatticeSum
+from so3k_md.physics.long_range import LongPairs
 
 
 class KernelGeometry(Geometry):
@@ -75,7 +80,16 @@ COMPILED = {
         KernelLongRangePhysics,
         KernelLongPairs,
         KernelLatticeSum,
-    )
+    ),
+    "cuda": Parts(
+        "kernels-cuda",
+        GpuGeometry,
+        {"none": GpuLayer, "sphc": GpuSphcLayer, "efa": GpuEfaLayer},
+        Energies,
+        LongRangePhysics,
+        LongPairs,
+        LatticeSum,
+    ),
 }
 
 

@@ -23,6 +23,7 @@ class Tabulated(nn.Module):
         n: int,
         end: float,
         tolerance: float,
+        device: torch.device,
         fewest: int = FEWEST,
         most: int = MOST,
         closest: float = CLOSEST,
@@ -38,6 +39,7 @@ class Tabulated(nn.Module):
             n: number of the function.
             end: Å.
             tolerance: relative to the largest value, and to the largest derivative.
+            device: of the function.
             fewest: intervals to begin with.
             most: number of intervals at which the table is accepted whatever its errors.
             closest: Å.
@@ -45,14 +47,14 @@ class Tabulated(nn.Module):
         had_grad = torch.is_grad_enabled()
         torch.set_grad_enabled(True)
         intervals = fewest
-        table = torch.empty([0, 6, 0], dtype=torch.float64)
+        table = torch.empty([0, 6, 0], dtype=torch.float64, device=device)
         while table.size(0) == 0:
             width = end / intervals
-            r = (torch.arange(intervals + 1, dtype=torch.float64) * width).requires_grad_()
+            r = (torch.arange(intervals + 1, dtype=torch.float64, device=device) * width).requires_grad_()
             f = self.function(n, r)
             df = derivative(f, r)
             ddf = derivative(df, r)
-            middle = (torch.arange(intervals, dtype=torch.float64) * width + 0.25 * width).requires_grad_()
+            middle = (r.detach()[:-1] + 0.25 * width).requires_grad_()
             value = self.function(n, middle)
             prime = derivative(value, middle)
             with torch.no_grad():
@@ -110,8 +112,8 @@ def quintics(f: Tensor, m: Tensor, a: Tensor) -> Tensor:
 
 def quarter_errors(table: Tensor, value: Tensor, prime: Tensor, counts: Tensor) -> tuple[float, float]:
     """Largest relative errors of value and prime by t at t = 1/4, over rows where `counts` (rows,)."""
-    powers = torch.tensor([0.25**k for k in range(6)], dtype=torch.float64)
-    rises = torch.tensor([k * 0.25 ** max(k - 1, 0) for k in range(6)], dtype=torch.float64)
+    powers = torch.tensor([0.25**k for k in range(6)], dtype=torch.float64, device=table.device)
+    rises = torch.tensor([k * 0.25 ** max(k - 1, 0) for k in range(6)], dtype=torch.float64, device=table.device)
     off_value = ((powers @ table) - value)[counts].abs().max() / value[counts].abs().max()
     off_derivative = ((rises @ table) - prime)[counts].abs().max() / prime[counts].abs().max()
     return float(off_value), float(off_derivative)

@@ -65,24 +65,36 @@ class LongRangePhysics(nn.Module):
             )
             atoms = torch.arange(n_atoms, device=q.device)
             virial = outer_sum(graph.positions, by_r, graph.frame, atoms, n_frames) - outer
-            coulomb, by_q = pairs.energies[:, 0], pairs.charges
+            energies, by_q = pairs.energies, pairs.charges
             if long.coulomb == "shifted+self":
-                energies, derivatives = self.self_derivatives(q, long.cutoff)
-                coulomb, by_q = coulomb + energies, by_q + derivatives
+                own, derivatives = self.self_derivatives(q, long.cutoff)
+                energies[:, 0] += own
+                by_q = by_q + derivatives
             elif long.coulomb == "kspace":
-                for frame in range(n_frames):
-                    mine = atoms
-                    if n_frames > 1:
-                        mine = torch.nonzero(graph.frame == frame)[:, 0]
-                    whole = self.whole_coulomb(
-                        q.index_select(0, mine), graph.positions.index_select(0, mine), graph.cell[frame]
-                    )
-                    coulomb = coulomb.index_add(0, mine, whole.energies)
-                    by_q = by_q.index_add(0, mine, whole.charges)
-                    by_r = by_r.index_add(0, mine, whole.positions.to(by_r.dtype))
-                    virial[frame] += whole.virial
-            energies = torch.stack([coulomb, pairs.energies[:, 1]], dim=1)
+                whole = self.coulomb_of_frames(q, graph)
+                energies[:, 0] += whole.energies
+                by_q = by_q + whole.charges
+                by_r = by_r + whole.positions.to(by_r.dtype)
+                virial = virial + whole.virial
             return LongRangeEnergies(energies, by_q, pairs.ratios, by_r, virial)
+
+    def coulomb_of_frames(self, q: Tensor, graph: Graph) -> LatticeDerivatives:
+        """`whole_coulomb` of each frame; `virial` is (frames, 3, 3)."""
+        if graph.cell.size(0) == 1:
+            found = self.whole_coulomb(q, graph.positions, graph.cell[0])
+            return LatticeDerivatives(found.energies, found.charges, found.positions, found.virial[None])
+        energies, by_q = torch.zeros_like(graph.positions[:, 0]), torch.zeros_like(q)
+        by_r, virial = torch.zeros_like(graph.positions), torch.zeros_like(graph.cell)
+        for frame in range(graph.cell.size(0)):
+            mine = torch.nonzero(graph.frame == frame)[:, 0]
+            found = self.whole_coulomb(
+                q.index_select(0, mine), graph.positions.index_select(0, mine), graph.cell[frame]
+            )
+            energies.index_copy_(0, mine, found.energies)
+            by_q.index_copy_(0, mine, found.charges)
+            by_r.index_copy_(0, mine, found.positions.to(by_r.dtype))
+            virial[frame] = found.virial
+        return LatticeDerivatives(energies, by_q, by_r, virial)
 
     def charges(self, raw: Tensor, graph: Graph) -> Tensor:
         """Charges (atoms,), e, that add up to those of the fragments, from `raw_charges`."""

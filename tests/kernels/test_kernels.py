@@ -134,7 +134,7 @@ class Curves(Tabulated):
         return torch.stack([torch.sin(n * r), torch.exp(-r) * r], dim=1)
 
     def forward(self, tolerance: float) -> torch.Tensor:
-        return self.table(3, 4.0, tolerance)
+        return self.table(3, 4.0, tolerance, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("door", ["eager", "scripted"])

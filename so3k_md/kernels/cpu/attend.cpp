@@ -2,9 +2,10 @@
  * MIT. */
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
-#include "arguments.h"
+#include "attend_arguments.h"
 #include "differentiable.h"
 #include "heads.h"
 #include "near.h"
@@ -19,49 +20,9 @@ namespace {
 
   constexpr int64_t LEAST_PAIRS = 256, LEAST_ROWS = 64;    // for which another thread pays
 
-  /// The arguments, in the order of the schema.
-  struct Call {
-    Tensor x, chi, x_src, chi_src, r, cut, ylm;    // with derivatives
-    Tensor idx_i, idx_j, back;
-    // the maps of each head and of each degree, one after the other, (width in, width out) each
-    Tensor query, query_bias, key, key_bias, value, value_bias;
-    Tensor transposed;    // query, key, value, each map transposed
-    Tensor hidden, hidden_bias, out, out_transposed, table;    // of the filters
-    double cutoff, norm_eps;
-    int64_t heads;
-    std::vector<int64_t> degrees;
-    bool squared;    // invariants: ‖χ‖² / √(2l + 1) instead of ‖χ‖
-
-    explicit Call(Arguments &next) :
-        x(next.tensor()), chi(next.tensor()), x_src(next.tensor()), chi_src(next.tensor()),
-        r(next.tensor()), cut(next.tensor()), ylm(next.tensor()), idx_i(next.tensor()),
-        idx_j(next.tensor()), back(next.tensor()), query(next.tensor()), query_bias(next.tensor()),
-        key(next.tensor()), key_bias(next.tensor()), value(next.tensor()),
-        value_bias(next.tensor()), transposed(next.tensor()), hidden(next.tensor()),
-        hidden_bias(next.tensor()), out(next.tensor()), out_transposed(next.tensor()),
-        table(next.tensor()), cutoff(next.number()), norm_eps(next.number()), heads(next.integer()),
-        degrees(next.integers()), squared(next.flag())
-    {
-      require_precision(x.scalar_type());
-    }
-
-    int64_t width() const { return x.size(1); }
-    int64_t wide() const { return width() / heads; }
-    int64_t narrow() const { return width() / n_degrees(); }
-    int64_t n_degrees() const { return static_cast<int64_t>(degrees.size()); }
-  };
-
-  /// Queries of the centres, keys and values of the sources.
-  struct Rows {
-    Tensor q, k, v;
-  };
-
-  Rows empty_rows(const Call &of)
-  {
-    const auto F = of.width(), n = of.x.size(0), m = of.x_src.size(0);
-    return {at::empty({n, 2 * F}, of.x.options()), at::empty({m, 2 * F}, of.x.options()),
-            at::empty({m, F}, of.x.options())};
-  }
+  using Call = AttendArguments;
+  using Rows = AttendRows;
+  using Gradients = AttendGradients;
 
   template <typename T> void fill_rows(const Call &of, Rows &rows)
   {
@@ -163,6 +124,13 @@ namespace {
       work(filters, first, std::min(first + filters.SIZE, end));
   }
 
+  /// Room for the filters of a tile of pairs, which `evaluate` or `send_back` fills.
+  template <typename T> std::unique_ptr<T[]> filters_of_tile(const Call &of)
+  {
+    const auto pairs = std::min(NearFilters<T>::SIZE, of.r.size(0));
+    return std::unique_ptr<T[]>(new T[pairs * 2 * of.width()]);
+  }
+
   template <typename T>
   void send_all(const Call &of, const Rows &rows, const Tensor &dx, const Tensor &dchi)
   {
@@ -170,11 +138,11 @@ namespace {
     const auto parts = parts_of(of.r.size(0), LEAST_PAIRS);
     const PartialSums<T> x(dx, parts), chi(dchi, parts);
     in_parts(parts, [&](int64_t part) {
-      std::vector<T> w(NearFilters<T>::SIZE * 2 * layer.width);
+      const auto w = filters_of_tile<T>(of);
       each_tile(layer, of, parts, part, [&](auto &filters, int64_t first, int64_t last) {
-        filters.evaluate(first, last, w.data());
+        filters.evaluate(first, last, w.get());
         for (auto p = first; p < last; ++p) {
-          const auto *row = w.data() + (p - first) * 2 * layer.width;
+          const auto *row = w.get() + (p - first) * 2 * layer.width;
           if (layer.back[p])
             send<T, true>(layer, p, row, x.of(part), chi.of(part));
           else
@@ -185,11 +153,6 @@ namespace {
     x.add();
     chi.add();
   }
-
-  /// Derivatives by the first arguments.
-  struct Gradients {
-    Tensor x, chi, x_src, chi_src, r, cut, ylm;
-  };
 
   template <typename T>
   void send_all_back(const Call &of, const Rows &rows, const Tensor &g_dx, const Tensor &g_dchi,
@@ -208,22 +171,28 @@ namespace {
                                    g.ylm.data_ptr<T>(),
                                    g_dx.const_data_ptr<T>(),
                                    g_dchi.const_data_ptr<T>()};
-      std::vector<T> w(NearFilters<T>::SIZE * 2 * F), g_w(w.size());
+      const auto w = filters_of_tile<T>(of), g_w = filters_of_tile<T>(of);
       each_tile(layer, of, parts, part, [&](auto &filters, int64_t first, int64_t last) {
-        filters.evaluate(first, last, w.data());
+        filters.evaluate(first, last, w.get());
         for (auto p = first; p < last; ++p) {
-          const auto *row = w.data() + (p - first) * 2 * F;
-          auto *g_row = g_w.data() + (p - first) * 2 * F;
+          const auto *row = w.get() + (p - first) * 2 * F;
+          auto *g_row = g_w.get() + (p - first) * 2 * F;
           if (layer.back[p])
             send_back<T, true>(layer, p, row, g_row, to);
           else
             send_back<T, false>(layer, p, row, g_row, to);
         }
-        filters.adjoint(first, last, g_w.data(), g.r.data_ptr<T>(), chi.of(part), chi_src.of(part));
+        filters.adjoint(first, last, g_w.get(), g.r.data_ptr<T>(), chi.of(part), chi_src.of(part));
       });
     });
     for (const auto *sums : {&q, &k, &v, &chi, &chi_src}) sums->add();
     rows_adjoint<T>(g_rows, of, g.x, g.x_src);
+  }
+
+  /// The first pair of each centre, which only GPUs read.
+  Tensor no_first(const Call &of)
+  {
+    return at::empty({0}, of.idx_i.options());
   }
 
   void forward(const c10::OperatorHandle &op, Stack *stack)
@@ -236,7 +205,7 @@ namespace {
       fill_rows<scalar_t>(of, rows);
       send_all<scalar_t>(of, rows, dx, dchi);
     });
-    next.give({dx, dchi, rows.q, rows.k, rows.v});
+    next.give({dx, dchi, rows.q, rows.k, rows.v, no_first(of)});
   }
 
   void forward_shapes(const c10::OperatorHandle &op, Stack *stack)
@@ -244,7 +213,7 @@ namespace {
     Arguments next(op, *stack);
     const Call of(next);
     const auto rows = empty_rows(of);
-    next.give({at::empty_like(of.x), at::empty_like(of.chi), rows.q, rows.k, rows.v});
+    next.give({at::empty_like(of.x), at::empty_like(of.chi), rows.q, rows.k, rows.v, no_first(of)});
   }
 
   Gradients new_gradients(const Call &of)
@@ -259,22 +228,23 @@ namespace {
     Arguments next(op, *stack);
     const auto given_dx = next.optional(), given_dchi = next.optional();
     const Rows rows = {next.tensor(), next.tensor(), next.tensor()};
+    next.tensor();    // first pair of each centre, of GPUs
     const Call of(next);
     const auto g_dx = or_zeros(given_dx, of.x), g_dchi = or_zeros(given_dchi, of.chi);
     auto g = new_gradients(of);
     AT_DISPATCH_FLOATING_TYPES(of.x.scalar_type(), "so3k::attend_backward",
                                [&] { send_all_back<scalar_t>(of, rows, g_dx, g_dchi, g); });
-    next.give({g.x, g.chi, g.x_src, g.chi_src, g.r, g.cut, g.ylm});
+    next.give(g.list());
   }
 
   void backward_shapes(const c10::OperatorHandle &op, Stack *stack)
   {
     Arguments next(op, *stack);
     for (int k = 0; k < 2; ++k) next.optional();
-    for (int k = 0; k < 3; ++k) next.tensor();
+    for (int k = 0; k < 4; ++k) next.tensor();
     const Call of(next);
     const auto g = new_gradients(of);
-    next.give({g.x, g.chi, g.x_src, g.chi_src, g.r, g.cut, g.ylm});
+    next.give(g.list());
   }
 
 }    // namespace
@@ -283,7 +253,7 @@ namespace {
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
   using namespace So3k;
-  define_differentiable(library, operators::ATTEND, 3, 7);
+  define_differentiable(library, operators::ATTEND, 4, 7);
   implement_passes<&forward, &backward>(library, "attend", c10::DispatchKey::CPU);
   implement_passes<&forward_shapes, &backward_shapes>(library, "attend", c10::DispatchKey::Meta);
 }

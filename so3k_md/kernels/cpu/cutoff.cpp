@@ -62,4 +62,5 @@ TORCH_LIBRARY_FRAGMENT(so3k, library)
   define_differentiable(library, operators::CUTOFF, 1, 1);
   implement_passes<&forward, &backward>(library, "cutoff", c10::DispatchKey::CPU);
   implement_passes<&forward_shapes, &backward>(library, "cutoff", c10::DispatchKey::Meta);
+  refuse_passes(library, "cutoff");
 }

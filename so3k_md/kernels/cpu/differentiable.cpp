@@ -23,9 +23,10 @@ namespace {
     return c10::Dispatcher::singleton().findSchemaOrThrow((name + suffix).c_str(), "");
   }
 
-  /// Calls an operator on arguments from which it removes nothing.
+  /// Calls an operator, without autograd history, on arguments from which it removes nothing.
   Stack called(const c10::OperatorHandle &op, Stack stack)
   {
+    const at::AutoDispatchBelowADInplaceOrView below;
     op.callBoxed(&stack);
     return stack;
   }
@@ -78,7 +79,6 @@ namespace {
                                  const std::string &name, const Stack &arguments,
                                  const std::vector<IValue> &others)
     {
-      const at::AutoDispatchBelowADInplaceOrView below;
       const auto results = called(operator_of(name, "_forward"), arguments);
       const auto n_outputs = operator_of(name, "").schema().returns().size();
       variable_list outputs, saved = tensors.vec(), integers;
@@ -181,13 +181,18 @@ void define_differentiable(torch::Library &library, const std::string &schema, i
                   .c_str());
   implement<&differentiate>(library, name, c10::DispatchKey::Autograd);
   implement<&forward_alone>(library, name, c10::DispatchKey::CompositeExplicitAutograd);
-  for (const auto *pass : {"_forward", "_backward"}) refuse_others(library, name + pass);
 }
 
 void refuse_others(torch::Library &library, const std::string &name)
 {
   implement<&refuse>(library, name, c10::DispatchKey::CUDA);
   implement<&refuse>(library, name, c10::DispatchKey::PrivateUse1);
+}
+
+void refuse_passes(torch::Library &library, const std::string &name)
+{
+  refuse_others(library, name + "_forward");
+  refuse_others(library, name + "_backward");
 }
 
 }    // namespace So3k

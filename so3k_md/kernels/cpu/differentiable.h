@@ -46,6 +46,9 @@ void implement_passes(torch::Library &library, const std::string &name, c10::Dis
 /// Refuses devices without kernels of their own.
 void refuse_others(torch::Library &library, const std::string &name);
 
+/// The same for both passes of an operator with an adjoint.
+void refuse_passes(torch::Library &library, const std::string &name);
+
 }    // namespace So3k
 
 #endif

@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -21,7 +22,7 @@ namespace {
 
   constexpr int64_t UNUSED_BYTES = 64 << 20;    // bytes that are kept although no model uses them
 
-  using Key = std::pair<std::string, at::ScalarType>;
+  using Key = std::tuple<std::string, at::ScalarType, c10::DeviceType, c10::DeviceIndex>;
   using Weak = c10::weak_intrusive_ptr<at::TensorImpl>;
 
   /// Tensors made of weights, and the weights, which models may have in several places.
@@ -54,6 +55,11 @@ namespace {
     }
   };
 
+  Key key_of(std::string name, const Tensor &weight)
+  {
+    return {std::move(name), weight.scalar_type(), weight.device().type(), weight.device().index()};
+  }
+
   std::mutex mutex;
   // never destroyed: at the end of a process torch's own data may already be destroyed
   std::map<Key, Entry> &entries = *new std::map<Key, Entry>;
@@ -84,7 +90,7 @@ namespace {
   std::vector<Tensor> recall(const Tensor &, const Tensor &weight, std::string key)
   {
     const std::lock_guard<std::mutex> lock(mutex);
-    const auto found = entries.find({std::move(key), weight.scalar_type()});
+    const auto found = entries.find(key_of(std::move(key), weight));
     if (found == entries.end()) return {};
     found->second.add(weight);
     found->second.last_use = ++uses;
@@ -95,7 +101,7 @@ namespace {
   std::vector<Tensor> keep(const Tensor &weight, std::string key, std::vector<Tensor> made)
   {
     const std::lock_guard<std::mutex> lock(mutex);
-    auto &entry = entries[{std::move(key), weight.scalar_type()}];
+    auto &entry = entries[key_of(std::move(key), weight)];
     entry.made = made;
     entry.add(weight);
     entry.last_use = ++uses;

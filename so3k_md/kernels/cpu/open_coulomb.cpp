@@ -25,8 +25,8 @@ namespace {
    public:
     Tile(int64_t n_pairs, double sigma, const at::TensorOptions &options) :
         per_sigma(static_cast<T>(1 / sigma)),
-        slope(static_cast<T>(2 / (std::sqrt(3.14159265358979323846) * sigma))),
-        d(3 * n_pairs), r(n_pairs), v(n_pairs), by_r(n_pairs)
+        slope(static_cast<T>(2 / (std::sqrt(3.14159265358979323846) * sigma))), d(3 * n_pairs),
+        r(n_pairs), v(n_pairs), by_r(n_pairs)
     {
       for (auto *each : {&u, &erf, &square, &exp}) *each = at::empty({n_pairs}, options);
     }
@@ -79,34 +79,34 @@ namespace {
     auto *phi = std::get<1>(found).template data_ptr<T>();
     auto *derivative = std::get<2>(found).template data_ptr<T>();
     const auto rows = std::max<int64_t>(1, TILE / std::max<int64_t>(1, n));
-    in_ranges(last - first, LEAST_PAIRS / std::max<int64_t>(1, n) + 1, [&](int64_t from,
-                                                                          int64_t to) {
-      Tile<T> tile(std::min(rows, to - from) * n, sigma, charges.options());
-      for (auto begin = from; begin < to; begin += rows) {
-        const auto end = std::min(begin + rows, to);
-        tile.fill(r, first + begin, first + end, n);
-        for (auto row = begin; row < end; ++row) {
-          const auto at = (row - begin) * n;
-          const T own = q[first + row], *d = &tile.d[3 * at];
-          T sum = 0, x = 0, y = 0, z = 0;
-          tile.v[at + first + row] = 0;
+    in_ranges(last - first, LEAST_PAIRS / std::max<int64_t>(1, n) + 1,
+              [&](int64_t from, int64_t to) {
+                Tile<T> tile(std::min(rows, to - from) * n, sigma, charges.options());
+                for (auto begin = from; begin < to; begin += rows) {
+                  const auto end = std::min(begin + rows, to);
+                  tile.fill(r, first + begin, first + end, n);
+                  for (auto row = begin; row < end; ++row) {
+                    const auto at = (row - begin) * n;
+                    const T own = q[first + row], *d = &tile.d[3 * at];
+                    T sum = 0, x = 0, y = 0, z = 0;
+                    tile.v[at + first + row] = 0;
 #pragma omp simd reduction(+ : sum, x, y, z)
-          for (int64_t k = 0; k < n; ++k) {
-            const T factor = tile.by_r[at + k] * q[k];
-            sum += tile.v[at + k] * q[k];
-            x += d[3 * k] * factor;
-            y += d[3 * k + 1] * factor;
-            z += d[3 * k + 2] * factor;
-          }
-          phi[row] = static_cast<T>(ke) * sum;
-          energy[row] = static_cast<double>(T(0.5) * (own * phi[row]));
-          const T scale = static_cast<T>(ke) * own;
-          derivative[3 * row] = scale * x;
-          derivative[3 * row + 1] = scale * y;
-          derivative[3 * row + 2] = scale * z;
-        }
-      }
-    });
+                    for (int64_t k = 0; k < n; ++k) {
+                      const T factor = tile.by_r[at + k] * q[k];
+                      sum += tile.v[at + k] * q[k];
+                      x += d[3 * k] * factor;
+                      y += d[3 * k + 1] * factor;
+                      z += d[3 * k + 2] * factor;
+                    }
+                    phi[row] = static_cast<T>(ke) * sum;
+                    energy[row] = static_cast<double>(T(0.5) * (own * phi[row]));
+                    const T scale = static_cast<T>(ke) * own;
+                    derivative[3 * row] = scale * x;
+                    derivative[3 * row + 1] = scale * y;
+                    derivative[3 * row + 2] = scale * z;
+                  }
+                }
+              });
   }
 
   Found empty_results(const Tensor &q, int64_t first, int64_t last)

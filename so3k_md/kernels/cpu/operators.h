@@ -49,6 +49,7 @@ constexpr auto REPULSION =
     "int n_centres) -> Tensor";
 constexpr auto OPEN_COULOMB = "open_coulomb(Tensor q, Tensor r, int first, int last, float ke, "
                               "float sigma) -> (Tensor, Tensor, Tensor)";
+constexpr auto CONSERVE = "conserve(Tensor values, Tensor total, Tensor fragment) -> Tensor";
 constexpr auto WAVE_SUMS = "wave_sums(Tensor q, Tensor r, Tensor cell, float k_max, float ke, "
                            "float sigma) -> Tensor";
 constexpr auto WAVE_READ =

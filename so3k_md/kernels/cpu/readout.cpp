@@ -32,10 +32,7 @@ namespace {
       return exists() ? at::addmm(hidden_bias, x, hidden) : at::empty({0}, x.options());
     }
 
-    Tensor result(const Tensor &inside) const
-    {
-      return at::addmm(out_bias, at::silu(inside), out);
-    }
+    Tensor result(const Tensor &inside) const { return at::addmm(out_bias, at::silu(inside), out); }
 
     /// The derivative by x.
     Tensor adjoint(const Tensor &inside, const Tensor &g) const
@@ -227,4 +224,5 @@ TORCH_LIBRARY_FRAGMENT(so3k, library)
   define_differentiable(library, operators::HEADS, Saved::COUNT, 1);
   implement_passes<&forward, &backward>(library, "heads", c10::DispatchKey::CPU);
   implement_passes<&forward_shapes, &backward_shapes>(library, "heads", c10::DispatchKey::Meta);
+  refuse_passes(library, "heads");
 }

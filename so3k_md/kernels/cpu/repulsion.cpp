@@ -1,5 +1,5 @@
-/* so3k-md: repulsion of nuclei, with its adjoint; the equations are those of so3k_md/physics/zbl.py.
- * MIT. */
+/* so3k-md: repulsion of nuclei, with its adjoint; the equations are those of
+ * so3k_md/physics/zbl.py. MIT. */
 
 #include <algorithm>
 #include <cmath>
@@ -110,7 +110,8 @@ namespace {
       const auto *factor = factors.const_data_ptr<double>();
       auto *to = found.data_ptr<double>();
       for (int64_t k = 0; k < near.numel(); ++k)
-        for (auto n = 3 * rows[k]; n < 3 * rows[k] + 3; ++n) to[n] = g[i[rows[k]]] * factor[k] * v[n];
+        for (auto n = 3 * rows[k]; n < 3 * rows[k] + 3; ++n)
+          to[n] = g[i[rows[k]]] * factor[k] * v[n];
     }
     next.give({found});
   }
@@ -124,4 +125,5 @@ TORCH_LIBRARY_FRAGMENT(so3k, library)
   // no shapes for Meta: the number of near pairs depends on the vectors
   define_differentiable(library, operators::REPULSION, 2, 1);
   implement_passes<&forward, &backward>(library, "repulsion", c10::DispatchKey::CPU);
+  refuse_passes(library, "repulsion");
 }

@@ -230,4 +230,5 @@ TORCH_LIBRARY_FRAGMENT(so3k, library)
   implement_passes<&forward, &backward>(library, "sphc_attend", c10::DispatchKey::CPU);
   implement_passes<&forward_shapes, &backward_shapes>(library, "sphc_attend",
                                                       c10::DispatchKey::Meta);
+  refuse_passes(library, "sphc_attend");
 }

@@ -17,7 +17,7 @@ namespace {
 
   constexpr int64_t TILE = 64;    // atoms, whose waves along the axes fit the first-level caches
   constexpr int64_t SOME = 8;     // columns at once
-  constexpr int64_t LEAST_WAVES = 1 << 16;    // times atoms, for which another thread pays
+  constexpr int64_t LEAST_WAVES = 1 << 15;    // times atoms, for which another thread pays
 
   std::shared_ptr<const Lattice> lattice_of(const Tensor &cell, double k_max, double ke,
                                             double sigma)
@@ -176,7 +176,8 @@ namespace {
           const double *w = &lattice.weight[2 * (c * n_z + k)];
           for (const bool minus : {false, true})
             add_virial(lattice, lattice.columns[c], k, minus,
-                       w[minus] * (real[minus] * real[minus] + imaginary[minus] * imaginary[minus]));
+                       w[minus] *
+                           (real[minus] * real[minus] + imaginary[minus] * imaginary[minus]));
           const double r0 = 2 * w[0] * real[0], r1 = 2 * w[1] * real[1];
           const double i0 = 2 * w[0] * imaginary[0], i1 = 2 * w[1] * imaginary[1];
           set(c, k, n_z, 0, r0 + r1, i0 - i1);
@@ -255,7 +256,8 @@ namespace {
     }
   }
 
-  /// Energies, and the derivatives by charges and positions, from the potential and its derivatives.
+  /// Energies, and the derivatives by charges and positions, from the potential and its
+  /// derivatives.
   template <typename T>
   void finish(const Lattice &lattice, int64_t n_atoms, const T *q, const T *phi, double *energies,
               T *charges, T *positions)

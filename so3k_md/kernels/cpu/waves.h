@@ -35,7 +35,7 @@ struct Lattice {
   std::array<double, 9> inverse;    // fractional coordinates are r · inverse
   std::array<int64_t, 3> reach;     // largest n_x, n_y, n_z
   std::vector<Column> columns;
-  std::vector<double> weight;       // (columns, n_z, 2) for +n_z and −n_z, eV/e²; zero for no wave
+  std::vector<double> weight;    // (columns, n_z, 2) for +n_z and −n_z, eV/e²; zero for no wave
 
   explicit Lattice(const Key &key) : key(key)
   {
@@ -95,8 +95,8 @@ struct Lattice {
         const auto v = k(column, n_z, minus);
         const double k2 = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
         if (!once || k2 >= key.k_max * key.k_max) continue;
-        found[2 * n_z + minus] = 4 * PI * key.energy / volume *
-            std::exp(-0.25 * key.sigma * key.sigma * k2) / k2;
+        found[2 * n_z + minus] =
+            4 * PI * key.energy / volume * std::exp(-0.25 * key.sigma * key.sigma * k2) / k2;
         used = true;
       }
     if (!used) return;

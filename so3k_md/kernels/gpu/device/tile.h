@@ -1,0 +1,206 @@
+/* so3k-md: 16 pairs of one centre and their filters. MIT.
+ *
+ * The filters of a tile are one product for each head, (16, INNER) (INNER, columns of the head):
+ * the hidden row of the spherical filter beside functions of the distance. The result stays in
+ * registers. */
+
+#ifndef SO3K_GPU_TILE_H
+#define SO3K_GPU_TILE_H
+
+#include "near.h"
+#include "product.h"
+#include "shape.h"
+#include "warp.h"
+
+namespace So3k {
+
+constexpr int TILE = 16;    // pairs
+
+/// The two pairs of a tile that a thread has, those of rows `group` and `group + 8`.
+struct Tile {
+  const Near &of;
+  const Lane &me;
+  long long pair[2], j[2];
+  bool there[2];    // whether the tile has this row; else its cutoff function is 0
+  float cut[2], square[2][Shape::DEGREES], invariant[2][Shape::DEGREES];
+  Operand active[Shape::INNER / 16];    // left factor: hidden rows, then functions of the distance
+
+  __device__ Tile(const Near &of, const Lane &me, long long centre, long long begin,
+                  long long end) : of(of), me(me)
+  {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      there[row] = begin + me.group + 8 * row < end;
+      pair[row] = there[row] ? begin + me.group + 8 * row : begin;
+      j[row] = of.j[pair[row]];
+      cut[row] = there[row] ? of.cut[pair[row]] : 0.0f;
+      find_interval(row);
+    }
+    if constexpr (Shape::HIDDEN > 0) fill_invariants(centre);
+    fill_functions();
+  }
+
+  /// The filters of 8 NT columns from one on, in the layout of a product.
+  template <int NT> __device__ void filters(int column, float (&w)[NT][4]) const
+  {
+    constexpr int STEPS = Shape::INNER / 16;
+    const auto *out = static_cast<const uint4 *>(of.out) + (column / 8) * STEPS * 32 + me.lane;
+#pragma unroll
+    for (int n = 0; n < NT; ++n) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) w[n][k] = 0.0f;
+#pragma unroll
+      for (int s = 0; s < STEPS; ++s) multiply(w[n], active[s], out + (n * STEPS + s) * 32);
+    }
+  }
+
+  /// Before `filters`: the hidden rows of the filters of features (0) or of degrees (1).
+  __device__ void fill_hidden(int part)
+  {
+#pragma unroll
+    for (int s = 0; s < Shape::HIDDEN / 16; ++s)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+#pragma unroll
+        for (int row = 0; row < 2; ++row) {
+          const int h = 16 * s + 8 * half + 2 * me.quad;
+          active[s].set(row, half, silu(before(part, row, h)), silu(before(part, row, h + 1)));
+        }
+  }
+
+  /// Number h of the hidden layer before its activation.
+  __device__ float before(int part, int row, int h) const
+  {
+    float x = of.hidden_bias[part * Shape::HIDDEN + h];
+#pragma unroll
+    for (int l = 0; l < Shape::DEGREES; ++l)
+      x += invariant[row][l] * of.hidden[(2 * l + part) * Shape::HIDDEN + h];
+    return x;
+  }
+
+  /// Derivative of function n of the distance.
+  __device__ float derivative(int row, int n) const
+  {
+    float sum = 5.0f * coefficients[row][5 * Shape::RADIAL + n];
+#pragma unroll
+    for (int k = 4; k >= 1; --k) sum = sum * t[row] + k * coefficients[row][k * Shape::RADIAL + n];
+    return sum / of.width;
+  }
+
+  /// Derivative of invariant l by s = Σ_m (χ_i − χ_j)_m².
+  __device__ float by_square(int row, int l) const
+  {
+    return Shape::SQUARED ? rsqrtf(2.0f * Shape::degree(l) + 1.0f)
+                          : 0.5f * rsqrtf(square[row][l] + of.floor);
+  }
+
+ private:
+  const float *coefficients[2];    // of the interval in the table
+  float t[2];                      // 0 to 1 in the interval
+
+  static __device__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+
+  __device__ void find_interval(int row)
+  {
+    // lists have pairs beyond the cutoff too, where the table ends
+    const float x = fminf(of.r[pair[row]] / of.width, static_cast<float>(of.intervals));
+    const int interval = min(static_cast<int>(x), static_cast<int>(of.intervals) - 1);
+    coefficients[row] = of.table + static_cast<long long>(interval) * 6 * Shape::RADIAL;
+    t[row] = x - static_cast<float>(interval);
+  }
+
+  __device__ float function(int row, int n) const
+  {
+    float sum = coefficients[row][5 * Shape::RADIAL + n];
+#pragma unroll
+    for (int k = 4; k >= 0; --k) sum = sum * t[row] + coefficients[row][k * Shape::RADIAL + n];
+    return sum;
+  }
+
+  __device__ void fill_functions()
+  {
+#pragma unroll
+    for (int s = 0; s < Shape::RADIAL / 16; ++s)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+#pragma unroll
+        for (int row = 0; row < 2; ++row) {
+          const int n = 16 * s + 8 * half + 2 * me.quad;
+          active[Shape::HIDDEN / 16 + s].set(row, half, function(row, n), function(row, n + 1));
+        }
+  }
+
+  /// Each thread of a row sums every fourth degree; then they exchange the sums.
+  __device__ void fill_invariants(long long centre)
+  {
+    float own[2][(Shape::DEGREES + 3) / 4] = {};
+#pragma unroll
+    for (int l = 0; l < Shape::DEGREES; ++l) {
+      if (me.quad == l % 4)
+        for (int m = Shape::order(l); m < Shape::order(l + 1); ++m)
+#pragma unroll
+          for (int row = 0; row < 2; ++row) {
+            const float d = of.chi[centre * ORDERS + m] - of.chi_src[j[row] * ORDERS + m];
+            own[row][l / 4] += d * d;
+          }
+    }
+#pragma unroll
+    for (int row = 0; row < 2; ++row)
+#pragma unroll
+      for (int l = 0; l < Shape::DEGREES; ++l) {
+        const float s = __shfl_sync(ALL, own[row][l / 4], me.lane - me.quad + l % 4);
+        square[row][l] = s;
+        invariant[row][l] = Shape::SQUARED ? s * rsqrtf(2.0f * Shape::degree(l) + 1.0f)
+                                           : sqrtf(s + of.floor) - of.eps;
+      }
+  }
+};
+
+/// Σ_f q_f w_f k_f of both pairs over the 8 NT columns of a head.
+template <int NT>
+__device__ void attention(const Lane &me, const float *const (&q)[2], const float *const (&k)[2],
+                          const float (&w)[NT][4], float (&alpha)[2])
+{
+#pragma unroll
+  for (int row = 0; row < 2; ++row) {
+    float sum = 0.0f;
+#pragma unroll
+    for (int n = 0; n < NT; ++n) {
+      const float2 a = two(q[row] + 8 * n), b = two(k[row] + 8 * n);
+      sum += a.x * w[n][2 * row] * b.x + a.y * w[n][2 * row + 1] * b.y;
+    }
+    alpha[row] = me.over_quad(sum);
+  }
+}
+
+/// One number for each order m, of which a thread has every fourth of each degree.
+struct Orders {
+  static constexpr int MOST = 3;    // of a degree up to l = 5
+  float of[Shape::DEGREES][MOST] = {};
+
+  /// work(number, order) for those of degree number l that the thread has.
+  template <typename Work> __device__ void each(int l, int quad, Work work)
+  {
+#pragma unroll
+    for (int n = 0; n < MOST; ++n) {
+      const int m = 4 * n + quad;
+      if (m < 2 * Shape::degree(l) + 1) work(of[l][n], Shape::order(l) + m);
+    }
+  }
+
+  /// Writes the sums over the rows of the tile.
+  __device__ void store(const Lane &me, float *row)
+  {
+#pragma unroll
+    for (int l = 0; l < Shape::DEGREES; ++l) {
+#pragma unroll
+      for (int n = 0; n < MOST; ++n)
+        if (4 * n < 2 * Shape::degree(l) + 1) of[l][n] = me.over_groups(of[l][n]);
+      if (me.group == 0) each(l, me.quad, [&](float sum, int order) { row[order] = sum; });
+    }
+  }
+};
+
+}    // namespace So3k
+
+#endif

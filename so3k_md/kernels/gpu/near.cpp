@@ -1,0 +1,158 @@
+/* so3k-md: messages of one layer between neighbors on a GPU, with their adjoint. MIT.
+ *
+ * Queries, keys and values of all atoms are products of the library; device/near.cu computes the
+ * messages. Pairs are listed in both directions in the order of their centres, and the first
+ * sources are the centres. */
+
+#include "../cpu/attend_arguments.h"
+
+#include <vector>
+
+#include "../cpu/differentiable.h"
+#include "../cpu/operators.h"
+#include "near.h"
+#include "program.h"
+
+using at::Tensor;
+using torch::jit::Stack;
+
+namespace So3k {
+namespace {
+
+  constexpr int64_t WARPS = 4, LARGEST_DEGREE = 5;    // of device/warp.h and device/tile.h
+
+  using Call = AttendArguments;
+  using Rows = AttendRows;
+  using Gradients = AttendGradients;
+
+  void require_supported(const Call &of)
+  {
+    require_float(of.x);
+    TORCH_CHECK(
+        of.back.numel() == 0,
+        "[so3k] the kernels for GPUs need each pair in both directions: evaluate the model on the "
+        "device for which its form was made");
+    for (const auto degree : of.degrees)
+      TORCH_CHECK(degree <= LARGEST_DEGREE, "[so3k] the kernels for GPUs have degrees up to ",
+                  LARGEST_DEGREE, ", the model has ", degree, ": use kernels = off");
+  }
+
+  /// Columns of a head of features, filled up with zeros.
+  int64_t padded(const Call &of)
+  {
+    return of.value_bias.size(0) / of.heads;
+  }
+
+  Tensor widened(const Call &of, const Tensor &rows)
+  {
+    const auto extra = padded(of) - of.wide();
+    if (extra == 0) return rows.contiguous();
+    return at::constant_pad_nd(rows.reshape({-1, of.heads, of.wide()}), {0, extra}).flatten(1);
+  }
+
+  Tensor narrowed(const Call &of, const Tensor &rows)
+  {
+    if (padded(of) == of.wide()) return rows;
+    return rows.view({-1, of.heads, padded(of)}).narrow(2, 0, of.wide()).flatten(1).contiguous();
+  }
+
+  Program program_of(const Call &of)
+  {
+    const auto features = of.value_bias.size(0), degrees = of.n_degrees();
+    std::string each;
+    for (const auto degree : of.degrees) each += (each.empty() ? "" : ",") + std::to_string(degree);
+    const auto define = [](const char *name, int64_t value) {
+      return "-DSO3K_" + std::string(name) + "=" + std::to_string(value);
+    };
+    return {"near.cu",
+            {define("HEADS", of.heads), define("WIDE", padded(of)), define("DEGREES", degrees),
+             define("NARROW", (of.query_bias.size(0) - features) / degrees),
+             define("HIDDEN", of.hidden_bias.size(0) / 2), define("RADIAL", of.table.size(2)),
+             define("SQUARED", of.squared), "-DSO3K_EACH_DEGREE=" + each}};
+  }
+
+  const float *at_(const Tensor &tensor)
+  {
+    return tensor.const_data_ptr<float>();
+  }
+
+  Near near_of(const Call &of, const Rows &rows, const Tensor &first)
+  {
+    Near near{};
+    near.centres = of.x.size(0);
+    near.intervals = of.table.size(0);
+    near.first = reinterpret_cast<const long long *>(first.const_data_ptr<int64_t>());
+    near.j = reinterpret_cast<const long long *>(of.idx_j.const_data_ptr<int64_t>());
+    near.q = at_(rows.q), near.k = at_(rows.k), near.v = at_(rows.v);
+    near.chi = at_(of.chi), near.chi_src = at_(of.chi_src);
+    near.r = at_(of.r), near.cut = at_(of.cut), near.ylm = at_(of.ylm);
+    near.out = of.out.const_data_ptr(), near.out_transposed = of.out_transposed.const_data_ptr();
+    near.hidden = at_(of.hidden), near.hidden_bias = at_(of.hidden_bias),
+    near.table = at_(of.table);
+    near.width = static_cast<float>(of.cutoff / of.table.size(0));
+    near.floor = static_cast<float>(of.norm_eps * of.norm_eps + 1e-30);
+    near.eps = static_cast<float>(of.norm_eps);
+    return near;
+  }
+
+  void run(const Call &of, const char *kernel, const Near &near)
+  {
+    launch(program_of(of), kernel, of.x.device(), (near.centres + WARPS - 1) / WARPS, 32 * WARPS,
+           &near);
+  }
+
+  void forward(const c10::OperatorHandle &op, Stack *stack)
+  {
+    Arguments next(op, *stack);
+    const Call of(next);
+    require_supported(of);
+    const Rows rows = {at::addmm(of.query_bias, of.x, of.query),
+                       at::addmm(of.key_bias, of.x_src, of.key),
+                       at::addmm(of.value_bias, of.x_src, of.value)};
+    const auto first = at::searchsorted(of.idx_i, at::arange(of.x.size(0) + 1, of.idx_i.options()));
+    const auto dx = at::empty({of.x.size(0), rows.v.size(1)}, of.x.options());
+    const auto dchi = at::empty_like(of.chi);
+    auto near = near_of(of, rows, first);
+    near.dx = dx.data_ptr<float>(), near.dchi = dchi.data_ptr<float>();
+    run(of, "near_forward", near);
+    next.give({narrowed(of, dx), dchi, rows.q, rows.k, rows.v, first});
+  }
+
+  void backward(const c10::OperatorHandle &op, Stack *stack)
+  {
+    Arguments next(op, *stack);
+    const auto given_dx = next.optional(), given_dchi = next.optional();
+    const Rows rows = {next.tensor(), next.tensor(), next.tensor()};
+    const auto first = next.tensor();
+    const Call of(next);
+    const auto g_dx = widened(of, or_zeros(given_dx, of.x)), g_dchi = or_zeros(given_dchi, of.chi);
+    // other atoms add to rows of sources that are no centres
+    const Rows g_rows = {at::empty_like(rows.q), at::zeros_like(rows.k), at::zeros_like(rows.v)};
+    Gradients g = {{},
+                   at::empty_like(of.chi),
+                   {},
+                   at::zeros_like(of.chi_src),
+                   at::empty_like(of.r),
+                   at::empty_like(of.cut),
+                   at::empty_like(of.ylm)};
+    auto near = near_of(of, rows, first);
+    near.g_dx = at_(g_dx), near.g_dchi = at_(g_dchi);
+    near.g_q = g_rows.q.data_ptr<float>(), near.g_k = g_rows.k.data_ptr<float>();
+    near.g_v = g_rows.v.data_ptr<float>(), near.g_chi = g.chi.data_ptr<float>();
+    near.g_chi_src = g.chi_src.data_ptr<float>(), near.g_r = g.r.data_ptr<float>();
+    near.g_cut = g.cut.data_ptr<float>(), near.g_ylm = g.ylm.data_ptr<float>();
+    run(of, "near_backward", near);
+    g.x = g_rows.q.mm(of.query.t());
+    g.x_src = g_rows.k.mm(of.key.t()).addmm_(g_rows.v, of.value.t());
+    next.give(g.list());
+  }
+
+}    // namespace
+}    // namespace So3k
+
+TORCH_LIBRARY_FRAGMENT(so3k, library)
+{
+  using namespace So3k;
+  for (const auto device : {c10::DispatchKey::CUDA, c10::DispatchKey::PrivateUse1})
+    implement_passes<&forward, &backward>(library, "attend", device);
+}

@@ -1,0 +1,223 @@
+/* so3k-md: GPU kernels for one shape of a layer. MIT. */
+
+#include "program.h"
+
+#include <c10/util/Exception.h>
+#include <c10/util/hash.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <mutex>
+#include <system_error>
+#include <tuple>
+
+#include "driver.h"
+
+// A file of this folder in the library: its bytes and a zero. The build runs where these files lie.
+#define SO3K_EMBED(name, file)                                                                     \
+  asm(".section .rodata\n" #name ":\n.incbin \"" file "\"\n.byte 0\n.previous\n");                 \
+  extern "C" __attribute__((visibility("hidden"))) const char name[]
+
+SO3K_EMBED(so3k_gpu_near_h, "near.h");
+SO3K_EMBED(so3k_gpu_shape_h, "shape.h");
+SO3K_EMBED(so3k_gpu_warp_h, "warp.h");
+SO3K_EMBED(so3k_gpu_product_h, "product.h");
+SO3K_EMBED(so3k_gpu_tile_h, "tile.h");
+SO3K_EMBED(so3k_gpu_near_adjoint_h, "near_adjoint.h");
+SO3K_EMBED(so3k_gpu_near_cu, "near.cu");
+SO3K_EMBED(so3k_gpu_exchange_h, "exchange.h");
+SO3K_EMBED(so3k_gpu_update_cu, "update.cu");
+
+namespace fs = std::filesystem;
+
+namespace So3k {
+namespace {
+
+  const std::vector<const char *> HEADER_NAMES = {
+      "near.h", "shape.h", "warp.h", "product.h", "tile.h", "near_adjoint.h", "exchange.h"};
+  const std::vector<const char *> HEADERS = {
+      so3k_gpu_near_h, so3k_gpu_shape_h,        so3k_gpu_warp_h,    so3k_gpu_product_h,
+      so3k_gpu_tile_h, so3k_gpu_near_adjoint_h, so3k_gpu_exchange_h};
+  const std::map<std::string, const char *> SOURCES = {{"near.cu", so3k_gpu_near_cu},
+                                                       {"update.cu", so3k_gpu_update_cu}};
+
+  std::vector<std::string> options_of(const Program &program, int capability)
+  {
+    std::vector<std::string> options = {"--gpu-architecture=sm_" + std::to_string(capability),
+                                        "--std=c++17"};
+    options.insert(options.end(), program.options.begin(), program.options.end());
+    return options;
+  }
+
+  std::string compiled(const Program &program, const std::vector<std::string> &options)
+  {
+    const auto &rtc = nvrtc();
+    void *made = nullptr;
+    const int created = rtc.nvrtcCreateProgram(
+        &made, SOURCES.at(program.source), program.source.c_str(), static_cast<int>(HEADERS.size()),
+        HEADERS.data(), HEADER_NAMES.data());
+    TORCH_CHECK(created == 0, "[so3k] nvrtcCreateProgram failed with error ", created);
+    std::vector<const char *> words;
+    for (const auto &option : options) words.push_back(option.c_str());
+    const int error = rtc.nvrtcCompileProgram(made, static_cast<int>(words.size()), words.data());
+    std::size_t size = 0;
+    rtc.nvrtcGetProgramLogSize(made, &size);
+    std::string log(size, ' ');
+    rtc.nvrtcGetProgramLog(made, log.data());
+    std::string code;
+    if (error == 0) {
+      rtc.nvrtcGetCUBINSize(made, &size);
+      code.resize(size);
+      rtc.nvrtcGetCUBIN(made, code.data());
+    }
+    rtc.nvrtcDestroyProgram(&made);
+    TORCH_CHECK(error == 0, "[so3k] NVRTC cannot compile ", program.source, " with ", options[0],
+                "; use kernels = off: ", log);
+    return code;
+  }
+
+  /// A hash of all that decides the machine code.
+  std::string key_of(const Program &program, const std::vector<std::string> &options)
+  {
+    int major = 0, minor = 0;
+    nvrtc().nvrtcVersion(&major, &minor);
+    std::string content = "NVRTC " + std::to_string(major) + "." + std::to_string(minor) + "\n";
+    for (const auto &option : options) content += option + "\n";
+    for (const auto *header : HEADERS) content += header;
+    return c10::sha1(content + SOURCES.at(program.source)).str();
+  }
+
+  fs::path cache()
+  {
+    const char *root = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
+    return (root && *root ? fs::path(root) : fs::path(home ? home : "/tmp") / ".cache") /
+        "so3k-md" / "gpu";
+  }
+
+  std::string read(const fs::path &file)
+  {
+    std::ifstream in(file, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+
+  /// Writes a file atomically. A cache that cannot be written costs time, not results.
+  void write(const fs::path &file, const std::string &content)
+  {
+    std::error_code ignored;
+    fs::create_directories(file.parent_path(), ignored);
+    const auto part = file.string() + "." + std::to_string(getpid());
+    std::ofstream out(part, std::ios::binary);
+    out << content << c10::sha1(content).str();
+    out.close();
+    if (out)
+      fs::rename(part, file, ignored);
+    else
+      fs::remove(part, ignored);
+  }
+
+  /// The content of a file of `write`, or nothing if it is missing or damaged.
+  std::string read_whole(const fs::path &file)
+  {
+    constexpr std::size_t HASH = 40;
+    const auto found = read(file);
+    if (found.size() <= HASH) return "";
+    const auto content = found.substr(0, found.size() - HASH);
+    return c10::sha1(content).str() == found.substr(content.size()) ? content : "";
+  }
+
+  /// Makes the primary context of a device, which torch uses too, that of this thread.
+  class Current {
+   public:
+    explicit Current(c10::DeviceIndex ordinal)
+    {
+      require(driver().cuCtxPushCurrent_v2(context_of(ordinal)), "cuCtxPushCurrent");
+    }
+    ~Current()
+    {
+      void *before = nullptr;
+      driver().cuCtxPopCurrent_v2(&before);
+    }
+    Current(const Current &) = delete;
+    Current &operator=(const Current &) = delete;
+
+   private:
+    static void *context_of(c10::DeviceIndex ordinal)
+    {
+      static std::mutex mutex;
+      static std::map<c10::DeviceIndex, void *> contexts;
+      const std::lock_guard<std::mutex> lock(mutex);
+      auto &context = contexts[ordinal];
+      if (!context) {
+        int device = 0;
+        require(driver().cuDeviceGet(&device, ordinal), "cuDeviceGet");
+        require(driver().cuDevicePrimaryCtxRetain(&context, device), "cuDevicePrimaryCtxRetain");
+      }
+      return context;
+    }
+  };
+
+  std::string joined(const Program &program)
+  {
+    auto text = program.source;
+    for (const auto &option : program.options) text += " " + option;
+    return text;
+  }
+
+  /// The kernel on a device, in whose context this thread is.
+  void *function_of(const Program &program, const char *kernel, c10::DeviceIndex ordinal)
+  {
+    static std::mutex mutex;
+    static std::map<std::tuple<c10::DeviceIndex, std::string>, void *> modules;
+    static std::map<std::tuple<void *, std::string>, void *> functions;
+    const std::lock_guard<std::mutex> lock(mutex);
+    auto &module = modules[{ordinal, joined(program)}];
+    if (!module) {
+      const auto code = machine_code(program, capability(ordinal));
+      require(driver().cuModuleLoadData(&module, code.data()), "cuModuleLoadData");
+    }
+    auto &function = functions[{module, kernel}];
+    if (!function)
+      require(driver().cuModuleGetFunction(&function, module, kernel), "cuModuleGetFunction");
+    return function;
+  }
+
+}    // namespace
+
+void require_float(const at::Tensor &tensor)
+{
+  TORCH_CHECK(tensor.scalar_type() == at::kFloat,
+              "[so3k] the kernels for GPUs work in float32, not in ", tensor.scalar_type(),
+              ": load the model in float32 or use kernels = off");
+}
+
+std::string machine_code(const Program &program, int capability)
+{
+  const auto options = options_of(program, capability);
+  const auto file = cache() / (key_of(program, options) + ".cubin");
+  auto code = read_whole(file);
+  if (code.empty()) {
+    code = compiled(program, options);
+    write(file, code);
+  }
+  return code;
+}
+
+void launch(const Program &program, const char *kernel, c10::Device device, int64_t blocks,
+            int threads, const void *argument)
+{
+  if (blocks == 0) return;
+  const auto ordinal = device.has_index() ? device.index() : c10::DeviceIndex(0);
+  const Current current(ordinal);
+  auto *function = function_of(program, kernel, ordinal);
+  void *arguments[] = {const_cast<void *>(argument)};
+  require(driver().cuLaunchKernel(function, static_cast<unsigned>(blocks), 1, 1,
+                                  static_cast<unsigned>(threads), 1, 1, 0, current_stream(device),
+                                  arguments, nullptr),
+          kernel);
+}
+
+}    // namespace So3k
