@@ -23,7 +23,7 @@ namespace So3k {
 namespace {
 
   constexpr int64_t FORMAT_VERSION = 7;
-  const std::string KERNEL_FILE = "so3k_kernels.6.pt";    // compiled form without weights
+  const std::string KERNEL_FILE = "so3k_kernels.7.pt";    // compiled form without weights
 
   using Stages = std::vector<std::string>;
 
@@ -219,6 +219,19 @@ c10::IValue Model::rows(const Tensor &x, const Tensor &chi, const Tensor &r) con
 {
   const auto none = at::empty({0, 3}, at::dtype(at::kDouble).device(device));
   return c10::ivalue::Tuple::createNamed({x, chi, r.defined() ? r : none}, rows_type);
+}
+
+std::tuple<Tensor, Tensor, Tensor> Model::heads(const Tensor &x, const Tensor &species) const
+{
+  if (form.compiled) {    // one operator computes all three
+    const auto found = energies.run("heads", x, species);
+    const auto &elements = found.toTupleRef().elements();
+    return {elements[0].toTensor(), elements[1].toTensor(), elements[2].toTensor()};
+  }
+  const auto learned = energies.run("readout", x, species).toTensor();
+  if (!has_long_range) return {learned, {}, {}};
+  return {learned, physics.run("raw_charges", x, species).toTensor(),
+          physics.run("ratios", x, species).toTensor()};
 }
 
 bool Model::knows(int64_t atomic_number) const

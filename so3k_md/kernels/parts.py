@@ -10,14 +10,18 @@ from torch import Tensor, nn
 
 from so3k_md.graph import Edges
 from so3k_md.kernels.build import known_operators
+from so3k_md.kernels.energies import KernelEnergies, cutoff_order
 from so3k_md.kernels.gpu_layer import GpuEfaLayer, GpuLayer, GpuSphcLayer
 from so3k_md.kernels.layer import KernelEfaLayer, KernelLayer, KernelSphcLayer
-from so3k_md.kernels.long_range import KernelLongPairs
+from so3k_md.kernels.long_range import KernelLatticeSum, KernelLongPairs, KernelLongRangePhysics
 from so3k_md.model import So3krates, weights_hash
+from so3k_md.model.energies import Energies
+from so3k_md.model.long_range import LongRangePhysics
 from so3k_md.model.parts import Parts
 from so3k_md.model_config import ModelConfig
 from so3k_md.needs import needs_of
 from so3k_md.nn.geometry import Geometry
+from so3k_md.physics.kspace import LatticeSum
 from so3k_md.physics.long_range import LongPairs
 
 
@@ -29,6 +33,7 @@ class KernelGeometry(Geometry):
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
+        self.cutoff_p = cutoff_order(self)
         self.degrees = list(config.degrees)
         self.odd = [degree % 2 == 1 for degree in config.degrees for _ in range(2 * degree + 1)]
 
@@ -37,7 +42,9 @@ class KernelGeometry(Geometry):
         r, ylm, idx_i, idx_j, back = torch.ops.so3k.geometry(
             vectors, idx_i, idx_j, self.steps(like), self.degrees, self.direction
         )
-        return Edges(idx_i, idx_j, r[:, None], ylm, self.cutoff_function(r), r, back)
+        return Edges(
+            idx_i, idx_j, r[:, None], ylm, torch.ops.so3k.cutoff(r, self.cutoff, self.cutoff_p), r, back
+        )
 
     def steps(self, like: Tensor) -> list[Tensor]:
         """Matrices from Y_l to Y_(l+1), (2l + 3, 3 (2l + 1)) for each degree l; see `NextDegree`."""
@@ -88,13 +95,19 @@ COMPILED = {
         "kernels-cpu",
         KernelGeometry,
         {"none": KernelLayer, "sphc": KernelSphcLayer, "efa": KernelEfaLayer},
+        KernelEnergies,
+        KernelLongRangePhysics,
         KernelLongPairs,
+        KernelLatticeSum,
     ),
     "cuda": Parts(
         "kernels-cuda",
         GpuGeometry,
         {"none": GpuLayer, "sphc": GpuSphcLayer, "efa": GpuEfaLayer},
+        Energies,
+        LongRangePhysics,
         LongPairs,
+        LatticeSum,
     ),
 }
 

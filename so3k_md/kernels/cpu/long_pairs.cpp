@@ -5,9 +5,13 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <vector>
+
+#include <ATen/Dispatch.h>
 
 #include "differentiable.h"
 #include "operators.h"
+#include "switching.h"
 #include "threads.h"
 
 using at::Tensor;
@@ -40,16 +44,6 @@ namespace {
       y *= (T(8) - a * (y4 * y2 * y)) * T(1.0 / 7.0);
     }
     return y;
-  }
-
-  /// w(r) from 1 at `on` to 0 at `off`, and its derivative; see physics/switching.py.
-  template <typename T> void switched(T r, T on, T off, T &w, T &dw)
-  {
-    const T per = 1 / (off - on);
-    const T s = std::min(std::max((r - on) * per, T(0.015625)), T(0.984375));
-    const T up = 1 / s, down = 1 / (1 - s);
-    w = 1 / (1 + std::exp(down - up));
-    dw = w * (w - 1) * (up * up + down * down) * per;
   }
 
   /// K(r) and K′(r); see physics/coulomb.py.
@@ -114,16 +108,34 @@ namespace {
     }
   }
 
+  /// Polarizabilities of the atoms and of free atoms, and v = α⁰² / C6⁰, a.u.
+  template <typename T> struct Atoms {
+    std::vector<T> alpha, free, v;
+
+    /// `of_alpha`, `of_v`: of each element, float64.
+    Atoms(const Tensor &species, const Tensor &h, const Tensor &of_alpha, const Tensor &of_v)
+    {
+      const auto *z = species.const_data_ptr<int64_t>();
+      const auto *ratio = h.const_data_ptr<T>();
+      for (int64_t n = 0; n < h.numel(); ++n) {
+        free.push_back(static_cast<T>(of_alpha.const_data_ptr<double>()[z[n]]));
+        v.push_back(static_cast<T>(of_v.const_data_ptr<double>()[z[n]]));
+        alpha.push_back(free[n] * ratio[n]);
+      }
+    }
+  };
+
+  /// Adds φ, ψ and ∂E/∂α through the mean to (3, rows) sums, and sets the gradient of each pair.
   template <typename T>
-  void run(const Tensor &vectors, const Tensor &idx_i, const Tensor &idx_j, const Tensor &alpha,
-           const Tensor &v, const Tensor &q, const Constants &of, Tensor &sums, Tensor &derivatives)
+  void run(const Tensor &vectors, const Tensor &idx_i, const Tensor &idx_j, const Atoms<T> &atoms,
+           const Tensor &q, const Constants &of, const Tensor &sums, const Tensor &gradients)
   {
     const auto n_pairs = vectors.size(0), n_rows = q.size(0);
     const auto *d = vectors.const_data_ptr<double>();
     const auto *i = idx_i.const_data_ptr<int64_t>(), *j = idx_j.const_data_ptr<int64_t>();
-    const auto *a = alpha.const_data_ptr<T>(), *of_v = v.const_data_ptr<T>();
+    const auto *a = atoms.alpha.data(), *of_v = atoms.v.data();
     const auto *charge = q.const_data_ptr<T>();
-    auto *derivative = derivatives.data_ptr<T>();
+    auto *derivative = gradients.data_ptr<T>();
     const T cutoff = of.cutoff, on = of.cutoff - of.taper, ke = of.ke;
     const Shifted<T> shifted(cutoff);
     const auto parts = parts_of(n_pairs, LEAST_PAIRS);
@@ -174,30 +186,58 @@ namespace {
     of_rows.add();
   }
 
-  std::tuple<Tensor, Tensor> long_pairs(const Tensor &vectors, const Tensor &idx_i,
-                                        const Tensor &idx_j, const Tensor &alpha, const Tensor &v,
-                                        const Tensor &q, bool coulomb, double cutoff, double taper,
-                                        double ke, double bohr, double hartree)
+  /// Energies of atoms, gradients of pairs, and derivatives by charges and ratios.
+  using Found = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+  Found empty_results(const Tensor &vectors, const Tensor &q)
   {
-    const Constants of = {cutoff, taper, ke, bohr, hartree, coulomb};
-    auto sums = at::zeros({3, q.size(0)}, q.options().dtype(at::kDouble));
-    auto derivatives = at::empty({vectors.size(0), 3}, q.options());
-    const auto d = vectors.to(at::kDouble).contiguous();
-    const auto i = idx_i.contiguous(), j = idx_j.contiguous(), a = alpha.contiguous();
-    const auto both = v.contiguous(), charges = q.contiguous();
-    if (q.scalar_type() == at::kFloat)
-      run<float>(d, i, j, a, both, charges, of, sums, derivatives);
-    else
-      run<double>(d, i, j, a, both, charges, of, sums, derivatives);
-    return {sums, derivatives};
+    return {at::empty({q.size(0), 2}, q.options().dtype(at::kDouble)),
+            at::empty({vectors.size(0), 3}, q.options()), at::empty_like(q), at::empty_like(q)};
   }
 
-  std::tuple<Tensor, Tensor> shapes(const Tensor &vectors, const Tensor &, const Tensor &,
-                                    const Tensor &, const Tensor &, const Tensor &q, bool, double,
-                                    double, double, double, double)
+  template <typename T>
+  void finish(const Atoms<T> &atoms, const Tensor &q, const Tensor &sums, const Found &found)
   {
-    return {at::empty({3, q.size(0)}, q.options().dtype(at::kDouble)),
-            at::empty({vectors.size(0), 3}, q.options())};
+    const auto n_rows = q.numel();
+    const auto *phi = sums.const_data_ptr<double>(), *psi = phi + n_rows;
+    const auto *through_mean = psi + n_rows;
+    const auto *charge = q.const_data_ptr<T>();
+    auto *energies = std::get<0>(found).template data_ptr<double>();
+    auto *by_q = std::get<2>(found).template data_ptr<T>();
+    auto *by_h = std::get<3>(found).template data_ptr<T>();
+    for (int64_t n = 0; n < n_rows; ++n) {
+      energies[2 * n] = 0.5 * static_cast<double>(charge[n]) * phi[n];
+      energies[2 * n + 1] = 0.5 * static_cast<double>(atoms.alpha[n]) * psi[n];
+      by_q[n] = static_cast<T>(phi[n]);
+      by_h[n] = atoms.free[n] * static_cast<T>(psi[n] + through_mean[n]);
+    }
+  }
+
+  Found long_pairs(const Tensor &vectors, const Tensor &idx_i, const Tensor &idx_j,
+                   const Tensor &species, const Tensor &q, const Tensor &h, const Tensor &alpha,
+                   const Tensor &v, bool coulomb, double cutoff, double taper, double ke,
+                   double bohr, double hartree)
+  {
+    const Constants of = {cutoff, taper, ke, bohr, hartree, coulomb};
+    const auto charges = q.contiguous();
+    const auto d = vectors.to(at::kDouble).contiguous();
+    const auto found = empty_results(vectors, charges);
+    const auto sums = at::zeros({3, q.size(0)}, q.options().dtype(at::kDouble));
+    AT_DISPATCH_FLOATING_TYPES(q.scalar_type(), "so3k::long_pairs", [&] {
+      const Atoms<scalar_t> atoms(species.contiguous(), h.contiguous(), alpha.contiguous(),
+                                  v.contiguous());
+      run<scalar_t>(d, idx_i.contiguous(), idx_j.contiguous(), atoms, charges, of, sums,
+                    std::get<1>(found));
+      finish<scalar_t>(atoms, charges, sums, found);
+    });
+    return found;
+  }
+
+  Found shapes(const Tensor &vectors, const Tensor &, const Tensor &, const Tensor &,
+               const Tensor &q, const Tensor &, const Tensor &, const Tensor &, bool, double,
+               double, double, double, double)
+  {
+    return empty_results(vectors, q);
   }
 
 }    // namespace
