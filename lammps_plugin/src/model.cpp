@@ -42,12 +42,12 @@ namespace {
       {"sphc", {{"group_rows"}, {"tiles", "sphc_attend"}, {}}},
       {"efa", {{"waves", "signed", "support", "diameter"}, {}, {"forward", "sums", "read"}}}};
 
-  Module read(const std::string &file, torch::jit::ExtraFilesMap &inside)
+  Module read(const std::string &file, at::Device device, torch::jit::ExtraFilesMap &inside)
   {
     require_seal(file);    // before torch runs code of the file
     std::istringstream stream(file);
     try {
-      return torch::jit::load(stream, at::kCPU, inside);
+      return torch::jit::load(stream, device, inside);
     } catch (const std::exception &error) {
       throw std::runtime_error("this torch cannot read it: " + cause_of(error));
     }
@@ -63,7 +63,7 @@ namespace {
   Module with_weights(const std::string &code, const Module &model)
   {
     torch::jit::ExtraFilesMap nothing;
-    const auto form = read(code, nothing);
+    const auto form = read(code, at::kCPU, nothing);
     std::map<std::string, Tensor> weights;
     for (const auto &each : model.named_parameters()) weights[each.name] = each.value;
     for (const auto &each : model.named_buffers()) weights[each.name] = each.value;
@@ -88,7 +88,7 @@ Model::Model(const std::string &file, std::optional<at::ScalarType> precision,
              const LongRangeOptions &long_range, at::Device device) : device(device)
 {
   torch::jit::ExtraFilesMap inside = {{KERNEL_FILE, ""}};
-  artefact = read(file, inside);
+  artefact = read(file, device, inside);
   const auto &code = inside[KERNEL_FILE];
   form = choose(!code.empty(), device, precision.value_or(precision_of(artefact)));
   if (form.compiled) artefact = with_weights(code, artefact);
@@ -212,7 +212,6 @@ void Model::prepare(std::optional<at::ScalarType> precision)
     parameter.set_requires_grad(false);
     parameter.set_data(parameter.to(dtype));
   }
-  artefact.to(device);
 }
 
 c10::IValue Model::rows(const Tensor &x, const Tensor &chi, const Tensor &r) const
