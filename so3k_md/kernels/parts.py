@@ -22,7 +22,6 @@ from so3k_md.model_config import ModelConfig
 from so3k_md.needs import needs_of
 from so3k_md.nn.geometry import Geometry
 from so3k_md.physics.kspace import LatticeSum
-from so3k_md.physics.long_range import LongPairs
 
 
 class KernelGeometry(Geometry):
@@ -106,7 +105,7 @@ COMPILED = {
         {"none": GpuLayer, "sphc": GpuSphcLayer, "efa": GpuEfaLayer},
         Energies,
         LongRangePhysics,
-        LongPairs,
+        KernelLongPairs,
         LatticeSum,
     ),
 }

@@ -285,6 +285,10 @@ inline unsigned __ballot_sync(unsigned, bool mine, int line = __builtin_LINE())
   for (int lane = 0; lane < emulate::WARP; ++lane) bits |= static_cast<unsigned>(all[lane]) << lane;
   return bits;
 }
+inline bool __all_sync(unsigned, bool mine, int line = __builtin_LINE())
+{
+  return __ballot_sync(~0u, mine, line) == ~0u;
+}
 inline int __popc(unsigned bits)
 {
   return __builtin_popcount(bits);
