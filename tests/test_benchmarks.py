@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from nonlocal_models import NONLOCAL
 from scipy.spatial.distance import pdist
+from small_models import CONFIGS
 
-from so3k_md import So3krates
+from so3k_md import ModelConfig, So3krates
 from so3k_md.checkpoint import save_checkpoint
 from so3k_md.data import read_frames
 from so3k_md.evaluate import predict
@@ -59,6 +61,41 @@ def test_crossover_and_table(module):
     assert "| LAMMPS, 500 atoms, 2 ranks |" in text
     assert "efa costs more" in report.crossover({"10": runs["10"]})
     assert report.draw({"one_group": runs}).startswith(b"\x89PNG")
+
+
+def test_operators_and_tape_are_counted(module):
+    """A product of matrices: its operations, its bytes, and the tensors that its reverse pass needs."""
+    roof = module("roof")
+    a, b = torch.ones(6, 5, requires_grad=True), torch.ones(5, 4)
+    operators, tape = roof.Operators(), roof.Tape([b])
+    with operators, tape.hooks():
+        (a @ b).exp().t().sum()
+    count = operators.count()
+    assert (count.launches, count.products) == (3, 2 * 6 * 5 * 4)
+    assert count.moved == 4 * (30 + 20 + 24) + 4 * (24 + 24) + 4 * (24 + 1)
+    assert count.others == 24 + 24
+    assert (tape.largest, tape.bytes) == (4 * 24, 0)  # b is apart, a is not needed
+
+
+def test_roof_of_a_model(module):
+    """Counts of a box grow with it, and the bound is the slowest rate."""
+    roof = module("roof")
+    config = ModelConfig.preset("so3lr")
+    one, two = roof.gpu_kernels(config, 100, 1900), roof.gpu_kernels(config, 200, 3800)
+    assert all(b == pytest.approx(2 * a) for a, b in zip(one[1:], two[1:], strict=True) if a)
+    assert one.launches == two.launches
+    # three products of 38 pairs, in tiles of 48 rows, with 256 filters of 32 or of 64 functions
+    assert one.split / 100 == 48 * 3 * 2 * 256 * (64 + 64 + 32)
+    gpu = roof.GPUS["H100"]
+    assert roof.seconds(roof.Count(4, 3e12, 0, 0), gpu) == {
+        "memory": 1.0, "cache": 0.0, "arithmetic": 0.0, "launches": 1e-5
+    }  # fmt: skip
+    model = So3krates(CONFIGS["so3krates-2022"], [1, 8], seed=1).eval().requires_grad_(False)
+    atoms = module("so3lr_vs_peer").water_box(2)
+    found = roof.watched(model, module("engines").graph_of(atoms, model))
+    rows = roof.table({"plain": found}, len(atoms)).splitlines()
+    assert rows[2].startswith(f"| plain | {found[0].launches:.0f} | ")
+    assert [row.split("|")[1].strip() for row in rows[-2:]] == ["plain, H100", "plain, H200"]
 
 
 def test_torsion_of_models(module, tmp_path, monkeypatch, capsys):
