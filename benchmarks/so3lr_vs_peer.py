@@ -30,6 +30,7 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 from engines import KELVIN, TIMESTEP_FS, in_process, lammps_engine, markdown, openmm_engine, timed
+from peer_codes import so3krates_torch
 
 DATA = Path(__file__).parent / "data" / "so3lr"
 PEER = "so3krates-torch"
@@ -80,10 +81,7 @@ def verlet(atoms: Atoms, calculator: Calculator) -> float:
 
 def peer(atoms: Atoms, model: str, device: str = "cpu") -> float:
     """so3krates-torch with its ASE calculator."""
-    from so3krates_torch.calculator.so3 import SO3LRCalculator
-
-    settings = {"r_max_lr": 12.0, "dispersion_energy_cutoff_lr_damping": 2.0}
-    return verlet(atoms, SO3LRCalculator(default_dtype="float32", device=device, **settings))
+    return verlet(atoms, so3krates_torch(device))
 
 
 def ours(

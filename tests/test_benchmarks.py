@@ -2,19 +2,24 @@
 
 import json
 import sys
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import torch
+from ase.build import molecule
 from nonlocal_models import NONLOCAL
 from scipy.spatial.distance import pdist
-from small_models import CONFIGS
+from small_models import CONFIGS, SMALL
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.checkpoint import save_checkpoint
 from so3k_md.data import read_frames
 from so3k_md.evaluate import predict
+from so3k_md.export import torchscript
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCAN = BENCHMARKS.parent / "simulations/data/cumulene/c9h4_gfn2_scan_public.npz"
@@ -96,6 +101,116 @@ def test_roof_of_a_model(module):
     rows = roof.table({"plain": found}, len(atoms)).splitlines()
     assert rows[2].startswith(f"| plain | {found[0].launches:.0f} | ")
     assert [row.split("|")[1].strip() for row in rows[-2:]] == ["plain, H100", "plain, H200"]
+
+
+def test_process_of_a_case(module, tmp_path, capsys):
+    """Time, peak memory, and the part of it that imports do not take."""
+    peers, engines = module("so3lr_vs_peer"), module("engines")
+    ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
+    held: list[np.ndarray] = []
+
+    def case(atoms, model):
+        held.append(np.ones(8 * 2**20))  # 64 MB
+        return 0.001 * len(atoms)
+
+    peers.run_case(case, str(tmp_path / "water.xyz"), "", in_child=False)
+    told = json.loads(capsys.readouterr().out)
+    assert told["ms"] == 3.0
+    assert told["over"] <= told["mb"]
+    command = [sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'] + os.environ['X'])"]
+    assert engines.in_process(command, threads=2, X="3") == 23
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        engines.in_process([sys.executable, "-c", "1 / 0"])
+
+
+def test_programs_that_are_not_here_are_left_out(module, monkeypatch, capsys):
+    peers = module("peers")
+    code = peers.CODES["AIMNet2"]._replace(module="no_such_module", install="no-such-package")
+    monkeypatch.setitem(peers.CODES, "AIMNet2", code)
+    monkeypatch.setitem(peers.CODES, "MACE-OFF small", code._replace(module="json"))
+    names = [peers.JAX, "AIMNet2", "MACE-OFF small"]
+    found = peers.available(Namespace(codes=names, jax=None, python=[sys.executable]))
+    assert list(found) == [*peers.OURS, "MACE-OFF small"]
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(f"{peers.JAX}: left out, --jax names a folder")
+    assert told[1:] == ["AIMNet2: left out, not importable: pip install no-such-package"]
+
+
+def test_table_of_programs(module):
+    """Ratios are those within a turn; cases that failed or would take too much are dashes."""
+    peers = module("peers")
+    base = [{"ms": 2.0, "mb": 500.0, "over": 50.0}, {"ms": 4.0, "mb": 510.0, "over": 60.0}]
+    slow = [{"ms": 6.0, "mb": 900.0, "over": 300.0}, {"ms": 20.0, "mb": 800.0, "over": 200.0}]
+    sizes = {"64 waters": {peers.BASE: base, "so3k-md, LAMMPS": base, "AIMNet2": slow}}
+    sizes["512 waters"] = {peers.BASE: base, "AIMNet2": [{}]}
+    rows = peers.table(sizes).splitlines()
+    assert rows[2].endswith("| 3.0 ms, 1.0×, 510 MB (60) | 3.0 ms, 1.0×, 510 MB (60) |")
+    assert rows[3] == "| so3k-md, LAMMPS | 3.0 ms, 1.0×, 510 MB | – |"
+    assert rows[4] == "| AIMNet2 | 13.0 ms, 4.0×, 900 MB (300) | – |"
+    limits = Namespace(case_seconds=1.0, case_gb=1.0)
+    assert not peers.too_much(base[0], 8.0, limits)
+    assert peers.too_much(slow[1], 8.0, limits)  # 10 steps of 160 ms
+    assert peers.too_much(slow[0] | {"ms": 1.0}, 8.0, limits)  # 2.4 GB
+
+
+@pytest.fixture
+def gpu_folder(tmp_path: Path) -> Path:
+    """A folder in which gpu.py finds small models."""
+    small = {name: size for name, size in SMALL.items() if name != "cutoff"}
+    for name in ("so3lr", "so3krates-2022"):
+        config = replace(ModelConfig.preset(name), **small)
+        torchscript.save(So3krates(config, [1, 6, 7, 8], seed=1), tmp_path / f"{name}.pt", name)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_rehearsal_of_a_gpu(module, gpu_folder, monkeypatch, capsys):
+    """Each case writes its result at once, is not run again, and a failed check stops the run."""
+    gpu = module("gpu")
+    words = f"gpu {gpu_folder} --rehearse --shapes so3lr so3krates-2022 --parts checks graphs sizes"
+    monkeypatch.setattr(sys, "argv", words.split())
+    gpu.main()
+    file = gpu_folder / "results.json"
+    results = json.loads(file.read_text())
+    cases = [case for part in ("checks", "graphs", "sizes") for case in results if case.startswith(part)]
+    assert len(cases) == 2 + 2 + 4
+    assert not [case for case in cases if "error" in results[case]]
+    for shape in ("so3lr", "so3krates-2022"):
+        assert results[f"checks/{shape}"]["plain float32"]["passed"]
+        assert results[f"sizes/{shape}/plain/0"]["near_pairs_per_atom"] > 0
+    assert "| so3lr, plain float64 | " in capsys.readouterr().out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "tried", lambda case, args: pytest.fail(f"{case} ran again"))
+        gpu.main()
+    results["checks/so3lr"]["plain float32"]["passed"] = False
+    file.write_text(json.dumps(results))
+    with pytest.raises(SystemExit, match="checks/so3lr: errors larger than"):
+        gpu.main()
+
+
+def test_gpu_names_what_stood_in_the_way(module, tmp_path, monkeypatch):
+    gpu = module("gpu")
+    args = Namespace(folder=str(tmp_path), rehearse=True, so3lr=None, threads=1, case_seconds=60.0)
+
+    def refused(*arguments, **keywords):
+        raise SystemExit("command:\nTraceback\nOutOfMemoryError: CUDA out of memory")
+
+    monkeypatch.setattr(gpu, "in_process", refused)
+    record = gpu.tried("sizes/so3lr/plain/1000", args)
+    assert record["error"] == "OutOfMemoryError: CUDA out of memory"
+    assert gpu.failed(record)
+    assert len(gpu.water(gpu.FULL, 10)) == 10_290
+    assert gpu.told(
+        {"sizes/a/plain/1": {"ns_per_atom": 2.0}, "sizes/a/plain/2": record}, "sizes"
+    ).splitlines()[2:] == [
+        "| a/plain/1 | 2 | – |",
+        "| a/plain/2 | – | OutOfMemoryError: CUDA out of memory |",
+    ]
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(sys, "argv", ["gpu", str(tmp_path)])
+        with pytest.raises(SystemExit, match="add --rehearse"):
+            gpu.main()
 
 
 def test_torsion_of_models(module, tmp_path, monkeypatch, capsys):
