@@ -1,15 +1,17 @@
 """Everything to check and to measure on a GPU, in one run that a cut-off does not lose.
 
+    so3k-md kernels build && so3k-md lammps build
     python benchmarks/gpu.py results              # on a machine with a CUDA device
     python benchmarks/gpu.py results --rehearse   # the same program on a CPU, with small sizes
 
 Checks the compiled form of each kind of model against plain layers in float64, and stops with a table if an
-error is larger than its tolerance; runs these checks under compute-sanitizer if that is there; then measures
-energies and forces of a molecule, by CUDA graphs too, and of water of 1,000 to 1,000,000 atoms, their memory,
-and steps in ASE, OpenMM, LAMMPS and so3krates-torch. The models have random weights, because time does not
-depend on them (--so3lr FILE: an exported SO3LR). Each case is a process of its own with a limit of time; its
-result is added to results/results.json at once, errors included. Cases with a result are not run again: the
-same command continues a run that was cut off. `plain` and `compiled` are forms of `so3k_md.kernels.choose`.
+error is larger than its tolerance. Then measures energies and forces of a molecule, by CUDA graphs too, and
+of boxes of water of 1,000 to 1,000,000 atoms with their memory, and steps in ASE, OpenMM, LAMMPS and
+so3krates-torch. Last, runs the checks under compute-sanitizer if that is there. The models have random
+weights, because time does not depend on them (--so3lr FILE: an exported SO3LR). Each case is a process of
+its own with a limit of time; its result is added to results/results.json at once, errors included. Cases
+with a result are not run again: the same command continues a run that was cut off. `plain` and `compiled`
+are the forms of `so3k_md.kernels.choose`.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from so3lr_vs_peer import DATA, ours, peak_mb, peer, water_box
 
 FORMS = {"plain": "off", "compiled": "auto"}  # option `kernels` of each
 TOOLS = ("memcheck", "racecheck")
+SANITIZER_SECONDS = 900.0  # its own limit, because these tools are slow
 TIMED = ("so3lr", "so3krates-2022")
 CRYSTAL = 7  # molecules on an edge of the box that is repeated: 1,029 atoms
 REPEATS = {1: (1, 1, 1), 10: (5, 2, 1), 50: (5, 5, 2), 200: (8, 5, 5), 1000: (10, 10, 10)}
@@ -236,8 +239,11 @@ def sanitized(setting: Setting, tool: str, shape: str) -> dict[str, Any]:
     """A check under a tool of compute-sanitizer."""
     command = [tool_path(), "--tool", tool, "--error-exitcode", "9", sys.executable, __file__]
     command += [str(setting.folder), "--case", f"checks/{shape}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return {"exit": done.returncode, "said": (done.stdout + done.stderr).strip().splitlines()[-1:]}
+    command += ["--rehearse"] * (setting.scale is REHEARSAL)
+    command += ["--so3lr", setting.so3lr] if setting.so3lr else []
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SANITIZER_SECONDS)
+    lines = (done.stdout + done.stderr).strip().splitlines() or [""]
+    return {"exit": done.returncode, "said": lines[-1]}
 
 
 def tool_path() -> str:
@@ -247,10 +253,10 @@ def tool_path() -> str:
 
 RUN: dict[str, Callable[..., dict[str, Any]]] = {
     "checks": check,
-    "sanitizer": sanitized,
     "graphs": molecule,
     "sizes": size,
     "engines": engine,
+    "sanitizer": sanitized,
 }
 
 
@@ -286,7 +292,8 @@ def tried(case: str, args: argparse.Namespace) -> dict[str, Any]:
     command += ["--rehearse"] * args.rehearse + (["--so3lr", args.so3lr] if args.so3lr else [])
     start = time.perf_counter()
     try:
-        record = in_process(command, args.threads, args.case_seconds)
+        limit = None if case.startswith("sanitizer/") else args.case_seconds
+        record = in_process(command, args.threads, limit)
     except subprocess.TimeoutExpired:
         record = {"error": f"more than {args.case_seconds:.0f} s"}
     except SystemExit as error:
@@ -339,6 +346,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=list(RUN), choices=list(RUN))
     parser.add_argument("--shapes", nargs="+", default=list(shapes()), choices=list(shapes()))
     parser.add_argument("--so3lr", help="exported file of SO3LR, instead of random weights")
+    parser.add_argument("--again", action="store_true", help="run cases again that ended with an error")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--case-seconds", type=float, default=300.0, help="limit of a case")
     parser.add_argument("--case", help=argparse.SUPPRESS)
@@ -360,7 +368,7 @@ def main() -> None:
         print("compute-sanitizer: left out, it is not on PATH")
     for part in args.parts:
         for case in cases(part, scale, args.shapes):
-            if case not in results:
+            if case not in results or (args.again and "error" in results[case]):
                 results[case] = tried(case, args)
                 with atomic(file) as temporary:
                     temporary.write_text(json.dumps(results, indent=1) + "\n")
