@@ -66,16 +66,16 @@ def timed(step: Callable[[], Any], warm_up: int = 5, seconds: float = SECONDS) -
 
 
 def graph_of(atoms: Atoms, model: Any, device: str = "cpu") -> Any:
-    """The graph of a structure, with long-range pairs if the model has them; groups by the array `group`."""
+    """The graph of a structure, pairs in the order of the engines' lists; groups from the array `group`."""
     from so3k_md.graph import CUTOFF_LR, to_device
     from so3k_md.needs import needs_of
-    from so3k_md.structure.build import build, fresh
+    from so3k_md.structure.build import build, kept
     from so3k_md.structure.structure import checked
 
     needs, group = needs_of(model), atoms.arrays.get("group")
     box = atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc
     structure = checked(needs, *box, where="the structure", group=group)
-    return to_device(build(structure, fresh(needs, CUTOFF_LR)), device)
+    return to_device(build(structure, kept(needs, CUTOFF_LR, skin=0.0)), device)
 
 
 def bare(atoms: Atoms, model: str, device: str) -> float:

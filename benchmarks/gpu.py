@@ -321,9 +321,10 @@ def told(results: dict[str, dict[str, Any]], part: str) -> str:
 
 
 def failed(record: dict[str, Any]) -> bool:
-    """Whether a check found an error beyond its tolerance, or was not finished."""
+    """Whether a check found an error beyond its tolerance or under a tool, or was not finished."""
     forms = [value for value in record.values() if isinstance(value, dict)]
-    return "error" in record or any(form.get("passed") is False for form in forms)
+    wrong = any(form.get("passed") is False for form in forms)
+    return wrong or "error" in record or record.get("exit", 0) != 0
 
 
 def here() -> dict[str, Any]:
@@ -374,9 +375,12 @@ def main() -> None:
                     temporary.write_text(json.dumps(results, indent=1) + "\n")
                 print(f"{case}: {results[case]}", file=sys.stderr)
         print(f"\n{told(results, part)}")
-        wrong = [case for case in results if case.startswith("checks/") and failed(results[case])]
+        checks = [case for case in results if case.startswith(("checks/", "sanitizer/"))]
+        wrong = [case for case in checks if failed(results[case])]
         if wrong:
-            raise SystemExit(f"{', '.join(wrong)}: errors larger than {TOLERANCES}, or not finished")
+            raise SystemExit(
+                f"{', '.join(wrong)}: errors larger than {TOLERANCES}, found by a tool, or unfinished"
+            )
 
 
 if __name__ == "__main__":
