@@ -148,7 +148,7 @@ def allegro(layers: int, order: int, features: int, cutoff: float) -> Calculator
 JAX = "SO3LR, the authors' JAX code"
 CODES = {
     "so3krates-torch": Code(so3krates_torch, "so3krates_torch.calculator.so3", "so3krates-torch==0.2.1"),
-    JAX: Code(so3lr_jax, "so3lr", "jax flax jraph ml_collections, and --jax FOLDER"),
+    JAX: Code(so3lr_jax, "so3lr", "jax==0.5.3 flax ml_collections, and what --jax names"),
     "MACE-OFF small": Code(lambda: mace(96, 0, 4.5), "mace.calculators", "mace-torch==0.3.16"),
     "MACE-OFF medium": Code(lambda: mace(128, 1, 5.0), "mace.calculators", "mace-torch==0.3.16"),
     "AIMNet2": Code(aimnet2, "aimnet.calculators", "'aimnet[ase]'"),

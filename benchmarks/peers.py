@@ -84,7 +84,10 @@ def available(args: argparse.Namespace) -> dict[str, str]:
     pythons = dict.fromkeys(OURS, sys.executable)
     for name in args.codes:
         if name == JAX and not args.jax:
-            print(f"{name}: left out, --jax names a folder with the packages so3lr and mlff", file=sys.stderr)
+            print(
+                f"{name}: left out, --jax names a folder with their packages so3lr, mlff and glp",
+                file=sys.stderr,
+            )
             continue
         python = interpreter(CODES[name].module, args.python, args.jax if name == JAX else None)
         if python:
@@ -196,7 +199,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--python", nargs="+", default=[sys.executable], help="interpreters of the others")
-    parser.add_argument("--jax", help="folder with the packages so3lr and mlff of the authors")
+    parser.add_argument("--jax", help="folder with the authors' packages (so3lr, mlff, glp, jraph, jax_md)")
     parser.add_argument("--case-seconds", type=float, default=600.0, help="leave longer cases out")
     parser.add_argument("--case-gb", type=float, default=10.0, help="leave larger cases out")
     parser.add_argument("--output", help="JSON file for all single results, written after each turn")

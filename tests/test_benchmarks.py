@@ -123,17 +123,24 @@ def test_process_of_a_case(module, tmp_path, capsys):
         engines.in_process([sys.executable, "-c", "1 / 0"])
 
 
-def test_programs_that_are_not_here_are_left_out(module, monkeypatch, capsys):
+def test_programs_that_are_not_here_are_left_out(module, tmp_path, monkeypatch, capsys):
     peers = module("peers")
     code = peers.CODES["AIMNet2"]._replace(module="no_such_module", install="no-such-package")
     monkeypatch.setitem(peers.CODES, "AIMNet2", code)
     monkeypatch.setitem(peers.CODES, "MACE-OFF small", code._replace(module="json"))
     names = [peers.JAX, "AIMNet2", "MACE-OFF small"]
-    found = peers.available(Namespace(codes=names, jax=None, python=[sys.executable]))
+    here = [sys.executable]
+    found = peers.available(Namespace(codes=names, jax=None, python=here))
     assert list(found) == [*peers.OURS, "MACE-OFF small"]
     told = capsys.readouterr().err.splitlines()
     assert told[0].startswith(f"{peers.JAX}: left out, --jax names a folder")
     assert told[1:] == ["AIMNet2: left out, not importable: pip install no-such-package"]
+    (tmp_path / "so3lr.py").write_text("import json\n")
+    python = str(tmp_path / "no_python_but_an_error")
+    Path(python).write_text("#!/bin/sh\nexit 1\n")
+    Path(python).chmod(0o755)
+    found = peers.available(Namespace(codes=[peers.JAX], jax=str(tmp_path), python=[python, *here]))
+    assert found[peers.JAX] == sys.executable
 
 
 def test_table_of_programs(module):
