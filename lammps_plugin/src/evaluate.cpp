@@ -117,7 +117,7 @@ PairSo3k::Prediction PairSo3k::predict()
   const auto &shares = charge_state->shares(near.species, n_centres);
   const auto x = So3k::last_features(*model, near, shares, n_centres, nonlocal.get());
   const auto species = near.species.narrow(0, 0, n_centres);
-  const auto short_range = model->energies.run("readout", x, species).toTensor();
+  const auto [short_range, raw, ratios] = model->heads(x, species);
   const auto &[vectors, idx_i, idx_j, atom_i, atom_j] = near.pairs;
   const auto repulsion =
       model->energies.run("close_repulsion", vectors, idx_i, idx_j, near.species, x, n_centres)
@@ -128,8 +128,6 @@ PairSo3k::Prediction PairSo3k::predict()
   found.seeds = {at::ones_like(found.outputs[0])};
   auto long_energies = at::zeros({n_centres, 2}, short_range.options());
   if (long_range) {
-    const auto raw = model->physics.run("raw_charges", x, species).toTensor();
-    const auto ratios = model->physics.run("ratios", x, species).toTensor();
     found.charges = charge_state->conserved(raw.detach());
     found.ratios = ratios.detach();
     found.derivatives =

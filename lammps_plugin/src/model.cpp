@@ -23,7 +23,8 @@ namespace So3k {
 namespace {
 
   constexpr int64_t FORMAT_VERSION = 7;
-  const std::string KERNEL_FILE = "so3k_kernels.6.pt";    // compiled form without weights
+  // compiled forms without weights
+  const std::string CPU_KERNELS = "so3k_kernels.7.pt", GPU_KERNELS = "so3k_kernels.cuda.7.pt";
 
   using Stages = std::vector<std::string>;
 
@@ -87,9 +88,10 @@ std::pair<Tensor, Tensor> two(const c10::IValue &value)
 Model::Model(const std::string &file, std::optional<at::ScalarType> precision,
              const LongRangeOptions &long_range, at::Device device) : device(device)
 {
-  torch::jit::ExtraFilesMap inside = {{KERNEL_FILE, ""}};
+  const auto &file = device.is_cpu() ? CPU_KERNELS : GPU_KERNELS;
+  torch::jit::ExtraFilesMap inside = {{file, ""}};
   artefact = read(file, device, inside);
-  const auto &code = inside[KERNEL_FILE];
+  const auto &code = inside[file];
   form = choose(!code.empty(), device, precision.value_or(precision_of(artefact)));
   if (form.compiled) artefact = with_weights(code, artefact);
   describe(long_range);
@@ -218,6 +220,19 @@ c10::IValue Model::rows(const Tensor &x, const Tensor &chi, const Tensor &r) con
 {
   const auto none = at::empty({0, 3}, at::dtype(at::kDouble).device(device));
   return c10::ivalue::Tuple::createNamed({x, chi, r.defined() ? r : none}, rows_type);
+}
+
+std::tuple<Tensor, Tensor, Tensor> Model::heads(const Tensor &x, const Tensor &species) const
+{
+  if (energies.has("heads")) {    // one operator computes all three
+    const auto found = energies.run("heads", x, species);
+    const auto &elements = found.toTupleRef().elements();
+    return {elements[0].toTensor(), elements[1].toTensor(), elements[2].toTensor()};
+  }
+  const auto learned = energies.run("readout", x, species).toTensor();
+  if (!has_long_range) return {learned, {}, {}};
+  return {learned, physics.run("raw_charges", x, species).toTensor(),
+          physics.run("ratios", x, species).toTensor()};
 }
 
 bool Model::knows(int64_t atomic_number) const

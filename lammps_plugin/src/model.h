@@ -18,6 +18,7 @@
 
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace So3k {
@@ -32,6 +33,7 @@ class Part {
   explicit Part(torch::jit::Module module) : module(std::move(module)) {}
 
   bool exists() const { return module.has_value(); }
+  bool has(const char *stage) const { return exists() && module->find_method(stage).has_value(); }
 
   /// A stage by its name.
   template <typename... Arguments>
@@ -64,6 +66,11 @@ class Model {
 
   /// Rows of atoms as layers take them; only non-local attention needs the positions `r`.
   c10::IValue rows(const at::Tensor &x, const at::Tensor &chi, const at::Tensor &r = {}) const;
+
+  /// Learned energies, charges that do not yet add up, and Hirshfeld ratios of atoms from their
+  /// last features; the last two are undefined without electrostatics.
+  std::tuple<at::Tensor, at::Tensor, at::Tensor> heads(const at::Tensor &x,
+                                                       const at::Tensor &species) const;
 
   /// Rows of features and of SPHCs from rows that hold both.
   std::pair<at::Tensor, at::Tensor> split(const at::Tensor &rows) const

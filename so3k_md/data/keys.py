@@ -80,6 +80,8 @@ def charge_state_from(
     Raises:
         So3kError: two names of the charge or of the spin contradict each other.
     """
+    if values.keys().isdisjoint(CHARGE_STATE):  # the usual case, asked at each step of a simulation
+        return GivenChargeState(fragment=fragment)
     charges = {name: values[name] for name in CHARGE if is_number(values.get(name))}
     spins = {name: Spin(values[name], kind) for name, kind in SPINS.items() if is_number(values.get(name))}
     unpaired = {name: unpaired_electrons(spin, 0, where) for name, spin in spins.items()}

@@ -220,7 +220,7 @@ class So3kCalculator(Calculator):
         if self.atoms is None:
             return list(all_changes)
         before, now = inputs_of(self.atoms), inputs_of(atoms)
-        return [name for name in now if not np.array_equal(before[name], now[name])]
+        return [name for name in now if not same(before[name], now[name])]
 
     def graph(self, atoms: Atoms) -> Graph:
         """The graph of the atoms."""
@@ -229,7 +229,8 @@ class So3kCalculator(Calculator):
         if self.lists.near.builds > builds:
             vectors, idx_i, idx_j = (tensor.numpy() for tensor in (graph.vectors, graph.idx_i, graph.idx_j))
             self.watch.look(atoms.numbers, atoms.positions, vectors, idx_i, idx_j)
-        check_reach(self.model, graph, WHERE)
+        if self.needs.max_group_diameter > 0:
+            check_reach(self.model, graph, WHERE)
         return to_device(graph, self.device)
 
     def structure(self, atoms: Atoms) -> Structure:
@@ -238,7 +239,7 @@ class So3kCalculator(Calculator):
         if (
             self.last
             and self.checked_inputs
-            and all(np.array_equal(now[name], self.checked_inputs[name]) for name in now)
+            and all(same(now[name], self.checked_inputs[name]) for name in now)
         ):
             self.last = moved(self.last, atoms.positions)
             return self.last
@@ -286,6 +287,11 @@ def inputs_of(atoms: Atoms) -> dict[str, Any]:
     """All properties of a structure on which the energy may depend."""
     known: dict[str, Any] = {name: atoms.arrays.get(name) for name in ARRAYS}
     return known | {"cell": atoms.cell.array, "pbc": atoms.pbc} | given_charge_state(atoms)._asdict()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two inputs are equal; most of them are None."""
+    return a is b or np.array_equal(a, b)
 
 
 def given_options(parameters: Mapping[str, Any]) -> GivenChargeState:

@@ -218,7 +218,8 @@ def frozen(model: Any) -> Any:
     """A scripted model with settings and weights as constants, which saves calls; other models unchanged."""
     if not isinstance(model, torch.jit.ScriptModule):
         return model
-    return torch.jit.freeze(model.eval(), preserved_attrs=["gradient"])
+    stage = "gradient_tensors" if hasattr(model, "gradient_tensors") else "gradient"
+    return torch.jit.freeze(model.eval(), preserved_attrs=[stage])
 
 
 def kernel_record(path: Path, device: str = "cpu") -> bytes | None:

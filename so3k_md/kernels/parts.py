@@ -10,15 +10,18 @@ from torch import Tensor, nn
 
 from so3k_md.graph import Edges
 from so3k_md.kernels.build import known_operators
-from so3k_md.kernels.gpu_layer import GpuEfaLayer, GpuGeometry, GpuLayer, GpuSphcLayer
+from so3k_md.kernels.energies import KernelEnergies, cutoff_order
+from so3k_md.kernels.gpu_layer import GpuEfaLayer, GpuLayer, GpuSphcLayer
 from so3k_md.kernels.layer import KernelEfaLayer, KernelLayer, KernelSphcLayer
-from so3k_md.kernels.long_range import KernelLongPairs
+from so3k_md.kernels.long_range import KernelLatticeSum, KernelLongPairs, KernelLongRangePhysics
 from so3k_md.model import So3krates, weights_hash
+from so3k_md.model.energies import Energies
+from so3k_md.model.long_range import LongRangePhysics
 from so3k_md.model.parts import Parts
 from so3k_md.model_config import ModelConfig
 from so3k_md.needs import needs_of
 from so3k_md.nn.geometry import Geometry
-from so3k_md.physics.long_range import LongPairs
+from so3k_md.physics.kspace import LatticeSum
 
 
 class KernelGeometry(Geometry):
@@ -29,6 +32,7 @@ class KernelGeometry(Geometry):
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
+        self.cutoff_p = cutoff_order(self)
         self.degrees = list(config.degrees)
         self.odd = [degree % 2 == 1 for degree in config.degrees for _ in range(2 * degree + 1)]
 
@@ -37,7 +41,9 @@ class KernelGeometry(Geometry):
         r, ylm, idx_i, idx_j, back = torch.ops.so3k.geometry(
             vectors, idx_i, idx_j, self.steps(like), self.degrees, self.direction
         )
-        return Edges(idx_i, idx_j, r[:, None], ylm, self.cutoff_function(r), r, back)
+        return Edges(
+            idx_i, idx_j, r[:, None], ylm, torch.ops.so3k.cutoff(r, self.cutoff, self.cutoff_p), r, back
+        )
 
     def steps(self, like: Tensor) -> list[Tensor]:
         """Matrices from Y_l to Y_(l+1), (2l + 3, 3 (2l + 1)) for each degree l; see `NextDegree`."""
@@ -45,7 +51,7 @@ class KernelGeometry(Geometry):
         for step in self.harmonics.steps:
             found.append(step.weight.t().to(like.dtype).clone())
         # at least one tensor, because the kernel takes the precision from it
-        return found if len(found) > 0 else [torch.zeros([3, 3], dtype=like.dtype)]
+        return found if len(found) > 0 else [torch.zeros([3, 3], dtype=like.dtype, device=like.device)]
 
     def directed(self, edges: Edges) -> Edges:
         """The same pairs in both directions, without the fields that only layers read."""
@@ -63,19 +69,44 @@ class KernelGeometry(Geometry):
         )
 
 
+class GpuGeometry(KernelGeometry):
+    """`Geometry` whose distances and harmonics the kernels compute.
+
+    Pairs have to be listed in the order of their centres, as in every list of `structure` and of LAMMPS. With
+    other lists all distances are NaN: a check that raised an error would wait for the GPU.
+    """
+
+    def forward(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor, like: Tensor) -> Edges:
+        """Everything that layers read of local pairs; arguments as in `Geometry`."""
+        found = torch.ops.so3k.geometry(vectors, idx_i, idx_j, self.steps(like), self.degrees, self.direction)
+        in_order = (idx_i[1:] >= idx_i[:-1]).all()
+        r = torch.where(in_order, found[0], torch.full_like(found[0], float("nan")))
+        return Edges(idx_i, idx_j, r[:, None], found[1], self.cutoff_function(r), r, found[4])
+
+    def directed(self, edges: Edges) -> Edges:
+        """The pairs in both directions; `forward` already gives both."""
+        return edges
+
+
 # Device -> its compiled parts.
 COMPILED = {
     "cpu": Parts(
         "kernels-cpu",
         KernelGeometry,
         {"none": KernelLayer, "sphc": KernelSphcLayer, "efa": KernelEfaLayer},
+        KernelEnergies,
+        KernelLongRangePhysics,
         KernelLongPairs,
+        KernelLatticeSum,
     ),
     "cuda": Parts(
         "kernels-cuda",
         GpuGeometry,
         {"none": GpuLayer, "sphc": GpuSphcLayer, "efa": GpuEfaLayer},
-        LongPairs,
+        Energies,
+        LongRangePhysics,
+        KernelLongPairs,
+        LatticeSum,
     ),
 }
 

@@ -43,21 +43,35 @@ class Energies(nn.Module):
 
     def forward(self, x: Tensor, graph: Graph) -> Assessment:
         """The outputs of all atoms from their last features x (atoms, F)."""
-        species, none = graph.species, x[:0, 0]
-        short = self.readout(x, species)
-        close = self.close_repulsion(graph.vectors, graph.idx_i, graph.idx_j, species, x, species.size(0))
+        species, n_atoms = graph.species, graph.species.size(0)
+        short, raw, ratios = self.heads(x, species)
+        close = self.close_repulsion(graph.vectors, graph.idx_i, graph.idx_j, species, x, n_atoms)
+        learned = short + close
         if self.physics is not None:
-            q_tape, h_tape = self.physics.charges(x, graph), self.physics.ratios(x, species)
-            found = self.physics(q_tape, h_tape, graph)
-            parts = torch.stack([short, close, found.energies[:, 0], found.energies[:, 1]], dim=1)
+            with torch.no_grad():
+                q = self.physics.charges(raw, graph)
+                found = self.physics(q, ratios, graph)
+                by_raw = self.physics.charges_adjoint(found.charges, graph)
+                parts = torch.cat([torch.stack([short, close], dim=1), found.energies], dim=1)
+                physical = found.energies.sum(1)
             # autograd continues with the derivatives by charges and ratios, through the layers
-            tape = derivative_only(q_tape, found.charges) + derivative_only(h_tape, found.ratios)
-            outputs = Outputs(parts.sum(1) + tape, parts, q_tape, h_tape)
+            tape = derivative_only(raw, by_raw) + derivative_only(ratios, found.ratios)
+            outputs = Outputs(learned + physical + tape, parts, q, ratios)
             return Assessment(outputs, found.positions, found.virial)
-        virial = torch.zeros([graph.cell.size(0), 3, 3], dtype=torch.float64, device=x.device)
-        parts = torch.stack([short, close, torch.zeros_like(short), torch.zeros_like(short)], dim=1)
-        outputs = Outputs(short + close, parts, none, none)
-        return Assessment(outputs, torch.zeros_like(graph.positions), virial)
+        with torch.no_grad():
+            virial = torch.zeros([graph.cell.size(0), 3, 3], dtype=torch.float64, device=x.device)
+            zeros = torch.zeros_like(short)
+            parts = torch.stack([short, close, zeros, zeros], dim=1)
+            outputs = Outputs(learned, parts, raw, ratios)
+            return Assessment(outputs, torch.zeros_like(graph.positions), virial)
+
+    @torch.jit.export
+    def heads(self, x: Tensor, species: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Learned energies, raw charges and ratios of rows; the last two are empty without physics."""
+        short, none = self.readout(x, species), x[:0, 0]
+        if self.physics is not None:
+            return short, self.physics.raw_charges(x, species), self.physics.ratios(x, species)
+        return short, none, none
 
     @torch.jit.export
     def readout(self, x: Tensor, species: Tensor) -> Tensor:

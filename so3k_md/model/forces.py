@@ -33,7 +33,7 @@ def evaluate(model: Any, graph: Graph, n_frames: int, differentiable: bool = Fal
         n_frames: number of structures in it.
         differentiable: keep the autograd history of the forces, for training.
     """
-    found = differentiable_gradient(model, graph) if differentiable else as_gradient(model.gradient(graph))
+    found = differentiable_gradient(model, graph) if differentiable else gradient_of(model, graph)
     n_atoms = graph.species.numel()
     forces = pair_forces(found.vectors, graph.idx_i, graph.idx_j, n_atoms) - found.positions
     virial = found.virial - graph.cell.transpose(1, 2) @ found.cell
@@ -55,10 +55,10 @@ def check_finite(result: Evaluation, graph: Graph) -> None:
         So3kError: names the atom, and the two atoms that are closest to each other.
     """
     outputs = result.outputs
+    if bool(torch.isfinite(result.virial.sum() + sum(part.sum() for part in (*outputs[::2], result.forces)))):
+        return
     of_atoms = {"energy": outputs.energies, "force": result.forces.sum(1), "charge": outputs.charges}
     wrong = [name for name, values in of_atoms.items() if not bool(torch.isfinite(values).all())]
-    if not wrong and bool(torch.isfinite(result.virial).all()):
-        return
     what = "the virial"
     if wrong:
         atom = int(torch.nonzero(~torch.isfinite(of_atoms[wrong[0]]))[0, 0])
@@ -74,9 +74,14 @@ def check_finite(result: Evaluation, graph: Graph) -> None:
     )
 
 
-def as_gradient(found: Any) -> Gradient:
-    """The result of a model's `gradient` as a `Gradient`; exported models return a plain tuple."""
-    return Gradient(Outputs(*found[0]), *found[1:])
+def gradient_of(model: Any, graph: Graph) -> Gradient:
+    """The result of `So3krates.gradient`, of a model in any form."""
+    if not hasattr(model, "gradient_tensors"):  # exported before it had this stage
+        found = model.gradient(graph)
+        return Gradient(Outputs(*found[0]), *found[1:])
+    tensors = model.gradient_tensors(graph)
+    n_outputs = len(Outputs._fields)
+    return Gradient(Outputs(*tensors[:n_outputs]), *tensors[n_outputs:])
 
 
 def differentiable_gradient(model: Any, graph: Graph) -> Gradient:

@@ -47,16 +47,16 @@ class LongRangePhysics(nn.Module):
         self.lattice_sum = lattice_sum
         self.boundary = ""  # of all graphs, if known before they are: see `boundary_of`
 
-    def forward(self, q_tape: Tensor, h_tape: Tensor, graph: Graph) -> LongRangeEnergies:
+    def forward(self, q: Tensor, h: Tensor, graph: Graph) -> LongRangeEnergies:
         """Energies of the atoms of a graph.
 
         Args:
-            q_tape: charges, (atoms,), e; their autograd history is not used.
-            h_tape: Hirshfeld volumes over those of free atoms, (atoms,).
+            q: charges, (atoms,), e; their autograd history is not used.
+            h: Hirshfeld volumes over those of free atoms, (atoms,).
             graph: one structure or a batch.
         """
         with torch.no_grad():
-            q, h, long = q_tape.clone(), h_tape.clone(), graph.long
+            long = graph.long
             n_atoms, n_frames = q.size(0), graph.cell.size(0)
             pairs = self.long_pairs(
                 long.vectors, long.idx_i, long.idx_j, graph.species, q, h, long.coulomb, long.cutoff
@@ -66,31 +66,50 @@ class LongRangePhysics(nn.Module):
             )
             atoms = torch.arange(n_atoms, device=q.device)
             virial = outer_sum(graph.positions, by_r, graph.frame, atoms, n_frames) - outer
-            coulomb, by_q = pairs.energies[:, 0], pairs.charges
+            energies, by_q = pairs.energies, pairs.charges
             if long.coulomb == "shifted+self":
-                energies, derivatives = self.self_derivatives(q, long.cutoff)
-                coulomb, by_q = coulomb + energies, by_q + derivatives
+                own, derivatives = self.self_derivatives(q, long.cutoff)
+                energies[:, 0] += own
+                by_q = by_q + derivatives
             elif long.coulomb == "kspace":
-                for frame in range(n_frames):
-                    mine = atoms if n_frames == 1 else torch.nonzero(graph.frame == frame)[:, 0]
-                    whole = self.whole_coulomb(
-                        q.index_select(0, mine), graph.positions.index_select(0, mine), graph.cell[frame]
-                    )
-                    coulomb = coulomb.index_add(0, mine, whole.energies)
-                    by_q = by_q.index_add(0, mine, whole.charges)
-                    by_r = by_r.index_add(0, mine, whole.positions.to(by_r.dtype))
-                    virial[frame] += whole.virial
-            energies = torch.stack([coulomb, pairs.energies[:, 1]], dim=1)
+                whole = self.coulomb_of_frames(q, graph)
+                energies[:, 0] += whole.energies
+                by_q = by_q + whole.charges
+                by_r = by_r + whole.positions.to(by_r.dtype)
+                virial = virial + whole.virial
             return LongRangeEnergies(energies, by_q, pairs.ratios, by_r, virial)
 
-    def charges(self, x: Tensor, graph: Graph) -> Tensor:
-        """Charges (atoms,), e, that add up to those of the fragments."""
-        raw = self.raw_charges(x, graph.species)
-        charge, fragment = graph.long.fragment_charge, graph.long.fragment
-        n_fragments = charge.size(0)
-        sums = segment_sum(raw, fragment, n_fragments)
-        count = segment_sum(torch.ones_like(raw), fragment, n_fragments)
-        return self.conserved(raw, sums, count, charge, fragment)
+    def coulomb_of_frames(self, q: Tensor, graph: Graph) -> LatticeDerivatives:
+        """`whole_coulomb` of each frame; `virial` is (frames, 3, 3)."""
+        if graph.cell.size(0) == 1:
+            found = self.whole_coulomb(q, graph.positions, graph.cell[0])
+            return LatticeDerivatives(found.energies, found.charges, found.positions, found.virial[None])
+        energies, by_q = torch.zeros_like(graph.positions[:, 0]), torch.zeros_like(q)
+        by_r, virial = torch.zeros_like(graph.positions), torch.zeros_like(graph.cell)
+        for frame in range(graph.cell.size(0)):
+            mine = torch.nonzero(graph.frame == frame)[:, 0]
+            found = self.whole_coulomb(
+                q.index_select(0, mine), graph.positions.index_select(0, mine), graph.cell[frame]
+            )
+            energies.index_copy_(0, mine, found.energies)
+            by_q.index_copy_(0, mine, found.charges)
+            by_r.index_copy_(0, mine, found.positions.to(by_r.dtype))
+            virial[frame] = found.virial
+        return LatticeDerivatives(energies, by_q, by_r, virial)
+
+    def charges(self, raw: Tensor, graph: Graph) -> Tensor:
+        """Charges (atoms,), e, that add up to those of the fragments, from `raw_charges`."""
+        return self.shifted(raw, graph.long.fragment_charge, graph.long.fragment)
+
+    def charges_adjoint(self, by_q: Tensor, graph: Graph) -> Tensor:
+        """∂E/∂q̃ = ∂E/∂q − its mean over the fragment, from ∂E/∂q, (atoms,), eV/e."""
+        return self.shifted(by_q, torch.zeros_like(graph.long.fragment_charge), graph.long.fragment)
+
+    def shifted(self, values: Tensor, total: Tensor, fragment: Tensor) -> Tensor:
+        """The values of atoms, shifted so that those of each fragment add up to `total` (fragments,)."""
+        sums = segment_sum(values, fragment, total.size(0))
+        count = segment_sum(torch.ones_like(values), fragment, total.size(0))
+        return self.conserved(values, sums, count, total, fragment)
 
     @torch.jit.export
     def raw_charges(self, x: Tensor, species: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from so3k_md.adjoint import gradients, leaf
 from so3k_md.graph import Gradient, Graph, detached
-from so3k_md.model.energies import Assessment, Energies
+from so3k_md.model.energies import Assessment
 from so3k_md.model.long_range import LongRangePhysics
 from so3k_md.model.parts import PLAIN, Parts
 from so3k_md.model.representation import Representation
@@ -20,7 +20,6 @@ from so3k_md.nn.embedding import AtomEmbedding, ChargeAndSpin, TotalEmbedding
 from so3k_md.nn.layer import NoReach
 from so3k_md.nn.readout import ChargeHead, EnergyHead, RatioHead
 from so3k_md.nn.sphc_layer import SphcReach
-from so3k_md.physics.kspace import LatticeSum
 from so3k_md.physics.zbl import ZBL
 
 REACHES: dict[str, type[nn.Module]] = {"none": NoReach, "sphc": SphcReach, "efa": EfaReach}
@@ -66,7 +65,7 @@ class So3krates(nn.Module):
         reach = REACHES[config.nonlocal_](config)
         self.representation = Representation(geometry, embedding, embedded_totals, layers, reach, config)
         self.by_layer = self.representation.by_layer
-        self.energies = Energies(head, ZBL() if config.zbl else None, physics, geometry)
+        self.energies = parts.energies(head, ZBL() if config.zbl else None, physics, geometry)
 
     def forward(self, graph: Graph) -> Tensor:
         """Energies (atoms,) in eV, float64 whatever the dtype of the parameters."""
@@ -96,6 +95,13 @@ class So3krates(nn.Module):
         g = gradients([energies], [vectors, positions, cell], [torch.ones_like(energies)])
         return gradient_of(found, g[0], g[1], g[2])
 
+    @torch.jit.export
+    def gradient_tensors(self, graph: Graph) -> list[Tensor]:
+        """The tensors of `gradient` in their order; Python makes classes for named tuples at each call."""
+        found = self.gradient(graph)
+        outputs = [found.outputs.energies, found.outputs.parts, found.outputs.charges, found.outputs.ratios]
+        return outputs + [found.vectors, found.positions, found.cell, found.virial]
+
 
 def charge_and_spin(config: ModelConfig, generator: Generator) -> ChargeAndSpin | None:
     """The embedding of total charge and spin that a model has."""
@@ -115,7 +121,7 @@ def long_range_physics(config: ModelConfig, generator: Generator, parts: Parts) 
     features, n_species = config.features, config.n_species
     charge_head = ChargeHead(n_species, features, generator)
     ratio_head = RatioHead(n_species, features, features // 2, generator)
-    return LongRangePhysics(charge_head, ratio_head, parts.long_pairs(), LatticeSum())
+    return parts.physics(charge_head, ratio_head, parts.long_pairs(), parts.lattice_sum())
 
 
 def gradient_of(found: Assessment, vectors: Tensor, positions: Tensor, cell: Tensor) -> Gradient:

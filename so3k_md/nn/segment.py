@@ -28,7 +28,7 @@ def pair_forces(gradient: Tensor, idx_i: Tensor, idx_j: Tensor, n_atoms: int) ->
     Returns:
         (n_atoms, 3), eV/Å.
     """
-    return segment_sum(gradient, idx_i, n_atoms) - segment_sum(gradient, idx_j, n_atoms)
+    return segment_sum(gradient, idx_i, n_atoms).index_add(0, idx_j, gradient, alpha=-1)
 
 
 def outer_sum(a: Tensor, b: Tensor, frame: Tensor, atom: Tensor, n_frames: int) -> Tensor:

@@ -208,10 +208,9 @@ def test_a_file_with_damaged_kernels_is_refused(tmp_path):
 def test_every_operator_has_a_refusal_for_gpus():
     """Of operators with an adjoint both passes have one. No GPU is needed to ask torch."""
     assert load_kernels()
-    passes = [
-        f"{name}_{which}ward" for name in ("attend", "sphc_attend", "geometry") for which in ("for", "back")
-    ]
-    for name in ("long_pairs", "tally", *passes):
+    differentiable = "attend", "sphc_attend", "geometry", "update", "cutoff", "heads", "repulsion"
+    passes = [f"{name}_{which}ward" for name in differentiable for which in ("for", "back")]
+    for name in ("long_pairs", "tally", "open_coulomb", "wave_sums", "wave_read", *passes):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"so3k::{name}", "CUDA"), name
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
     pairs, none = torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)

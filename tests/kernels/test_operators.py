@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from so3k_md import ModelConfig, So3krates
-from so3k_md.kernels.build import load_kernels
+from so3k_md.kernels.build import load_kernels, schemas
 from so3k_md.kernels.parts import COMPILED
 from so3k_md.model.forces import evaluate
 from so3k_md.needs import needs_of
@@ -34,7 +34,8 @@ MODELS = {
     "sphc": NONLOCAL["sphc-2022"],
 }
 BY_DEVICE = {"attend_forward", "attend_backward", "sphc_attend_forward", "sphc_attend_backward"}
-BY_DEVICE |= {"long_pairs", "tally", "update_forward", "update_backward"}
+BY_DEVICE |= {"update_forward", "update_backward", "cutoff_forward", "cutoff_backward"}
+BY_DEVICE |= {"heads_forward", "heads_backward", "long_pairs", "tally", "wave_read"}
 
 
 class Recorder(TorchDispatchMode):
@@ -103,11 +104,12 @@ def test_shapes_are_known_without_memory(model, liquid):
         for shape, real in zip(*(x if isinstance(x, tuple) else (x,) for x in (shapes, result)), strict=True):
             assert shape.is_meta
             assert (shape.shape, shape.dtype) == (real.shape, real.dtype)
-    assert {"attend_forward", "attend_backward", "update_forward", "update_backward"} <= seen
+    assert {f"{name}_forward" for name in ("attend", "update", "cutoff", "heads")} <= seen
+    assert {f"{name}_backward" for name in ("attend", "update", "cutoff", "heads")} <= seen
     if needs_of(model).nonlocal_kind == "sphc":
         assert {"sphc_attend_forward", "sphc_attend_backward"} <= seen
     if needs_of(model).has_long_range:
-        assert {"long_pairs", "tally"} <= seen
+        assert {"long_pairs", "tally", "wave_read"} <= seen
 
 
 def test_results_do_not_depend_on_the_number_of_threads(model, liquid, threads):
@@ -126,7 +128,9 @@ def test_results_do_not_depend_on_the_number_of_threads(model, liquid, threads):
 
 def test_operators_name_their_arguments():
     assert load_kernels()
-    for name in ("attend", "sphc_attend", "geometry", "update", "long_pairs", "tally"):
+    names = {schema.split("(")[0] for schema in schemas()} - {"recall", "keep"}
+    assert {"attend", "heads", "repulsion", "wave_read"} <= names
+    for name in names:
         schema = getattr(torch.ops.so3k, name).default._schema
         assert all(argument.name for argument in schema.arguments)
         lists = [argument for argument in schema.arguments if "Tensor[]" in str(argument.type)]

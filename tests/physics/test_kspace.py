@@ -9,6 +9,8 @@ import torch
 from plain import CELL, KE, REFERENCE, atoms
 from scipy.special import erf
 
+from so3k_md.kernels.build import load_kernels
+from so3k_md.kernels.long_range import KernelLatticeSum
 from so3k_md.physics.coulomb import open_sum
 from so3k_md.physics.kspace import LatticeDerivatives, LatticeSum
 
@@ -20,8 +22,12 @@ LATTICES = {
 }
 
 
-@pytest.fixture(params=["eager", "scripted"])
+@pytest.fixture(params=["eager", "scripted", "kernel"])
 def model(request):
+    if request.param == "kernel":
+        if not load_kernels():
+            pytest.skip("the kernels are not built")
+        return KernelLatticeSum()
     return LatticeSum() if request.param == "eager" else torch.jit.script(LatticeSum())
 
 
@@ -178,6 +184,35 @@ def test_tiles_and_float32(model):
     assert single.energies.dtype == torch.float64
     for a, b, tolerance in zip(whole, single, (2e-6, 1e-5, 1e-6, 1e-5), strict=True):
         assert (a - b).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("lattice", LATTICES)
+def test_the_kernel_sums_the_same_waves_in_the_same_order(lattice):
+    if not load_kernels():
+        pytest.skip("the kernels are not built")
+    q, r, cell = liquid(LATTICES[lattice])
+    sums = LatticeSum().sums(q, r, cell)
+    assert (KernelLatticeSum().sums(q, r, cell) - sums).abs().max() < 1e-12
+    for a, b in zip(
+        KernelLatticeSum().read(q, r, cell, sums), LatticeSum().read(q, r, cell, sums), strict=True
+    ):
+        assert (a - b).abs().max() < 1e-12
+
+
+def test_cells_in_turn_give_the_same_bits():
+    """Waves are kept for the last cells, and made again for others."""
+    if not load_kernels():
+        pytest.skip("the kernels are not built")
+    kernel = KernelLatticeSum()
+    q, r, cell = liquid()
+    cells = [cell * (1 + 0.01 * k) for k in range(6)]
+    first = [kernel(q, r, each) for each in cells]
+    for _ in range(2):
+        for each, wanted in zip(cells, first, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(kernel(q, r, each), wanted, strict=True))
+    assert not torch.equal(first[0].energies, first[1].energies)
+    with pytest.raises(RuntimeError, match="those of another cell"):
+        kernel.read(q, r, cells[0], kernel.sums(q, r, 2 * cell))
 
 
 def test_k_max_is_long_enough():

@@ -9,7 +9,7 @@ from plain import CELL, atoms, half_pairs
 from so3k_md.convert.rounding import round_constants
 from so3k_md.kernels.build import load_kernels
 from so3k_md.kernels.long_range import KernelLongPairs
-from so3k_md.physics.coulomb import open_sum, self_terms, shifted_potential
+from so3k_md.physics.coulomb import KE, SIGMA, open_sum, self_terms, shifted_potential
 from so3k_md.physics.dispersion import damped_sum
 from so3k_md.physics.long_range import LongPairs, LongRangeDerivatives
 from so3k_md.physics.switching import switch_with_derivative
@@ -158,11 +158,22 @@ def test_untruncated_is_shifted_with_its_self_term_within_045_of_the_cutoff(long
     assert (by_r - tape[1]).abs().max() < 1e-12
 
 
-def test_open_sum_of_some_atoms_is_their_part_of_the_whole():
+@pytest.mark.parametrize("kernel", [False, True], ids=["plain", "kernel"])
+def test_open_sum_of_some_atoms_is_their_part_of_the_whole(kernel):
+    if kernel and not load_kernels():
+        pytest.skip("the kernels are not built")
+
+    def some(first: int, last: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return (
+            torch.ops.so3k.open_coulomb(q, r, first, last, KE, SIGMA)
+            if kernel
+            else open_sum(q, r, first, last)
+        )
+
     _, r, q, _ = open_cluster()
     n = len(q)
     whole = open_sum(q, r, 0, n, tile=30)
-    parts = [open_sum(q, r, first, last, tile=30) for first, last in ((0, 2), (2, 2), (2, n))]
+    parts = [some(first, last) for first, last in ((0, 2), (2, 2), (2, n))]
     for found, wanted in zip(zip(*parts, strict=True), whole, strict=True):
         assert (torch.cat(found) - wanted).abs().max() < 1e-13
 

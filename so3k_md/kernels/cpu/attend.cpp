@@ -2,6 +2,7 @@
  * MIT. */
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "attend_arguments.h"
@@ -123,6 +124,13 @@ namespace {
       work(filters, first, std::min(first + filters.SIZE, end));
   }
 
+  /// Room for the filters of a tile of pairs, which `evaluate` or `send_back` fills.
+  template <typename T> std::unique_ptr<T[]> filters_of_tile(const Call &of)
+  {
+    const auto pairs = std::min(NearFilters<T>::SIZE, of.r.size(0));
+    return std::unique_ptr<T[]>(new T[pairs * 2 * of.width()]);
+  }
+
   template <typename T>
   void send_all(const Call &of, const Rows &rows, const Tensor &dx, const Tensor &dchi)
   {
@@ -130,11 +138,11 @@ namespace {
     const auto parts = parts_of(of.r.size(0), LEAST_PAIRS);
     const PartialSums<T> x(dx, parts), chi(dchi, parts);
     in_parts(parts, [&](int64_t part) {
-      std::vector<T> w(NearFilters<T>::SIZE * 2 * layer.width);
+      const auto w = filters_of_tile<T>(of);
       each_tile(layer, of, parts, part, [&](auto &filters, int64_t first, int64_t last) {
-        filters.evaluate(first, last, w.data());
+        filters.evaluate(first, last, w.get());
         for (auto p = first; p < last; ++p) {
-          const auto *row = w.data() + (p - first) * 2 * layer.width;
+          const auto *row = w.get() + (p - first) * 2 * layer.width;
           if (layer.back[p])
             send<T, true>(layer, p, row, x.of(part), chi.of(part));
           else
@@ -163,18 +171,18 @@ namespace {
                                    g.ylm.data_ptr<T>(),
                                    g_dx.const_data_ptr<T>(),
                                    g_dchi.const_data_ptr<T>()};
-      std::vector<T> w(NearFilters<T>::SIZE * 2 * F), g_w(w.size());
+      const auto w = filters_of_tile<T>(of), g_w = filters_of_tile<T>(of);
       each_tile(layer, of, parts, part, [&](auto &filters, int64_t first, int64_t last) {
-        filters.evaluate(first, last, w.data());
+        filters.evaluate(first, last, w.get());
         for (auto p = first; p < last; ++p) {
-          const auto *row = w.data() + (p - first) * 2 * F;
-          auto *g_row = g_w.data() + (p - first) * 2 * F;
+          const auto *row = w.get() + (p - first) * 2 * F;
+          auto *g_row = g_w.get() + (p - first) * 2 * F;
           if (layer.back[p])
             send_back<T, true>(layer, p, row, g_row, to);
           else
             send_back<T, false>(layer, p, row, g_row, to);
         }
-        filters.adjoint(first, last, g_w.data(), g.r.data_ptr<T>(), chi.of(part), chi_src.of(part));
+        filters.adjoint(first, last, g_w.get(), g.r.data_ptr<T>(), chi.of(part), chi_src.of(part));
       });
     });
     for (const auto *sums : {&q, &k, &v, &chi, &chi_src}) sums->add();

@@ -46,13 +46,11 @@ template <typename T> class SphericalFilter {
   SphericalFilter(const T *into, const T *bias, const T *out, const T *transposed, int64_t degrees,
                   int64_t hidden, int64_t width, int64_t parts) :
       into(into), bias(bias), out(out), transposed(transposed), degrees(degrees), hidden(hidden),
-      width(width), parts(parts), distances(SIZE * degrees), gradients(SIZE * degrees),
-      g_active(SIZE * parts * hidden)
+      width(width), parts(parts), distances(SIZE * degrees), gradients(SIZE * degrees)
   {
     const auto options = at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value);
-    pre = at::zeros({SIZE, parts * hidden}, options);
-    share = at::zeros_like(pre);
-    active = at::zeros_like(pre);
+    for (auto *each : {&pre, &share, &active, &g_active})
+      *each = at::empty({SIZE, parts * hidden}, options);
   }
 
   /// Whether the filters have no part besides the table.
@@ -72,7 +70,8 @@ template <typename T> class SphericalFilter {
     for (int64_t n = 0; n < count; ++n)
 #pragma omp simd
       for (int64_t h = 0; h < columns; ++h) x[n * columns + h] += bias[h];
-    at::sigmoid_out(share, pre);    // has the vector form of exp
+    auto shares = share.narrow(0, 0, count);
+    at::sigmoid_out(shares, pre.narrow(0, 0, count));    // has the vector form of exp
     const T *part_of = share.const_data_ptr<T>();
 #pragma omp simd
     for (int64_t k = 0; k < count * columns; ++k) y[k] = x[k] * part_of[k];
@@ -85,15 +84,16 @@ template <typename T> class SphericalFilter {
   void adjoint(int64_t count, const T *g_w)
   {
     const auto columns = parts * hidden;
+    T *back = g_active.data_ptr<T>();
     for (int64_t part = 0; part < parts; ++part)
       multiply(g_w + part * width, parts * width, transposed + part * hidden * width, hidden, width,
-               g_active.data() + part * hidden, columns, count, hidden);
+               back + part * hidden, columns, count, hidden);
     const T *x = pre.const_data_ptr<T>(), *s = share.const_data_ptr<T>();
 #pragma omp simd
-    for (int64_t k = 0; k < count * columns; ++k) g_active[k] *= s[k] * (1 + x[k] * (1 - s[k]));
+    for (int64_t k = 0; k < count * columns; ++k) back[k] *= s[k] * (1 + x[k] * (1 - s[k]));
     for (int64_t n = 0; n < count; ++n)
       for (int64_t l = 0; l < degrees; ++l) {
-        const T *g = &g_active[n * columns], *row = into + l * columns;
+        const T *g = back + n * columns, *row = into + l * columns;
         T sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int64_t h = 0; h < columns; ++h) sum += g[h] * row[h];
@@ -104,8 +104,8 @@ template <typename T> class SphericalFilter {
  private:
   const T *into, *bias, *out, *transposed;
   int64_t degrees, hidden, width, parts;
-  std::vector<T> distances, gradients, g_active;
-  at::Tensor pre, share, active;    // (SIZE, parts · H): before silu, sigmoid, after
+  std::vector<T> distances, gradients;
+  at::Tensor pre, share, active, g_active;    // (SIZE, parts · H): before silu, sigmoid, after
 };
 
 }    // namespace So3k

@@ -28,15 +28,35 @@ constexpr auto UPDATE =
     "Tensor mixed_linear, Tensor mixed_bias, Tensor norm2_weight, Tensor norm2_bias, "
     "float norm_eps, int[] degrees, bool squared) -> (Tensor, Tensor)";
 constexpr auto LONG_PAIRS =
-    "long_pairs(Tensor vectors, Tensor idx_i, Tensor idx_j, Tensor alpha, Tensor v, Tensor q, "
-    "bool coulomb, float cutoff, float taper, float ke, float bohr, float hartree) "
-    "-> (Tensor, Tensor)";
+    "long_pairs(Tensor vectors, Tensor idx_i, Tensor idx_j, Tensor species, Tensor q, Tensor h, "
+    "Tensor alpha, Tensor v, bool coulomb, float cutoff, float taper, float ke, float bohr, "
+    "float hartree) -> (Tensor, Tensor, Tensor, Tensor)";
 constexpr auto TALLY = "tally(Tensor vectors, Tensor gradients, Tensor idx_i, Tensor idx_j, "
                        "Tensor frame, int n_frames) -> (Tensor, Tensor)";
 constexpr auto GPU_FAULT = "gpu_fault() -> str";
 constexpr auto GPU_VERSION = "gpu_version() -> str";
 constexpr auto RECALL = "recall(Tensor x, Tensor weight, str key) -> Tensor[]";
 constexpr auto KEEP = "keep(Tensor weight, str key, Tensor[] made) -> Tensor[]";
+constexpr auto CUTOFF = "cutoff(Tensor r, float cutoff, int p) -> Tensor";
+constexpr auto HEADS =
+    "heads(Tensor x, Tensor species, Tensor energy_hidden, Tensor energy_hidden_bias, "
+    "Tensor energy_out, Tensor energy_out_bias, Tensor energy_scale, Tensor energy_shift, "
+    "Tensor charge_hidden, Tensor charge_hidden_bias, Tensor charge_out, Tensor charge_out_bias, "
+    "Tensor charge_table, Tensor ratio_hidden, Tensor ratio_hidden_bias, Tensor ratio_out, "
+    "Tensor ratio_out_bias, Tensor ratio_query, Tensor ratio_shift, float ratio_scale) "
+    "-> (Tensor, Tensor, Tensor)";
+constexpr auto REPULSION =
+    "repulsion(Tensor vectors, Tensor idx_i, Tensor idx_j, Tensor species, Tensor decays, "
+    "Tensor shares, Tensor power, Tensor per_length, float reach, float ke, float cutoff, int p, "
+    "int n_centres) -> Tensor";
+constexpr auto OPEN_COULOMB = "open_coulomb(Tensor q, Tensor r, int first, int last, float ke, "
+                              "float sigma) -> (Tensor, Tensor, Tensor)";
+constexpr auto CONSERVE = "conserve(Tensor values, Tensor total, Tensor fragment) -> Tensor";
+constexpr auto WAVE_SUMS = "wave_sums(Tensor q, Tensor r, Tensor cell, float k_max, float ke, "
+                           "float sigma) -> Tensor";
+constexpr auto WAVE_READ =
+    "wave_read(Tensor q, Tensor r, Tensor cell, Tensor sums, float k_max, float ke, float sigma) "
+    "-> (Tensor, Tensor, Tensor, Tensor)";
 
 }    // namespace So3k::operators
 

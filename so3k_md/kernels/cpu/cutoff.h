@@ -1,0 +1,37 @@
+/* so3k-md: cutoff functions of pairs; the equations are those of so3k_md/nn/radial.py. MIT. */
+
+#ifndef SO3K_CUTOFF_H
+#define SO3K_CUTOFF_H
+
+#include <cmath>
+#include <cstdint>
+
+namespace So3k {
+
+/// φ(r) and φ′(r), zero from the cutoff on.
+template <typename T> struct Cutoff {
+  T cutoff;
+  int64_t p;    // of the polynomial; 0 for the cosine
+
+  void operator()(T r, T &value, T &derivative) const
+  {
+    value = derivative = 0;
+    if (!(r < cutoff)) return;
+    if (p == 0) {
+      const T per = T(3.14159265358979323846) / cutoff;
+      value = T(0.5) * std::cos(r * per) + T(0.5);
+      derivative = T(-0.5) * per * std::sin(r * per);
+      return;
+    }
+    const T u = r / cutoff, n = static_cast<T>(p), a = T(0.5) * (n + 1) * (n + 2);
+    const T b = n * (n + 2), c = T(0.5) * n * (n + 1);
+    T power = 1;    // u^(p − 1)
+    for (int64_t k = 1; k < p; ++k) power *= u;
+    value = 1 - power * u * (a - b * u + c * u * u);
+    derivative = -power * (a * n - b * (n + 1) * u + c * (n + 2) * u * u) / cutoff;
+  }
+};
+
+}    // namespace So3k
+
+#endif
