@@ -107,7 +107,7 @@ class ChargeAndSpin(nn.Module):
     def of_graph(self, graph: Graph) -> Tensor:
         """Shares of the atoms of a graph, (atoms, 2)."""
         psi = torch.stack([graph.long.charge, graph.long.spin], dim=1)
-        if not bool(psi.any()):
+        if reads_are_free(psi) and not bool(psi.any()):
             return torch.zeros([graph.species.size(0), 2], dtype=psi.dtype, device=psi.device)
         affinities = self.affinities(graph.species, psi.index_select(0, graph.frame))
         sums = segment_sum(affinities, graph.frame, psi.size(0))

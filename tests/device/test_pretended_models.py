@@ -17,7 +17,7 @@ from so3k_md.checkpoint import eager
 from so3k_md.export.torchscript import script
 from so3k_md.graph import to_device
 from so3k_md.model import set_dtype
-from so3k_md.model.forces import as_gradient
+from so3k_md.model.forces import gradient_of
 from so3k_md.model.known import tell
 from so3k_md.needs import needs_of
 from so3k_md.structure.build import build, fresh
@@ -87,9 +87,9 @@ def test_models_give_what_they_give_on_the_cpu_and_the_host_reads_nothing(name, 
     if form == "scripted":
         known = script(known)
     with waits() as found:
-        got = known.gradient(there)
-    expected = as_gradient(model.gradient(graph))
-    for ours, wanted in zip(tensors(as_gradient(got)), tensors(expected), strict=True):
+        got = gradient_of(known, there)
+    expected = gradient_of(model, graph)
+    for ours, wanted in zip(tensors(got), tensors(expected), strict=True):
         scale = float(wanted.abs().max()) if wanted.numel() else 1.0
         torch.testing.assert_close(ours.cpu(), wanted, rtol=0, atol=1e-12 * max(scale, 1.0))
     # waves of the lattice sum are made anew at each call
