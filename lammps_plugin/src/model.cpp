@@ -61,10 +61,10 @@ namespace {
   }
 
   /// The compiled form of a model, from its code without weights.
-  Module with_weights(const std::string &code, const Module &model)
+  Module with_weights(const std::string &code, at::Device device, const Module &model)
   {
     torch::jit::ExtraFilesMap nothing;
-    const auto form = read(code, at::kCPU, nothing);
+    const auto form = read(code, device, nothing);
     std::map<std::string, Tensor> weights;
     for (const auto &each : model.named_parameters()) weights[each.name] = each.value;
     for (const auto &each : model.named_buffers()) weights[each.name] = each.value;
@@ -88,12 +88,12 @@ std::pair<Tensor, Tensor> two(const c10::IValue &value)
 Model::Model(const std::string &file, std::optional<at::ScalarType> precision,
              const LongRangeOptions &long_range, at::Device device) : device(device)
 {
-  const auto &file = device.is_cpu() ? CPU_KERNELS : GPU_KERNELS;
-  torch::jit::ExtraFilesMap inside = {{file, ""}};
+  const auto &kernels = device.is_cpu() ? CPU_KERNELS : GPU_KERNELS;
+  torch::jit::ExtraFilesMap inside = {{kernels, ""}};
   artefact = read(file, device, inside);
-  const auto &code = inside[file];
+  const auto &code = inside[kernels];
   form = choose(!code.empty(), device, precision.value_or(precision_of(artefact)));
-  if (form.compiled) artefact = with_weights(code, artefact);
+  if (form.compiled) artefact = with_weights(code, device, artefact);
   describe(long_range);
   find_parts();
   prepare(precision);
