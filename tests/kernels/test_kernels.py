@@ -205,17 +205,20 @@ def test_a_file_with_damaged_kernels_is_refused(tmp_path):
         load_accelerated(path)
 
 
-def test_every_operator_has_a_refusal_for_gpus():
+ON_GPUS = "attend", "sphc_attend", "geometry", "update"  # with an adjoint
+REFUSED = "cutoff", "heads", "repulsion"  # on GPUs; the plain parts run there
+
+
+def test_every_operator_has_a_kernel_or_a_refusal_for_gpus():
     """Of operators with an adjoint both passes have one. No GPU is needed to ask torch."""
     assert load_kernels()
-    differentiable = "attend", "sphc_attend", "geometry", "update", "cutoff", "heads", "repulsion"
-    passes = [f"{name}_{which}ward" for name in differentiable for which in ("for", "back")]
+    passes = [f"{name}_{which}ward" for name in ON_GPUS + REFUSED for which in ("for", "back")]
     for name in ("long_pairs", "tally", "open_coulomb", "wave_sums", "wave_read", *passes):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"so3k::{name}", "CUDA"), name
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
-    pairs, none = torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)
+    q, r, cell = torch.zeros(1), torch.zeros(1, 3), torch.eye(3)
     with pytest.raises(RuntimeError, match="compiled kernels are for CPUs"):
-        torch.ops.so3k.tally.default.redispatch(cuda, pairs, pairs, none, none, none, 1)
+        torch.ops.so3k.wave_sums.default.redispatch(cuda, q, r, cell, 1.0, 1.0, 1.0)
 
 
 def test_first_layer_of_a_model_that_starts_from_zeros_has_no_spherical_part():
