@@ -51,7 +51,7 @@ lint: $(INSTALLED)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/clang-format --dry-run -Werror lammps_plugin/src/* so3k_md/kernels/cpu/* so3k_md/kernels/gpu/*.* so3k_md/kernels/gpu/device/* tests/gpu/*.h tests/gpu/*.cpp
+	@$(BIN)/clang-format --dry-run -Werror lammps_plugin/src/* so3k_md/kernels/cpu/* so3k_md/kernels/gpu/*.* so3k_md/kernels/gpu/device/* tests/device/*.h tests/device/*.cpp
 
 test: setup lint
 	@echo "== Tests"

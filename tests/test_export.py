@@ -14,7 +14,7 @@ from so3k_md.checkpoint import metadata, save_checkpoint
 from so3k_md.cli import main
 from so3k_md.errors import So3kError
 from so3k_md.export import torchscript
-from so3k_md.export.contract import EXTRA_FILE, KERNEL_FILE, missing
+from so3k_md.export.contract import EXTRA_FILE, KERNEL_FILES, missing
 from so3k_md.kernels.build import load_kernels
 from so3k_md.model import set_dtype
 from so3k_md.model.forces import evaluate
@@ -141,10 +141,10 @@ def test_the_form_with_kernels_can_be_left_out(checkpoint, tmp_path):
     for kernels in ("auto", "off"):
         path = tmp_path / f"{kernels}.pt"
         assert main(["export", str(checkpoint), "-o", str(path), "--kernels", kernels]) == 0
-        extra = {KERNEL_FILE: ""}
+        extra = dict.fromkeys(KERNEL_FILES.values(), "")
         torch.jit.load(path, _extra_files=extra)
-        held.append(bool(extra[KERNEL_FILE]))
-    assert held == [True, False]
+        held.append([bool(code) for code in extra.values()])
+    assert held == [[True, True], [False, False]]
 
 
 def test_a_file_written_without_kernels_has_their_form_too(checkpoint, tmp_path):
@@ -156,4 +156,5 @@ def test_a_file_written_without_kernels_has_their_form_too(checkpoint, tmp_path)
     )
     command = [sys.executable, "-c", program, "export", str(checkpoint), "-o", str(path)]
     assert subprocess.run(command, check=False, capture_output=True, text=True).returncode == 0
-    assert any(name.endswith(f"/extra/{KERNEL_FILE}") for name in zipfile.ZipFile(path).namelist())
+    names = zipfile.ZipFile(path).namelist()
+    assert all(any(name.endswith(f"/extra/{file}") for name in names) for file in KERNEL_FILES.values())

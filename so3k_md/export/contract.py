@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from so3k_md.checkpoint import EXTRA_FILE, KERNEL_FILE
+from so3k_md.checkpoint import EXTRA_FILE, KERNEL_FILES
 from so3k_md.needs import FORMAT_VERSION, needs_of
 
-__all__ = ["ATTRIBUTES", "EXTRA_FILE", "FORMAT_VERSION", "KERNEL_FILE", "NONLOCAL_STAGES", "STAGES"]
+__all__ = ["ATTRIBUTES", "EXTRA_FILE", "FORMAT_VERSION", "KERNEL_FILES", "NONLOCAL_STAGES", "STAGES"]
 
 ATTRIBUTES = ["needs", "form"]
 # Part of an exported file -> its stages that engines call. All layers have the stages of layer 0.

@@ -14,7 +14,7 @@ import torch
 
 from so3k_md.checkpoint import is_rounded
 from so3k_md.config import to_mapping
-from so3k_md.export.contract import EXTRA_FILE, FORMAT_VERSION, KERNEL_FILE
+from so3k_md.export.contract import EXTRA_FILE, FORMAT_VERSION, KERNEL_FILES
 from so3k_md.export.verify import verify
 from so3k_md.files import atomic
 from so3k_md.kernels.build import known_operators, load_kernels
@@ -58,8 +58,8 @@ def describe(model: So3krates, name: str) -> dict[str, Any]:
 def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -> dict[str, float]:
     """Script a model, write it to a temporary file, verify this file, and only then give it its name.
 
-    The file also contains the form that calls the compiled kernels, as code without weights. If the kernels
-    are built, LAMMPS, ASE and OpenMM set the weights of the file in this code, in float32.
+    The file also contains the forms that call the compiled kernels of CPUs and of GPUs, as code without
+    weights. If the kernels are built, LAMMPS, ASE and OpenMM set the weights of the file in this code.
 
     Args:
         model: the eager model in the precision in which it is to be stored.
@@ -79,11 +79,12 @@ def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -
     extra: dict[str, str | bytes] = {EXTRA_FILE: model.needs.metadata}
     fast = None
     if kernels != "off" and not is_rounded(model):
-        code = kernel_code(model.config, tuple(model.needs.elements))
-        with known_operators():
-            extra[KERNEL_FILE] = record = archive(emptied(with_weights(code, model)))
+        for device, file in KERNEL_FILES.items():
+            code = kernel_code(model.config, tuple(model.needs.elements), device)
+            with known_operators():
+                extra[file] = archive(emptied(with_weights(code, model)))
         if load_kernels():
-            fast = with_weights(record, set_dtype(copy.deepcopy(model), torch.float32))
+            fast = with_weights(extra[KERNEL_FILES["cpu"]], set_dtype(copy.deepcopy(model), torch.float32))
     with atomic(path) as temporary:
         temporary.write_bytes(archive(scripted, extra))
         return verify(model, scripted, temporary, fast)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from so3k_md.checkpoint import (
-    KERNEL_FILE,
+    KERNEL_FILES,
     eager,
     is_rounded,
     is_torchscript,
@@ -36,13 +36,14 @@ class Choice(NamedTuple):
     possible: bool = True  # whether the form asked for is available
 
 
-def choose(model: Any, kernels: str = "auto") -> Choice:
-    """The form in which a model runs on its device and in its precision.
+def choose(model: Any, kernels: str = "auto", device: str | torch.device | None = None) -> Choice:
+    """The form in which a model runs on a device in its precision.
 
     Args:
         model: eager or exported, ready for evaluation.
-        kernels: auto: compiled parts for models in float32 on a CPU if they are built; on: compiled parts for
-            any model on a CPU; off: plain parts.
+        kernels: auto: compiled parts for models in float32 if they are built; on: compiled parts, on a CPU in
+            float64 too; off: plain parts.
+        device: on which the model will run; by default the device of its weights.
 
     Raises:
         So3kError: another value of `kernels`.
@@ -54,8 +55,11 @@ def choose(model: Any, kernels: str = "auto") -> Choice:
         return Choice(str(model.form), "the given model already has compiled kernels")
     if kernels == "off":
         return Choice(PLAIN.form, "kernels = off")
-    if weight.device.type not in COMPILED:
-        return Choice(PLAIN.form, "the kernels are for CPUs", kernels == "auto")
+    kind = weight.device.type if device is None else torch.device(device).type
+    if kind not in COMPILED:
+        return Choice(PLAIN.form, f"there are no kernels for {kind}", kernels == "auto")
+    if kind != "cpu" and weight.dtype != torch.float32:
+        return Choice(PLAIN.form, "the kernels for GPUs work in float32", kernels == "auto")
     if kernels == "auto" and weight.dtype != torch.float32:
         return Choice(PLAIN.form, "kernels = auto uses the kernels for float32 only")
     if is_rounded(model):
@@ -66,23 +70,19 @@ def choose(model: Any, kernels: str = "auto") -> Choice:
         return Choice(
             PLAIN.form, "the kernels are not built; build them with so3k-md kernels build", kernels == "auto"
         )
-    return Choice(COMPILED[weight.device.type].form, "the kernels are built")
+    if kind != "cpu" and (fault := torch.ops.so3k.gpu_fault()):
+        return Choice(PLAIN.form, fault.removeprefix("[so3k] "), kernels == "auto")
+    return Choice(COMPILED[kind].form, "the kernels are built")
 
 
 def kernels_for(kernels: str, device: str) -> str:
-    """The option `kernels` for a model that an engine may move: auto is off where it may run on a GPU.
+    """The option `kernels` for a model that an engine may move from the CPU to a GPU: auto is off there.
 
     Args:
         kernels: auto, on or off.
-        device: on which the engine calls the model.
-
-    Raises:
-        So3kError: `on` with a device other than the CPU.
+        device: on which the engine calls the model, as far as it is known.
     """
-    if kernels == "on" and device != "cpu":
-        raise So3kError(f"kernels = on is impossible with device = {device!r}: the kernels are for CPUs")
-    hidden = kernels == "auto" and (device != "cpu" or torch.cuda.is_available())
-    return "off" if hidden else kernels
+    return "off" if kernels == "auto" and device == "cpu" and torch.cuda.is_available() else kernels
 
 
 def is_compiled(model: Any) -> bool:
@@ -90,25 +90,29 @@ def is_compiled(model: Any) -> bool:
     return str(model.form) != PLAIN.form
 
 
-def accelerated(model: Any, kernels: str = "auto", code: bytes | None = None) -> Any:
+def accelerated(
+    model: Any, kernels: str = "auto", code: bytes | None = None, device: str | torch.device | None = None
+) -> Any:
     """The model in the form that `choose` gives; the same object if it already has this form.
 
     Args:
         model: see `choose`.
         kernels: see there.
-        code: result of `kernel_code`, if it is known already.
+        code: result of `kernel_code` for this device, if it is known already.
+        device: see `choose`. The weights stay where they are.
 
     Raises:
         So3kError: another value of `kernels`, or `on` where kernels are not available.
     """
-    choice = choose(model, kernels)
+    choice = choose(model, kernels, device)
     if not choice.possible:
         raise So3kError(f"kernels = on is impossible: {choice.reason}")
     if choice.form in (PLAIN.form, str(model.form)):
         return model
     if code is None:
         shape = eager(model)
-        code = kernel_code(shape.config, tuple(shape.needs.elements), next(model.parameters()).device.type)
+        place = next(model.parameters()).device if device is None else torch.device(device)
+        code = kernel_code(shape.config, tuple(shape.needs.elements), place.type)
     return with_weights(code, model)
 
 
@@ -175,7 +179,9 @@ def fitting_model(
 
 @lru_cache(maxsize=8)
 def _loaded(file: Path, look: Look, device: str, dtype: torch.dtype | str | None, kernels: str) -> Any:
-    return accelerated(load(file, device, dtype, look), kernels, kernel_record(file))
+    return accelerated(
+        load(file, device, dtype, look), kernels, kernel_record(file, parse_device(device).type)
+    )
 
 
 def load_frozen(
@@ -216,14 +222,15 @@ def frozen(model: Any) -> Any:
     return torch.jit.freeze(model.eval(), preserved_attrs=[stage])
 
 
-def kernel_record(path: Path) -> bytes | None:
+def kernel_record(path: Path, device: str = "cpu") -> bytes | None:
     """The code of the compiled form of a file, without weights, or None if the file has none.
 
     Args:
         path: a file that `load` has already checked.
+        device: kind of device for which the form is.
     """
-    if not is_torchscript(path):
+    if device not in KERNEL_FILES or not is_torchscript(path):
         return None
     with zipfile.ZipFile(path) as archive:
-        found = [name for name in archive.namelist() if name.endswith(f"/extra/{KERNEL_FILE}")]
+        found = [name for name in archive.namelist() if name.endswith(f"/extra/{KERNEL_FILES[device]}")]
         return archive.read(found[0]) if found else None

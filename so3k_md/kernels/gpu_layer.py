@@ -17,8 +17,8 @@ LOST = 3e-7  # of the filters, relative to the largest, by too few functions of 
 class GpuGeometry(Geometry):
     """`Geometry` without the radial basis, which the kernels read from tables.
 
-    Pairs have to be listed in the order of their centres, as every list of `structure.pairs` and of LAMMPS is.
-    With other lists all distances are NaN: a check that raised an error would wait for the GPU.
+    Pairs have to be listed in the order of their centres, as in every list of `structure` and of LAMMPS. With
+    other lists all distances are NaN: a check that raised an error would wait for the GPU.
     """
 
     def forward(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor, like: Tensor) -> Edges:
@@ -34,10 +34,9 @@ class GpuGeometry(Geometry):
 class GpuLayer(KernelLayer):
     """`KernelLayer` for pairs that are listed in both directions, with weights in the layout of GPUs.
 
-    A map of all heads, and of all degrees, is one matrix (features, columns) with a block for each head. The
-    filters of a pair are one product [silu(hidden), b(r)] [out; V]: b are the fewest functions of the distance
-    of which all radial filters are sums, from a singular value decomposition of their table, and V has the
-    coefficients of these sums.
+    A map of all heads, and of all degrees, is one matrix (features, columns) with a block for each head.
+    The filters of a pair are one product [silu(hidden), b(r)] [out; V]. All radial filters are sums of few
+    functions b of the distance, from a singular value decomposition of their table; V has the coefficients.
     """
 
     def near_constants(self, table: Tensor) -> list[Tensor]:
@@ -147,17 +146,14 @@ def functions_of_distance(
 
 
 def fragments(right: Tensor) -> Tensor:
-    """A right factor (k, n) as the threads of a warp hold it in a product, (n / 8, k / 16, 32, 4) int32.
+    """A right factor (k, n) as the threads of a warp hold it in a product, (n / 8, k / 16, 32, 8) bfloat16.
 
-    The four words of a thread are pairs of bfloat16: hi of rows 2 quad and 2 quad + 1 of both halves of 16 rows,
-    then lo = right − hi of these. See kernels/gpu/device/product.h.
+    A thread has hi of rows 2 quad and 2 quad + 1 of both halves of 16 rows, then lo = right − hi of these. See
+    kernels/gpu/device/product.h.
     """
     k, n = right.size(0), right.size(1)
     hi = right.to(torch.bfloat16)
     lo = (right - hi.to(right.dtype)).to(torch.bfloat16)
-    words: list[Tensor] = []
-    for part in [hi, lo]:
-        split = part.reshape(k // 16, 2, 4, 2, n // 8, 8)  # step, half, quad, which, tile, group
-        pairs = split.permute(4, 0, 5, 2, 1, 3).contiguous()
-        words.append(pairs.view(torch.int32).squeeze(-1))  # tile, step, group, quad, half
-    return torch.stack(words, -2).reshape(n // 8, k // 16, 32, 4).contiguous()
+    split = torch.stack([hi, lo]).reshape(2, k // 16, 2, 4, 2, n // 8, 8)
+    # from (part, step, half, quad, which, tile, group) to (tile, step, group, quad, part, half, which)
+    return split.permute(5, 1, 6, 3, 0, 2, 4).reshape(n // 8, k // 16, 32, 8).contiguous()

@@ -126,7 +126,7 @@ def with_weights(code: bytes, model: Any) -> Any:
         code: result of `kernel_code`.
         model: eager or exported.
     """
-    form = torch.jit.load(io.BytesIO(code))
+    form = torch.jit.load(io.BytesIO(code), map_location=next(model.parameters()).device)
     given = dict(model.named_parameters()) | dict(model.named_buffers())
     for name, tensor in [*form.named_parameters(), *form.named_buffers()]:
         tensor.data = given[name].data

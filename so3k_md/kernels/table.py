@@ -113,7 +113,9 @@ def quintics(f: Tensor, m: Tensor, a: Tensor) -> Tensor:
 def quarter_errors(table: Tensor, value: Tensor, prime: Tensor, counts: Tensor) -> tuple[float, float]:
     """Largest relative errors of value and prime by t at t = 1/4, over rows where `counts` (rows,)."""
     powers = torch.tensor([0.25**k for k in range(6)], dtype=torch.float64, device=table.device)
-    rises = torch.tensor([k * 0.25 ** max(k - 1, 0) for k in range(6)], dtype=torch.float64, device=table.device)
+    rises = torch.tensor(
+        [k * 0.25 ** max(k - 1, 0) for k in range(6)], dtype=torch.float64, device=table.device
+    )
     off_value = ((powers @ table) - value)[counts].abs().max() / value[counts].abs().max()
     off_derivative = ((rises @ table) - prime)[counts].abs().max() / prime[counts].abs().max()
     return float(off_value), float(off_derivative)

@@ -31,7 +31,8 @@ def neighbor_pairs(
         once: every pair in one direction only.
 
     Returns:
-        idx_i, idx_j (pairs,) and shifts (pairs, 3), whole lattice vectors.
+        idx_i, idx_j (pairs,) and shifts (pairs, 3), whole lattice vectors. Pairs in both directions are
+        in the order of idx_i, which kernels for GPUs need.
 
     Raises:
         So3kError: a position or the cell is not usable.
@@ -60,7 +61,9 @@ def search(
     if not periodic.any() and len(points):
         # the time of a search grows with the cube of the distance, also for few atoms
         cutoff = min(cutoff, float(np.linalg.norm(np.ptp(points, axis=0))) + 1.0)
-    found = NeighborList(cutoff=cutoff, full_list=not once).compute(points, cell.numpy(), periodic, "ijS")
+    found = NeighborList(cutoff=cutoff, full_list=not once, sorted=not once).compute(
+        points, cell.numpy(), periodic, "ijS"
+    )
     idx_i, idx_j, shifts = (torch.from_numpy(array.astype(np.int64)) for array in found)
     whole = images.to(torch.int64)
     # the list is that of wrapped atoms: r_j - image_j @ cell = wrapped_j

@@ -12,7 +12,7 @@ from toys import pytorch, save_toy, structure
 from so3k_md import builds
 from so3k_md.builds import tool
 from so3k_md.engines import lammps
-from so3k_md.export.contract import ATTRIBUTES, FORMAT_VERSION, KERNEL_FILE, NONLOCAL_STAGES, STAGES
+from so3k_md.export.contract import ATTRIBUTES, FORMAT_VERSION, KERNEL_FILES, NONLOCAL_STAGES, STAGES
 from so3k_md.needs import Needs
 from so3k_md.units import EV_IN_KJ_MOL, KJ_IN_KCAL
 
@@ -156,7 +156,7 @@ def test_plugin_and_exporter_use_the_same_words():
     assert fields == set(Needs._fields) - {"config"}
     assert [word for word in ATTRIBUTES if f'"{word}"' not in text] == ["form"]  # which only Python reads
     assert f"FORMAT_VERSION = {FORMAT_VERSION};" in text
-    assert f'"{KERNEL_FILE}"' in text
+    assert all(f'"{file}"' in text for file in KERNEL_FILES.values())
 
 
 def test_built_plugin_is_kept():

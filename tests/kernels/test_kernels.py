@@ -12,7 +12,7 @@ from so3k_md import ModelConfig, So3krates, load
 from so3k_md.checkpoint import eager
 from so3k_md.errors import So3kError
 from so3k_md.export import torchscript
-from so3k_md.export.contract import KERNEL_FILE
+from so3k_md.export.contract import KERNEL_FILES
 from so3k_md.kernels.build import load_kernels
 from so3k_md.kernels.choose import accelerated, is_compiled, load_accelerated
 from so3k_md.kernels.layer import near_weights
@@ -197,7 +197,7 @@ def test_a_file_with_damaged_kernels_is_refused(tmp_path):
     path = tmp_path / "model.pt"
     torchscript.save(model_of(SO3LR, torch.float32), path, "test")
     with zipfile.ZipFile(path) as archive:
-        (record,) = (each for each in archive.infolist() if each.filename.endswith(KERNEL_FILE))
+        (record,) = (each for each in archive.infolist() if each.filename.endswith(KERNEL_FILES["cpu"]))
     content = bytearray(path.read_bytes())
     content[record.header_offset + 5000] ^= 255
     path.write_bytes(content)

@@ -199,6 +199,9 @@ namespace {
   {
     Arguments next(op, *stack);
     const Call of(next);
+    TORCH_CHECK(of.query.dim() == 1,
+                "[so3k] this form of the model is for GPUs, but its tensors are on a CPU: "
+                "move the model, or load it with device = cpu");
     auto rows = empty_rows(of);
     const auto dx = at::zeros_like(of.x), dchi = at::zeros_like(of.chi);
     AT_DISPATCH_FLOATING_TYPES(of.x.scalar_type(), "so3k::attend_forward", [&] {

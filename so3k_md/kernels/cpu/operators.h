@@ -33,6 +33,8 @@ constexpr auto LONG_PAIRS =
     "float hartree) -> (Tensor, Tensor, Tensor, Tensor)";
 constexpr auto TALLY = "tally(Tensor vectors, Tensor gradients, Tensor idx_i, Tensor idx_j, "
                        "Tensor frame, int n_frames) -> (Tensor, Tensor)";
+constexpr auto GPU_FAULT = "gpu_fault() -> str";
+constexpr auto GPU_VERSION = "gpu_version() -> str";
 constexpr auto RECALL = "recall(Tensor x, Tensor weight, str key) -> Tensor[]";
 constexpr auto KEEP = "keep(Tensor weight, str key, Tensor[] made) -> Tensor[]";
 constexpr auto CUTOFF = "cutoff(Tensor r, float cutoff, int p) -> Tensor";

@@ -4,6 +4,7 @@
 
 #include <c10/util/Exception.h>
 #include <c10/util/hash.h>
+#include <torch/library.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -15,6 +16,7 @@
 #include <system_error>
 #include <tuple>
 
+#include "../cpu/operators.h"
 #include "driver.h"
 
 // A file of this folder in the library: its bytes and a zero. The build runs where these files lie.
@@ -80,12 +82,17 @@ namespace {
     return code;
   }
 
-  /// A hash of all that decides the machine code.
-  std::string key_of(const Program &program, const std::vector<std::string> &options)
+  std::string version()
   {
     int major = 0, minor = 0;
     nvrtc().nvrtcVersion(&major, &minor);
-    std::string content = "NVRTC " + std::to_string(major) + "." + std::to_string(minor) + "\n";
+    return "NVRTC " + std::to_string(major) + "." + std::to_string(minor);
+  }
+
+  /// A hash of all that decides the machine code.
+  std::string key_of(const Program &program, const std::vector<std::string> &options)
+  {
+    std::string content = version() + "\n";
     for (const auto &option : options) content += option + "\n";
     for (const auto *header : HEADERS) content += header;
     return c10::sha1(content + SOURCES.at(program.source)).str();
@@ -197,7 +204,8 @@ void require_float(const at::Tensor &tensor)
 std::string machine_code(const Program &program, int capability)
 {
   const auto options = options_of(program, capability);
-  const auto file = cache() / (key_of(program, options) + ".cubin");
+  const auto name = program.source + "-sm_" + std::to_string(capability) + "-";
+  const auto file = cache() / (name + key_of(program, options) + ".cubin");
   auto code = read_whole(file);
   if (code.empty()) {
     code = compiled(program, options);
@@ -221,3 +229,9 @@ void launch(const Program &program, const char *kernel, c10::Device device, int6
 }
 
 }    // namespace So3k
+
+TORCH_LIBRARY_FRAGMENT(so3k, library)
+{
+  library.def(So3k::operators::GPU_FAULT, So3k::gpu_fault);
+  library.def(So3k::operators::GPU_VERSION, So3k::version);
+}

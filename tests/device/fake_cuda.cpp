@@ -70,15 +70,26 @@ int so3k_run(void (*kernel)(A), unsigned blocks, unsigned threads, const void *a
 }
 )";
 
+/// A text in which the test plants a fault.
+std::string with_fault(std::string text)
+{
+  const char *before = std::getenv("SO3K_EMULATION_OLD"),
+             *after = std::getenv("SO3K_EMULATION_NEW");
+  for (std::size_t at = 0; before && (at = text.find(before, at)) != std::string::npos;
+       at += std::strlen(after))
+    text.replace(at, std::strlen(before), after);
+  return text;
+}
+
 /// The library that emulates this machine code, compiled once for each folder.
 fs::path emulated(const std::string &code)
 {
   const fs::path folder = std::getenv("SO3K_EMULATION");
-  const auto work = folder / std::to_string(std::hash<std::string>{}(code));
+  const auto work = folder / std::to_string(std::hash<std::string>{}(with_fault(code)));
   const auto library = work / "emulated.so";
   if (fs::exists(library)) return library;
   fs::create_directories(work);
-  std::istringstream parts(code.substr(4));
+  std::istringstream parts(with_fault(code.substr(4)));
   std::string options, source, name, text;
   std::getline(parts, options, END);
   std::getline(parts, source, END);
