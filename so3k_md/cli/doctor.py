@@ -219,7 +219,7 @@ def kernels() -> Iterator[Finding]:
     from so3k_md.kernels.build import find_kernels, load_kernels
 
     library = find_kernels()
-    remedy = "build them: so3k-md kernels build; they make float32 models several times faster on CPUs"
+    remedy = "build them: so3k-md kernels build; they make models several times faster on CPUs"
     yield Finding("kernels", "library", str(library or "not built"), None if library else remedy)
     if library is not None:
         try:

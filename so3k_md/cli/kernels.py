@@ -2,7 +2,7 @@
 
 import argparse
 
-HELP = "build the compiled kernels, which make float32 models faster on CPUs, or print their path"
+HELP = "build the compiled kernels, which make models faster on CPUs, or print their path"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -68,7 +68,7 @@ class So3kCalculator(Calculator):
             over all pairs of an open structure; shifted: cut off at `cutoff_lr` as in the reference codes;
             shifted+self: the same with the energy of each charge in its own potential.
         cutoff_lr: of dispersion and of the shifted forms, Å.
-        kernels: auto, to use the compiled kernels for float32 on a CPU if they are built; on; or off.
+        kernels: auto, to use the compiled kernels if they are built; on; or off.
         charge: total charge, e, of each structure without its own in `atoms.info["charge"]`.
         spin: S of each structure without its own; 0 for a singlet.
         fragments: whole numbers (atoms,), equal within a fragment, of each structure without its own in

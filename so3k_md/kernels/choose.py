@@ -41,8 +41,8 @@ def choose(model: Any, kernels: str = "auto", device: str | torch.device | None 
 
     Args:
         model: eager or exported, ready for evaluation.
-        kernels: auto: compiled parts for models in float32 if they are built; on: compiled parts, on a CPU in
-            float64 too; off: plain parts.
+        kernels: auto: compiled parts if they are built, on a CPU in float32 and float64, on a GPU in float32;
+            on: compiled parts; off: plain parts.
         device: on which the model will run; by default the device of its weights.
 
     Raises:
@@ -60,8 +60,6 @@ def choose(model: Any, kernels: str = "auto", device: str | torch.device | None 
         return Choice(PLAIN.form, f"there are no kernels for {kind}", kernels == "auto")
     if kind != "cpu" and weight.dtype != torch.float32:
         return Choice(PLAIN.form, "the kernels for GPUs work in float32", kernels == "auto")
-    if kernels == "auto" and weight.dtype != torch.float32:
-        return Choice(PLAIN.form, "kernels = auto uses the kernels for float32 only")
     if is_rounded(model):
         return Choice(
             PLAIN.form, "the kernels have exact constants, the model has rounded ones", kernels == "auto"

@@ -80,7 +80,7 @@ UNDER_LOCK = [(minimised, {}), (ring_polymer_energy, {}), (perturbation, {})]
 UNDER_LOCK += [(pressure, {"cell": [20.0] * 3, "pbc": True})]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])  # with and without kernels
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("call", "options"), UNDER_LOCK)
 def test_calls_under_pythons_lock(call, options, dtype):
     found, expected = (call(made_of(backend, dtype, **options)) for backend in ("torchforce", "pythonforce"))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import CONFIGS, lively
+from small_models import CONFIGS, graph_of, lively
 
 from so3k_md import ModelConfig, So3krates
 from so3k_md.kernels.build import load_kernels
@@ -115,3 +115,24 @@ def test_cutoff_and_its_adjoint_are_those_of_the_module(name, p):
     slopes = [torch.autograd.grad((values * seeds).sum(), r)[0] for values in found]
     assert (found[0] - found[1]).abs().max() < 1e-13
     assert (slopes[0] - slopes[1]).abs().max() < 1e-12
+
+
+def test_charges_of_fragments_are_those_of_the_module(both):
+    """Each fragment has its charge, and a shift without a charge is its own adjoint."""
+    if both[0].energies.physics is None:
+        return
+    values = torch.randn(40, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    fragment, total = torch.arange(40) % 3, torch.tensor([1.0, 0.0, -2.0], dtype=torch.float64)
+    found = [model.energies.physics.shifted(values, total, fragment) for model in both]
+    assert (found[0] - found[1]).abs().max() < 1e-14
+    sums = torch.zeros(3, dtype=torch.float64).index_add(0, fragment, found[1])
+    assert (sums - total).abs().max() < 1e-13
+
+
+def test_tensors_of_the_gradient_are_those_of_its_named_tuple(both, cluster):
+    numbers, positions = cluster
+    for model in both:
+        graph = graph_of(numbers, positions, 4.0)
+        found, tensors = model.gradient(graph), model.gradient_tensors(graph)
+        for a, b in zip([*found.outputs, *found[1:]], tensors, strict=True):
+            assert torch.equal(a, b)

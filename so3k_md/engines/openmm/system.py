@@ -155,9 +155,8 @@ def add_model(
             by the bonds of the topology. Or a whole number for each of these atoms.
         fragment_charges: e, one for each fragment in rising order of its number, or by its number; for
             molecules also by the names of residues; residues that are not named are neutral.
-        kernels: use of compiled kernels, for CPUs. auto: for a model in float32 if they are built and there
-            is no GPU on which a TorchForce might run; on; or off, for a System that a process without kernels
-            reads.
+        kernels: use of compiled kernels, for CPUs. auto: if they are built and there is no GPU on which a
+            TorchForce might run; on; or off, for a System that a process without kernels reads.
         allow_cut_bonds: accept bonds of which the model describes one atom; the caller has capped them.
 
     Raises:
