@@ -79,12 +79,14 @@ def save(model: So3krates, path: str | Path, name: str, kernels: str = "auto") -
     extra: dict[str, str | bytes] = {EXTRA_FILE: model.needs.metadata}
     fast = None
     if kernels != "off" and not is_rounded(model):
-        for device, file in KERNEL_FILES.items():
+        codes: dict[str, bytes] = {}
+        for device in KERNEL_FILES:
             code = kernel_code(model.config, tuple(model.needs.elements), device)
             with known_operators():
-                extra[file] = archive(emptied(with_weights(code, model)))
+                codes[device] = archive(emptied(with_weights(code, model)))
+        extra.update({KERNEL_FILES[device]: code for device, code in codes.items()})
         if load_kernels():
-            fast = with_weights(extra[KERNEL_FILES["cpu"]], set_dtype(copy.deepcopy(model), torch.float32))
+            fast = with_weights(codes["cpu"], set_dtype(copy.deepcopy(model), torch.float32))
     with atomic(path) as temporary:
         temporary.write_bytes(archive(scripted, extra))
         return verify(model, scripted, temporary, fast)

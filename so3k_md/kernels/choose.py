@@ -115,7 +115,11 @@ def accelerated(
 
 
 def load_accelerated(
-    path: str | Path, device: str = "cpu", dtype: torch.dtype | str | None = None, kernels: str = "auto"
+    path: str | Path,
+    device: str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    kernels: str = "auto",
+    runs_on: str | None = None,
 ) -> Any:
     """`accelerated` of a model file, with the code of the compiled form from the exported file.
 
@@ -126,13 +130,14 @@ def load_accelerated(
         device: see there.
         dtype: see there.
         kernels: see `accelerated`.
+        runs_on: device to which the caller will move the model; by default `device`.
 
     Raises:
         So3kError: see both.
     """
     file = resolve_model(path)
     # loaded once: for each new model object TorchScript compiles its code again, and never frees it
-    return _loaded(file, look_at(file), device, dtype, kernels)
+    return _loaded(file, look_at(file), device, dtype, kernels, runs_on or device)
 
 
 def own_model(
@@ -151,6 +156,7 @@ def fitting_model(
     device: str = "cpu",
     dtype: torch.dtype | str | None = None,
     kernels: str = "auto",
+    runs_on: str | None = None,
 ) -> Any:
     """`load_accelerated` of a file, or of a model given as an object, which is returned itself if it fits.
 
@@ -159,27 +165,32 @@ def fitting_model(
         device: see `load_accelerated`.
         dtype: see there.
         kernels: see there.
+        runs_on: see there.
 
     Raises:
         So3kError: see there.
     """
     if not isinstance(model, nn.Module):
-        return load_accelerated(model, device, dtype, kernels)
+        return load_accelerated(model, device, dtype, kernels, runs_on)
     weight, place = next(model.parameters()), parse_device(device)
     precision = weight.dtype if dtype is None else parse_dtype(dtype)
     fits = weight.device == place and weight.dtype == precision
-    if is_compiled(model):  # this form can neither be cast nor moved
-        if fits and kernels in ("auto", "on"):
+    target = place if runs_on is None else torch.device(runs_on)
+    if is_compiled(model):  # this form can neither be cast nor moved to another kind of device
+        for_target = target.type in COMPILED and str(model.form) == COMPILED[target.type].form
+        if fits and for_target and kernels in ("auto", "on"):
             return model
         model = eager(model)
-    return accelerated(model if fits else set_dtype(still_copy(model).to(place), precision), kernels)
+    moved = model if fits else set_dtype(still_copy(model).to(place), precision)
+    return accelerated(moved, kernels, device=target)
 
 
 @lru_cache(maxsize=8)
-def _loaded(file: Path, look: Look, device: str, dtype: torch.dtype | str | None, kernels: str) -> Any:
-    return accelerated(
-        load(file, device, dtype, look), kernels, kernel_record(file, parse_device(device).type)
-    )
+def _loaded(
+    file: Path, look: Look, device: str, dtype: torch.dtype | str | None, kernels: str, runs_on: str
+) -> Any:
+    target = torch.device(runs_on)
+    return accelerated(load(file, device, dtype, look), kernels, kernel_record(file, target.type), target)
 
 
 def load_frozen(
@@ -208,7 +219,7 @@ def _frozen(
     dtype: torch.dtype | str | None,
     kernels: str,
 ) -> tuple[Any, Any]:
-    model = _loaded(file, look, device, dtype, kernels)
+    model = _loaded(file, look, device, dtype, kernels, device)
     return model, frozen(model)
 
 

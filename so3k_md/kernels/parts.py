@@ -73,14 +73,18 @@ class GpuGeometry(KernelGeometry):
     """`Geometry` whose distances and harmonics the kernels compute.
 
     Pairs have to be listed in the order of their centres, as in every list of `structure` and of LAMMPS. With
-    other lists all distances are NaN: a check that raised an error would wait for the GPU.
+    other lists all harmonics are NaN: a check that raised an error would wait for the GPU.
     """
 
     def forward(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor, like: Tensor) -> Edges:
         """Everything that layers read of local pairs; arguments as in `Geometry`."""
-        found = torch.ops.so3k.geometry(vectors, idx_i, idx_j, self.steps(like), self.degrees, self.direction)
         in_order = (idx_i[1:] >= idx_i[:-1]).all()
-        r = torch.where(in_order, found[0], torch.full_like(found[0], float("nan")))
+        # the matrices are small, and everything that follows depends on them
+        steps = [
+            torch.where(in_order, step, torch.full_like(step, float("nan"))) for step in self.steps(like)
+        ]
+        found = torch.ops.so3k.geometry(vectors, idx_i, idx_j, steps, self.degrees, self.direction)
+        r = found[0]
         return Edges(idx_i, idx_j, r[:, None], found[1], self.cutoff_function(r), r, found[4])
 
     def directed(self, edges: Edges) -> Edges:

@@ -83,8 +83,9 @@ def create_system(
         system.addParticle(mass)
     if topology.getPeriodicBoxVectors() is not None:
         system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
-    wanted = kernels_for(options.get("kernels", "auto"), options.get("device", "cpu"))
-    loaded = fitting_model(model, "cpu", options.pop("dtype", None), wanted)
+    device = options.get("device", "cpu")
+    wanted = kernels_for(options.get("kernels", "auto"), device)
+    loaded = fitting_model(model, "cpu", options.pop("dtype", None), wanted, runs_on=device)
     if isinstance(structure, Atoms):
         options = named_charge_state(structure, needs_of(loaded), named_groups(structure, options))
     used = add_model(
@@ -132,7 +133,8 @@ def add_model(
         atoms: indices of the atoms that the model describes; all by default.
         backend: torchforce, pythonforce, or auto for the first that works here.
         dtype: precision of the model, float32 or float64; None keeps the model's.
-        device: device on which a PythonForce evaluates the model; a TorchForce uses that of the platform.
+        device: device on which a PythonForce evaluates the model. A TorchForce uses that of the platform; name
+            it here too, so that the kernels are those of that device.
         skin: of the neighbor list, Å.
         force_group: of the new forces.
         keep_molecules: add bonds with zero force constant, so that barostats and trajectories keep molecules
@@ -155,8 +157,8 @@ def add_model(
             by the bonds of the topology. Or a whole number for each of these atoms.
         fragment_charges: e, one for each fragment in rising order of its number, or by its number; for
             molecules also by the names of residues; residues that are not named are neutral.
-        kernels: use of compiled kernels, for CPUs. auto: if they are built and there is no GPU on which a
-            TorchForce might run; on; or off, for a System that a process without kernels reads.
+        kernels: use of compiled kernels. auto: if they are built, but not with device = cpu where there is a
+            GPU on which a TorchForce might run; on; or off, for a System that a process without kernels reads.
         allow_cut_bonds: accept bonds of which the model describes one atom; the caller has capped them.
 
     Raises:
@@ -170,7 +172,7 @@ def add_model(
     topology, positions_nm = structure_of(boundary.topology, positions_nm, None)
     numbers = atomic_numbers(topology, rows)
     wanted = kernels_for(kernels, device)
-    loaded = fitting_model(model, "cpu", dtype, wanted)
+    loaded = fitting_model(model, "cpu", dtype, wanted, runs_on=device)
     warn_incomparable(numbers, metadata(loaded))
     needs = needs_of(loaded)
     cell = cell_of(system, topology)
@@ -205,7 +207,7 @@ def add_model(
         cutoff_lr=cutoff_lr,
         cluster=one_cluster(topology, rows) if part else None,
         bonded=np.unique(bonds_among(topology, rows)),
-        shared=wanted != "off" and load_kernels(),
+        shared=wanted != "off" and device == "cpu" and load_kernels(),  # a shared model cannot be moved
     )
     force = make_force(module, used.name, device)
     force.setUsesPeriodicBoundaryConditions(periodic)
