@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -26,6 +28,7 @@ SIZES = {9: (1, 1, 1), 108: (2, 2, 3), 504: (4, 7, 2), 2016: (4, 7, 8)}  # atoms
 SPACING = np.array([5.6, 4.6, 3.8])  # Å, one molecule in each cell: the density of liquid ethanol
 SECONDS = 3.0  # a case runs about this long, at least MIN_STEPS
 MIN_STEPS = 5
+LONG_WARM_UP = 20.0  # s
 TIMESTEP_FS = 0.5
 KELVIN = 300.0
 
@@ -41,16 +44,38 @@ def ethanol_box(n_atoms: int) -> Atoms:
     return box
 
 
-def timed(step, warm_up: int = 5) -> float:
-    """Seconds of one call of `step`, the median after some calls that do not count."""
+def timed(step: Callable[[], Any], warm_up: int = 5, seconds: float = SECONDS) -> float:
+    """Seconds of one call of `step`, the median after some calls that do not count.
+
+    Args:
+        step: waits until its result is there.
+        warm_up: calls that do not count, fewer if they take long.
+        seconds: about this long, at least MIN_STEPS calls.
+    """
+    start = time.perf_counter()
     for _ in range(warm_up):
         step()
+        if time.perf_counter() - start > LONG_WARM_UP:
+            break
     durations: list[float] = []
-    while len(durations) < MIN_STEPS or sum(durations) < SECONDS:
+    while len(durations) < MIN_STEPS or sum(durations) < seconds:
         start = time.perf_counter()
         step()
         durations.append(time.perf_counter() - start)
     return statistics.median(durations)
+
+
+def graph_of(atoms: Atoms, model: Any, device: str = "cpu") -> Any:
+    """The graph of a structure, pairs in the order of the engines' lists; groups from the array `group`."""
+    from so3k_md.graph import CUTOFF_LR, to_device
+    from so3k_md.needs import needs_of
+    from so3k_md.structure.build import build, kept
+    from so3k_md.structure.structure import checked
+
+    needs, group = needs_of(model), atoms.arrays.get("group")
+    box = atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc
+    structure = checked(needs, *box, where="the structure", group=group)
+    return to_device(build(structure, kept(needs, CUTOFF_LR, skin=0.0)), device)
 
 
 def bare(atoms: Atoms, model: str, device: str) -> float:
@@ -58,15 +83,11 @@ def bare(atoms: Atoms, model: str, device: str) -> float:
     import torch
 
     from so3k_md import load
-    from so3k_md.graph import to_device
     from so3k_md.model.forces import evaluate
-    from so3k_md.needs import needs_of
-    from so3k_md.structure.build import build_graph
 
     torch.jit.set_fusion_strategy([])
     loaded = load(model, device=device, dtype="float32")
-    graph = build_graph(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, needs_of(loaded).cutoff)
-    graph = to_device(graph, device)
+    graph = graph_of(atoms, loaded, device)
 
     def step() -> None:
         evaluate(loaded, graph, 1).forces.cpu()
@@ -167,15 +188,35 @@ CASES = {
 }
 
 
+def in_process(
+    command: list[str], threads: int = 1, timeout: float | None = None, **environment: str
+) -> dict[str, Any]:
+    """The JSON that a command prints in its last line.
+
+    Args:
+        command: of a process of its own.
+        threads: that OpenMP may use.
+        timeout: s.
+        environment: further variables.
+
+    Raises:
+        SystemExit: the command failed; with the end of what it printed.
+        subprocess.TimeoutExpired: it took longer.
+    """
+    settings = {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore", **environment}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **settings}, timeout=timeout
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def measure(case: str, n_atoms: int, model: str, device: str, threads: int) -> dict[str, float]:
     """One case in a process of its own."""
     command = [sys.executable, __file__, "--case", case, "--atoms", str(n_atoms)]
     command += ["--model", model, "--device", device, "--threads", str(threads)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{case}, {n_atoms} atoms:\n{done.stdout}\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return in_process(command, threads)
 
 
 def run_case(args: argparse.Namespace) -> None:

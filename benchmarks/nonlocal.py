@@ -12,10 +12,8 @@ kind stops before a size whose time or memory would go beyond --case-seconds or 
 import argparse
 import json
 import math
-import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from engines import in_process
 from nonlocal_report import draw, markdown
 
 KINDS = ("none", "sphc", "efa")
@@ -169,11 +168,7 @@ def measure(args: argparse.Namespace, folder: Path, kind: str, **case: int) -> d
     ]
     for name, value in case.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{kind}, {case}:\n{done.stdout}\n{done.stderr}")
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = in_process(command)
     print(f"{kind}, {case}: {found['ms']:.1f} ms, {found['mb']:.0f} MB", file=sys.stderr)
     return found
 

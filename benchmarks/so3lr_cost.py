@@ -12,8 +12,6 @@ of two large matrices in float32, and copies of arrays far larger than any cache
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from engines import in_process
 from so3lr_vs_peer import ours, water_box
 
 EDGES = (4, 6, 8, 10, 12)  # molecules on an edge
@@ -48,9 +47,9 @@ def counted(config: Any, n_atoms: int, near: int, far: int, waves: int) -> dict[
     products = 2 * (3 * 2 * f + 2 * f + 2 * orders)
     products_back = 2 * (3 * 2 * f + 2 * 2 * f + 8 * 2 * f + 6 * orders)
     forward, backward = spherical + table + products, 2 * spherical + 2 * h * f + table + table_derivative
-    pair = (
-        layers * (forward + backward + products_back) - 2 * 3 * 2 * h * f
-    )  # none of them in the first layer
+    pair = layers * (forward + backward + products_back)
+    if config.chi_start == "zeros":  # then the first layer has no spherical filters
+        pair -= 2 * 3 * 2 * h * f
     # of an atom in a layer: query, key of both kinds, value; exchange and residual MLP; twice that backwards
     maps = 2 * f * (3 * f / config.heads + 2 * f / degrees)
     mixing = 2 * (f + degrees) ** 2 + 2 * 2 * f * f
@@ -85,28 +84,45 @@ def peak(seconds: float = 2.0) -> tuple[float, float]:
     )
 
 
-def case(model: str, edge: int) -> dict[str, Any]:
-    """One box: counts, measured time and the floor."""
-    import torch
-
-    from so3k_md import load
+def config_of(model: Any) -> Any:
+    """The configuration of a model, eager or exported."""
     from so3k_md.config import from_mapping
     from so3k_md.model_config import ModelConfig
     from so3k_md.needs import needs_of
+
+    return from_mapping(ModelConfig, json.loads(needs_of(model).config), "model")
+
+
+def parts_of(model: Any, atoms: Atoms) -> dict[str, tuple[float, float]]:
+    """`counted` of a model and a structure."""
+    import torch
+
+    from so3k_md.graph import CUTOFF_LR
     from so3k_md.physics.kspace import LatticeSum
     from so3k_md.structure.pairs import neighbor_pairs
 
-    torch.set_num_threads(1)
-    atoms = water_box(edge)
-    loaded: Any = load(model)
-    config = from_mapping(ModelConfig, json.loads(needs_of(loaded).metadata)["config"], "model")
+    config = config_of(model)
 
     def pairs(cutoff: float) -> int:
         box = atoms.positions, atoms.cell.array, np.array(atoms.pbc)
         return len(neighbor_pairs(*box, cutoff, once=True)[0])
 
-    waves = int((LatticeSum().lattice(torch.tensor(atoms.cell.array)).weight > 0).sum())
-    parts = counted(config, len(atoms), pairs(config.cutoff), pairs(12.0), waves)
+    far = waves = 0
+    if config.electrostatics:
+        far = pairs(CUTOFF_LR)
+        waves = int((LatticeSum().lattice(torch.tensor(atoms.cell.array)).weight > 0).sum())
+    return counted(config, len(atoms), pairs(config.cutoff), far, waves)
+
+
+def case(model: str, edge: int) -> dict[str, Any]:
+    """One box: counts, measured time and the floor."""
+    import torch
+
+    from so3k_md import load
+
+    torch.set_num_threads(1)
+    atoms = water_box(edge)
+    parts = parts_of(load(model), atoms)
     operations, bandwidth = peak()
     seconds = ours(Atoms(atoms), model)
     return {
@@ -157,19 +173,10 @@ def main() -> None:
     if args.edge:
         print(json.dumps(case(args.model, args.edge)))
         return
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "ignore",
-    }
     results = []
     for edge in args.edges:
         command = [sys.executable, __file__, args.model, "--edge", str(edge)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if done.returncode:
-            raise SystemExit(f"{edge**3} waters:\n{done.stderr[-3000:]}")
-        results.append(json.loads(done.stdout.splitlines()[-1]))
+        results.append(in_process(command, OPENBLAS_NUM_THREADS="1"))
     print(table(results))
     if args.output:
         Path(args.output).write_text(json.dumps(results, indent=1) + "\n")

@@ -12,9 +12,7 @@ are medians of the ratios within a turn. The peer is run by its own ASE calculat
 import argparse
 import contextlib
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -31,7 +29,8 @@ from ase.calculators.calculator import Calculator
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
-from engines import KELVIN, TIMESTEP_FS, lammps_engine, markdown, openmm_engine, timed
+from engines import KELVIN, TIMESTEP_FS, in_process, lammps_engine, markdown, openmm_engine, timed
+from peer_codes import so3krates_torch
 
 DATA = Path(__file__).parent / "data" / "so3lr"
 PEER = "so3krates-torch"
@@ -80,22 +79,21 @@ def verlet(atoms: Atoms, calculator: Calculator) -> float:
     return timed(lambda: dynamics.run(1))
 
 
-def peer(atoms: Atoms, model: str) -> float:
+def peer(atoms: Atoms, model: str, device: str = "cpu") -> float:
     """so3krates-torch with its ASE calculator."""
-    from so3krates_torch.calculator.so3 import SO3LRCalculator
-
-    settings = {"r_max_lr": 12.0, "dispersion_energy_cutoff_lr_damping": 2.0}
-    return verlet(atoms, SO3LRCalculator(default_dtype="float32", device="cpu", **settings))
+    return verlet(atoms, so3krates_torch(device))
 
 
-def ours(atoms: Atoms, model: str, coulomb: str = "kspace", kernels: str = "auto") -> float:
+def ours(
+    atoms: Atoms, model: str, coulomb: str = "kspace", kernels: str = "auto", device: str = "cpu"
+) -> float:
     """This package with its ASE calculator."""
     import torch
 
     from so3k_md.engines.ase import So3kCalculator
 
     torch.jit.set_fusion_strategy([])
-    return verlet(atoms, So3kCalculator(model, dtype="float32", coulomb=coulomb, kernels=kernels))
+    return verlet(atoms, So3kCalculator(model, device, "float32", coulomb=coulomb, kernels=kernels))
 
 
 CASES: dict[str, Callable[[Atoms, str], float]] = {
@@ -108,21 +106,31 @@ CASES: dict[str, Callable[[Atoms, str], float]] = {
 }
 
 
-def run_case(args: argparse.Namespace) -> None:
-    """What a process of `measure` does."""
+def run_case(
+    case: Callable[[Atoms, str], float], file: str, model: str, in_child: bool, threads: int = 1
+) -> None:
+    """What a process of `measure` does: print the time of a case, its peak memory, and that without imports.
+
+    Args:
+        case: gives the seconds of a step.
+        file: of the structure.
+        model: an exported file.
+        in_child: whether the memory is that of a process that the case starts.
+        threads: that torch may use.
+    """
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     torch.ones(8, 8) @ torch.ones(8, 8)
     imports = peak_mb()
     with ThreadPoolExecutor(1) as watcher:
         ended = threading.Event()
         largest = watcher.submit(largest_child_mb, ended)
         try:
-            seconds = CASES[args.case](Atoms(ase.io.read(args.structure)), args.model)
+            seconds = case(Atoms(ase.io.read(file)), model)
         finally:
             ended.set()
-    mb = largest.result() if args.case.startswith("LAMMPS") else peak_mb()
+    mb = largest.result() if in_child else peak_mb()
     print(json.dumps({"ms": 1e3 * seconds, "mb": mb, "over": mb - imports}))
 
 
@@ -156,16 +164,7 @@ def measure(case: str, file: str, args: argparse.Namespace) -> dict[str, float]:
     """One case, of a structure in a file, in a process of its own."""
     python = args.peer_python if case == PEER else sys.executable
     command = [python, __file__, args.model, "--case", case, "--structure", file]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "passive",
-        "PYTHONWARNINGS": "ignore",
-    }
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{case}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return in_process(command, OMP_WAIT_POLICY="passive")
 
 
 def table(results: dict[str, dict[str, list[dict[str, float]]]]) -> str:
@@ -199,7 +198,7 @@ def main() -> None:
     parser.add_argument("--structure", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case:
-        run_case(args)
+        run_case(CASES[args.case], args.structure, args.model, args.case.startswith("LAMMPS"))
         return
     cases = [PEER, *(case for case in args.cases if case != PEER)]
     results: dict[str, dict[str, list[dict[str, float]]]] = {}

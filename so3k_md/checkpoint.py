@@ -23,7 +23,7 @@ from so3k_md.seals import ZIP_ERRORS, Look, State, members_are_intact, seal_arch
 EXTRA_FILE = "so3k.json"  # in an exported file: its metadata
 # in an exported file, by kind of device: code of the model with compiled parts, without weights; change the
 # number whenever the signature of an operator changes
-KERNEL_FILES = {"cpu": "so3k_kernels.7.pt", "cuda": "so3k_kernels.cuda.6.pt"}
+KERNEL_FILES = {"cpu": "so3k_kernels.7.pt", "cuda": "so3k_kernels.cuda.7.pt"}
 LARGEST_METADATA = 1 << 20  # bytes
 CHECKPOINT_FORMAT = "so3k-md checkpoint 2"
 UNSEALED_FORMAT = "so3k-md checkpoint 1"  # of checkpoints without a seal and without all facts of `Needs`

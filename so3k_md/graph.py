@@ -71,10 +71,11 @@ class Reach(NamedTuple):
     """The groups of a graph as non-local layers read them; fields of other kinds of layers are empty."""
 
     groups: Groups  # sphc
+    tiles: list[int]  # sphc: bounds of the tiles of centres, if they are known without a read
+    tile_pairs: list[int]  # sphc: number of pairs in each of these tiles
     waves: Tensor  # efa: plane waves at the atoms, (atoms, waves, frequencies), float64
     signed: Tensor  # efa: the same with the signs of their weights
-    group: Tensor  # efa: group of each atom, (atoms,) int64 from 0
-    n_groups: int
+    blocks: list[tuple[Tensor, Tensor]]  # efa: the groups of each size, see `nn.efa.blocks`
 
 
 class Outputs(NamedTuple):
@@ -104,6 +105,7 @@ PARTS = ("short_range", "repulsion", "electrostatics", "dispersion")
 COULOMB = ("kspace", "shifted", "shifted+self")
 CUTOFF_LR = 12.0  # Å, of dispersion and of the shifted forms of the Coulomb energy
 SPHC_TILE = 32768  # pairs of groups that an sphc layer computes at once on a CPU; they fit its cache
+SPHC_LARGE_TILE = 16 * SPHC_TILE  # the same on a GPU, which needs more to use all its cores
 TAPER = 2.0  # Å, width of the interval before the cutoff in which dispersion is switched off
 
 

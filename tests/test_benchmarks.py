@@ -2,17 +2,24 @@
 
 import json
 import sys
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
+import torch
+from ase.build import molecule
 from nonlocal_models import NONLOCAL
 from scipy.spatial.distance import pdist
+from small_models import CONFIGS, SMALL
 
-from so3k_md import So3krates
+from so3k_md import ModelConfig, So3krates
 from so3k_md.checkpoint import save_checkpoint
 from so3k_md.data import read_frames
 from so3k_md.evaluate import predict
+from so3k_md.export import torchscript
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCAN = BENCHMARKS.parent / "simulations/data/cumulene/c9h4_gfn2_scan_public.npz"
@@ -59,6 +66,158 @@ def test_crossover_and_table(module):
     assert "| LAMMPS, 500 atoms, 2 ranks |" in text
     assert "efa costs more" in report.crossover({"10": runs["10"]})
     assert report.draw({"one_group": runs}).startswith(b"\x89PNG")
+
+
+def test_operators_and_tape_are_counted(module):
+    """A product of matrices: its operations, its bytes, and the tensors that its reverse pass needs."""
+    roof = module("roof")
+    a, b = torch.ones(6, 5, requires_grad=True), torch.ones(5, 4)
+    operators, tape = roof.Operators(), roof.Tape([b])
+    with operators, tape.hooks():
+        (a @ b).exp().t().sum()
+    count = operators.count()
+    assert (count.launches, count.products) == (3, 2 * 6 * 5 * 4)
+    assert count.moved == 4 * (30 + 20 + 24) + 4 * (24 + 24) + 4 * (24 + 1)
+    assert count.others == 24 + 24
+    assert (tape.largest, tape.bytes) == (4 * 24, 0)  # b is apart, a is not needed
+
+
+def test_roof_of_a_model(module):
+    """Counts of a box grow with it, and the bound is the slowest rate."""
+    roof = module("roof")
+    config = ModelConfig.preset("so3lr")
+    one, two = roof.gpu_kernels(config, 100, 1900), roof.gpu_kernels(config, 200, 3800)
+    assert all(b == pytest.approx(2 * a) for a, b in zip(one[1:], two[1:], strict=True) if a)
+    assert one.launches == two.launches
+    # three products of 38 pairs, in tiles of 48 rows, with 256 filters of 32 or of 64 functions
+    assert one.split / 100 == 48 * 3 * 2 * 256 * (64 + 64 + 32)
+    gpu = roof.GPUS["H100"]
+    assert roof.seconds(roof.Count(4, 3e12, 0, 0), gpu) == {
+        "memory": 1.0, "cache": 0.0, "arithmetic": 0.0, "launches": 1e-5
+    }  # fmt: skip
+    model = So3krates(CONFIGS["so3krates-2022"], [1, 8], seed=1).eval().requires_grad_(False)
+    atoms = module("so3lr_vs_peer").water_box(2)
+    found = roof.watched(model, module("engines").graph_of(atoms, model))
+    rows = roof.table({"plain": found}, len(atoms)).splitlines()
+    assert rows[2].startswith(f"| plain | {found[0].launches:.0f} | ")
+    assert [row.split("|")[1].strip() for row in rows[-2:]] == ["plain, H100", "plain, H200"]
+
+
+def test_process_of_a_case(module, tmp_path, capsys):
+    """Time, peak memory, and the part of it that imports do not take."""
+    peers, engines = module("so3lr_vs_peer"), module("engines")
+    ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
+    held: list[np.ndarray] = []
+
+    def case(atoms, model):
+        held.append(np.ones(8 * 2**20))  # 64 MB
+        return 0.001 * len(atoms)
+
+    peers.run_case(case, str(tmp_path / "water.xyz"), "", in_child=False)
+    told = json.loads(capsys.readouterr().out)
+    assert told["ms"] == 3.0
+    assert told["over"] <= told["mb"]
+    command = [sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'] + os.environ['X'])"]
+    assert engines.in_process(command, threads=2, X="3") == 23
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        engines.in_process([sys.executable, "-c", "1 / 0"])
+
+
+def test_programs_that_are_not_here_are_left_out(module, tmp_path, monkeypatch, capsys):
+    peers = module("peers")
+    code = peers.CODES["AIMNet2"]._replace(module="no_such_module", install="no-such-package")
+    monkeypatch.setitem(peers.CODES, "AIMNet2", code)
+    monkeypatch.setitem(peers.CODES, "MACE-OFF small", code._replace(module="json"))
+    names = [peers.JAX, "AIMNet2", "MACE-OFF small"]
+    here = [sys.executable]
+    found = peers.available(Namespace(codes=names, jax=None, python=here))
+    assert list(found) == [*peers.OURS, "MACE-OFF small"]
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(f"{peers.JAX}: left out, --jax names a folder")
+    assert told[1:] == ["AIMNet2: left out, not importable: pip install no-such-package"]
+    (tmp_path / "so3lr.py").write_text("import json\n")
+    python = str(tmp_path / "no_python_but_an_error")
+    Path(python).write_text("#!/bin/sh\nexit 1\n")
+    Path(python).chmod(0o755)
+    found = peers.available(Namespace(codes=[peers.JAX], jax=str(tmp_path), python=[python, *here]))
+    assert found[peers.JAX] == sys.executable
+
+
+def test_table_of_programs(module):
+    """Ratios are those within a turn; cases that failed or would take too much are dashes."""
+    peers = module("peers")
+    base = [{"ms": 2.0, "mb": 500.0, "over": 50.0}, {"ms": 4.0, "mb": 510.0, "over": 60.0}]
+    slow = [{"ms": 6.0, "mb": 900.0, "over": 300.0}, {"ms": 20.0, "mb": 800.0, "over": 200.0}]
+    sizes = {"64 waters": {peers.BASE: base, "so3k-md, LAMMPS": base, "AIMNet2": slow}}
+    sizes["512 waters"] = {peers.BASE: base, "AIMNet2": [{}]}
+    rows = peers.table(sizes).splitlines()
+    assert rows[2].endswith("| 3.0 ms, 1.0×, 510 MB (60) | 3.0 ms, 1.0×, 510 MB (60) |")
+    assert rows[3] == "| so3k-md, LAMMPS | 3.0 ms, 1.0×, 510 MB | – |"
+    assert rows[4] == "| AIMNet2 | 13.0 ms, 4.0×, 900 MB (300) | – |"
+    limits = Namespace(case_seconds=1.0, case_gb=1.0)
+    assert not peers.too_much(base[0], 8.0, limits)
+    assert peers.too_much(slow[1], 8.0, limits)  # 10 steps of 160 ms
+    assert peers.too_much(slow[0] | {"ms": 1.0}, 8.0, limits)  # 2.4 GB
+
+
+@pytest.fixture
+def gpu_folder(tmp_path: Path) -> Path:
+    """A folder in which gpu.py finds small models."""
+    small = {name: size for name, size in SMALL.items() if name != "cutoff"}
+    for name in ("so3lr", "so3krates-2022"):
+        config = replace(ModelConfig.preset(name), **small)
+        torchscript.save(So3krates(config, [1, 6, 7, 8], seed=1), tmp_path / f"{name}.pt", name)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_rehearsal_of_a_gpu(module, gpu_folder, monkeypatch, capsys):
+    """Each case writes its result at once, is not run again, and a failed check stops the run."""
+    gpu = module("gpu")
+    words = f"gpu {gpu_folder} --rehearse --shapes so3lr so3krates-2022 --parts checks graphs sizes"
+    monkeypatch.setattr(sys, "argv", words.split())
+    gpu.main()
+    file = gpu_folder / "results.json"
+    results = json.loads(file.read_text())
+    cases = [case for part in ("checks", "graphs", "sizes") for case in results if case.startswith(part)]
+    assert len(cases) == 2 + 2 + 4
+    assert not [case for case in cases if "error" in results[case]]
+    for shape in ("so3lr", "so3krates-2022"):
+        assert results[f"checks/{shape}"]["plain float32"]["passed"]
+        assert results[f"sizes/{shape}/plain/0"]["near_pairs_per_atom"] > 0
+    assert "| so3lr, plain float64 | " in capsys.readouterr().out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "tried", lambda case, args: pytest.fail(f"{case} ran again"))
+        gpu.main()
+    results["checks/so3lr"]["plain float32"]["passed"] = False
+    file.write_text(json.dumps(results))
+    with pytest.raises(SystemExit, match="checks/so3lr: errors larger than"):
+        gpu.main()
+
+
+def test_gpu_names_what_stood_in_the_way(module, tmp_path, monkeypatch):
+    gpu = module("gpu")
+    args = Namespace(folder=str(tmp_path), rehearse=True, so3lr=None, threads=1, case_seconds=60.0)
+
+    def refused(*arguments, **keywords):
+        raise SystemExit("command:\nTraceback\nOutOfMemoryError: CUDA out of memory")
+
+    monkeypatch.setattr(gpu, "in_process", refused)
+    record = gpu.tried("sizes/so3lr/plain/1000", args)
+    assert record["error"] == "OutOfMemoryError: CUDA out of memory"
+    assert gpu.failed(record)
+    assert len(gpu.water(gpu.FULL, 10)) == 10_290
+    assert gpu.told(
+        {"sizes/a/plain/1": {"ns_per_atom": 2.0}, "sizes/a/plain/2": record}, "sizes"
+    ).splitlines()[2:] == [
+        "| a/plain/1 | 2 | – |",
+        "| a/plain/2 | – | OutOfMemoryError: CUDA out of memory |",
+    ]
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(sys, "argv", ["gpu", str(tmp_path)])
+        with pytest.raises(SystemExit, match="add --rehearse"):
+            gpu.main()
 
 
 def test_torsion_of_models(module, tmp_path, monkeypatch, capsys):

@@ -218,7 +218,19 @@ void ChargeState::rebuild(const System &system, const std::vector<int64_t> &spec
                               fragments.n_all);
 }
 
-Tensor ChargeState::shares(const Tensor &species, int64_t n_centres) const
+const Tensor &ChargeState::shares(const Tensor &species, int64_t n_centres)
+{
+  int changed = !species.is_same(known_species);    // a list replaces it whenever it changes
+  if (model.charge_and_spin.exists())
+    MPI_Allreduce(MPI_IN_PLACE, &changed, 1, MPI_INT, MPI_MAX, world);
+  if (changed) {
+    known_species = species;
+    known_shares = shares_of(species, n_centres);
+  }
+  return known_shares;
+}
+
+Tensor ChargeState::shares_of(const Tensor &species, int64_t n_centres) const
 {
   const auto options_of = at::dtype(at::kDouble).device(model.device);
   if (!model.charge_and_spin.exists()) return at::zeros({0, 2}, options_of);

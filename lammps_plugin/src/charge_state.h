@@ -23,8 +23,8 @@ class ChargeState : protected LAMMPS_NS::Pointers {
   /// changed, charges and spins are checked again.
   void rebuild(const System &system, const std::vector<int64_t> &species_of_type, bool first);
 
-  /// Collective: the shares of each row for the stage `embed`.
-  at::Tensor shares(const at::Tensor &species, int64_t n_centres) const;
+  /// Collective: the shares of each row for the stage `embed`, which change with the atoms only.
+  const at::Tensor &shares(const at::Tensor &species, int64_t n_centres);
   /// Collective: charges of the centres that add up to those of the fragments, from raw ones.
   at::Tensor conserved(const at::Tensor &raw) const { return spread(raw, charges); }
   /// Collective: dE/d(raw charges) from dE/dq. The same map without a charge is its own adjoint.
@@ -42,6 +42,7 @@ class ChargeState : protected LAMMPS_NS::Pointers {
                     const std::string &whose) const;
   void check_fragment_electrons(const System &system,
                                 const std::vector<int64_t> &species_of_type) const;
+  at::Tensor shares_of(const at::Tensor &species, int64_t n_centres) const;
   at::Tensor spread(const at::Tensor &raw, const at::Tensor &charges) const;
   LAMMPS_NS::bigint sum(LAMMPS_NS::bigint here) const;
   LAMMPS_NS::bigint protons(const std::vector<int64_t> &species_of_type) const;
@@ -51,7 +52,8 @@ class ChargeState : protected LAMMPS_NS::Pointers {
   double total;                                    // e
   LAMMPS_NS::bigint n_atoms = 0, n_protons = 0;    // when last checked
   Groups fragments;
-  at::Tensor charges, counts;    // of the fragments with atoms on this rank, e, float64
+  at::Tensor known_species, known_shares;    // of `shares`
+  at::Tensor charges, counts;                // of the fragments with atoms on this rank, e, float64
 };
 
 }    // namespace So3k

@@ -5,10 +5,12 @@
 #include "close.h"
 #include "layers.h"
 #include "mixed.h"
+#include "transfer.h"
 
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
+#include <tuple>
 
 #include "error.h"
 #include "exceptions.h"
@@ -52,17 +54,35 @@ void PairSo3k::evaluate()
                             /*allow_unused=*/static_cast<bool>(nonlocal));
 
   c10::AutoGradMode no_gradient(false);
-  check_finite(found, gradients[0]);
-  tally_energies(found);
-  tally_pairs(system->near.pairs, gradients[0], false);
+  auto results = collect(found, gradients);
+  hand_over(results);
+  tally_energies(results.parts);
+  if (results.charges.defined()) tally_outputs(results.charges, results.ratios);
+  for (const auto &part : results.of_pairs) tally_pairs(part);
+  for (const auto &part : results.of_centres) tally_centres(part);
+}
+
+/// Collective: all that LAMMPS asks for in this step.
+PairSo3k::Results PairSo3k::collect(const Prediction &found, const std::vector<Tensor> &gradients)
+{
+  Results results;
+  results.sum = found.parts.sum() + gradients[0].sum();
+  if (long_range) results.sum = results.sum + found.derivatives.vectors.sum();
+  if (eflag_either) results.parts = eflag_atom ? found.parts : found.parts.sum(0, true);
+  if (long_range && (outputs_wanted || eflag_global))
+    std::tie(results.charges, results.ratios) = std::tie(found.charges, found.ratios);
+  results.of_pairs.push_back(of_pairs(system->near.pairs, gradients[0], false));
   if (nonlocal) {
     const auto rows = nonlocal->gradient({gradients.begin() + 1, gradients.end()});
-    tally_atoms(rows.positions, nonlocal->virials(*system, rows));
+    const bool asked = vflag_either || cvflag_atom;
+    const auto virials = asked ? nonlocal->virials(*system, rows) : Tensor();
+    results.of_centres.push_back(of_centres(rows.positions, virials));
   }
-  if (!long_range) return;
-  tally_pairs(system->long_pairs.pairs, found.derivatives.vectors, true);
-  if (found.derivatives.positions.defined())
-    tally_atoms(found.derivatives.positions, found.derivatives.virials);
+  if (!long_range) return results;
+  const auto &[energies, vectors, by_q, by_h, positions, virials] = found.derivatives;
+  results.of_pairs.push_back(of_pairs(system->long_pairs.pairs, vectors, true));
+  if (positions.defined()) results.of_centres.push_back(of_centres(positions, virials));
+  return results;
 }
 
 /// Collective: the atoms and pairs of this step; `first` of a run.
@@ -90,11 +110,11 @@ void PairSo3k::update_system(bool first)
 
 /// Collective. Energies of long-range pairs have no autograd history: their derivatives by charges
 /// and ratios are seeds of the gradient through the layers.
-PairSo3k::Prediction PairSo3k::predict() const
+PairSo3k::Prediction PairSo3k::predict()
 {
   const auto &near = system->near;
   const auto n_centres = system->n_centres;
-  const auto shares = charge_state->shares(near.species, n_centres);
+  const auto &shares = charge_state->shares(near.species, n_centres);
   const auto x = So3k::last_features(*model, near, shares, n_centres, nonlocal.get());
   const auto species = near.species.narrow(0, 0, n_centres);
   const auto [short_range, raw, ratios] = model->heads(x, species);
@@ -122,11 +142,18 @@ PairSo3k::Prediction PairSo3k::predict() const
   return found;
 }
 
-void PairSo3k::check_finite(const Prediction &found, const Tensor &gradient) const
+/// One copy to the host for all results, and refusal of those that are not finite.
+void PairSo3k::hand_over(Results &results) const
 {
-  auto sum = found.parts.sum() + gradient.sum();
-  if (long_range) sum = sum + found.derivatives.vectors.sum();
-  if (std::isfinite(sum.item<double>())) return;
+  So3k::Transfer transfer;
+  for (auto *tensor : {&results.sum, &results.parts, &results.charges, &results.ratios})
+    transfer.add(*tensor);
+  for (auto *parts : {&results.of_pairs, &results.of_centres})
+    for (auto &part : *parts)
+      for (auto *tensor : {&part.forces, &part.virial, &part.of_atoms, &part.centroid})
+        transfer.add(*tensor);
+  transfer.run();
+  if (std::isfinite(results.sum.item<double>())) return;
   error->one(FLERR,
              "so3k: energy or forces are not finite at step {}: look for overlapping or lost "
              "atoms, or use a smaller timestep",

@@ -126,6 +126,7 @@ void Exchange::swap(const Tensor &outgoing, const Tensor &incoming, bool reverse
 
 Tensor Exchange::forward(const Tensor &owned) const
 {
+  if (!busy()) return owned;
   const auto outgoing = owned.index_select(0, rows_sent).cpu().contiguous();
   const auto incoming = at::empty({n_received, owned.size(1)}, outgoing.options());
   swap(outgoing, incoming, false);
@@ -143,6 +144,7 @@ Tensor Exchange::return_rows(const Tensor &rows) const
 
 Tensor Exchange::adjoint(const Tensor &rows) const
 {
+  if (!busy()) return rows;
   return rows.narrow(0, 0, n_owned).index_add(0, rows_sent, return_rows(rows));
 }
 

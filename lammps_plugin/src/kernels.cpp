@@ -14,6 +14,20 @@
 
 namespace So3k {
 
+namespace {
+
+  /// Why the kernels for GPUs cannot be compiled or run; empty if they can.
+  std::string gpu_fault()
+  {
+    const auto op = c10::Dispatcher::singleton().findSchema({"so3k::gpu_fault", ""});
+    if (!op) return "so3k_kernels.so has no kernels for GPUs";
+    auto fault = op->typed<std::string()>().call();
+    const std::string tag = "[so3k] ";
+    return fault.rfind(tag, 0) == 0 ? fault.substr(tag.size()) : fault;
+  }
+
+}    // namespace
+
 bool load_kernels()
 {
   const auto known = [] {
@@ -39,10 +53,13 @@ bool load_kernels()
 
 Choice choose(bool has_code, at::Device device, at::ScalarType precision)
 {
-  if (!device.is_cpu()) return {false, "the kernels are for CPUs"};
   if (precision != at::kFloat) return {false, "the kernels are for float32"};
   if (!has_code) return {false, "the model file has no code for kernels"};
   if (!load_kernels()) return {false, "so3k_kernels.so is not in the folder of the plugin"};
+  if (!device.is_cpu()) {
+    const auto fault = gpu_fault();
+    if (!fault.empty()) return {false, fault};
+  }
   return {true, ""};
 }
 

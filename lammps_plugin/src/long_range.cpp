@@ -70,10 +70,13 @@ void LongRange::add_lattice(LongRangeDerivatives &derivatives, const System &sys
 {
   const auto r = system.positions(), cell = system.cell();
   const auto lattice_sum = model.physics["lattice_sum"];
-  auto sums = lattice_sum.run("sums", q, r, cell).toTensor().cpu().contiguous();
-  MPI_Allreduce(MPI_IN_PLACE, sums.data_ptr<double>(), static_cast<int>(sums.numel()), MPI_DOUBLE,
-                MPI_SUM, world);
-  sums = sums.to(model.device);
+  auto sums = lattice_sum.run("sums", q, r, cell).toTensor();
+  if (comm->nprocs > 1) {
+    auto total = sums.cpu().contiguous();
+    MPI_Allreduce(MPI_IN_PLACE, total.data_ptr<double>(), static_cast<int>(total.numel()),
+                  MPI_DOUBLE, MPI_SUM, world);
+    sums = total.to(model.device);
+  }
   const auto found = lattice_sum.run("read", q, r, cell, sums);
   const auto &fields = found.toTupleRef().elements();
   derivatives.energies.select(1, 0) += fields[0].toTensor();
@@ -109,6 +112,8 @@ void LongRange::add_open(LongRangeDerivatives &derivatives, const System &system
 /// The rows of all ranks, in the order of the ranks, and the first row of this rank.
 Tensor LongRange::gather(const Tensor &rows, int64_t &first) const
 {
+  first = 0;
+  if (comm->nprocs == 1) return rows;
   const auto mine = rows.cpu().contiguous();
   const auto n_mine = static_cast<int>(mine.numel());
   std::vector<int> counts(comm->nprocs), begins(comm->nprocs + 1, 0);

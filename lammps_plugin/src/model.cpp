@@ -23,7 +23,8 @@ namespace So3k {
 namespace {
 
   constexpr int64_t FORMAT_VERSION = 7;
-  const std::string KERNEL_FILE = "so3k_kernels.7.pt";    // compiled form without weights
+  // compiled forms without weights
+  const std::string CPU_KERNELS = "so3k_kernels.7.pt", GPU_KERNELS = "so3k_kernels.cuda.7.pt";
 
   using Stages = std::vector<std::string>;
 
@@ -42,12 +43,12 @@ namespace {
       {"sphc", {{"group_rows"}, {"tiles", "sphc_attend"}, {}}},
       {"efa", {{"waves", "signed", "support", "diameter"}, {}, {"forward", "sums", "read"}}}};
 
-  Module read(const std::string &file, torch::jit::ExtraFilesMap &inside)
+  Module read(const std::string &file, at::Device device, torch::jit::ExtraFilesMap &inside)
   {
     require_seal(file);    // before torch runs code of the file
     std::istringstream stream(file);
     try {
-      return torch::jit::load(stream, at::kCPU, inside);
+      return torch::jit::load(stream, device, inside);
     } catch (const std::exception &error) {
       throw std::runtime_error("this torch cannot read it: " + cause_of(error));
     }
@@ -63,7 +64,7 @@ namespace {
   Module with_weights(const std::string &code, const Module &model)
   {
     torch::jit::ExtraFilesMap nothing;
-    const auto form = read(code, nothing);
+    const auto form = read(code, at::kCPU, nothing);
     std::map<std::string, Tensor> weights;
     for (const auto &each : model.named_parameters()) weights[each.name] = each.value;
     for (const auto &each : model.named_buffers()) weights[each.name] = each.value;
@@ -87,9 +88,10 @@ std::pair<Tensor, Tensor> two(const c10::IValue &value)
 Model::Model(const std::string &file, std::optional<at::ScalarType> precision,
              const LongRangeOptions &long_range, at::Device device) : device(device)
 {
-  torch::jit::ExtraFilesMap inside = {{KERNEL_FILE, ""}};
-  artefact = read(file, inside);
-  const auto &code = inside[KERNEL_FILE];
+  const auto &file = device.is_cpu() ? CPU_KERNELS : GPU_KERNELS;
+  torch::jit::ExtraFilesMap inside = {{file, ""}};
+  artefact = read(file, device, inside);
+  const auto &code = inside[file];
   form = choose(!code.empty(), device, precision.value_or(precision_of(artefact)));
   if (form.compiled) artefact = with_weights(code, artefact);
   describe(long_range);
@@ -212,7 +214,6 @@ void Model::prepare(std::optional<at::ScalarType> precision)
     parameter.set_requires_grad(false);
     parameter.set_data(parameter.to(dtype));
   }
-  artefact.to(device);
 }
 
 c10::IValue Model::rows(const Tensor &x, const Tensor &chi, const Tensor &r) const
@@ -223,7 +224,7 @@ c10::IValue Model::rows(const Tensor &x, const Tensor &chi, const Tensor &r) con
 
 std::tuple<Tensor, Tensor, Tensor> Model::heads(const Tensor &x, const Tensor &species) const
 {
-  if (form.compiled) {    // one operator computes all three
+  if (energies.has("heads")) {    // one operator computes all three
     const auto found = energies.run("heads", x, species);
     const auto &elements = found.toTupleRef().elements();
     return {elements[0].toTensor(), elements[1].toTensor(), elements[2].toTensor()};

@@ -33,6 +33,7 @@ class Part {
   explicit Part(torch::jit::Module module) : module(std::move(module)) {}
 
   bool exists() const { return module.has_value(); }
+  bool has(const char *stage) const { return exists() && module->find_method(stage).has_value(); }
 
   /// A stage by its name.
   template <typename... Arguments>

@@ -20,6 +20,7 @@
 #include "error.h"
 #include "force.h"
 #include "memory.h"
+#include "modify.h"
 #include "neigh_list.h"
 #include "neighbor.h"
 #include "update.h"
@@ -198,6 +199,8 @@ void PairSo3k::init_style()
   So3k::warn_of_heat_flux(lmp, model->n_layers == 1 && !nonlocal && !long_range);
   request_lists();
   system->ready = false;
+  // a fix pair that is older than this pair style asks it only after its first step
+  outputs_wanted = outputs_wanted || !modify->get_fix_by_style("pair").empty();
   report();
 }
 

@@ -58,15 +58,34 @@ class __attribute__((visibility("default"))) PairSo3k : public Pair {
     std::vector<at::Tensor> outputs, seeds;    // of the one gradient through the layers
   };
 
+  /// The part of forces and virial from one list of pairs, or from terms without pairs, in eV and
+  /// Å; what is not asked for is undefined.
+  struct Part {
+    at::Tensor forces;                // (atoms of LAMMPS, 3), or (centres, 3) without pairs
+    at::Tensor virial;                // (3, 3)
+    at::Tensor of_atoms, centroid;    // (atoms or centres, 3, 3)
+  };
+
+  /// What a step gives to LAMMPS; on the device until `hand_over`.
+  struct Results {
+    at::Tensor sum;                // of all numbers, finite if all are
+    at::Tensor parts;              // of the energy, (centres, 4), or summed (1, 4), eV
+    at::Tensor charges, ratios;    // (centres,), for fix pair and compute pair
+    std::vector<Part> of_pairs;
+    std::vector<Part> of_centres;
+  };
+
   void evaluate();
   void update_system(bool first);
-  Prediction predict() const;
-  void check_finite(const Prediction &found, const at::Tensor &gradient) const;
-  void tally_energies(const Prediction &found);
-  void tally_outputs(const Prediction &found);
-  void tally_pairs(const So3k::Pairs &pairs, const at::Tensor &gradients, bool symmetric);
-  void tally_atom_virial(const So3k::Pairs &pairs, const at::Tensor &gradient, bool symmetric);
-  void tally_atoms(const at::Tensor &gradient, const at::Tensor &virials_of_atoms);
+  Prediction predict();
+  Results collect(const Prediction &found, const std::vector<at::Tensor> &gradients);
+  Part of_pairs(const So3k::Pairs &pairs, const at::Tensor &gradients, bool symmetric) const;
+  Part of_centres(const at::Tensor &gradient, const at::Tensor &virials) const;
+  void hand_over(Results &results) const;
+  void tally_energies(const at::Tensor &parts);
+  void tally_outputs(const at::Tensor &charges, const at::Tensor &ratios);
+  void tally_pairs(const Part &part);
+  void tally_centres(const Part &part);
   void add_virial(const at::Tensor &total);
   using AtomVirial = at::TensorAccessor<double, 2>;
   void add_atom_virial(int i, const AtomVirial &share, const AtomVirial &centroid);
@@ -79,6 +98,7 @@ class __attribute__((visibility("default"))) PairSo3k : public Pair {
   std::unique_ptr<So3k::ChargeState> charge_state;
   std::unique_ptr<So3k::LongRange> long_range;    // none if the model has no charges
   NeighList *long_list = nullptr;
+  bool outputs_wanted = false;    // charges and ratios, by fix pair
   std::vector<double> charge_of_atom = {0.0}, ratio_of_atom = {0.0};    // of LAMMPS atoms
   std::vector<int64_t> species_of_type;    // atomic number of each type, 0 for NULL
   bool composition_checked = false;        // since the model was loaded

@@ -15,6 +15,8 @@ namespace So3k {
 
 namespace {
 
+  constexpr int64_t FEW = 65536;    // pairs, as in so3k_md/reads.py
+
   Tensor to_device(const std::vector<int64_t> &values, at::Device device)
   {
     return at::tensor(values, at::kLong).to(device);
@@ -53,7 +55,7 @@ std::pair<Tensor, Tensor> tally(const Pairs &pairs, const Tensor &gradients, int
     const auto forces = at::zeros({n_atoms, 3}, g.options())
                             .index_add_(0, pairs.atom_i, g)
                             .index_add_(0, pairs.atom_j, g, -1);
-    return {forces.cpu(), -pairs.vectors.t().mm(g).cpu()};
+    return {forces, -pairs.vectors.t().mm(g)};
   }
   auto forces = at::zeros({n_atoms, 3}, at::kDouble), virial = at::zeros({3, 3}, at::kDouble);
   const auto on_cpu =
@@ -146,6 +148,13 @@ void PairList::update(const Tensor &x, double cutoff)
 {
   if (device.is_cpu()) return update_on_cpu(x, cutoff);
   const auto vectors = x.index_select(0, candidates.atom_j) - x.index_select(0, candidates.atom_i);
+  // a few pairs beyond the cutoff, which contribute nothing, cost less than the wait for their
+  // number
+  if (vectors.size(0) <= FEW) {
+    pairs = candidates;
+    pairs.vectors = vectors;
+    return;
+  }
   const auto within = (vectors.square().sum(1) < cutoff * cutoff).nonzero().squeeze(1);
   const auto pick = [&](const Tensor &all) { return all.index_select(0, within); };
   pairs = {pick(vectors), pick(candidates.idx_i), pick(candidates.idx_j), pick(candidates.atom_i),

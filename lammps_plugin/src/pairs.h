@@ -25,7 +25,7 @@ struct Pairs {
 };
 
 /// F_i = sum g_ij - sum g_ji of n_atoms atoms of LAMMPS (n_atoms, 3), and W = -sum r x g (3, 3),
-/// from the gradient g of pairs, (pairs, 3); float64, on the host.
+/// from the gradient g of pairs, (pairs, 3); float64, on their device.
 std::pair<at::Tensor, at::Tensor> tally(const Pairs &pairs, const at::Tensor &gradients,
                                         int n_atoms);
 
@@ -44,7 +44,7 @@ class PairList {
                const Centres &centres, const double *const *x, double reach, int me);
   /// The species of the rows; types may change without a new list (fix atom/swap).
   void refresh(const int *type, const std::vector<int64_t> &species_of_type);
-  /// The pairs within the cutoff now.
+  /// The pairs within the cutoff now; on a GPU others may be among them.
   void update(const at::Tensor &x, double cutoff);
 
   int64_t n_rows() const { return static_cast<int64_t>(row_atoms.size()); }

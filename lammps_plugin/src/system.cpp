@@ -2,6 +2,7 @@
 
 #include "system.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "atom.h"
@@ -29,6 +30,7 @@ void System::find_centres(Pair *pair, const NeighList *list,
     centres.atoms.push_back(i);
   }
   n_centres = static_cast<int64_t>(centres.atoms.size());
+  rows = at::tensor(centres.atoms, at::kInt).to(device);
   comm->forward_comm(pair);
   ready = true;
 }
@@ -80,11 +82,19 @@ std::vector<std::vector<int>> System::hidden_neighbors(bool once) const
 void System::update()
 {
   const int n_atoms = atom->nlocal + atom->nghost;
-  x = n_atoms ? at::from_blob(atom->x[0], {n_atoms, 3}, at::kDouble).to(device)
-              : at::empty({0, 3}, at::dtype(at::kDouble).device(device));
+  const auto here = n_atoms ? at::from_blob(atom->x[0], {n_atoms, 3}, at::kDouble)
+                            : at::empty({0, 3}, at::kDouble);
   // A pair with NaN would be skipped as if it were beyond the cutoff.
-  if (!std::isfinite(x.sum().item<double>()))
+  if (!std::isfinite(here.sum().item<double>()))
     throw std::runtime_error("positions are not finite: minimise first, or use a smaller timestep");
+  x = here.to(device);
+  const auto *h = domain->h;
+  if (!lattice.defined() || !std::equal(shape.begin(), shape.end(), h)) {
+    std::copy_n(h, shape.size(), shape.begin());
+    lattice = at::tensor({h[0], 0.0, 0.0, h[5], h[1], 0.0, h[4], h[3], h[2]}, at::kDouble)
+                  .view({3, 3})
+                  .to(device);
+  }
 }
 
 void System::update(PairList &pairs, double cutoff,
@@ -103,12 +113,12 @@ double System::bytes() const
 
 Tensor System::positions() const
 {
-  return x.index_select(0, at::tensor(centres.atoms, at::kInt).to(device));
+  return x.index_select(0, rows);
 }
 
 /// Like Domain::unmap, whose symbol depends on the sizes of integers. Without this symbol a LAMMPS
 /// with other sizes can load the plugin, which then reports the difference.
-Tensor System::unwrapped() const
+Tensor System::unwrapped_on_host() const
 {
   auto r = at::empty({n_centres, 3}, at::kDouble);
   auto *row = r.data_ptr<double>();
@@ -123,15 +133,7 @@ Tensor System::unwrapped() const
     row[2] = atom->x[i][2] + h[2] * c;
     row += 3;
   }
-  return r.to(device);
-}
-
-Tensor System::cell() const
-{
-  const auto *h = domain->h;
-  return at::tensor({h[0], 0.0, 0.0, h[5], h[1], 0.0, h[4], h[3], h[2]}, at::kDouble)
-      .view({3, 3})
-      .to(device);
+  return r;
 }
 
 }    // namespace So3k

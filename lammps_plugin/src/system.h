@@ -7,6 +7,8 @@
 
 #include "pointers.h"
 
+#include <array>
+
 namespace LAMMPS_NS {
 class NeighList;
 class Pair;
@@ -41,8 +43,9 @@ class System : protected LAMMPS_NS::Pointers {
 
   /// Of the centres, (centres, 3), Å, on the device: in the box, and in the image of their flags.
   at::Tensor positions() const;
-  at::Tensor unwrapped() const;
-  at::Tensor cell() const;    // (3, 3), lattice vectors as rows, Å
+  at::Tensor unwrapped() const { return unwrapped_on_host().to(device); }
+  at::Tensor unwrapped_on_host() const;
+  const at::Tensor &cell() const { return lattice; }    // (3, 3), lattice vectors as rows, Å
 
   double bytes() const;    // memory of lists and positions
 
@@ -55,7 +58,10 @@ class System : protected LAMMPS_NS::Pointers {
   std::vector<std::vector<int>> hidden_neighbors(bool once) const;
 
   at::Device device;
-  at::Tensor x;    // (owned and ghosts, 3), Å
+  at::Tensor x;                   // (owned and ghosts, 3), Å
+  at::Tensor rows;                // (centres,) LAMMPS atoms
+  at::Tensor lattice;             // of `cell`
+  std::array<double, 6> shape;    // domain->h of `lattice`
 };
 
 }    // namespace So3k

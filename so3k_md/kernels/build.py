@@ -100,7 +100,9 @@ def sources() -> list[Path]:
 
 def device_sources() -> list[Path]:
     """The files that NVRTC compiles; the library holds their text."""
-    return [SOURCES / "exchange.h", GPU / "near.h", *sorted((GPU / "device").iterdir())]
+    formulas = [SOURCES / name for name in ("dispersion.h", "everywhere.h", "exchange.h", "switching.h")]
+    arguments = [GPU / name for name in ("attention.h", "groups.h", "long_range.h", "near.h", "pairs.h")]
+    return [*formulas, *arguments, *sorted((GPU / "device").iterdir())]
 
 
 def build_key() -> str:

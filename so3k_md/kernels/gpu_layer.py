@@ -3,32 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from so3k_md.graph import Edges
-from so3k_md.kernels.layer import KernelLayer, or_zeros
+from so3k_md.kernels.layer import KernelLayer, KernelSphcLayer, or_zeros
 from so3k_md.kernels.table import CLOSEST
 from so3k_md.nn.efa_layer import EfaLayer
-from so3k_md.nn.geometry import Geometry
-from so3k_md.nn.sphc_layer import SphcLayer
 
 TILE = 16  # columns of a factor of a product; widths are filled up with zeros to multiples of it
 LOST = 3e-7  # of the filters, relative to the largest, by too few functions of the distance
-
-
-class GpuGeometry(Geometry):
-    """`Geometry` without the radial basis, which the kernels read from tables.
-
-    Pairs have to be listed in the order of their centres, as in every list of `structure` and of LAMMPS. With
-    other lists all distances are NaN: a check that raised an error would wait for the GPU.
-    """
-
-    def forward(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor, like: Tensor) -> Edges:
-        """Everything that layers read of local pairs; arguments as in `Geometry`."""
-        vectors = vectors.to(like.dtype)
-        r = self.length(vectors)
-        in_order = (idx_i[1:] >= idx_i[:-1]).all()
-        r = torch.where(in_order, r, torch.full_like(r, float("nan")))
-        no_back = torch.empty([0], dtype=torch.bool, device=r.device)
-        return Edges(idx_i, idx_j, r[:, None], self.ylm(vectors, r), self.cutoff_function(r), r, no_back)
 
 
 class GpuLayer(KernelLayer):
@@ -68,7 +48,8 @@ class GpuLayer(KernelLayer):
             ],
             1,
         )[0]
-        small, coefficients = functions_of_distance(table, self.geometry.cutoff)
+        functions, coefficients = functions_of_distance(table, self.geometry.cutoff)
+        functions, coefficients = whole_tiles(functions, coefficients)
         radial = self.columns(coefficients[:, :features], coefficients[:, features:]).to(value.dtype)
         spherical = self.columns(first.out.weight, second.out.weight)
         spherical = filled(spherical.t(), 1).t()
@@ -87,7 +68,7 @@ class GpuLayer(KernelLayer):
             hidden_bias.contiguous(),
             fragments(inner),
             fragments(inner.t()).transpose(0, 1).contiguous(),
-            small.to(value.dtype).contiguous(),
+            torch.cat([functions, torch.zeros_like(functions[:1])]).to(value.dtype).contiguous(),
         ]
 
     def columns(self, x: Tensor, chi: Tensor) -> Tensor:
@@ -99,8 +80,37 @@ class GpuEfaLayer(GpuLayer, EfaLayer):
     """`EfaLayer` whose local messages the kernels compute."""
 
 
-class GpuSphcLayer(GpuLayer, SphcLayer):
-    """`SphcLayer` whose local messages the kernels compute."""
+class GpuSphcLayer(GpuLayer, KernelSphcLayer):
+    """`SphcLayer` whose local and non-local messages the kernels compute."""
+
+    def sphc_constants(self, table: Tensor) -> list[Tensor]:
+        """The fields of `SphcWeights`; their shift is the coefficient of a constant function.
+
+        Args:
+            table: of `function`, (intervals, 6, features), float64.
+        """
+        net = self.geometric_filter.spherical
+        weight, beyond = net.out.weight, self.beyond()
+        degrees = len(self.degrees)
+        functions, coefficients = functions_of_distance(table, self.geometry.cutoff)
+        functions = nn.functional.pad(functions, [0, 1])
+        functions[:, 0, -1] = 1.0
+        outside = torch.zeros_like(functions[:1])
+        outside[:, 0, -1] = 1.0
+        shift = beyond + or_zeros(net.out.bias, beyond[:, :1])
+        functions, coefficients = whole_tiles(
+            torch.cat([functions, outside]), torch.cat([coefficients, shift])
+        )
+        spherical = filled(filled(weight, degrees).t(), 1).t()
+        inner = torch.cat([spherical, filled(coefficients.to(weight.dtype), degrees)])
+        return [
+            filled(net.hidden.weight, 1),
+            filled(or_zeros(net.hidden.bias, net.hidden.weight[0] * 0.0)[None], 1)[0],
+            fragments(inner),
+            fragments(inner.t()).transpose(0, 1).contiguous(),
+            weight[0, :0],
+            functions.to(weight.dtype).contiguous(),
+        ]
 
 
 def filled(rows: Tensor, heads: int, tile: int = TILE) -> Tensor:
@@ -117,7 +127,7 @@ def blocks(weight: Tensor, tile: int = TILE) -> Tensor:
 
 
 def functions_of_distance(
-    table: Tensor, end: float, closest: float = CLOSEST, tolerance: float = LOST, tile: int = TILE
+    table: Tensor, end: float, closest: float = CLOSEST, tolerance: float = LOST
 ) -> tuple[Tensor, Tensor]:
     """Few functions b_k(r) and coefficients V with Σ_k b_k V_kf = the functions f of a table.
 
@@ -126,7 +136,6 @@ def functions_of_distance(
         end: of the table, Å.
         closest: distance from which on the functions are needed, Å.
         tolerance: largest difference, relative to the largest value.
-        tile: k is a multiple of it.
 
     Returns:
         The table of b, (intervals, 6, k), and V (k, f).
@@ -137,19 +146,23 @@ def functions_of_distance(
     k = 0
     lost = 1.0
     while lost > tolerance and k < directions.size(0):
-        k += tile
+        k += 1
         kept = directions[:k]
         lost = float((values @ kept.t() @ kept - values).abs().max() / values.abs().max())
-    kept = directions[:k]
-    kept = nn.functional.pad(kept, [0, 0, 0, -kept.size(0) % tile])
-    return table @ kept.t(), kept
+    return table @ directions[:k].t(), directions[:k]
+
+
+def whole_tiles(functions: Tensor, coefficients: Tensor, tile: int = TILE) -> tuple[Tensor, Tensor]:
+    """Functions (intervals, 6, k) and coefficients (k, f) with zeros up to a multiple of `tile`."""
+    extra = -coefficients.size(0) % tile
+    return nn.functional.pad(functions, [0, extra]), nn.functional.pad(coefficients, [0, 0, 0, extra])
 
 
 def fragments(right: Tensor) -> Tensor:
-    """A right factor (k, n) as the threads of a warp hold it in a product, (n / 8, k / 16, 32, 8) bfloat16.
+    """A right factor (k, n) as a warp holds it in a product, (n / 8, k / 16, 32 threads, 8) bfloat16.
 
-    A thread has hi of rows 2 quad and 2 quad + 1 of both halves of 16 rows, then lo = right − hi of these. See
-    kernels/gpu/device/product.h.
+    A thread has hi of rows 2 quad and 2 quad + 1 of both halves of 16 rows, then lo = right − hi of these;
+    see kernels/gpu/device/product.h.
     """
     k, n = right.size(0), right.size(1)
     hi = right.to(torch.bfloat16)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from so3k_md.graph import Edges, Groups, Rows
+from so3k_md.graph import Edges, Groups, Reach, Rows
 from so3k_md.kernels.table import TOLERANCES, Tabulated
 from so3k_md.nn.efa_layer import EfaLayer
 from so3k_md.nn.geometry import Geometry
@@ -333,9 +333,9 @@ class KernelSphcLayer(KernelLayer, SphcLayer):
         """One tile of all centres, because the kernel has tiles of its own."""
         return [0, groups.size.size(0)] if groups.size.size(0) > 0 else [0]
 
-    def sphc_messages(self, rows: Rows, groups: Groups) -> Tensor:
+    def sphc_messages(self, rows: Rows, reach: Reach) -> Tensor:
         """Messages Δχ to all atoms."""
-        return self.sphc_attend(rows, rows, groups, 0, rows.x.size(0))
+        return self.sphc_attend(rows, rows, reach.groups, 0, rows.x.size(0))
 
     @torch.jit.export
     def sphc_attend(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> Tensor:

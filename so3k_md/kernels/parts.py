@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from so3k_md.graph import Edges
 from so3k_md.kernels.build import known_operators
 from so3k_md.kernels.energies import KernelEnergies, cutoff_order
-from so3k_md.kernels.gpu_layer import GpuEfaLayer, GpuGeometry, GpuLayer, GpuSphcLayer
+from so3k_md.kernels.gpu_layer import GpuEfaLayer, GpuLayer, GpuSphcLayer
 from so3k_md.kernels.layer import KernelEfaLayer, KernelLayer, KernelSphcLayer
 from so3k_md.kernels.long_range import KernelLatticeSum, KernelLongPairs, KernelLongRangePhysics
 from so3k_md.model import So3krates, weights_hash
@@ -22,7 +22,6 @@ from so3k_md.model_config import ModelConfig
 from so3k_md.needs import needs_of
 from so3k_md.nn.geometry import Geometry
 from so3k_md.physics.kspace import LatticeSum
-from so3k_md.physics.long_range import LongPairs
 
 
 class KernelGeometry(Geometry):
@@ -52,7 +51,7 @@ class KernelGeometry(Geometry):
         for step in self.harmonics.steps:
             found.append(step.weight.t().to(like.dtype).clone())
         # at least one tensor, because the kernel takes the precision from it
-        return found if len(found) > 0 else [torch.zeros([3, 3], dtype=like.dtype)]
+        return found if len(found) > 0 else [torch.zeros([3, 3], dtype=like.dtype, device=like.device)]
 
     def directed(self, edges: Edges) -> Edges:
         """The same pairs in both directions, without the fields that only layers read."""
@@ -68,6 +67,25 @@ class KernelGeometry(Geometry):
             edges.r,
             edges.back,
         )
+
+
+class GpuGeometry(KernelGeometry):
+    """`Geometry` whose distances and harmonics the kernels compute.
+
+    Pairs have to be listed in the order of their centres, as in every list of `structure` and of LAMMPS. With
+    other lists all distances are NaN: a check that raised an error would wait for the GPU.
+    """
+
+    def forward(self, vectors: Tensor, idx_i: Tensor, idx_j: Tensor, like: Tensor) -> Edges:
+        """Everything that layers read of local pairs; arguments as in `Geometry`."""
+        found = torch.ops.so3k.geometry(vectors, idx_i, idx_j, self.steps(like), self.degrees, self.direction)
+        in_order = (idx_i[1:] >= idx_i[:-1]).all()
+        r = torch.where(in_order, found[0], torch.full_like(found[0], float("nan")))
+        return Edges(idx_i, idx_j, r[:, None], found[1], self.cutoff_function(r), r, found[4])
+
+    def directed(self, edges: Edges) -> Edges:
+        """The pairs in both directions; `forward` already gives both."""
+        return edges
 
 
 # Device -> its compiled parts.
@@ -87,7 +105,7 @@ COMPILED = {
         {"none": GpuLayer, "sphc": GpuSphcLayer, "efa": GpuEfaLayer},
         Energies,
         LongRangePhysics,
-        LongPairs,
+        KernelLongPairs,
         LatticeSum,
     ),
 }

@@ -11,6 +11,7 @@ from so3k_md.model.long_range import LongRangePhysics
 from so3k_md.nn.geometry import Geometry
 from so3k_md.nn.readout import EnergyHead
 from so3k_md.physics.zbl import ZBL
+from so3k_md.reads import rows_worth
 
 
 class Assessment(NamedTuple):
@@ -95,7 +96,7 @@ class Energies(nn.Module):
         if self.repulsion is not None:
             with torch.no_grad():
                 square = (vectors * vectors).sum(1)
-                near = torch.nonzero(square < self.repulsion.reach * self.repulsion.reach)[:, 0]
+                near = rows_worth(square < self.repulsion.reach * self.repulsion.reach)
             v = vectors.index_select(0, near).to(like.dtype)
             # a smallest distance keeps energy and derivative finite for atoms at the same position
             r = torch.sqrt((v * v).sum(1).clamp(min=1e-12))

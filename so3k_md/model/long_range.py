@@ -45,6 +45,7 @@ class LongRangePhysics(nn.Module):
         self.ratio_head = ratio_head
         self.long_pairs = long_pairs
         self.lattice_sum = lattice_sum
+        self.boundary = ""  # of all graphs, if known before they are: see `boundary_of`
 
     def forward(self, q: Tensor, h: Tensor, graph: Graph) -> LongRangeEnergies:
         """Energies of the atoms of a graph.
@@ -148,16 +149,24 @@ class LongRangePhysics(nn.Module):
 
         `virial` is the part of the virial that does not follow from the derivatives by positions.
         """
-        periodic = (cell * cell).sum(1) > 0
-        if bool(periodic.all()):
+        boundary = self.boundary if len(self.boundary) > 0 else boundary_of(cell)
+        if boundary == "periodic":
             found = self.lattice_sum(q, r, cell)
             # `forces.evaluate` adds the part of the virial that follows from derivatives by positions
             rest = found.virial + r.t() @ found.positions.to(r.dtype)
             return LatticeDerivatives(found.energies, found.charges, found.positions, rest)
-        if bool(periodic.any()):
+        if boundary == "mixed":
             raise RuntimeError(
                 "[so3k] coulomb = kspace needs a box that is periodic in all directions, or in none: "
                 "choose shifted+self, or make the box periodic"
             )
         energies, by_q, by_r = self.open_derivatives(q, r, 0, q.size(0))
         return LatticeDerivatives(energies, by_q, by_r, torch.zeros_like(cell))
+
+
+def boundary_of(cell: Tensor) -> str:
+    """Whether a cell (3, 3) has lattice vectors along all axes: "periodic", "open" or "mixed"."""
+    periodic = (cell * cell).sum(1) > 0
+    if bool(periodic.all()):
+        return "periodic"
+    return "mixed" if bool(periodic.any()) else "open"

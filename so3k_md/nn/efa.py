@@ -56,10 +56,16 @@ class EuclideanFastAttention(nn.Module):
         self, x: Tensor, chi: Tensor, waves: Tensor, signed: Tensor, group: Tensor, n_groups: int
     ) -> tuple[Tensor, Tensor]:
         """Messages (Δx, Δχ) to all atoms of whole groups."""
+        return self.within(x, chi, waves, signed, blocks(group, size_counts(group, n_groups)))
+
+    def within(
+        self, x: Tensor, chi: Tensor, waves: Tensor, signed: Tensor, found: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """`forward` for groups that are sorted by size already, by `blocks`."""
         q, k, v = self.query(x) * self.scale, self.key(x), self.value_rows(x, chi)
         waves, signed = waves.to(x.dtype), signed.to(x.dtype)
         y = torch.zeros_like(v)
-        for rows, groups in blocks(group, n_groups):
+        for rows, groups in found:
             shape = [groups.numel(), rows.numel() // groups.numel(), -1]
             chi_block = chi.index_select(0, rows)
             k_waves, q_waves = waves.index_select(0, rows), signed.index_select(0, rows)
@@ -67,12 +73,12 @@ class EuclideanFastAttention(nn.Module):
             v_block = v.index_select(0, rows).view(shape)
             if shape[1] <= self.pairwise:
                 scores = self.scores(q_block, k_block, chi_block, q_waves, k_waves, shape)
-                found = torch.bmm(scores, v_block)
+                message = torch.bmm(scores, v_block)
             else:
                 k_block = self.along_waves(k_block, chi_block, k_waves).view(shape)
                 q_block = self.along_waves(q_block, chi_block, q_waves).view(shape)
-                found = torch.bmm(q_block, torch.bmm(k_block.transpose(1, 2), v_block))
-            y = y.index_copy(0, rows, found.flatten(0, 1))
+                message = torch.bmm(q_block, torch.bmm(k_block.transpose(1, 2), v_block))
+            y = y.index_copy(0, rows, message.flatten(0, 1))
         return self.messages(x, y)
 
     @torch.jit.export
@@ -81,7 +87,7 @@ class EuclideanFastAttention(nn.Module):
         v = self.value_rows(x, chi)
         k = self.along_waves(self.key(x), chi, waves.to(x.dtype))
         total = torch.zeros([n_groups, k.size(1) * v.size(1)], dtype=x.dtype, device=x.device)
-        for rows, groups in blocks(group, n_groups):
+        for rows, groups in blocks(group, size_counts(group, n_groups)):
             k_block = k.index_select(0, rows).view(groups.numel(), -1, k.size(1))
             v_block = v.index_select(0, rows).view(groups.numel(), -1, v.size(1))
             total = total.index_copy(0, groups, torch.bmm(k_block.transpose(1, 2), v_block).flatten(1))
@@ -95,7 +101,7 @@ class EuclideanFastAttention(nn.Module):
         q = self.along_waves(self.query(x) * self.scale, chi, signed.to(x.dtype))
         width = self.values + chi.size(1)
         y = torch.zeros([x.size(0), width], dtype=x.dtype, device=x.device)
-        for rows, groups in blocks(group, sums.size(0)):
+        for rows, groups in blocks(group, size_counts(group, sums.size(0))):
             q_block = q.index_select(0, rows).view(groups.numel(), -1, q.size(1))
             found = torch.bmm(q_block, sums.index_select(0, groups).view(groups.numel(), -1, width))
             y = y.index_copy(0, rows, found.flatten(0, 1))
@@ -141,22 +147,42 @@ class EuclideanFastAttention(nn.Module):
         return total
 
 
-def blocks(group: Tensor, n_groups: int) -> list[tuple[Tensor, Tensor]]:
+def size_counts(group: Tensor, n_groups: int) -> list[tuple[int, int]]:
+    """Each size of a group, in ascending order, and the number of groups of this size; the host reads these.
+
+    Args:
+        group: of each atom, (atoms,) int64 from 0.
+        n_groups: number of groups, those without atoms included.
+    """
+    found: list[tuple[int, int]] = []
+    sizes, counts = torch.unique(segment_sum(torch.ones_like(group), group, n_groups), return_counts=True)
+    numbers: list[list[int]] = torch.stack([sizes, counts], dim=1).tolist()
+    for size, count in numbers:
+        found.append((size, count))
+    return found
+
+
+def blocks(group: Tensor, counts: list[tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
     """The groups sorted by size, so that all groups of one size are one batched product.
 
     Args:
         group: of each atom, (atoms,) int64 from 0.
-        n_groups: number of groups; those without atoms are left out.
+        counts: of `size_counts`.
 
     Returns:
-        For each size the rows of atoms, group after group, and the numbers of the groups.
+        For each size above 0 the rows of atoms, group after group, and the numbers of the groups.
     """
+    n_groups = 0
+    for _, count in counts:
+        n_groups += count
     size = segment_sum(torch.ones_like(group), group, n_groups)
-    rows = torch.argsort(group, stable=True)
-    size_of_row = size.index_select(0, group.index_select(0, rows))
+    groups = torch.argsort(size, stable=True)
+    rows = torch.argsort(size.index_select(0, group) * n_groups + group, stable=True)
     found: list[tuple[Tensor, Tensor]] = []
-    sizes: list[int] = torch.unique(size).tolist()
-    for n in sizes:
+    row, first = 0, 0
+    for n, count in counts:
         if n > 0:
-            found.append((rows[size_of_row == n], torch.nonzero(size == n)[:, 0]))
+            found.append((rows[row : row + n * count], groups[first : first + count]))
+        row += n * count
+        first += count
     return found

@@ -9,6 +9,7 @@ from torch.nn import functional
 from so3k_md.graph import Edges, Graph
 from so3k_md.nn.linear import ResidualMLP, lecun_normal
 from so3k_md.nn.segment import segment_sum
+from so3k_md.reads import reads_are_free
 
 
 class AtomEmbedding(nn.Module):
@@ -66,8 +67,8 @@ class ChargeAndSpin(nn.Module):
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
         """Features (rows, F) of atoms with these shares (rows, 2)."""
-        # nothing is added to neutral singlets, which most structures are
-        if bool(shares.any()):
+        # zeros are added to neutral singlets, which most structures are
+        if not reads_are_free(shares) or bool(shares.any()):
             charge, spin = shares.to(x.dtype).unbind(1)
             if self.charge_embedding is not None:
                 x = x + self.charge_embedding(charge)

@@ -111,4 +111,6 @@ class NoReach(nn.Module):
 def no_reach(graph: Graph) -> Reach:
     """A `Reach` whose tensors are empty."""
     none, no_waves = graph.idx_i[:0], graph.vectors[:0]
-    return Reach(Groups(none, none, none, none), no_waves, no_waves, none, 0)
+    no_numbers: list[int] = []
+    no_blocks: list[tuple[Tensor, Tensor]] = []
+    return Reach(Groups(none, none, none, none), no_numbers, no_numbers, no_waves, no_waves, no_blocks)

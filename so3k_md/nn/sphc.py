@@ -5,6 +5,8 @@ message. The published form runs over a whole structure, which is neither size-e
 it runs within groups.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from so3k_md.graph import Groups
 from so3k_md.nn.radial import polynomial_cutoff
 from so3k_md.nn.segment import segment_sum
+from so3k_md.reads import reads_are_free
 
 
 class SphcPairs(NamedTuple):
@@ -69,25 +72,42 @@ def tile_bounds(size: Tensor, largest: int) -> list[int]:
     return [0] + inner + [size.numel()]
 
 
-def group_pairs(groups: Groups, first: int, last: int) -> tuple[Tensor, Tensor]:
+def known_tiles(group: Sequence[int], largest: int) -> tuple[list[int], list[int]]:
+    """`tile_bounds` of atoms whose groups are known before they are on a device, and the pairs of each tile.
+
+    Args:
+        group: of each atom, from 0.
+        largest: pairs in a tile.
+    """
+    index = torch.tensor(group, dtype=torch.int64)
+    size = torch.bincount(index).index_select(0, index)
+    bounds = tile_bounds(size, largest)
+    return bounds, [int((size[a:b] - 1).sum()) for a, b in pairwise(bounds)]
+
+
+def group_pairs(groups: Groups, first: int, last: int, n_pairs: int = -1) -> tuple[Tensor, Tensor]:
     """All ordered pairs of different atoms of a group.
 
     Args:
         groups: of the centres.
         first: first centre.
         last: one after the last centre.
+        n_pairs: their number; −1 if unknown, so that the host must read it.
 
     Returns:
         The centre counted from `first` and the source row, (pairs,) each.
     """
-    size = groups.size[first:last]
-    idx_i = torch.repeat_interleave(size)
-    place = torch.arange(idx_i.numel(), device=size.device) - (torch.cumsum(size, 0) - size).index_select(
-        0, idx_i
-    )
-    idx_j = groups.members.index_select(0, groups.first[first:last].index_select(0, idx_i) + place)
-    other = torch.nonzero(idx_j != groups.own[first:last].index_select(0, idx_i))[:, 0]
-    return idx_i.index_select(0, other), idx_j.index_select(0, other)
+    others, start = groups.size[first:last] - 1, groups.first[first:last]
+    if n_pairs < 0:
+        n_pairs = int(others.sum())
+    idx_i = torch.repeat_interleave(others, output_size=n_pairs)
+    place = torch.arange(n_pairs, device=others.device)
+    place = place - (torch.cumsum(others, 0) - others).index_select(0, idx_i)
+    # members after the centre itself move up by one place, so that it is left out
+    rows = torch.arange(groups.members.size(0), device=others.device)
+    own = torch.empty_like(rows).scatter(0, groups.members, rows).index_select(0, groups.own[first:last])
+    place = place + (place >= (own - start).index_select(0, idx_i)).to(torch.int64)
+    return idx_i, groups.members.index_select(0, start.index_select(0, idx_i) + place)
 
 
 def neighborhoods(distance: Tensor, idx_i: Tensor, size: Tensor, kappa: float, p: int) -> Tensor:
@@ -124,7 +144,7 @@ def pieces(pairs: Tensor, largest: int = 2048) -> list[int]:
         pairs: one row for each pair.
         largest: rows of a tile.
     """
-    if pairs.is_cuda or pairs.size(0) == 0:
+    if not reads_are_free(pairs) or pairs.size(0) == 0:
         return [0, pairs.size(0)]
     return list(range(0, pairs.size(0), largest)) + [pairs.size(0)]
 

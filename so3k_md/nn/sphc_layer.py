@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from so3k_md.adjoint import gradients, leaf
-from so3k_md.graph import SPHC_TILE, Edges, Graph, Groups, Reach, Rows
+from so3k_md.graph import SPHC_LARGE_TILE, SPHC_TILE, Edges, Graph, Groups, Reach, Rows
 from so3k_md.nn.geometry import Geometry
 from so3k_md.nn.layer import Layer, no_reach
 from so3k_md.nn.segment import segment_sum
@@ -21,6 +21,7 @@ from so3k_md.nn.sphc import (
     products_adjoint,
     tile_bounds,
 )
+from so3k_md.reads import reads_are_free, rows_worth
 
 if TYPE_CHECKING:
     from so3k_md.model_config import ModelConfig
@@ -44,13 +45,13 @@ class SphcLayer(Layer):
         super().__init__(config, generator, geometry, is_first)
         self.geometry = geometry
         self.temperature, self.kappa, self.nonlocal_p = config.temperature, config.kappa, config.nonlocal_p
-        self.tile = SPHC_TILE
+        self.tile, self.large_tile = SPHC_TILE, SPHC_LARGE_TILE
         self.recomputes = True
 
     def forward(self, rows: Rows, edges: Edges, reach: Reach) -> Rows:
         """Rows after the layer, where the sources are the centres themselves."""
         dx, dchi = self.attend(rows, rows, edges)
-        return self.update(rows, dx, dchi + self.sphc_messages(rows, reach.groups))
+        return self.update(rows, dx, dchi + self.sphc_messages(rows, reach))
 
     def taped(self, rows: Rows, edges: Edges, reach: Reach) -> Step:
         """`forward` with a history that begins at its inputs and leaves out non-local messages.
@@ -62,7 +63,7 @@ class SphcLayer(Layer):
         """
         with torch.no_grad():
             # copies: otherwise TorchScript reuses intermediate values of `attend`, without their history
-            dchi_nonlocal = self.sphc_messages(Rows(rows.x.clone(), rows.chi.clone(), rows.r), reach.groups)
+            dchi_nonlocal = self.sphc_messages(Rows(rows.x.clone(), rows.chi.clone(), rows.r), reach)
         dchi_nonlocal = leaf(dchi_nonlocal)
         start = Rows(leaf(rows.x), leaf(rows.chi), rows.r)
         dx, dchi = self.attend(start, start, edges)
@@ -82,14 +83,20 @@ class SphcLayer(Layer):
         """
         g = gradients([step.rows.x, step.rows.chi], step.inputs + shared, [g_x, g_chi])
         rows = Rows(step.inputs[0], step.inputs[1], step.rows.r)
-        sphc_x, sphc_chi, sphc_r = self.sphc_adjoint(rows, reach.groups, g[2])
+        sphc_x, sphc_chi, sphc_r = self.sphc_adjoint(rows, reach, g[2])
         return [g[0] + sphc_x, g[1] + sphc_chi, sphc_r] + g[3:]
 
     @torch.jit.export
     def tiles(self, groups: Groups) -> list[int]:
         """Bounds of the tiles of centres that `sphc_attend` computes at once."""
-        # a GPU needs larger tiles to use all its cores
-        return tile_bounds(groups.size, self.tile * 16 if groups.size.is_cuda else self.tile)
+        return tile_bounds(groups.size, self.tile if reads_are_free(groups.size) else self.large_tile)
+
+    def tiles_of(self, reach: Reach) -> tuple[list[int], list[int]]:
+        """`tiles`, and the number of pairs in each, −1 if unknown."""
+        if len(reach.tiles) > 0:
+            return reach.tiles, reach.tile_pairs
+        bounds = self.tiles(reach.groups)
+        return bounds, [-1] * (len(bounds) - 1)
 
     @torch.jit.export
     def sphc_attend(self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int) -> Tensor:
@@ -107,18 +114,18 @@ class SphcLayer(Layer):
             first: first centre.
             last: one after the last centre.
         """
-        pairs = self.sphc_neighbors(centres, sources, groups, first, last)
+        pairs = self.sphc_neighbors(centres, sources, groups, first, last, -1)
         query, key = self.sphc_rows(centres.x[first:last], sources.x)
         return self.attended(query, key, pairs)
 
-    def sphc_messages(self, rows: Rows, groups: Groups) -> Tensor:
+    def sphc_messages(self, rows: Rows, reach: Reach) -> Tensor:
         """Messages Δχ to all atoms, computed tile by tile."""
-        bounds = self.tiles(groups)
+        bounds, n_pairs = self.tiles_of(reach)
         query, key = self.sphc_rows(rows.x, rows.x)
         messages: list[Tensor] = []
         for tile in range(len(bounds) - 1):
             first, last = bounds[tile], bounds[tile + 1]
-            pairs = self.sphc_neighbors(rows, rows, groups, first, last)
+            pairs = self.sphc_neighbors(rows, rows, reach.groups, first, last, n_pairs[tile])
             messages.append(self.sphc_message(self.attended(query[first:last], key, pairs), last - first))
         return torch.cat(messages)
 
@@ -128,19 +135,24 @@ class SphcLayer(Layer):
         return attention.query(x) * attention.scale, attention.key(x_src)
 
     def sphc_neighbors(
-        self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int
+        self, centres: Rows, sources: Rows, groups: Groups, first: int, last: int, n_pairs: int
     ) -> SphcNeighbors:
-        """The pairs of groups that are neighbors in SPHC space; arguments as in `sphc_pairs`."""
-        idx_i, idx_j = group_pairs(groups, first, last)
+        """The pairs of groups that are neighbors in SPHC space; on a GPU all pairs, most with φ_χ = 0.
+
+        Args:
+            centres, sources, groups, first, last: as in `sphc_pairs`.
+            n_pairs: as in `group_pairs`.
+        """
+        idx_i, idx_j = group_pairs(groups, first, last, n_pairs)
         chi, r = centres.chi[first:last], centres.r[first:last]
         difference = chi.index_select(0, idx_i) - sources.chi.index_select(0, idx_j)
         phi = self.neighborhood((difference * difference).sum(1), idx_i, groups.size[first:last])
-        kept = torch.nonzero(phi > 0.0)[:, 0]
+        kept = rows_worth(phi > 0.0)
         idx_i, idx_j = idx_i.index_select(0, kept), idx_j.index_select(0, kept)
         phi, difference = phi.index_select(0, kept), difference.index_select(0, kept)
         vectors = (sources.r.index_select(0, idx_j) - r.index_select(0, idx_i)).to(chi.dtype)
         length = self.geometry.length(vectors)
-        near = torch.nonzero(length < self.geometry.cutoff)[:, 0]
+        near = rows_worth(length < self.geometry.cutoff)
         # always damped, also if the local attention is not: otherwise these pairs jump at the cutoff
         beyond, near_w = self.radial_filters(self.geometry.damped_basis(length.index_select(0, near)))
         distance = self.chi_distance.of_squares(self.geometry.degree_sum(difference * difference))
@@ -194,15 +206,15 @@ class SphcLayer(Layer):
         near_alpha = products(query, key, pairs.near_w, near_i, near_j, heads)
         return torch.cat(parts).index_add(0, near, near_alpha)
 
-    def sphc_adjoint(self, rows: Rows, groups: Groups, g_dchi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def sphc_adjoint(self, rows: Rows, reach: Reach, g_dchi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Σ g_dchi · ∂Δχ/∂(x, χ, r); computes one tile after the other again.
 
         Args:
             rows: of all atoms.
-            groups: of all atoms.
+            reach: groups of all atoms.
             g_dchi: derivatives by the messages Δχ, (atoms, chi_width).
         """
-        bounds = self.tiles(groups)
+        bounds, n_pairs = self.tiles_of(reach)
         x = leaf(rows.x)
         query, key = self.sphc_rows(x, x)
         g_query, g_key = torch.zeros_like(query), torch.zeros_like(key)
@@ -210,7 +222,7 @@ class SphcLayer(Layer):
         for tile in range(len(bounds) - 1):
             first, last = bounds[tile], bounds[tile + 1]
             leaves = Rows(x, leaf(rows.chi), leaf(rows.r))
-            pairs = self.sphc_neighbors(leaves, leaves, groups, first, last)
+            pairs = self.sphc_neighbors(leaves, leaves, reach.groups, first, last, n_pairs[tile])
             seeds = self.pair_gradients(
                 query[first:last], key, pairs, g_dchi[first:last], g_query[first:last], g_key
             )
@@ -283,15 +295,22 @@ class SphcLayer(Layer):
 class SphcReach(nn.Module):
     """Finds the members of the group of each atom."""
 
+    known: list[int]
+    known_pairs: list[int]
+
     def __init__(self, config: "ModelConfig"):
         super().__init__()
+        self.known, self.known_pairs = [], []  # tiles of all graphs, if known before they are
 
     def forward(self, graph: Graph) -> Reach:
         """The groups of a graph."""
         none = no_reach(graph)
         own = torch.arange(graph.species.size(0), device=graph.species.device)
         groups = self.group_rows(graph.group, graph.group, own)
-        return Reach(groups, none.waves, none.signed, none.group, 0)
+        tiles, tile_pairs = none.tiles, none.tile_pairs
+        if not reads_are_free(own):
+            tiles, tile_pairs = self.known, self.known_pairs
+        return Reach(groups, tiles, tile_pairs, none.waves, none.signed, none.blocks)
 
     @torch.jit.export
     def group_rows(self, group: Tensor, group_src: Tensor, own: Tensor) -> Groups:

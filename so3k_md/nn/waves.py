@@ -25,6 +25,7 @@ GRIDS = {
     974: (53, 12.5 * math.pi),
     5810: (131, 35.0 * math.pi),
 }
+MARGIN = 0.04  # strain of a cell up to which its reserved waves serve; they are an eighth more than it has
 
 
 class LebedevWaves(nn.Module):
@@ -75,6 +76,13 @@ class LebedevWaves(nn.Module):
         """The waves with the signs of the weights: Σ signed(r) · waves(r') is the kernel of r − r'."""
         return waves * torch.cat([self.sign, self.sign])[:, None]
 
+    def reserve(self, cell: Tensor) -> None:
+        """Nothing: these waves do not depend on the cell."""
+
+    def outgrown(self, cell: Tensor) -> Tensor:
+        """False, ()."""
+        return torch.zeros([], dtype=torch.bool, device=cell.device)
+
     def support(self, r: Tensor, group: Tensor, n_groups: int) -> Tensor:
         """Largest u·r and largest −u·r of each group for each direction u, (groups, 2 directions)."""
         along = r @ self.directions.t()
@@ -114,6 +122,9 @@ class ReciprocalWaves(nn.Module):
         k = torch.linspace(0, k_max, 20001, dtype=torch.float64)
         at_zero = torch.trapezoid(self.bumps(k).square() * (k * k)[:, None], k, dim=0) / (2 * math.pi**2)
         self.scale = at_zero.rsqrt()
+        self.margin = MARGIN
+        self.reserved = torch.zeros([0, 3], dtype=torch.float64)  # whole numbers of G; empty: none are
+        self.inverse = torch.eye(3, dtype=torch.float64)  # of the cell whose G they are
 
     def bumps(self, k: Tensor) -> Tensor:
         """a_k(|G|), (waves…, frequencies)."""
@@ -123,8 +134,8 @@ class ReciprocalWaves(nn.Module):
 
     def forward(self, r: Tensor, cell: Tensor, cell_of: Tensor) -> Tensor:
         """Positions (atoms, 3), Å, in cells (cells, 3, 3) to the waves (atoms, 2 G, frequencies), float64."""
-        inverse = torch.linalg.inv(cell)
-        n = self.lattice(cell)
+        inverse = torch.linalg.inv_ex(cell)[0]
+        n = self.reserved if self.reserved.size(0) > 0 else self.lattice(cell)
         fractional = torch.bmm(r[:, None, :], inverse.index_select(0, cell_of)).squeeze(1)
         phase = 2 * math.pi * fractional @ n.t()
         g = 2 * math.pi * n @ inverse.transpose(1, 2)  # (cells, G, 3)
@@ -140,12 +151,30 @@ class ReciprocalWaves(nn.Module):
         """The same waves: all weights are positive."""
         return waves
 
-    def lattice(self, cell: Tensor) -> Tensor:
-        """Whole numbers (G, 3), one of each pair ±n, of all G below k_max in any of the cells."""
+    def reserve(self, cell: Tensor) -> None:
+        """Take the G of this cell (3, 3) for all cells that follow, until another one is reserved.
+
+        Those with k_max ≤ |G| < (1 + margin) k_max are among them, with an amplitude of zero, so that cells
+        with a strain below the margin lack none; see `outgrown`.
+        """
+        self.reserved = self.lattice(cell[None], 1.0 + self.margin)
+        self.inverse = torch.linalg.inv(cell)
+
+    def outgrown(self, cell: Tensor) -> Tensor:
+        """Whether a cell (3, 3) may have a G below k_max that is not reserved, () bool on the device.
+
+        With A the affine map from the reserved cell, |G| falls at most by the factor 1 / (1 + ‖A − 1‖_F).
+        """
+        unit = torch.eye(3, dtype=cell.dtype, device=cell.device)
+        return ~(torch.linalg.matrix_norm(self.inverse @ cell - unit) <= self.margin)
+
+    def lattice(self, cell: Tensor, share: float = 1.0) -> Tensor:
+        """Whole numbers (G, 3), one of each pair ±n, of all G below share · k_max in any of the cells."""
         with torch.no_grad():
             # otherwise TorchScript would reuse this inverse, which has no autograd history, in `forward`
             cell = cell.clone()
-            reach = (self.k_max / (2 * math.pi) * torch.linalg.vector_norm(cell, dim=2)).amax(0)
+            k_max = share * self.k_max
+            reach = (k_max / (2 * math.pi) * torch.linalg.vector_norm(cell, dim=2)).amax(0)
             count = torch.floor(reach).to(torch.int64)
             a = torch.arange(0, int(count[0]) + 1, device=cell.device)
             b = torch.arange(-int(count[1]), int(count[1]) + 1, device=cell.device)
@@ -154,7 +183,7 @@ class ReciprocalWaves(nn.Module):
             order = (n[:, 0] * b.numel() + n[:, 1]) * c.numel() + n[:, 2]
             n = n[order >= 0].to(cell.dtype)
             g = 2 * math.pi * n @ torch.linalg.inv(cell).transpose(1, 2)
-            inside = (torch.linalg.vector_norm(g, dim=2) < self.k_max).any(0)
+            inside = (torch.linalg.vector_norm(g, dim=2) < k_max).any(0)
             return n[inside]
 
     def support(self, r: Tensor, group: Tensor, n_groups: int) -> Tensor:

@@ -36,7 +36,19 @@ def unwrap(positions: Tensor, cell: Tensor, pbc: Tensor, parent: Tensor) -> Tens
     Returns:
         (atoms, 3) float64, Å.
     """
-    shifts = nearest_images(positions - positions.index_select(0, parent), cell, pbc)
+    links = positions - positions.index_select(0, parent)
+    return along_trees(positions, nearest_images(links, cell, pbc), cell, parent)
+
+
+def unwrap_short(positions: Tensor, cell: Tensor, pbc: Tensor, parent: Tensor) -> tuple[Tensor, Tensor]:
+    """`unwrap` where all links are short, and whether this is so, () bool; the host reads nothing."""
+    shifts, rounded, half = rounded_images(positions - positions.index_select(0, parent), cell, pbc)
+    short = (torch.linalg.vector_norm(rounded, dim=1) < half).all()
+    return along_trees(positions, shifts, cell, parent), short
+
+
+def along_trees(positions: Tensor, shifts: Tensor, cell: Tensor, parent: Tensor) -> Tensor:
+    """r + S · cell of `unwrap`, from the s of all atoms, (atoms, 3)."""
     reach = 1  # number of links summed so far; no path has more links than there are atoms
     while reach < parent.size(0):
         shifts = shifts + shifts.index_select(0, parent)
@@ -60,14 +72,11 @@ def nearest_images(vectors: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
     Returns:
         (vectors, 3) float64.
     """
-    inverse = torch.linalg.inv_ex(cell)[0]
-    shifts = -torch.round(vectors @ inverse) * pbc
-    rounded = vectors + shifts @ cell
+    shifts, rounded, half = rounded_images(vectors, cell, pbc)
     lengths = torch.linalg.vector_norm(rounded, dim=1)
-    heights = 1.0 / torch.linalg.vector_norm(inverse, dim=0)
-    lowest = heights.masked_fill(~pbc, torch.inf).min()
-    doubtful = torch.nonzero(lengths >= 0.5 * lowest)[:, 0]
+    doubtful = torch.nonzero(lengths >= half)[:, 0]
     if doubtful.numel() > 0:
+        heights = 1.0 / torch.linalg.vector_norm(torch.linalg.inv_ex(cell)[0], dim=0)
         longest = lengths.index_select(0, doubtful).max()
         most = torch.floor(longest / heights + 0.5).to(torch.int64) * pbc
         ranges = [torch.arange(-int(m), int(m) + 1, device=cell.device) for m in most]
@@ -76,6 +85,14 @@ def nearest_images(vectors: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
         shortest = (candidates * candidates).sum(2).argmin(1)
         shifts = shifts.index_add(0, doubtful, images.index_select(0, shortest))
     return shifts
+
+
+def rounded_images(vectors: Tensor, cell: Tensor, pbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """s of `nearest_images` by rounding, v + s · cell, and the length () below which this is the shortest."""
+    inverse = torch.linalg.inv_ex(cell)[0]
+    shifts = -torch.round(vectors @ inverse) * pbc
+    heights = 1.0 / torch.linalg.vector_norm(inverse, dim=0)
+    return shifts, vectors + shifts @ cell, 0.5 * heights.masked_fill(~pbc, torch.inf).min()
 
 
 class Unwrapper:

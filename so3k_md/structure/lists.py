@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from so3k_md.errors import So3kError
+from so3k_md.reads import rows_worth
 
 SKIN = 0.5  # Å; at 300 K a list lasts about 20 steps of 0.5 fs, also through a barostat's trial moves
 
@@ -39,7 +40,7 @@ class VerletList(nn.Module):
     A = cell_list⁻¹ cell is the affine map of the cell since the list was made, and u = r − r_list A are the
     remaining displacements. A pair now at r_ij was listed at (r_ij − u_j + u_i) A⁻¹. Hence no pair is missing
     while (cutoff + 2 max |u|) ‖A⁻¹‖ ≤ cutoff + skin. With `trim` the result, including its order, does not
-    depend on when the list was made.
+    depend on when the list was made; on a GPU nothing is trimmed.
 
     Args:
         search: (positions, cell, pbc, cutoff) -> idx_i, idx_j, shifts of each pair within the cutoff.
@@ -79,23 +80,27 @@ class VerletList(nn.Module):
         self.register_buffer("idx_j", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("shifts", torch.zeros((0, 3), dtype=torch.float64))
 
-    def forward(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, positions: Tensor, cell: Tensor, pbc: Tensor, renew: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors r_j + shift · cell − r_i (pairs, 3), and idx_i and idx_j (pairs,). Do not change them.
 
         Args:
             positions: finite, in any image, (atoms, 3) float64, Å.
             cell: lattice vectors as rows, any that complete the basis for open axes, (3, 3) float64, Å.
             pbc: which axes are periodic, (3,) bool.
+            renew: whether to look if the list must be renewed, for which the host reads; without that the
+                result is right only if the list is not `outgrown`.
         """
         with torch.no_grad():
-            if not self.covers(positions, cell, pbc):
+            if renew and not self.covers(positions, cell, pbc):
                 self.build(positions, cell, pbc)
             vectors = positions.index_select(0, self.idx_j) - positions.index_select(0, self.idx_i)
             if self.crosses:
                 vectors += self.shifts @ cell
             if not self.trim:
                 return vectors, self.idx_i, self.idx_j
-            within = torch.nonzero(torch.linalg.vector_norm(vectors, dim=1) <= self.cutoff)[:, 0]
+            within = rows_worth(torch.linalg.vector_norm(vectors, dim=1) <= self.cutoff)
             return (
                 vectors.index_select(0, within),
                 self.idx_i.index_select(0, within),
@@ -126,6 +131,18 @@ class VerletList(nn.Module):
             self.crosses = bool(self.shifts.any())
             self.positions = listed
         return True
+
+    @torch.jit.export
+    def outgrown(self, positions: Tensor, cell: Tensor) -> Tensor:
+        """Whether the list may miss a pair, () bool on the device: the test of `covers` without a read.
+
+        It is also true after an atom changed its image. ‖A⁻¹‖ ≤ 1 / (1 − ‖A − 1‖_F) needs no inverse.
+        """
+        affine = self.inverse @ cell
+        moved = torch.linalg.vector_norm(positions - self.positions @ affine, dim=1).max()
+        strain = torch.linalg.matrix_norm(affine - torch.eye(3, dtype=cell.dtype, device=cell.device))
+        # values that are not finite compare false
+        return ~(self.cutoff + 2.0 * moved <= (self.cutoff + self.skin) * (1.0 - strain))
 
     def build(self, positions: Tensor, cell: Tensor, pbc: Tensor) -> None:
         """Search all pairs within cutoff + skin, in the order of (i, j, shift)."""

@@ -278,6 +278,21 @@ template <typename T> T __shfl_sync(unsigned, T value, int from, int line = __bu
 {
   return emulate::everyone(value, line)[from % 32];
 }
+inline unsigned __ballot_sync(unsigned, bool mine, int line = __builtin_LINE())
+{
+  const auto *all = emulate::everyone(mine, line);
+  unsigned bits = 0;
+  for (int lane = 0; lane < emulate::WARP; ++lane) bits |= static_cast<unsigned>(all[lane]) << lane;
+  return bits;
+}
+inline bool __all_sync(unsigned, bool mine, int line = __builtin_LINE())
+{
+  return __ballot_sync(~0u, mine, line) == ~0u;
+}
+inline int __popc(unsigned bits)
+{
+  return __builtin_popcount(bits);
+}
 inline void __syncwarp(unsigned = ~0u, int line = __builtin_LINE())
 {
   emulate::everyone(0, line);

@@ -203,7 +203,8 @@ int cuModuleLoadData(void **module, const void *code)
     last_fault = "this is no code of the fake compiler";
     return 200;
   }
-  auto *library = dlopen(emulated(text).c_str(), RTLD_NOW | RTLD_LOCAL);
+  const auto file = emulated(text);
+  auto *library = file.empty() ? nullptr : dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) {
     last_fault = "g++ failed, see the log in SO3K_EMULATION";
     return 201;

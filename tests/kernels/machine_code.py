@@ -1,4 +1,4 @@
-"""Machine code of the kernels for GPUs by the NVRTC that torch's wheels bring, and what its assembler says of it."""
+"""Machine code of the kernels for GPUs by the NVRTC of torch's wheels, and the registers that it uses."""
 
 import ctypes
 import re

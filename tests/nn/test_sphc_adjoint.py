@@ -6,10 +6,10 @@ from nonlocal_models import NONLOCAL
 from small_models import layer_of, lively, sphc_stage
 
 from so3k_md import So3krates
-from so3k_md.graph import Rows
+from so3k_md.graph import Reach, Rows
 from so3k_md.model import set_dtype
 from so3k_md.needs import needs_of
-from so3k_md.nn.sphc import pieces, products, products_adjoint
+from so3k_md.nn.sphc import known_tiles, pieces, products, products_adjoint
 
 GROUP = torch.tensor([3] * 2 + [0] * 80 + [1] + [3] * 8 + [2] * 2)
 
@@ -51,8 +51,11 @@ def test_adjoint_in_tiles_is_the_derivative_of_the_messages(preset, scripted):
     if scripted:
         model = torch.jit.script(model)
     layer = layer_of(model, 1)
-    for tile in (layer.tile, 600):
+    none = torch.zeros(0)
+    unknown, known = ([], []), known_tiles(GROUP.tolist(), 600)
+    for tile, tiles in ((layer.tile, unknown), (600, unknown), (layer.tile, known)):
         layer.tile = tile
-        found = layer.sphc_adjoint(Rows(*(tensor.detach() for tensor in leaves)), groups, derivative)
+        reach = Reach(groups, *tiles, none, none, [])
+        found = layer.sphc_adjoint(Rows(*(tensor.detach() for tensor in leaves)), reach, derivative)
         for got, wanted in zip(found, expected, strict=True):
             assert torch.allclose(got, wanted, rtol=0, atol=1e-11)

@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from so3k_md.errors import So3kError
+from so3k_md.nn.segment import segment_sum
+from so3k_md.reads import reads_are_free
 
 
 def check_finite(positions: Tensor, rows: Tensor) -> None:
@@ -21,6 +23,13 @@ def check_finite(positions: Tensor, rows: Tensor) -> None:
         )
 
 
+def box_measures(cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Difference of a box (3, 3), Å, from the cube of 1 Å, its shortest lattice vector, and its volume."""
+    unit = torch.eye(3, dtype=cell.dtype, device=cell.device)
+    shortest = torch.linalg.vector_norm(cell, dim=1).min()
+    return (cell - unit).abs().max(), shortest, torch.linalg.det(cell).abs()
+
+
 def box_fault(cell: Tensor, shortest: float, smallest: float, n_atoms: int) -> str:
     """Why a box cannot fit the atoms, in the same text as `structure.cells.cell_fault`; empty if it can.
 
@@ -31,16 +40,28 @@ def box_fault(cell: Tensor, shortest: float, smallest: float, n_atoms: int) -> s
         n_atoms: number of atoms.
     """
     remedy = ": set the right one by setPeriodicBoxVectors of the Context, or correct the barostat"
-    if bool((cell - torch.eye(3, dtype=cell.dtype, device=cell.device)).abs().max() < 1e-3):
+    difference, length, volume = box_measures(cell)
+    if bool(difference < 1e-3):
         return "the box is the cube of 1 A that PDB files contain if there is no cell" + remedy
-    length = float(torch.linalg.vector_norm(cell, dim=1).min())
-    if not length >= shortest:
+    if not bool(length >= shortest):
         what = f"repeats after {int(100.0 * length)} pm, so that an atom would overlap with its own image"
         return "the box " + what + remedy
-    volume = float(torch.linalg.det(cell).abs())
-    if not volume >= smallest:
+    if not bool(volume >= smallest):
         return f"the box has {int(volume)} A^3 for {n_atoms} atoms, less than in any known material" + remedy
     return ""
+
+
+def box_is_wrong(cell: Tensor, shortest: float, smallest: float) -> Tensor:
+    """Whether a box has a fault, () bool on its device; arguments as of `box_fault`."""
+    difference, length, volume = box_measures(cell)
+    return ~((difference >= 1e-3) & (length >= shortest) & (volume >= smallest))
+
+
+def link_lengths(positions: Tensor, links: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths of the links (links,) and smallest height of the cell (), Å; arguments as of `link_fault`."""
+    vectors = positions.index_select(0, links[:, 0]) - positions.index_select(0, links[:, 1])
+    height = 1.0 / torch.linalg.vector_norm(torch.linalg.inv_ex(cell)[0], dim=0).max()
+    return torch.linalg.vector_norm(vectors, dim=1), height
 
 
 def link_fault(positions: Tensor, links: Tensor, cell: Tensor, longest: float, rows: Tensor) -> str:
@@ -53,9 +74,7 @@ def link_fault(positions: Tensor, links: Tensor, cell: Tensor, longest: float, r
         longest: longest allowed link, as a share of the smallest height of the cell.
         rows: numbers of the atoms in the message, (atoms,).
     """
-    vectors = positions.index_select(0, links[:, 0]) - positions.index_select(0, links[:, 1])
-    lengths = torch.linalg.vector_norm(vectors, dim=1)
-    height = 1.0 / torch.linalg.vector_norm(torch.linalg.inv(cell), dim=0).max()
+    lengths, height = link_lengths(positions, links, cell)
     if bool(lengths.max() <= longest * height):
         return ""
     link = lengths.argmax()
@@ -69,6 +88,12 @@ def link_fault(positions: Tensor, links: Tensor, cell: Tensor, longest: float, r
     )
 
 
+def extent(positions: Tensor, cell: Tensor) -> Tensor:
+    """Largest extent of the atoms along a lattice vector, as a share of it, (); see `extent_fault`."""
+    fractions = positions @ torch.linalg.inv_ex(cell)[0]
+    return (fractions.amax(0) - fractions.amin(0)).max()
+
+
 def extent_fault(positions: Tensor, cell: Tensor) -> str:
     """An error text if atoms of the model are so far apart that their nearest images change; else empty.
 
@@ -76,8 +101,7 @@ def extent_fault(positions: Tensor, cell: Tensor) -> str:
         positions: of the atoms described, unwrapped, (atoms, 3), Å.
         cell: (3, 3), Å.
     """
-    fractions = positions @ torch.linalg.inv(cell)
-    if bool((fractions.amax(0) - fractions.amin(0)).max() <= 0.5):
+    if bool(extent(positions, cell) <= 0.5):
         return ""
     return (
         "the atoms described span more than half of the box, so that their nearest images, which "
@@ -85,20 +109,30 @@ def extent_fault(positions: Tensor, cell: Tensor) -> str:
     )
 
 
-def scatter_fault(idx_i: Tensor, bonded: Tensor, n_atoms: int, cutoff: float) -> str:
+def scattered(vectors: Tensor, idx_i: Tensor, bonded: Tensor, n_atoms: int, cutoff: float) -> Tensor:
+    """Whether none of the atoms that had bonds has a neighbor, () bool; arguments as of `scatter_fault`."""
+    if reads_are_free(vectors):  # the pairs are those within the cutoff
+        isolated = torch.ones([n_atoms], dtype=torch.bool, device=idx_i.device).index_fill(0, idx_i, False)
+    else:
+        within = (vectors * vectors).sum(1) <= cutoff * cutoff
+        isolated = segment_sum(within.to(torch.int64), idx_i, n_atoms) == 0
+    return isolated.index_select(0, bonded).all()
+
+
+def scatter_fault(vectors: Tensor, idx_i: Tensor, bonded: Tensor, n_atoms: int, cutoff: float) -> str:
     """An error text if no atom that had bonds has a neighbor, as after an explosion; else empty.
 
     No force brings such atoms back, so that neither dynamics nor a minimiser can continue usefully.
 
     Args:
-        idx_i: of the ordered pairs within the cutoff (pairs,).
+        vectors: of the ordered pairs, r_j − r_i, (pairs, 3), Å.
+        idx_i: their centres, (pairs,).
         bonded: atoms that had bonds when the module was made (bonded,); a pair may separate, more do not.
         n_atoms: number of atoms.
         cutoff: of the model, Å.
     """
-    isolated = torch.ones([n_atoms], dtype=torch.bool, device=idx_i.device).index_fill(0, idx_i, False)
     n_bonded = bonded.size(0)
-    if n_bonded < 3 or not bool(isolated.index_select(0, bonded).all()):
+    if n_bonded < 3 or not bool(scattered(vectors, idx_i, bonded, n_atoms, cutoff)):
         return ""
     return (
         f"none of {n_bonded} bonded atoms has a neighbor within {int(100.0 * cutoff + 0.5)} pm, the model's "

@@ -19,18 +19,23 @@ from so3k_md.engines.openmm.checks import (
     check_finite,
     check_rows,
     checked_tree,
+    extent,
     extent_fault,
     link_fault,
+    link_lengths,
     output_fault,
     scatter_fault,
+    scattered,
 )
 from so3k_md.engines.openmm.particles import GraphOfParticles, gradient_of_tensors, graph_tensors
 from so3k_md.engines.openmm.trials import Trials
-from so3k_md.graph import COULOMB, CUTOFF_LR
+from so3k_md.graph import COULOMB, CUTOFF_LR, Gradient, Graph
 from so3k_md.kernels.choose import is_compiled
 from so3k_md.model import still_copy
+from so3k_md.model.known import tell
 from so3k_md.needs import Needs, needs_of
 from so3k_md.nn.segment import pair_forces
+from so3k_md.reads import reads_are_free
 from so3k_md.structure.charges import ChargeState, GivenChargeState, resolve_charge_state
 from so3k_md.structure.coulomb import check_coulomb
 from so3k_md.structure.elements import check_elements
@@ -67,6 +72,7 @@ class OpenMMModule(nn.Module):
 
     is_shared: torch.jit.Final[bool]
     has_reach: torch.jit.Final[bool]
+    reserves: torch.jit.Final[bool]
     needs: Needs
 
     def __init__(self, model: Any, seen: GraphOfParticles, shared: bool):
@@ -86,6 +92,10 @@ class OpenMMModule(nn.Module):
         # waves on a Lebedev grid limit the diameter of a group
         self.has_reach = needs.max_group_diameter > 0.0
         self.max_group_diameter = needs.max_group_diameter
+        # waves of the reciprocal lattice follow from the cell, and are reserved on GPUs; older files cannot
+        efa = needs.nonlocal_kind == "efa" and not self.has_reach and not shared
+        self.reserves = efa and hasattr(model.representation.reach, "reserve")
+        self.n_groups = int(seen.group.max()) + 1
         if self.has_reach:
             self.waves = model.representation.reach
         self.seen = seen
@@ -103,32 +113,40 @@ class OpenMMModule(nn.Module):
         # errors are raised here or in functions, because freezing deletes methods to which an error refers
         with torch.no_grad():
             mine, cell = self.seen.lengths(positions, box)
-            check_finite(mine, self.seen.rows)
-            whole = mine
-            fault = self.seen.fault_of_box(cell)
-            if len(fault) == 0:
-                whole = self.seen.whole(mine, cell)
-                fault = self.fault_of_groups(whole, cell)
         energy = torch.full([], math.inf, dtype=torch.float64, device=mine.device)
-        own_forces = torch.zeros_like(mine)
-        if len(fault) == 0:
+        own_forces, fault = torch.zeros_like(mine), ""
+        # on a GPU lists and groups are first taken as they were, without a look at what is on the device; one
+        # read at the end says whether that was right, and if not the step is done again with all checks
+        look, done = reads_are_free(mine) or self.seen.pairs.builds == 0, False
+        while not done:
+            done = True
             with torch.no_grad():
-                graph = self.seen(mine, cell, whole)
-            if self.is_shared:
-                gradient = gradient_of_tensors(
-                    self.shared.gradient(graph_tensors(graph), graph.long.coulomb, graph.long.cutoff)
-                )
-            else:
-                gradient = self.model.gradient(graph)
-            with torch.no_grad():
-                n_atoms = graph.species.size(0)
-                own_forces = (
-                    pair_forces(gradient.vectors, graph.idx_i, graph.idx_j, n_atoms) - gradient.positions
-                )
-                energy = gradient.outputs.energies.sum() * self.energy_unit
-                fault = scatter_fault(graph.idx_i, self.seen.bonded, n_atoms, self.cutoff)
-                if len(fault) == 0:
-                    fault = output_fault(energy, own_forces, self.seen.rows)
+                certain = torch.ones([], dtype=torch.bool, device=mine.device)
+                whole = mine
+                if look:
+                    check_finite(mine, self.seen.rows)
+                    fault = self.seen.fault_of_box(cell)
+                    if len(fault) == 0:
+                        whole = self.seen.whole(mine, cell)
+                        fault = self.fault_of_groups(whole, cell)
+                        if self.reserves and not reads_are_free(cell):
+                            self.model.representation.reach.reserve(cell)
+                else:
+                    whole, certain = self.seen.whole_unread(mine, cell)
+            if len(fault) == 0:
+                with torch.no_grad():
+                    graph = self.seen(mine, cell, whole, look)
+                gradient = self.gradient(graph)
+                with torch.no_grad():
+                    n_atoms = graph.species.size(0)
+                    by_pairs = pair_forces(gradient.vectors, graph.idx_i, graph.idx_j, n_atoms)
+                    own_forces = by_pairs - gradient.positions
+                    energy = gradient.outputs.energies.sum() * self.energy_unit
+                    if look:
+                        fault = self.fault_of_result(graph, energy, own_forces)
+                    else:
+                        done = bool(certain & ~self.is_doubtful(graph, mine, cell, energy, own_forces))
+            look = True
         with torch.no_grad():
             if len(fault) == 0:
                 self.trials.accept(mine)
@@ -140,6 +158,44 @@ class OpenMMModule(nn.Module):
             forces[self.seen.rows] = own_forces * self.force_unit
             return energy, forces.to(positions.device, positions.dtype).contiguous()
 
+    def gradient(self, graph: Graph) -> Gradient:
+        """The result of the model."""
+        if self.is_shared:
+            return gradient_of_tensors(
+                self.shared.gradient(graph_tensors(graph), graph.long.coulomb, graph.long.cutoff)
+            )
+        return self.model.gradient(graph)
+
+    def fault_of_result(self, graph: Graph, energy: Tensor, forces: Tensor) -> str:
+        """Why energy () and forces (atoms, 3) are not usable; empty if they are."""
+        n_atoms = graph.species.size(0)
+        fault = scatter_fault(graph.vectors, graph.idx_i, self.seen.bonded, n_atoms, self.cutoff)
+        return fault if len(fault) > 0 else output_fault(energy, forces, self.seen.rows)
+
+    def is_doubtful(
+        self, graph: Graph, positions: Tensor, cell: Tensor, energy: Tensor, forces: Tensor
+    ) -> Tensor:
+        """Whether a result without any look at the positions may be wrong, or is no result, () bool."""
+        seen, whole = self.seen, graph.positions
+        doubt = seen.is_stale(positions, cell) | ~torch.isfinite(energy + forces.sum())
+        if seen.bonded.size(0) >= 3:
+            n_atoms = graph.species.size(0)
+            doubt = doubt | scattered(graph.vectors, graph.idx_i, seen.bonded, n_atoms, self.cutoff)
+        if seen.check_whole:
+            lengths, height = link_lengths(whole, seen.links, cell)
+            doubt = doubt | ~(lengths.max() <= self.longest_link * height)
+        if seen.alone:
+            doubt = doubt | ~(extent(whole, cell) <= 0.5)
+        if self.has_reach:
+            doubt = doubt | (self.widest_group(whole) > self.max_group_diameter)
+        if self.reserves:
+            doubt = doubt | self.model.representation.reach.outgrown(cell)
+        return doubt
+
+    def widest_group(self, whole: Tensor) -> Tensor:
+        """An upper bound of the diameter of the unwrapped groups (atoms, 3), Å."""
+        return self.waves.diameter(self.waves.support(whole, self.seen.group, self.n_groups)).max()
+
     def fault_of_groups(self, whole: Tensor, cell: Tensor) -> str:
         """Why the unwrapped groups (atoms, 3), Å, are not usable in the cell (3, 3), Å; empty if they are."""
         fault = ""
@@ -148,9 +204,7 @@ class OpenMMModule(nn.Module):
         if len(fault) == 0 and self.seen.alone:
             fault = extent_fault(whole, cell)
         if self.has_reach and len(fault) == 0:
-            group = self.seen.group
-            widths = self.waves.diameter(self.waves.support(whole, group, int(group.max()) + 1))
-            widest = float(widths.max())
+            widest = float(self.widest_group(whole))
             if widest > self.max_group_diameter:
                 fault = (
                     f"a group is {int(100.0 * widest)} pm wide, more than efa_reach = "
@@ -170,12 +224,7 @@ class OpenMMModule(nn.Module):
         with torch.no_grad():
             mine, cell = self.seen.lengths(positions, box)
             graph = self.seen(mine, cell, self.seen.whole(mine, cell))
-        if self.is_shared:
-            gradient = gradient_of_tensors(
-                self.shared.gradient(graph_tensors(graph), graph.long.coulomb, graph.long.cutoff)
-            )
-        else:
-            gradient = self.model.gradient(graph)
+        gradient = self.gradient(graph)
         with torch.no_grad():
             found = gradient.outputs
             parts = found.parts.sum(0) * self.energy_unit
@@ -265,6 +314,8 @@ def script_for_openmm(
         cutoff_lr,
     )
     shared = shared or is_compiled(still)
+    if not shared:  # a shared model serves other groups as well
+        tell(still, periodic and not alone, numbered)
     module = torch.jit.script(OpenMMModule(still, seen, shared).eval())
     # torch never frees scripted code, nor its copies and frozen forms, one for each Context; it frees loaded
     # code with its last user

@@ -8,12 +8,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from vesin_torch import NeighborList
 
-from so3k_md.engines.openmm.checks import box_fault
+from so3k_md.engines.openmm.checks import box_fault, box_is_wrong
 from so3k_md.graph import Gradient, Graph, LongRange, Outputs
 from so3k_md.needs import Needs
 from so3k_md.structure.cells import limits_of
 from so3k_md.structure.charges import ChargeState
-from so3k_md.structure.images import unwrap
+from so3k_md.structure.images import unwrap, unwrap_short
 from so3k_md.structure.lists import LONG_SKIN, VerletList, wrap
 from so3k_md.units import NM_IN_ANGSTROM
 
@@ -47,7 +47,7 @@ def gradient_of_tensors(found: list[Tensor]) -> Gradient:
 
 
 class PairSearch(nn.Module):
-    """Searches all pairs and images within a distance, on CPU and CUDA.
+    """Searches all pairs and images within a distance.
 
     Args:
         cutoff: Å.
@@ -74,9 +74,12 @@ class PairSearch(nn.Module):
                     torch.zeros([pairs.size(1), 3], dtype=cell.dtype, device=cell.device),
                 )
         points, images = wrap(positions, cell, pbc, cutoff)
+        device = points.device
+        if not points.is_cuda:  # vesin knows no other devices
+            points, cell, pbc = points.cpu(), cell.cpu(), pbc.cpu()
         found = self.vesin.compute(points, cell, pbc, "ijS")
-        idx_i, idx_j = found[0].to(torch.int64), found[1].to(torch.int64)
-        shifts = found[2] + images.index_select(0, idx_i) - images.index_select(0, idx_j)
+        idx_i, idx_j = found[0].to(device, torch.int64), found[1].to(device, torch.int64)
+        shifts = found[2].to(device) + images.index_select(0, idx_i) - images.index_select(0, idx_j)
         return idx_i, idx_j, shifts
 
 
@@ -203,18 +206,36 @@ class GraphOfParticles(nn.Module):
             return unwrap(positions, cell, self.pbc, self.parent)
         return positions
 
-    def forward(self, positions: Tensor, cell: Tensor, whole: Tensor) -> Graph:
+    @torch.jit.export
+    def whole_unread(self, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """`whole` if all links are short, and whether they are, () bool; the host reads nothing."""
+        if self.make_whole:
+            return unwrap_short(positions, cell, self.pbc, self.parent)
+        return positions, torch.ones([], dtype=torch.bool, device=positions.device)
+
+    @torch.jit.export
+    def is_stale(self, positions: Tensor, cell: Tensor) -> Tensor:
+        """Whether a list must be renewed or the box has a fault, () bool; the host reads nothing."""
+        stale = self.pairs.outgrown(positions, cell)
+        if self.has_long_range:
+            stale = stale | self.long_pairs.outgrown(positions, cell)
+        if self.periodic:
+            stale = stale | box_is_wrong(cell, self.shortest, self.smallest)
+        return stale
+
+    def forward(self, positions: Tensor, cell: Tensor, whole: Tensor, renew: bool = True) -> Graph:
         """The graph of finite positions.
 
         Args:
             positions: in any image, (atoms, 3), Å.
             cell: (3, 3), Å.
             whole: unwrapped positions, (atoms, 3), Å.
+            renew: see `VerletList`.
         """
-        vectors, idx_i, idx_j = self.pairs(positions, cell, self.pbc)
+        vectors, idx_i, idx_j = self.pairs(positions, cell, self.pbc, renew)
         long_vectors, long_i, long_j = vectors[:0], idx_i[:0], idx_j[:0]
         if self.has_long_range:
-            long_vectors, long_i, long_j = self.long_pairs(positions, cell, self.pbc)
+            long_vectors, long_i, long_j = self.long_pairs(positions, cell, self.pbc, renew)
         lattice = (cell * self.pbc).unsqueeze(0)
         if self.alone:
             lattice = torch.zeros_like(lattice)

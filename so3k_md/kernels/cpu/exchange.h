@@ -3,18 +3,9 @@
 #ifndef SO3K_EXCHANGE_H
 #define SO3K_EXCHANGE_H
 
-#ifdef __CUDACC_RTC__
-#define SO3K_EVERYWHERE inline __device__
-#else
-#include <cmath>
-#define SO3K_EVERYWHERE inline
-#endif
+#include "everywhere.h"
 
 namespace So3k {
-
-#ifndef __CUDACC_RTC__
-using std::sqrt;    // in the precision of its argument
-#endif
 
 constexpr int MOST_DEGREES = 8;
 

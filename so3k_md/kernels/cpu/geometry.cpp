@@ -184,5 +184,4 @@ TORCH_LIBRARY_FRAGMENT(so3k, library)
   // no shapes for Meta: the number of pairs depends on the vectors
   define_differentiable(library, operators::GEOMETRY, 1, 1);
   implement_passes<&forward, &backward>(library, "geometry", c10::DispatchKey::CPU);
-  refuse_passes(library, "geometry");
 }

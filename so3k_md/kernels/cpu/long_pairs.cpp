@@ -3,15 +3,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <memory>
 #include <vector>
 
 #include <ATen/Dispatch.h>
 
 #include "differentiable.h"
+#include "dispersion.h"
 #include "operators.h"
-#include "switching.h"
 #include "threads.h"
 
 using at::Tensor;
@@ -22,55 +21,7 @@ namespace {
   constexpr int64_t TILE = 256;            // pairs whose numbers fit the first-level cache
   constexpr int64_t LEAST_PAIRS = 2048;    // for which another thread pays
 
-  struct Constants {
-    double cutoff, taper, ke, bohr, hartree;
-    bool coulomb;
-  };
-
-  /// a^(−1/7) by Newton's method from the exponent of a, which has no branch and fills registers.
-  template <typename T> inline T inverse_root7(T a)
-  {
-    const float single = static_cast<float>(a);
-    int32_t bits;
-    std::memcpy(&bits, &single, sizeof(bits));
-    // the exponent of y is −1/7 of that of a; the constant makes the largest error least
-    bits = 1217086532 - static_cast<int32_t>(static_cast<float>(bits) * (1.0f / 7.0f));
-    float guess;
-    std::memcpy(&guess, &bits, sizeof(guess));
-    T y = guess;
-    constexpr int STEPS = sizeof(T) == 4 ? 3 : 5;    // errors 3e-2, 4e-3, 6e-5, 2e-8, 1e-15
-    for (int n = 0; n < STEPS; ++n) {
-      const T y2 = y * y, y4 = y2 * y2;
-      y *= (T(8) - a * (y4 * y2 * y)) * T(1.0 / 7.0);
-    }
-    return y;
-  }
-
-  /// K(r) and K′(r); see physics/coulomb.py.
-  template <typename T> struct Shifted {
-    static constexpr double SIGMA = 4.0;    // Å
-    T cutoff, value, derivative;            // V and V′ at the cutoff
-
-    explicit Shifted(T cutoff) : cutoff(cutoff) { bare(cutoff, value, derivative); }
-
-    static void bare(T r, T &v, T &dv)
-    {
-      const T u = r * T(1 / SIGMA);
-      v = std::erf(u) / r;
-      dv = (std::exp(-u * u) * T(2 / (1.7724538509055160273 * SIGMA)) - v) / r;
-    }
-
-    void operator()(T r, T &k, T &dk) const
-    {
-      T v, dv, f = 1, df = 0;
-      bare(r, v, dv);
-      const T on = T(0.45) * cutoff;
-      if (r > on) switched(r, on, cutoff, f, df);
-      const T ramp = (1 - f) * derivative, beyond = r - cutoff;
-      k = v - value - ramp * beyond;
-      dk = dv - ramp + df * beyond * derivative;
-    }
-  };
+  using Constants = LongRangeConstants;
 
   /// The numbers of a tile, one array for each quantity.
   template <typename T> struct Tile {
@@ -78,34 +29,12 @@ namespace {
     T e[TILE], by_mean[TILE], by_r[TILE];
   };
 
-  /// e, ∂E/∂α of either atom through the mean, and ∂E/∂r; see physics/dispersion.py.
-  template <typename T> void dispersion(Tile<T> &tile, const Constants &of)
+  template <typename T> void dispersion(Tile<T> &tile, const Dispersion<T> &of)
   {
-    const T per_bohr2 = 1 / (of.bohr * of.bohr), energy = -2 * of.hartree;
-    const double radius = std::pow(0.0072973525693, -4.0 / 21.0), scale = 1.0 / 6.096;
-    const T b0 = -0.00433008 * scale, b1 = 0.24428889 * scale * radius;
-    const T b2 = 0.04125273 * scale * radius * radius;
-    const T b3 = -0.00078893 * scale * radius * radius * radius;
 #pragma omp simd
-    for (int64_t n = 0; n < TILE; ++n) {
-      const T total = tile.a_i[n] + tile.a_j[n], root = inverse_root7(T(0.5) * total);
-      const T x = 1 / root, cubic = b3 * x, lowest = b0 * root;
-      const T ratio = (cubic + b2) * x + (lowest + b1), by_ratio = (2 * cubic + b2) * x - lowest;
-      const T k4 = 10 * ratio * ratio, inverse = T(1.0 / (6.096 * 6.096)) * root * root;
-      const T t = tile.r[n] * tile.r[n] * per_bohr2 * inverse, t2 = t * t, t3 = t2 * t,
-              t4 = t2 * t2;
-      const T t5 = t4 * t, p6 = inverse * inverse * inverse;
-      const T u3 = 1 / (1 + t3), u4 = 1 / (1 + t4), u5 = 1 / (1 + t5);
-      const T g4 = k4 * u4, k4_u5 = k4 * u5, g5 = T(1.225) * k4 * k4_u5, sum = u3 + g4 + g5;
-      const T by_t = 3 * (u3 * u3 * t3) + 4 * (g4 * u4 * t4) + 5 * (g5 * u5 * t5);
-      const T by_k = 20 * (ratio * by_ratio) * (u4 + T(2.45) * k4_u5);
-      const T c = energy / tile.v[n], tapered = c * tile.w[n];
-      const T product = tile.a_i[n] * tile.a_j[n];
-      tile.e[n] = tapered * p6 * sum;
-      tile.by_mean[n] =
-          product * tapered * (p6 * T(1.0 / 7.0)) * (by_k + 2 * by_t - 6 * sum) / total;
-      tile.by_r[n] = product * p6 * (c * tile.dw[n] * sum - 2 * tapered * by_t / tile.r[n]);
-    }
+    for (int64_t n = 0; n < TILE; ++n)
+      of(tile.a_i[n], tile.a_j[n], tile.v[n], tile.r[n], tile.w[n], tile.dw[n], tile.e[n],
+         tile.by_mean[n], tile.by_r[n]);
   }
 
   /// Polarizabilities of the atoms and of free atoms, and v = α⁰² / C6⁰, a.u.
@@ -138,6 +67,7 @@ namespace {
     auto *derivative = gradients.data_ptr<T>();
     const T cutoff = of.cutoff, on = of.cutoff - of.taper, ke = of.ke;
     const Shifted<T> shifted(cutoff);
+    const Dispersion<T> pair(of);
     const auto parts = parts_of(n_pairs, LEAST_PAIRS);
     const PartialSums<double> of_rows(sums, parts);
     in_parts(parts, [&](int64_t part) {
@@ -164,7 +94,7 @@ namespace {
           tile.dw[n] = 0;
           if (tile.r[n] > on) switched(tile.r[n], on, cutoff, tile.w[n], tile.dw[n]);
         }
-        dispersion(tile, of);
+        dispersion(tile, pair);
         for (int64_t n = 0; n < count; ++n) {
           const auto p = first + n, here = i[p], there = j[p];
           psi[here] += static_cast<double>(tile.a_j[n] * tile.e[n]);
@@ -249,5 +179,4 @@ TORCH_LIBRARY_FRAGMENT(so3k, library)
   library.def(operators::LONG_PAIRS);
   library.impl("long_pairs", torch::dispatch(c10::DispatchKey::CPU, long_pairs));
   library.impl("long_pairs", torch::dispatch(c10::DispatchKey::Meta, shapes));
-  refuse_others(library, "long_pairs");
 }

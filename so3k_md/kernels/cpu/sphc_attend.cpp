@@ -4,9 +4,9 @@
 
 #include <vector>
 
-#include "arguments.h"
 #include "differentiable.h"
 #include "operators.h"
+#include "sphc_arguments.h"
 #include "sphc_tile.h"
 #include "threads.h"
 
@@ -18,32 +18,8 @@ namespace {
 
   constexpr int64_t LEAST_MEMBERS = 4096;    // pairs of members for which another thread pays
 
-  /// The arguments, in the order of the schema.
-  struct Call {
-    Tensor query, key, chi, chi_src, r, r_src;    // with derivatives
-    Tensor members, first, size, own;             // of the groups, see nn/sphc.py
-    Tensor hidden, hidden_bias, out, out_transposed, shift, table;    // of the filters
-    std::vector<Tensor> steps;                                        // of the harmonics
-    double cutoff, norm_eps, temperature, kappa, direction;
-    std::vector<int64_t> degrees;
-    int64_t p;
-    bool squared;    // invariants: ‖χ‖² / √(2l + 1) instead of ‖χ‖
-
-    explicit Call(Arguments &next) :
-        query(next.tensor()), key(next.tensor()), chi(next.tensor()), chi_src(next.tensor()),
-        r(next.tensor(at::kDouble)), r_src(next.tensor(at::kDouble)), members(next.tensor()),
-        first(next.tensor()), size(next.tensor()), own(next.tensor()), hidden(next.tensor()),
-        hidden_bias(next.tensor()), out(next.tensor()), out_transposed(next.tensor()),
-        shift(next.tensor()), table(next.tensor()), steps(next.tensors()), cutoff(next.number()),
-        norm_eps(next.number()), temperature(next.number()), kappa(next.number()),
-        direction(next.number()), degrees(next.integers()), p(next.integer()), squared(next.flag())
-    {
-      require_precision(query.scalar_type());
-      TORCH_CHECK(static_cast<int64_t>(degrees.size()) <= MAX_HEADS, "[so3k] the model has ",
-                  degrees.size(), " degrees, the kernels support at most ", MAX_HEADS,
-                  ": use kernels = off");
-    }
-  };
+  using Call = SphcArguments;
+  using Gradients = SphcGradients;
 
   /// The tensors of a call in the form of the kernel; `chi_of` must outlive it.
   template <typename T> Sphc<T> sphc_of(const Call &of, const Tensor &chi_of)
@@ -141,11 +117,6 @@ namespace {
     sums.add();
   }
 
-  /// Derivatives by the first arguments.
-  struct Gradients {
-    Tensor query, key, chi, chi_src, r, r_src;
-  };
-
   Gradients new_gradients(const Call &of)
   {
     return {at::zeros_like(of.query),   at::zeros_like(of.key), at::zeros_like(of.chi),
@@ -188,6 +159,9 @@ namespace {
   {
     Arguments next(op, *stack);
     const Call of(next);
+    TORCH_CHECK(static_cast<int64_t>(of.degrees.size()) <= MAX_HEADS, "[so3k] the model has ",
+                of.degrees.size(), " degrees, the kernels support at most ", MAX_HEADS,
+                ": use kernels = off");
     const auto dchi = at::zeros_like(of.chi);
     AT_DISPATCH_FLOATING_TYPES(of.query.scalar_type(), "so3k::sphc_attend_forward",
                                [&] { send_all<scalar_t>(of, dchi); });
@@ -209,7 +183,7 @@ namespace {
     auto g = new_gradients(of);
     AT_DISPATCH_FLOATING_TYPES(of.query.scalar_type(), "so3k::sphc_attend_backward",
                                [&] { send_all_back<scalar_t>(of, g_dchi, g); });
-    next.give({g.query, g.key, g.chi, g.chi_src, g.r, g.r_src});
+    next.give(g.list());
   }
 
   void backward_shapes(const c10::OperatorHandle &op, Stack *stack)
@@ -217,7 +191,7 @@ namespace {
     Arguments next(op, *stack);
     next.optional();
     const auto g = new_gradients(Call(next));
-    next.give({g.query, g.key, g.chi, g.chi_src, g.r, g.r_src});
+    next.give(g.list());
   }
 
 }    // namespace
@@ -230,5 +204,4 @@ TORCH_LIBRARY_FRAGMENT(so3k, library)
   implement_passes<&forward, &backward>(library, "sphc_attend", c10::DispatchKey::CPU);
   implement_passes<&forward_shapes, &backward_shapes>(library, "sphc_attend",
                                                       c10::DispatchKey::Meta);
-  refuse_passes(library, "sphc_attend");
 }

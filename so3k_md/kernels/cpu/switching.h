@@ -1,20 +1,19 @@
-/* so3k-md: the switching function between two distances. MIT. */
+/* so3k-md: the switching function between two distances, for CPUs and GPUs. MIT. */
 
 #ifndef SO3K_SWITCHING_H
 #define SO3K_SWITCHING_H
 
-#include <algorithm>
-#include <cmath>
+#include "everywhere.h"
 
 namespace So3k {
 
 /// w(r) from 1 at `on` to 0 at `off`, and its derivative; see physics/switching.py.
-template <typename T> inline void switched(T r, T on, T off, T &w, T &dw)
+template <typename T> SO3K_EVERYWHERE void switched(T r, T on, T off, T &w, T &dw)
 {
   const T per = 1 / (off - on);
-  const T s = std::min(std::max((r - on) * per, T(0.015625)), T(0.984375));
+  const T s = min(max((r - on) * per, T(0.015625)), T(0.984375));
   const T up = 1 / s, down = 1 / (1 - s);
-  w = 1 / (1 + std::exp(down - up));
+  w = 1 / (1 + exp(down - up));
   dw = w * (w - 1) * (up * up + down * down) * per;
 }
 

@@ -77,5 +77,4 @@ TORCH_LIBRARY_FRAGMENT(so3k, library)
   library.def(operators::TALLY);
   library.impl("tally", torch::dispatch(c10::DispatchKey::CPU, tally));
   library.impl("tally", torch::dispatch(c10::DispatchKey::Meta, shapes));
-  refuse_others(library, "tally");
 }

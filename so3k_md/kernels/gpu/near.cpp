@@ -6,10 +6,13 @@
 
 #include "../cpu/attend_arguments.h"
 
+#include <initializer_list>
+#include <utility>
 #include <vector>
 
 #include "../cpu/differentiable.h"
 #include "../cpu/operators.h"
+#include "filters.h"
 #include "near.h"
 #include "program.h"
 
@@ -58,17 +61,17 @@ namespace {
 
   Program program_of(const Call &of)
   {
-    const auto features = of.value_bias.size(0), degrees = of.n_degrees();
-    std::string each;
-    for (const auto degree : of.degrees) each += (each.empty() ? "" : ",") + std::to_string(degree);
-    const auto define = [](const char *name, int64_t value) {
-      return "-DSO3K_" + std::string(name) + "=" + std::to_string(value);
-    };
-    return {"near.cu",
-            {define("HEADS", of.heads), define("WIDE", padded(of)), define("DEGREES", degrees),
-             define("NARROW", (of.query_bias.size(0) - features) / degrees),
-             define("HIDDEN", of.hidden_bias.size(0) / 2), define("RADIAL", of.table.size(2)),
-             define("SQUARED", of.squared), "-DSO3K_EACH_DEGREE=" + each}};
+    const auto features = of.value_bias.size(0);
+    auto options = degree_options(of.degrees);
+    for (const auto &[name, value] : std::initializer_list<std::pair<const char *, int64_t>>{
+             {"HEADS", of.heads},
+             {"WIDE", padded(of)},
+             {"NARROW", (of.query_bias.size(0) - features) / of.n_degrees()},
+             {"HIDDEN", of.hidden_bias.size(0) / 2},
+             {"RADIAL", of.table.size(2)},
+             {"SQUARED", of.squared}})
+      options.push_back(define(name, value));
+    return {"near.cu", options};
   }
 
   const float *at_(const Tensor &tensor)
@@ -79,26 +82,20 @@ namespace {
   Near near_of(const Call &of, const Rows &rows, const Tensor &first)
   {
     Near near{};
-    near.centres = of.x.size(0);
-    near.intervals = of.table.size(0);
+    near.rows.centres = of.x.size(0);
+    near.rows.q = at_(rows.q), near.rows.k = at_(rows.k), near.rows.v = at_(rows.v);
+    near.rows.chi = at_(of.chi), near.rows.chi_src = at_(of.chi_src);
+    near.filters = filters_of(of);
     near.first = reinterpret_cast<const long long *>(first.const_data_ptr<int64_t>());
     near.j = reinterpret_cast<const long long *>(of.idx_j.const_data_ptr<int64_t>());
-    near.q = at_(rows.q), near.k = at_(rows.k), near.v = at_(rows.v);
-    near.chi = at_(of.chi), near.chi_src = at_(of.chi_src);
     near.r = at_(of.r), near.cut = at_(of.cut), near.ylm = at_(of.ylm);
-    near.out = of.out.const_data_ptr(), near.out_transposed = of.out_transposed.const_data_ptr();
-    near.hidden = at_(of.hidden), near.hidden_bias = at_(of.hidden_bias),
-    near.table = at_(of.table);
-    near.width = static_cast<float>(of.cutoff / of.table.size(0));
-    near.floor = static_cast<float>(of.norm_eps * of.norm_eps + 1e-30);
-    near.eps = static_cast<float>(of.norm_eps);
     return near;
   }
 
   void run(const Call &of, const char *kernel, const Near &near)
   {
-    launch(program_of(of), kernel, of.x.device(), (near.centres + WARPS - 1) / WARPS, 32 * WARPS,
-           &near);
+    launch(program_of(of), kernel, of.x.device(), (near.rows.centres + WARPS - 1) / WARPS,
+           32 * WARPS, &near);
   }
 
   void forward(const c10::OperatorHandle &op, Stack *stack)
@@ -136,10 +133,10 @@ namespace {
                    at::empty_like(of.cut),
                    at::empty_like(of.ylm)};
     auto near = near_of(of, rows, first);
-    near.g_dx = at_(g_dx), near.g_dchi = at_(g_dchi);
-    near.g_q = g_rows.q.data_ptr<float>(), near.g_k = g_rows.k.data_ptr<float>();
-    near.g_v = g_rows.v.data_ptr<float>(), near.g_chi = g.chi.data_ptr<float>();
-    near.g_chi_src = g.chi_src.data_ptr<float>(), near.g_r = g.r.data_ptr<float>();
+    near.rows.g_dx = at_(g_dx), near.rows.g_dchi = at_(g_dchi);
+    near.rows.g_q = g_rows.q.data_ptr<float>(), near.rows.g_k = g_rows.k.data_ptr<float>();
+    near.rows.g_v = g_rows.v.data_ptr<float>(), near.rows.g_chi = g.chi.data_ptr<float>();
+    near.rows.g_chi_src = g.chi_src.data_ptr<float>(), near.g_r = g.r.data_ptr<float>();
     near.g_cut = g.cut.data_ptr<float>(), near.g_ylm = g.ylm.data_ptr<float>();
     run(of, "near_backward", near);
     g.x = g_rows.q.mm(of.query.t());

@@ -24,15 +24,28 @@
   asm(".section .rodata\n" #name ":\n.incbin \"" file "\"\n.byte 0\n.previous\n");                 \
   extern "C" __attribute__((visibility("hidden"))) const char name[]
 
+SO3K_EMBED(so3k_gpu_everywhere_h, "everywhere.h");
+SO3K_EMBED(so3k_gpu_switching_h, "switching.h");
+SO3K_EMBED(so3k_gpu_dispersion_h, "dispersion.h");
+SO3K_EMBED(so3k_gpu_exchange_h, "exchange.h");
+SO3K_EMBED(so3k_gpu_attention_h, "attention.h");
 SO3K_EMBED(so3k_gpu_near_h, "near.h");
+SO3K_EMBED(so3k_gpu_groups_h, "groups.h");
+SO3K_EMBED(so3k_gpu_pairs_h, "pairs.h");
+SO3K_EMBED(so3k_gpu_long_range_h, "long_range.h");
+SO3K_EMBED(so3k_gpu_degrees_h, "degrees.h");
+SO3K_EMBED(so3k_gpu_harmonics_h, "harmonics.h");
 SO3K_EMBED(so3k_gpu_shape_h, "shape.h");
 SO3K_EMBED(so3k_gpu_warp_h, "warp.h");
 SO3K_EMBED(so3k_gpu_product_h, "product.h");
 SO3K_EMBED(so3k_gpu_tile_h, "tile.h");
-SO3K_EMBED(so3k_gpu_near_adjoint_h, "near_adjoint.h");
+SO3K_EMBED(so3k_gpu_adjoint_h, "adjoint.h");
+SO3K_EMBED(so3k_gpu_queue_h, "queue.h");
 SO3K_EMBED(so3k_gpu_near_cu, "near.cu");
-SO3K_EMBED(so3k_gpu_exchange_h, "exchange.h");
+SO3K_EMBED(so3k_gpu_geometry_cu, "geometry.cu");
+SO3K_EMBED(so3k_gpu_sphc_cu, "sphc.cu");
 SO3K_EMBED(so3k_gpu_update_cu, "update.cu");
+SO3K_EMBED(so3k_gpu_long_pairs_cu, "long_pairs.cu");
 
 namespace fs = std::filesystem;
 
@@ -40,12 +53,20 @@ namespace So3k {
 namespace {
 
   const std::vector<const char *> HEADER_NAMES = {
-      "near.h", "shape.h", "warp.h", "product.h", "tile.h", "near_adjoint.h", "exchange.h"};
+      "everywhere.h", "switching.h", "dispersion.h", "exchange.h", "attention.h", "near.h",
+      "groups.h",     "pairs.h",     "long_range.h", "degrees.h",  "harmonics.h", "shape.h",
+      "warp.h",       "product.h",   "tile.h",       "adjoint.h",  "queue.h"};
   const std::vector<const char *> HEADERS = {
-      so3k_gpu_near_h, so3k_gpu_shape_h,        so3k_gpu_warp_h,    so3k_gpu_product_h,
-      so3k_gpu_tile_h, so3k_gpu_near_adjoint_h, so3k_gpu_exchange_h};
+      so3k_gpu_everywhere_h, so3k_gpu_switching_h, so3k_gpu_dispersion_h, so3k_gpu_exchange_h,
+      so3k_gpu_attention_h,  so3k_gpu_near_h,      so3k_gpu_groups_h,     so3k_gpu_pairs_h,
+      so3k_gpu_long_range_h, so3k_gpu_degrees_h,   so3k_gpu_harmonics_h,  so3k_gpu_shape_h,
+      so3k_gpu_warp_h,       so3k_gpu_product_h,   so3k_gpu_tile_h,       so3k_gpu_adjoint_h,
+      so3k_gpu_queue_h};
   const std::map<std::string, const char *> SOURCES = {{"near.cu", so3k_gpu_near_cu},
-                                                       {"update.cu", so3k_gpu_update_cu}};
+                                                       {"geometry.cu", so3k_gpu_geometry_cu},
+                                                       {"sphc.cu", so3k_gpu_sphc_cu},
+                                                       {"update.cu", so3k_gpu_update_cu},
+                                                       {"long_pairs.cu", so3k_gpu_long_pairs_cu}};
 
   std::vector<std::string> options_of(const Program &program, int capability)
   {
@@ -193,6 +214,18 @@ namespace {
   }
 
 }    // namespace
+
+std::string define(const std::string &name, int64_t value)
+{
+  return "-DSO3K_" + name + "=" + std::to_string(value);
+}
+
+std::vector<std::string> degree_options(const std::vector<int64_t> &degrees)
+{
+  std::string each;
+  for (const auto degree : degrees) each += (each.empty() ? "" : ",") + std::to_string(degree);
+  return {define("DEGREES", static_cast<int64_t>(degrees.size())), "-DSO3K_EACH_DEGREE=" + each};
+}
 
 void require_float(const at::Tensor &tensor)
 {

@@ -23,6 +23,12 @@ struct Program {
 void launch(const Program &program, const char *kernel, c10::Device device, int64_t blocks,
             int threads, const void *argument);
 
+/// The options of device/degrees.h.
+std::vector<std::string> degree_options(const std::vector<int64_t> &degrees);
+
+/// One option, -DSO3K_name=value.
+std::string define(const std::string &name, int64_t value);
+
 /// Refuses a precision that the kernels for GPUs do not have.
 void require_float(const at::Tensor &tensor);
 

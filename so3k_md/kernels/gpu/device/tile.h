@@ -7,7 +7,7 @@
 #ifndef SO3K_GPU_TILE_H
 #define SO3K_GPU_TILE_H
 
-#include "near.h"
+#include "attention.h"
 #include "product.h"
 #include "shape.h"
 #include "warp.h"
@@ -17,26 +17,29 @@ namespace So3k {
 constexpr int TILE = 16;    // pairs
 
 /// The two pairs of a tile that a thread has, those of rows `group` and `group + 8`.
+struct TileRows {
+  bool there[2];              // whether the tile has this row; else it repeats another pair
+  long long j[2];             // row of the source
+  long long centre[2];        // row of the source among the centres, or -1
+  float r[2];                 // distance, Å
+  float forth[2], back[2];    // cutoff functions of the messages to the centre and to the source
+  const float *y[2];          // harmonics
+};
+
+/// Their filters.
 struct Tile {
-  const Near &of;
+  const Filters &of;
   const Lane &me;
-  long long pair[2], j[2];
-  bool there[2];    // whether the tile has this row; else its cutoff function is 0
-  float cut[2], square[2][Shape::DEGREES], invariant[2][Shape::DEGREES];
+  const TileRows &rows;
+  float square[2][Shape::DEGREES], invariant[2][Shape::DEGREES];
   Operand active[Shape::INNER / 16];    // left factor: hidden rows, then functions of the distance
 
-  __device__ Tile(const Near &of, const Lane &me, long long centre, long long begin,
-                  long long end) : of(of), me(me)
+  __device__ Tile(const Filters &of, const AttentionRows &atoms, const Lane &me, long long centre,
+                  const TileRows &rows) : of(of), me(me), rows(rows)
   {
 #pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      there[row] = begin + me.group + 8 * row < end;
-      pair[row] = there[row] ? begin + me.group + 8 * row : begin;
-      j[row] = of.j[pair[row]];
-      cut[row] = there[row] ? of.cut[pair[row]] : 0.0f;
-      find_interval(row);
-    }
-    if constexpr (Shape::HIDDEN > 0) fill_invariants(centre);
+    for (int row = 0; row < 2; ++row) find_interval(row);
+    if constexpr (Shape::HIDDEN > 0) fill_invariants(atoms, centre);
     fill_functions();
   }
 
@@ -74,7 +77,7 @@ struct Tile {
     float x = of.hidden_bias[part * Shape::HIDDEN + h];
 #pragma unroll
     for (int l = 0; l < Shape::DEGREES; ++l)
-      x += invariant[row][l] * of.hidden[(2 * l + part) * Shape::HIDDEN + h];
+      x += invariant[row][l] * of.hidden[(Shape::PARTS * l + part) * Shape::HIDDEN + h];
     return x;
   }
 
@@ -102,9 +105,8 @@ struct Tile {
 
   __device__ void find_interval(int row)
   {
-    // lists have pairs beyond the cutoff too, where the table ends
-    const float x = fminf(of.r[pair[row]] / of.width, static_cast<float>(of.intervals));
-    const int interval = min(static_cast<int>(x), static_cast<int>(of.intervals) - 1);
+    const float x = fminf(rows.r[row] / of.width, static_cast<float>(of.intervals));
+    const int interval = static_cast<int>(x);    // the last one is beyond the cutoff
     coefficients[row] = of.table + static_cast<long long>(interval) * 6 * Shape::RADIAL;
     t[row] = x - static_cast<float>(interval);
   }
@@ -131,7 +133,7 @@ struct Tile {
   }
 
   /// Each thread of a row sums every fourth degree; then they exchange the sums.
-  __device__ void fill_invariants(long long centre)
+  __device__ void fill_invariants(const AttentionRows &atoms, long long centre)
   {
     float own[2][(Shape::DEGREES + 3) / 4] = {};
 #pragma unroll
@@ -140,7 +142,8 @@ struct Tile {
         for (int m = Shape::order(l); m < Shape::order(l + 1); ++m)
 #pragma unroll
           for (int row = 0; row < 2; ++row) {
-            const float d = of.chi[centre * ORDERS + m] - of.chi_src[j[row] * ORDERS + m];
+            const float d =
+                atoms.chi[centre * ORDERS + m] - atoms.chi_src[rows.j[row] * ORDERS + m];
             own[row][l / 4] += d * d;
           }
     }
@@ -200,6 +203,24 @@ struct Orders {
     }
   }
 };
+
+/// Adds the messages Δχ of degree number l of a tile.
+inline __device__ void add_degree_messages(const AttentionRows &of, const Lane &me,
+                                           const Tile &tile, long long i, int l, Orders &dchi)
+{
+  constexpr int NT = Shape::NARROW / 8;
+  const int column = Shape::FEATURES + l * Shape::NARROW, mine = column + 2 * me.quad;
+  float w[NT][4], alpha[2];
+  tile.filters<NT>(column, w);
+  const float *q = of.q + i * Shape::COLUMNS + mine, *k = of.k + mine;
+  const auto &j = tile.rows.j;
+  attention<NT>(me, {q, q}, {k + j[0] * Shape::COLUMNS, k + j[1] * Shape::COLUMNS}, w, alpha);
+  dchi.each(l, me.quad, [&](float &sum, int m) {
+#pragma unroll
+    for (int row = 0; row < 2; ++row)
+      sum += alpha[row] * tile.rows.forth[row] * tile.rows.y[row][m];
+  });
+}
 
 }    // namespace So3k
 

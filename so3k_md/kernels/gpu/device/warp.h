@@ -44,6 +44,12 @@ struct Lane {
   }
 };
 
+/// The centre of this warp.
+inline __device__ long long centre_of(const Lane &me)
+{
+  return static_cast<long long>(blockIdx.x) * WARPS + me.warp;
+}
+
 /// Adds N values of each thread, of columns 8 (n / 2) + 2 quad + n % 2, summed over the rows, to
 /// `row`.
 ///

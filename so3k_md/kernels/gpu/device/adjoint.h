@@ -1,12 +1,11 @@
 /* so3k-md: derivatives of the messages of one tile. MIT.
  *
  * An atom sums at its own pairs what it gets as their centre and as the source of the reversed
- * pairs: filters and α of both directions are computed again. Derivatives by r, φ and Y of a pair
- * are shared between its two rows in the list. Only to sources that are no centres, ghosts of other
- * ranks, another atom adds. */
+ * pairs: filters and α of both directions are computed again. Only to sources that are no centres,
+ * ghosts of other ranks, another atom adds. */
 
-#ifndef SO3K_GPU_NEAR_ADJOINT_H
-#define SO3K_GPU_NEAR_ADJOINT_H
+#ifndef SO3K_GPU_ADJOINT_H
+#define SO3K_GPU_ADJOINT_H
 
 #include "tile.h"
 
@@ -22,39 +21,45 @@ struct OwnRows {
   float *q, *k, *v;
 };
 
+/// Where the derivatives by the harmonics of a thread's pairs go, and the part that this row of the
+/// list takes of them.
+struct ByHarmonics {
+  float *to[2], share[2];
+};
+
 struct TileAdjoint {
   static constexpr int STEPS = Shape::INNER / 8, HIDDEN_STEPS = Shape::HIDDEN / 8;
 
-  const Near &of;
+  const AttentionRows &of;
   const Lane &me;
-  const long long i;
+  const long long i, i_src;    // rows of the centre among the centres and among the sources
   Tile &tile;
+  const TileRows &rows;
   const OwnRows &own;
-  bool both[2];    // whether the source is a centre, which has the reversed pair
-  float by_cut[2] = {}, by_invariant[2][Shape::DEGREES] = {}, by_active[STEPS][4] = {};
+  const ByHarmonics &by_y;
+  float by_forth[2] = {}, by_back[2] = {};    // by the cutoff functions
+  float by_invariant[2][Shape::DEGREES] = {}, by_active[STEPS][4] = {};
 
-  __device__ TileAdjoint(const Near &of, const Lane &me, long long i, Tile &tile,
-                         const OwnRows &own) : of(of), me(me), i(i), tile(tile), own(own)
+  __device__ TileAdjoint(const AttentionRows &of, const Lane &me, long long i, long long i_src,
+                         Tile &tile, const OwnRows &own, const ByHarmonics &by_y) :
+      of(of), me(me), i(i), i_src(i_src), tile(tile), rows(tile.rows), own(own), by_y(by_y)
   {
-#pragma unroll
-    for (int row = 0; row < 2; ++row) both[row] = tile.j[row] < of.centres;
   }
 
-  /// Part of a derivative of the pair that this row of the list takes.
-  __device__ float share(int row) const { return both[row] ? 0.5f : 1.0f; }
-  /// The source, or the centre where the source has no row of its own.
-  __device__ long long source(int row) const { return both[row] ? tile.j[row] : i; }
+  __device__ bool both(int row) const { return rows.centre[row] >= 0; }
+  /// The source among the centres, or the centre itself where the source is none.
+  __device__ long long source(int row) const { return both(row) ? rows.centre[row] : i; }
 
   /// One head: `by_alpha` turns α of both directions into the derivatives by them without the
   /// cutoff function.
   template <int NT, typename ByAlpha> __device__ void head(Count<NT>, int column, ByAlpha by_alpha)
   {
     const int mine = column + 2 * me.quad;
-    const float *q_i = of.q + i * Shape::COLUMNS + mine, *k_i = of.k + i * Shape::COLUMNS + mine;
-    const float *q_j[2], *k_j[2];
+    const float *q_i = of.q + i * Shape::COLUMNS + mine;
+    const float *k_i = of.k + i_src * Shape::COLUMNS + mine, *k_j[2], *q_j[2];
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      k_j[row] = of.k + tile.j[row] * Shape::COLUMNS + mine;
+      k_j[row] = of.k + rows.j[row] * Shape::COLUMNS + mine;
       q_j[row] = of.q + source(row) * Shape::COLUMNS + mine;
     }
     float w[NT][4], alpha[2], back[2], g[2], g_back[2];
@@ -64,10 +69,10 @@ struct TileAdjoint {
     by_alpha(alpha, back, g, g_back);
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      if (!both[row]) g_back[row] = 0.0f;
-      by_cut[row] += alpha[row] * g[row] + back[row] * g_back[row];
-      g[row] *= tile.cut[row];
-      g_back[row] *= tile.cut[row];
+      by_forth[row] += alpha[row] * g[row];
+      by_back[row] += back[row] * g_back[row];
+      g[row] *= rows.forth[row];
+      g_back[row] *= rows.back[row];
     }
     float by_q[2 * NT] = {}, by_k[2 * NT] = {};
     Operand by_w;
@@ -92,22 +97,20 @@ struct TileAdjoint {
     add_to_row<2 * NT>(by_k, me, own.k + column);
   }
 
-  /// Messages Δx of one head.
-  __device__ void features(int column)
+  /// Messages Δx of one head of 8 NT columns.
+  template <int NT> __device__ void features(int column)
   {
-    constexpr int NT = Shape::WIDE / 8;
     const int mine = column + 2 * me.quad;
     head(Count<NT>(), column,
          [&](const float (&alpha)[2], const float (&back)[2], float (&g)[2], float (&g_back)[2]) {
            float by_v[2 * NT] = {};
 #pragma unroll
            for (int row = 0; row < 2; ++row) {
-             const float *v_j = of.v + tile.j[row] * Shape::FEATURES + mine;
-             const float *v_i = of.v + i * Shape::FEATURES + mine;
+             const float *v_j = of.v + rows.j[row] * Shape::FEATURES + mine;
+             const float *v_i = of.v + i_src * Shape::FEATURES + mine;
              const float *x_i = of.g_dx + i * Shape::FEATURES + mine;
              const float *x_j = of.g_dx + source(row) * Shape::FEATURES + mine;
-             const float forth = tile.cut[row] * alpha[row];
-             const float reverse = both[row] ? tile.cut[row] * back[row] : 0.0f;
+             const float forth = rows.forth[row] * alpha[row], reverse = rows.back[row] * back[row];
              float sum = 0.0f, sum_back = 0.0f;
 #pragma unroll
              for (int n = 0; n < NT; ++n) {
@@ -134,17 +137,15 @@ struct TileAdjoint {
          [&](const float (&alpha)[2], const float (&back)[2], float (&g)[2], float (&g_back)[2]) {
 #pragma unroll
            for (int row = 0; row < 2; ++row) {
-             const float *y = of.ylm + tile.pair[row] * ORDERS;
-             const float *chi_i = of.g_dchi + i * ORDERS, *chi_j = of.g_dchi + source(row) * ORDERS;
-             float *by_y = of.g_ylm + tile.pair[row] * ORDERS;
-             const float reverse = both[row] ? sign * back[row] : 0.0f;
+             const float *y = rows.y[row], *chi_i = of.g_dchi + i * ORDERS;
+             const float *chi_j = of.g_dchi + source(row) * ORDERS;
+             const float forth = by_y.share[row] * rows.forth[row] * alpha[row];
+             const float reverse = by_y.share[row] * rows.back[row] * sign * back[row];
              float sum = 0.0f, sum_back = 0.0f;
              for (int m = Shape::order(l) + me.quad; m < Shape::order(l + 1); m += 4) {
                sum += chi_i[m] * y[m];
                sum_back += sign * chi_j[m] * y[m];
-               if (tile.there[row])
-                 by_y[m] =
-                     share(row) * tile.cut[row] * (alpha[row] * chi_i[m] + reverse * chi_j[m]);
+               if (rows.there[row]) by_y.to[row][m] = forth * chi_i[m] + reverse * chi_j[m];
              }
              g[row] = me.over_quad(sum);
              g_back[row] = me.over_quad(sum_back);
@@ -165,42 +166,40 @@ struct TileAdjoint {
         by_active[t][n] = 0.0f;
 #pragma unroll
         for (int l = 0; l < Shape::DEGREES; ++l)
-          by_invariant[row][l] += g * of.hidden[(2 * l + part) * Shape::HIDDEN + h];
+          by_invariant[row][l] += g * tile.of.hidden[(Shape::PARTS * l + part) * Shape::HIDDEN + h];
       }
   }
 
-  /// Writes the derivatives by distance and cutoff function.
-  __device__ void distances() const
+  /// Derivative by the distance, through the functions of the distance.
+  __device__ float by_distance(int row) const
   {
+    float sum = 0.0f;
 #pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      float by_r = 0.0f;
+    for (int t = HIDDEN_STEPS; t < STEPS; ++t)
 #pragma unroll
-      for (int t = HIDDEN_STEPS; t < STEPS; ++t)
-#pragma unroll
-        for (int n = 0; n < 2; ++n)
-          by_r += by_active[t][2 * row + n] *
-              tile.derivative(row, 8 * (t - HIDDEN_STEPS) + 2 * me.quad + n);
-      by_r = me.over_quad(by_r);
-      if (!tile.there[row] || me.quad != 0) continue;
-      of.g_r[tile.pair[row]] = share(row) * by_r;
-      of.g_cut[tile.pair[row]] = share(row) * by_cut[row];
-    }
+      for (int n = 0; n < 2; ++n)
+        sum += by_active[t][2 * row + n] *
+            tile.derivative(row, 8 * (t - HIDDEN_STEPS) + 2 * me.quad + n);
+    return me.over_quad(sum);
   }
 
   /// Adds the derivatives by χ of the centre.
-  __device__ void add_by_chi(Orders &by_chi) const
+  ///
+  /// `by_square`: derivative by Σ_m (χ_i − χ_j)_m² over all degrees, besides that through the
+  /// filters.
+  __device__ void add_by_chi(const float (&by_square)[2], Orders &by_chi) const
   {
 #pragma unroll
     for (int row = 0; row < 2; ++row)
 #pragma unroll
       for (int l = 0; l < Shape::DEGREES; ++l) {
-        const float factor = 2.0f * me.over_quad(by_invariant[row][l]) * tile.by_square(row, l);
+        const float through_filter = me.over_quad(by_invariant[row][l]) * tile.by_square(row, l);
+        const float factor = 2.0f * (through_filter + by_square[row]);
         by_chi.each(l, me.quad, [&](float &sum, int m) {
-          if (!tile.there[row]) return;
-          const float g = factor * (of.chi[i * ORDERS + m] - of.chi_src[tile.j[row] * ORDERS + m]);
+          if (!rows.there[row]) return;
+          const float g = factor * (of.chi[i * ORDERS + m] - of.chi_src[rows.j[row] * ORDERS + m]);
           sum += g;
-          if (!both[row]) atomicAdd(of.g_chi_src + tile.j[row] * ORDERS + m, -g);
+          if (!both(row)) atomicAdd(of.g_chi_src + rows.j[row] * ORDERS + m, -g);
         });
       }
   }
@@ -208,16 +207,17 @@ struct TileAdjoint {
  private:
   __device__ void add_by_active(int step, const Operand &by_w)
   {
-    const auto *out = static_cast<const uint4 *>(of.out_transposed) + step * STEPS * 32 + me.lane;
+    const auto *out =
+        static_cast<const uint4 *>(tile.of.out_transposed) + step * STEPS * 32 + me.lane;
 #pragma unroll
     for (int t = 0; t < STEPS; ++t) multiply(by_active[t], by_w, out + t * 32);
   }
 
-  __device__ void to_ghost(int row, float *rows, int width, int column, float x, float y) const
+  __device__ void to_ghost(int row, float *to, int width, int column, float x, float y) const
   {
-    if (both[row] || !tile.there[row]) return;
-    atomicAdd(rows + tile.j[row] * width + column, x);
-    atomicAdd(rows + tile.j[row] * width + column + 1, y);
+    if (both(row) || !rows.there[row]) return;
+    atomicAdd(to + rows.j[row] * width + column, x);
+    atomicAdd(to + rows.j[row] * width + column + 1, y);
   }
 };
 
