@@ -324,8 +324,12 @@ TORCH_LIBRARY_IMPL(_, PrivateUse1, m)
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&on_copies>());
 }
 
-/// As torch itself has it for the devices that it knows: operators without a derivative of their own.
-TORCH_LIBRARY_IMPL(_, AutogradPrivateUse1, m) { m.fallback(torch::CppFunction::makeFallthrough()); }
+/// As torch itself has it for the devices that it knows: operators without a derivative of their
+/// own.
+TORCH_LIBRARY_IMPL(_, AutogradPrivateUse1, m)
+{
+  m.fallback(torch::CppFunction::makeFallthrough());
+}
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m)
 {

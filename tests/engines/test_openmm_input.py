@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import openmm
 import pytest
+import torch
 from ase import Atoms
 from openmm_doors import BACKENDS, PLATFORMS, context_of, energy_of
 from toys import save_toy, structure, toy_model

@@ -133,8 +133,8 @@ def add_model(
         atoms: indices of the atoms that the model describes; all by default.
         backend: torchforce, pythonforce, or auto for the first that works here.
         dtype: precision of the model, float32 or float64; None keeps the model's.
-        device: device on which a PythonForce evaluates the model. A TorchForce uses that of the platform; name
-            it here too, so that the kernels are those of that device.
+        device: device on which a PythonForce evaluates the model. A TorchForce uses that of the platform;
+            name it here too, so that the kernels are those of that device.
         skin: of the neighbor list, Å.
         force_group: of the new forces.
         keep_molecules: add bonds with zero force constant, so that barostats and trajectories keep molecules
@@ -157,8 +157,9 @@ def add_model(
             by the bonds of the topology. Or a whole number for each of these atoms.
         fragment_charges: e, one for each fragment in rising order of its number, or by its number; for
             molecules also by the names of residues; residues that are not named are neutral.
-        kernels: use of compiled kernels. auto: if they are built, but not with device = cpu where there is a
-            GPU on which a TorchForce might run; on; or off, for a System that a process without kernels reads.
+        kernels: use of compiled kernels. auto: if they are built, but not with device = cpu where there is
+            a GPU on which a TorchForce might run; on; or off, for a System that a process without kernels
+            reads.
         allow_cut_bonds: accept bonds of which the model describes one atom; the caller has capped them.
 
     Raises:
