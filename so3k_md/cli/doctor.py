@@ -228,6 +228,26 @@ def kernels() -> Iterator[Finding]:
         except OSError as error:
             broken = str(error).splitlines()[0]
             yield Finding("kernels", "torch", broken, "build them again: so3k-md kernels build --force")
+            return
+        yield from gpu_kernels()
+
+
+def gpu_kernels() -> Iterator[Finding]:
+    """For which cards the kernels for GPUs can be compiled, and have been, which a first step does."""
+    import torch
+
+    from so3k_md.kernels.build import cached_programs
+
+    if fault := torch.ops.so3k.gpu_fault():
+        needed = torch.cuda.is_available()
+        reason = fault.removeprefix("[so3k] ")
+        yield Finding("kernels", "for GPUs", reason, "without them plain layers run" if needed else None)
+        return
+    version = torch.ops.so3k.gpu_version()
+    for index in range(torch.cuda.device_count()):
+        card = "sm_{}{}".format(*torch.cuda.get_device_capability(index))
+        made = ", ".join(f"{name} {n}" for name, n in cached_programs(card).items()) or "nothing yet"
+        yield Finding("kernels", f"for cuda:{index}", f"{version} compiles for {card}; in the cache: {made}")
 
 
 def lammps_plugin() -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from so3k_md.builds import (
+    build_roots,
     compile_step,
     find_build,
     install,
@@ -103,6 +104,16 @@ def device_sources() -> list[Path]:
     formulas = [SOURCES / name for name in ("dispersion.h", "everywhere.h", "exchange.h", "switching.h")]
     arguments = [GPU / name for name in ("attention.h", "groups.h", "long_range.h", "near.h", "pairs.h")]
     return [*formulas, *arguments, *sorted((GPU / "device").iterdir())]
+
+
+def cached_programs(card: str) -> dict[str, int]:
+    """Number of shapes for which each source for GPUs is compiled, in the user's cache.
+
+    Args:
+        card: architecture, such as sm_90.
+    """
+    names = [file.name.split(f"-{card}-")[0] for file in build_roots("gpu")[1].glob(f"*-{card}-*.cubin")]
+    return {name: names.count(name) for name in sorted(set(names))}
 
 
 def build_key() -> str:

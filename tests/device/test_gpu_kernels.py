@@ -20,7 +20,7 @@ from so3k_md.checkpoint import KERNEL_FILES
 from so3k_md.errors import So3kError
 from so3k_md.export import torchscript
 from so3k_md.graph import Edges, Rows, to_device
-from so3k_md.kernels.build import load_kernels
+from so3k_md.kernels.build import cached_programs, load_kernels
 from so3k_md.kernels.choose import accelerated, choose, kernel_record
 from so3k_md.kernels.parts import COMPILED
 from so3k_md.model import set_dtype
@@ -243,6 +243,8 @@ def test_exported_files_have_the_form_for_gpus(device, tmp_path):
 def test_machine_code_is_kept_for_each_card(device):
     cached = list((Path(os.environ["XDG_CACHE_HOME"]) / "so3k-md" / "gpu").glob("near.cu-sm_90-*.cubin"))
     assert len(cached) >= len(SHAPES)
+    assert cached_programs("sm_90")["near.cu"] == len(cached)
+    assert cached_programs("sm_80") == {}
 
 
 def test_float64_runs_plain_layers(device):
