@@ -105,7 +105,9 @@ def build_key() -> str:
         *sorted((sources / "src").glob("*.[ch]*")),
     ]
     kernels = PACKAGE / "kernels"  # the folder of the plugin has a copy of them
-    files += [kernels / "build.py", *sorted((kernels / "cpu").glob("*.[ch]*"))]
+    files += [kernels / "build.py"]
+    for folder in ("cpu", "gpu", "gpu/device"):
+        files += sorted((kernels / folder).glob("*.[ch]*"))
     content = hashlib.sha256(os.path.realpath(sys.prefix).encode())
     for file in files:
         content.update(file.name.encode() + file.read_bytes())

@@ -116,4 +116,4 @@ def test_plugin_is_loaded_though_openmm_came_before_torch():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_kernels_are_refused_where_there_is_no_gpu():
     with pytest.raises(So3kError, match="kernels = on is impossible: .*libcuda.so.1 cannot be loaded"):
-        create_system(["O"], toy_model(), device="cuda", kernels="on")
+        create_system(["O"], toy_model(), device="cuda", kernels="on", dtype="float32")
