@@ -17,5 +17,5 @@ sys.path += [str(TESTS), str(TESTS / "engines")]
 def device() -> torch.device:
     import pretend
 
-    pretend.library()
+    pretend.load_device()
     return torch.device("pretend")

@@ -25,7 +25,7 @@ def load_fake_cuda() -> ctypes.CDLL:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(sources[1], folder)
     os.environ["SO3K_EMULATION"] = str(folder)
-    ctypes.CDLL(pretend.library()._name, mode=ctypes.RTLD_GLOBAL)  # the driver opens the device's memory
+    ctypes.CDLL(pretend.load_device()._name, mode=ctypes.RTLD_GLOBAL)  # the driver opens the device's memory
     loaded = []
     for name in LIBRARIES:
         if not (folder / name).exists():

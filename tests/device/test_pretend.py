@@ -41,7 +41,7 @@ def test_two_devices_in_one_call_are_refused_but_for_single_numbers(device):
 def test_the_host_may_not_touch_its_memory_and_a_kernel_may(device):
     code = (
         "import ctypes, sys, torch, pretend\n"
-        "device = pretend.library()\n"
+        "device = pretend.load_device()\n"
         "a = torch.full([4], 3, dtype=torch.uint8).to('pretend')\n"
         "b = torch.empty_like(a)\n"
         "for word in sys.argv[1:]: device.so3k_pretend_open(word == 'open')\n"

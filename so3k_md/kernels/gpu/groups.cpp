@@ -7,6 +7,7 @@
 #include "../cpu/sphc_arguments.h"
 #include "filters.h"
 #include "program.h"
+#include "tensors.h"
 
 using at::Tensor;
 using torch::jit::Stack;
@@ -33,20 +34,9 @@ namespace {
                              .index_copy(0, of.members, at::arange(of.members.size(0), options));
       place_of = place.index_select(0, of.own);
       centre_of.index_copy_(0, place_of, at::arange(of.own.size(0), options));
-      std::vector<Tensor> rows;
-      for (const auto &step : of.steps) rows.push_back(step.flatten());
-      steps = at::cat(rows);
+      steps = joined(of.steps);
     }
   };
-
-  const long long *integers(const Tensor &tensor)
-  {
-    return reinterpret_cast<const long long *>(tensor.const_data_ptr<int64_t>());
-  }
-  const float *floats(const Tensor &tensor)
-  {
-    return tensor.const_data_ptr<float>();
-  }
 
   Groups groups_of(const Call &of, const Places &places)
   {

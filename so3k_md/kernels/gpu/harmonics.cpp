@@ -6,6 +6,7 @@
 #include "../cpu/differentiable.h"
 #include "pairs.h"
 #include "program.h"
+#include "tensors.h"
 
 using at::Tensor;
 using torch::jit::Stack;
@@ -23,7 +24,7 @@ namespace {
 
     explicit Call(Arguments &next) :
         vectors(next.tensor(at::kDouble)), idx_i(next.tensor()), idx_j(next.tensor()),
-        steps(flat(next.tensors())), degrees(next.integers()), direction(next.number())
+        steps(joined(next.tensors())), degrees(next.integers()), direction(next.number())
     {
       require_float(steps);
     }
@@ -33,14 +34,6 @@ namespace {
       int64_t sum = 0;
       for (const auto degree : degrees) sum += 2 * degree + 1;
       return sum;
-    }
-
-   private:
-    static Tensor flat(const std::vector<Tensor> &steps)
-    {
-      std::vector<Tensor> rows;
-      for (const auto &step : steps) rows.push_back(step.flatten());
-      return at::cat(rows);
     }
   };
 

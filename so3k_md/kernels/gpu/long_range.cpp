@@ -6,6 +6,7 @@
 
 #include "long_range.h"
 #include "program.h"
+#include "tensors.h"
 
 using at::Tensor;
 
@@ -13,11 +14,6 @@ namespace So3k {
 namespace {
 
   constexpr int THREADS = 128;    // of device/long_pairs.cu
-
-  const long long *integers(const Tensor &tensor)
-  {
-    return reinterpret_cast<const long long *>(tensor.const_data_ptr<int64_t>());
-  }
 
   std::tuple<Tensor, Tensor, Tensor, Tensor>
   long_pairs(const Tensor &vectors, const Tensor &idx_i, const Tensor &idx_j, const Tensor &species,

@@ -15,6 +15,7 @@
 #include "filters.h"
 #include "near.h"
 #include "program.h"
+#include "tensors.h"
 
 using at::Tensor;
 using torch::jit::Stack;
@@ -74,21 +75,16 @@ namespace {
     return {"near.cu", options};
   }
 
-  const float *at_(const Tensor &tensor)
-  {
-    return tensor.const_data_ptr<float>();
-  }
-
   Near near_of(const Call &of, const Rows &rows, const Tensor &first)
   {
     Near near{};
     near.rows.centres = of.x.size(0);
-    near.rows.q = at_(rows.q), near.rows.k = at_(rows.k), near.rows.v = at_(rows.v);
-    near.rows.chi = at_(of.chi), near.rows.chi_src = at_(of.chi_src);
+    near.rows.q = floats(rows.q), near.rows.k = floats(rows.k), near.rows.v = floats(rows.v);
+    near.rows.chi = floats(of.chi), near.rows.chi_src = floats(of.chi_src);
     near.filters = filters_of(of);
-    near.first = reinterpret_cast<const long long *>(first.const_data_ptr<int64_t>());
-    near.j = reinterpret_cast<const long long *>(of.idx_j.const_data_ptr<int64_t>());
-    near.r = at_(of.r), near.cut = at_(of.cut), near.ylm = at_(of.ylm);
+    near.first = integers(first);
+    near.j = integers(of.idx_j);
+    near.r = floats(of.r), near.cut = floats(of.cut), near.ylm = floats(of.ylm);
     return near;
   }
 
@@ -133,7 +129,7 @@ namespace {
                    at::empty_like(of.cut),
                    at::empty_like(of.ylm)};
     auto near = near_of(of, rows, first);
-    near.rows.g_dx = at_(g_dx), near.rows.g_dchi = at_(g_dchi);
+    near.rows.g_dx = floats(g_dx), near.rows.g_dchi = floats(g_dchi);
     near.rows.g_q = g_rows.q.data_ptr<float>(), near.rows.g_k = g_rows.k.data_ptr<float>();
     near.rows.g_v = g_rows.v.data_ptr<float>(), near.rows.g_chi = g.chi.data_ptr<float>();
     near.rows.g_chi_src = g.chi_src.data_ptr<float>(), near.g_r = g.r.data_ptr<float>();
