@@ -1,5 +1,7 @@
 """Helper functions for manual backward passes, which differentiate a model in steps."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -47,3 +49,23 @@ def added(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
     for i, tensor in enumerate(a):
         total.append(tensor + b[i])
     return total
+
+
+class ClosedForm(torch.autograd.Function):
+    """As `derivative_only`; the derivatives keep their history, so that they can be differentiated again.
+
+    Autograd takes the derivatives as constants in the first pass. It would otherwise go back through their
+    history only to find zeros.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, derivatives: Tensor) -> Tensor:
+        """Zeros of the shape of the inputs."""
+        ctx.save_for_backward(derivatives)
+        return torch.zeros_like(inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *seeds: Tensor) -> tuple[Tensor, None]:
+        """seed · derivatives, with the history of both."""
+        (derivatives,) = ctx.saved_tensors
+        return seeds[0] * derivatives, None

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from so3k_md.adjoint import derivative_only
+from so3k_md.adjoint import ClosedForm, derivative_only
 from so3k_md.graph import Graph, Outputs
-from so3k_md.model.long_range import LongRangePhysics
+from so3k_md.model.long_range import Charged, LongRangePhysics
 from so3k_md.nn.geometry import Geometry
 from so3k_md.nn.readout import EnergyHead
 from so3k_md.physics.zbl import ZBL
@@ -15,7 +15,7 @@ from so3k_md.reads import rows_worth
 
 
 class Assessment(NamedTuple):
-    """The outputs, and the derivatives of the long-range energies, which have no autograd history."""
+    """The outputs, and the derivatives of the long-range energies, which autograd does not compute."""
 
     outputs: Outputs
     positions: Tensor  # (atoms, 3), ∂E/∂r_i, eV/Å
@@ -43,27 +43,40 @@ class Energies(nn.Module):
 
     def forward(self, x: Tensor, graph: Graph) -> Assessment:
         """The outputs of all atoms from their last features x (atoms, F)."""
+        found = self.learned(x, graph)
+        if self.physics is not None:
+            with torch.no_grad():
+                physical = self.physics.assess(found.charges, found.ratios, graph)
+            tape = derivative_only(found.charges, physical.by_raw) + derivative_only(
+                found.ratios, physical.found.ratios
+            )
+            return joined(found, physical, tape)
+        with torch.no_grad():
+            virial = torch.zeros([graph.cell.size(0), 3, 3], dtype=torch.float64, device=x.device)
+            return Assessment(found, torch.zeros_like(graph.positions), virial)
+
+    def differentiable(self, x: Tensor, graph: Graph) -> Assessment:
+        """As `forward`; the charges and the derivatives in closed form keep their history, for training."""
+        if self.physics is None:
+            return self(x, graph)
+        found = self.learned(x, graph)
+        # positions and cell enter the derivatives in closed form, not their history
+        still = graph._replace(positions=graph.positions.detach(), cell=graph.cell.detach())
+        physical = self.physics.assess(found.charges, found.ratios, still)
+        tape = ClosedForm.apply(found.charges, physical.by_raw) + ClosedForm.apply(
+            found.ratios, physical.found.ratios
+        )
+        return joined(found, physical, tape)
+
+    def learned(self, x: Tensor, graph: Graph) -> Outputs:
+        """The outputs without electrostatics and dispersion; charges are those of `raw_charges`."""
         species, n_atoms = graph.species, graph.species.size(0)
         short, raw, ratios = self.heads(x, species)
         close = self.close_repulsion(graph.vectors, graph.idx_i, graph.idx_j, species, x, n_atoms)
-        learned = short + close
-        if self.physics is not None:
-            with torch.no_grad():
-                q = self.physics.charges(raw, graph)
-                found = self.physics(q, ratios, graph)
-                by_raw = self.physics.charges_adjoint(found.charges, graph)
-                parts = torch.cat([torch.stack([short, close], dim=1), found.energies], dim=1)
-                physical = found.energies.sum(1)
-            # autograd continues with the derivatives by charges and ratios, through the layers
-            tape = derivative_only(raw, by_raw) + derivative_only(ratios, found.ratios)
-            outputs = Outputs(learned + physical + tape, parts, q, ratios)
-            return Assessment(outputs, found.positions, found.virial)
         with torch.no_grad():
-            virial = torch.zeros([graph.cell.size(0), 3, 3], dtype=torch.float64, device=x.device)
             zeros = torch.zeros_like(short)
             parts = torch.stack([short, close, zeros, zeros], dim=1)
-            outputs = Outputs(learned, parts, raw, ratios)
-            return Assessment(outputs, torch.zeros_like(graph.positions), virial)
+        return Outputs(short + close, parts, raw, ratios)
 
     @torch.jit.export
     def heads(self, x: Tensor, species: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,3 +118,19 @@ class Energies(nn.Module):
             pairs = self.repulsion(r, z_i, z_j, self.cutoff_function(r))
             energies = energies.index_add(0, i, pairs.to(torch.float64))
         return energies
+
+
+def joined(learned: Outputs, charged: Charged, tape: Tensor) -> Assessment:
+    """The outputs with electrostatics and dispersion.
+
+    Args:
+        learned: of `Energies.learned`.
+        charged: charges, and the energies that follow from them.
+        tape: zeros (atoms,) with which autograd continues from the derivatives by charges and ratios.
+    """
+    found = charged.found
+    with torch.no_grad():
+        parts = torch.cat([learned.parts[:, :2], found.energies], dim=1)
+        physical = found.energies.sum(1)
+    outputs = Outputs(learned.energies + physical + tape, parts, charged.charges, learned.ratios)
+    return Assessment(outputs, found.positions, found.virial)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from so3k_md.errors import So3kError
 from so3k_md.graph import Gradient, Graph, Outputs
-from so3k_md.needs import needs_of
 from so3k_md.nn.segment import outer_sum, pair_forces, segment_sum
 
 
@@ -85,22 +84,20 @@ def gradient_of(model: Any, graph: Graph) -> Gradient:
 
 
 def differentiable_gradient(model: Any, graph: Graph) -> Gradient:
-    """The result of `So3krates.gradient` with its autograd history, so that training can use forces.
+    """The result of `So3krates.gradient` with its autograd history, for training.
 
-    Raises:
-        So3kError: the model has long-range physics, whose closed-form derivatives cannot be differentiated.
+    Args:
+        model: eager.
+        graph: one structure or a batch.
     """
-    if needs_of(model).has_long_range:
-        raise So3kError(
-            "models with electrostatics and dispersion cannot be trained here: import one with so3k-md import"
-        )
     leaves = [tensor.detach().requires_grad_() for tensor in (graph.vectors, graph.positions, graph.cell)]
     vectors, positions, cell = leaves
-    outputs = model.assess(graph._replace(vectors=vectors, positions=positions, cell=cell)).outputs
+    moved = graph._replace(vectors=vectors, positions=positions, cell=cell)
+    found = model.energies.differentiable(model.representation(moved), moved)
     by_vectors, by_positions, by_cell = torch.autograd.grad(
-        [outputs.energies.sum()], leaves, create_graph=True, allow_unused=True, materialize_grads=True
+        [found.outputs.energies.sum()], leaves, create_graph=True, allow_unused=True, materialize_grads=True
     )
-    return Gradient(outputs, by_vectors, by_positions, by_cell, torch.zeros_like(graph.cell))
+    return Gradient(found.outputs, by_vectors, by_positions + found.positions, by_cell, found.virial)
 
 
 def tensors_of(result: Evaluation) -> list[Tensor]:

@@ -23,12 +23,20 @@ class LongRangeEnergies(NamedTuple):
     virial: Tensor  # (frames, 3, 3), part of the virial that does not follow from these, eV
 
 
+class Charged(NamedTuple):
+    """The charges of atoms, and the energies that follow from them."""
+
+    charges: Tensor  # (atoms,), e, which add up to those of the fragments
+    by_raw: Tensor  # (atoms,), derivative of the energy by the charges before this condition, eV/e
+    found: LongRangeEnergies
+
+
 class LongRangePhysics(nn.Module):
     """Electrostatics and dispersion in the form of SO3LR.
 
     Charges and volumes follow from the last features, and the energies of pairs follow from charges and
-    volumes. Derivatives of these energies are in closed form, so that no long-range pair has an autograd
-    history.
+    volumes. Derivatives of these energies are in closed form. Callers that only evaluate disable autograd, so
+    that no long-range pair has a history; training needs the history of these derivatives.
 
     Args:
         charge_head: charges that do not yet add up to the charges of the fragments.
@@ -47,37 +55,42 @@ class LongRangePhysics(nn.Module):
         self.lattice_sum = lattice_sum
         self.boundary = ""  # of all graphs, if known before they are: see `boundary_of`
 
+    def assess(self, raw: Tensor, ratios: Tensor, graph: Graph) -> Charged:
+        """Charges and energies from `raw_charges` (atoms,) and `ratios` (atoms,)."""
+        q = self.charges(raw, graph)
+        found = self(q, ratios, graph)
+        return Charged(q, self.charges_adjoint(found.charges, graph), found)
+
     def forward(self, q: Tensor, h: Tensor, graph: Graph) -> LongRangeEnergies:
         """Energies of the atoms of a graph.
 
         Args:
-            q: charges, (atoms,), e; their autograd history is not used.
+            q: charges, (atoms,), e.
             h: Hirshfeld volumes over those of free atoms, (atoms,).
             graph: one structure or a batch.
         """
-        with torch.no_grad():
-            long = graph.long
-            n_atoms, n_frames = q.size(0), graph.cell.size(0)
-            pairs = self.long_pairs(
-                long.vectors, long.idx_i, long.idx_j, graph.species, q, h, long.coulomb, long.cutoff
-            )
-            by_r, outer = self.long_pairs.tally(
-                long.vectors, pairs.vectors, long.idx_i, long.idx_j, graph.frame, n_frames
-            )
-            atoms = torch.arange(n_atoms, device=q.device)
-            virial = outer_sum(graph.positions, by_r, graph.frame, atoms, n_frames) - outer
-            energies, by_q = pairs.energies, pairs.charges
-            if long.coulomb == "shifted+self":
-                own, derivatives = self.self_derivatives(q, long.cutoff)
-                energies[:, 0] += own
-                by_q = by_q + derivatives
-            elif long.coulomb == "kspace":
-                whole = self.coulomb_of_frames(q, graph)
-                energies[:, 0] += whole.energies
-                by_q = by_q + whole.charges
-                by_r = by_r + whole.positions.to(by_r.dtype)
-                virial = virial + whole.virial
-            return LongRangeEnergies(energies, by_q, pairs.ratios, by_r, virial)
+        long = graph.long
+        n_atoms, n_frames = q.size(0), graph.cell.size(0)
+        pairs = self.long_pairs(
+            long.vectors, long.idx_i, long.idx_j, graph.species, q, h, long.coulomb, long.cutoff
+        )
+        by_r, outer = self.long_pairs.tally(
+            long.vectors, pairs.vectors, long.idx_i, long.idx_j, graph.frame, n_frames
+        )
+        atoms = torch.arange(n_atoms, device=q.device)
+        virial = outer_sum(graph.positions, by_r, graph.frame, atoms, n_frames) - outer
+        energies, by_q = pairs.energies, pairs.charges
+        if long.coulomb == "shifted+self":
+            own, derivatives = self.self_derivatives(q, long.cutoff)
+            energies[:, 0] += own
+            by_q = by_q + derivatives
+        elif long.coulomb == "kspace":
+            whole = self.coulomb_of_frames(q, graph)
+            energies[:, 0] += whole.energies
+            by_q = by_q + whole.charges
+            by_r = by_r + whole.positions.to(by_r.dtype)
+            virial = virial + whole.virial
+        return LongRangeEnergies(energies, by_q, pairs.ratios, by_r, virial)
 
     def coulomb_of_frames(self, q: Tensor, graph: Graph) -> LatticeDerivatives:
         """`whole_coulomb` of each frame; `virial` is (frames, 3, 3)."""

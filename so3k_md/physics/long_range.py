@@ -113,8 +113,9 @@ class LongPairs(nn.Module):
         """
         dtype = q.dtype
         # E_i = ½ (q_i φ_i + α_i ψ_i) with φ_i = k_e Σ_j q_j K_ij and ψ_i = Σ_j α_j e_ij
-        sums = torch.zeros([3, q.size(0)], dtype=torch.float64, device=q.device)
-        phi, psi, through_mean = sums.unbind(0)
+        # sums of their own: autograd refuses to add to views of one tensor
+        phi = torch.zeros([q.size(0)], dtype=torch.float64, device=q.device)
+        psi, through_mean = torch.zeros_like(phi), torch.zeros_like(phi)
         derivative = torch.empty([vectors.size(0), 3], dtype=dtype, device=q.device)
         tile = tile_on(q, self.tile)
         for start in range(0, vectors.size(0), tile):
@@ -135,8 +136,8 @@ class LongPairs(nn.Module):
                 q_i, q_j = q.index_select(0, i), self.ke * q.index_select(0, j)
                 add_both(phi, i, j, q_j * k, self.ke * (q_i * k))
                 by_r = by_r + q_i * q_j * dk
-            torch.mul(d, (by_r / r)[:, None], out=derivative[start:stop])
-        return PairSums(sums, derivative)
+            derivative[start:stop] = d * (by_r / r)[:, None]
+        return PairSums(torch.stack([phi, psi, through_mean]), derivative)
 
 
 def add_both(total: Tensor, i: Tensor, j: Tensor, to_i: Tensor, to_j: Tensor) -> None:
