@@ -173,6 +173,11 @@ def eager(model: Any) -> So3krates:
     return model_of(json.loads(needs.config), facts, file_weights(model)).requires_grad_(False).eval()
 
 
+def config_of(model: Any) -> ModelConfig:
+    """The shape of a model, eager or exported."""
+    return from_mapping(ModelConfig, json.loads(needs_of(model).config), "model")
+
+
 def is_rounded(model: Any) -> bool:
     """Whether the constants of a model are rounded as in another program; see `convert.rounding`."""
     return metadata(model).get("rounding", "exact") != "exact"

@@ -26,6 +26,7 @@ from so3k_md.structure.groups import check_mode
 Floats = NDArray[np.float64]
 
 UNITS = {"energy": "eV", "energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
+CHARGE_UNITS = {"dipole": "e Å", "charges": "e", "hirshfeld_ratios": ""}
 PICTURES = {
     "energy": "energy − fitted atomic energies",
     "forces": "force component",
@@ -107,7 +108,8 @@ def predict(
 def score(frames: Sequence[Frame], predictions: Sequence[Prediction]) -> dict[str, Score | None]:
     """Mean absolute and root mean square errors; None where no frame has the reference.
 
-    Energy errors count each frame once, force and stress errors each component once.
+    Energy errors count each frame once, other errors each component once. Dipole, charges and Hirshfeld
+    ratios are there if a frame has references and the model predicts them.
     """
     pairs = list(zip(frames, predictions, strict=True))
     energy = [(p.energy - f.energy, len(f.numbers)) for f, p in pairs if f.energy is not None]
@@ -118,7 +120,17 @@ def score(frames: Sequence[Frame], predictions: Sequence[Prediction]) -> dict[st
         "stress": _score(
             [p.stress - f.stress for f, p in pairs if f.stress is not None and p.stress is not None]
         ),
-    }
+    } | _score_charges(pairs)
+
+
+def _score_charges(pairs: Sequence[tuple[Frame, Prediction]]) -> dict[str, Score | None]:
+    """Errors of the quantities that follow from charges and volumes, as far as there are references."""
+    found = {}
+    for name in CHARGE_UNITS:
+        known = [(getattr(f, name), getattr(p.physics, name)) for f, p in pairs if p.physics is not None]
+        if errors := [predicted - reference for reference, predicted in known if reference is not None]:
+            found[name] = _score(errors)
+    return found
 
 
 def table(scores: dict[str, Score | None]) -> str:
@@ -133,7 +145,8 @@ def table(scores: dict[str, Score | None]) -> str:
         count = f"{result.frames} frames" + (
             f", {result.values} components" if result.values > result.frames else ""
         )
-        lines.append(f"{label:<16}{numbers}  {'m' + UNITS[name]:<10}{count}")
+        unit = f"m{(UNITS | CHARGE_UNITS)[name]}" if name != "hirshfeld_ratios" else "1/1000"
+        lines.append(f"{label:<16}{numbers}  {unit:<10}{count}")
     return "\n".join(lines)
 
 

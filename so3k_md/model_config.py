@@ -85,10 +85,11 @@ class ModelConfig:
     )
     zbl: bool = field(default=False, metadata={"doc": "nuclear repulsion of atoms closer than 1.5 Å"})
     electrostatics: bool = field(
-        default=False, metadata={"doc": "Coulomb energy of predicted charges; imported models only"}
+        default=False, metadata={"doc": "Coulomb energy of predicted charges; with dispersion"}
     )
     dispersion: bool = field(
-        default=False, metadata={"doc": "van der Waals energy of predicted volumes; imported models only"}
+        default=False,
+        metadata={"doc": "van der Waals energy of predicted volumes; with electrostatics"},
     )
     n_species: int = field(
         default=100, metadata={"doc": "rows of the element tables, indexed by atomic number"}

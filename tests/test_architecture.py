@@ -34,7 +34,8 @@ FLOORS = (
     "checkpoint",
     "kernels",
     "export data analysis convert",
-    "attention evaluate train engines",
+    "evaluate",
+    "attention train engines",
     "cli",
     "demo",
 )

@@ -152,7 +152,7 @@ def state(path: Path) -> dict[str, Any]:
     document = read_checkpoint(path)
     document["facts"]["metadata"] = json.loads(document["facts"]["metadata"]) | {"name": ""}
     if "rows" in document["training"]:
-        document["training"]["rows"] = [row[:-1] for row in document["training"]["rows"]]
+        document["training"]["rows"] = [[*row[:8], *row[9:]] for row in document["training"]["rows"]]
     return document
 
 

@@ -9,6 +9,12 @@ from typing import Any
 from so3k_md.errors import So3kError
 from so3k_md.files import check_output
 
+# Labels of models with charges.
+OF_CHARGES = {
+    "dipole": "dipole of an open structure",
+    "charges": "charges of atoms, e",
+    "hirshfeld_ratios": "Hirshfeld volumes over those of free atoms",
+}
 HELP = "compute the errors of a model on labelled structures, or predictions for unlabelled ones"
 
 
@@ -61,6 +67,9 @@ def _labels(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="key of the stress, or of the virial if its unit or name says so (default stress)",
     )
+    for quantity, text in OF_CHARGES.items():
+        name = f"--{quantity.replace('_', '-')}-key"
+        parser.add_argument(name, metavar="KEY", help=f"key of the {text} (default: not read)")
     parser.add_argument(
         "--energy-unit",
         metavar="UNIT",
@@ -87,6 +96,12 @@ def _labels(parser: argparse.ArgumentParser) -> None:
         "--stress-sign",
         default="ase",
         help="sign: ase (default; stress positive in tension, virial −V stress) or opposite",
+    )
+    parser.add_argument(
+        "--dipole-unit",
+        metavar="UNIT",
+        default="e*Angstrom",
+        help="unit of the dipoles: e*Angstrom (default), Debye, e*Bohr, e*nm",
     )
     parser.add_argument(
         "--spin-convention",

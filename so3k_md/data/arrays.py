@@ -29,6 +29,7 @@ CELL = ("cell", "lattice")
 FOREIGN_CELL = ("cell", "cells", "lattice", "lattices", "box", "boxes", "unit_cell")  # in lower case
 STATED_UNITS = {"e_unit": "energy", "r_unit": "length"}  # written by sGDML in the same file as the arrays
 OF_ATOMS = ("group", "fragment")
+OF_EACH_ATOM = {"forces": (3,), "charges": (), "hirshfeld_ratios": ()}  # shape of the label of one atom
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -66,7 +67,8 @@ def read_arrays(
     n_frames, n_atoms = _check_shapes(headers, path)
     # if the user names the key of a virial, a stress in the same file is not read, and the reverse
     stresses = {"stress", "virial"} & keys.keys() or {"stress", "virial"}
-    wanted = [label for label in DEFAULTS if label in stresses or label not in ("stress", "virial")]
+    known = dict.fromkeys([*DEFAULTS, *keys])
+    wanted = [label for label in known if label in stresses or label not in ("stress", "virial")]
     chosen_keys = {label: key for label in wanted if (key := _choose(headers, keys, label)) is not None}
     others = [*NUMBERS, *POSITIONS, *CELL, *STATED_UNITS, *CHARGE_STATE, *OF_ATOMS, "pbc"]
     arrays = load_npz(path, {*chosen_keys.values(), *others} & headers.keys())
@@ -83,8 +85,9 @@ def read_arrays(
         z = numbers if numbers.ndim == 1 else numbers[index]
         real = z != 0
         chosen = {label: values[index] for label, values in labels.items()}
-        if "forces" in chosen and chosen["forces"].shape == (n_atoms, 3):
-            chosen["forces"] = chosen["forces"][real]
+        for label, shape in OF_EACH_ATOM.items():
+            if label in chosen and chosen[label].shape == (n_atoms, *shape):
+                chosen[label] = chosen[label][real]
         cell = None if cells is None else _cell(cells, index, n_frames, path)
         periodic = pbc[index]
         group = _of_atoms(arrays.get("group"), index, n_frames, real)
@@ -214,7 +217,7 @@ def _choose(headers: Collection[str], keys: dict[str, str], label: str) -> str |
 def _per_frame(values: NDArray[Any], n_frames: int, label: str, path: Path) -> NDArray[Any]:
     """The values with one entry per frame; refuses another number of entries."""
     values = np.atleast_1d(np.asarray(values))
-    if n_frames == 1 and label == "forces" and values.ndim == 2:
+    if n_frames == 1 and label in OF_EACH_ATOM and values.ndim == 1 + len(OF_EACH_ATOM[label]):
         values = values[None]
     if len(values) != n_frames:
         raise So3kError(

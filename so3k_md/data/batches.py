@@ -30,6 +30,12 @@ class Targets(NamedTuple):
     has_energy: Tensor  # (frames,) bool
     has_forces: Tensor  # (atoms,) bool
     has_stress: Tensor  # (frames,) bool
+    dipole: Tensor  # (frames, 3), e Å
+    charges: Tensor  # (atoms,), e
+    hirshfeld_ratios: Tensor  # (atoms,)
+    has_dipole: Tensor  # (frames,) bool
+    has_charges: Tensor  # (atoms,) bool
+    has_hirshfeld_ratios: Tensor  # (atoms,) bool
     volume: Tensor  # (frames,), Å³; 1 for frames without a volume
     n_atoms: Tensor  # (frames,) int64
 
@@ -146,23 +152,39 @@ def to_graph(
 
 def to_targets(frames: Sequence[Frame]) -> Targets:
     """The labels of frames, concatenated."""
+    sizes = torch.tensor([len(frame.numbers) for frame in frames])
 
-    def floats(values: list[NDArray[np.float64] | float]) -> Tensor:
-        return torch.from_numpy(np.array(values, dtype=np.float64))
+    def of_frames(label: str, *shape: int) -> Tensor:
+        values = [getattr(frame, label) for frame in frames]
+        return torch.from_numpy(np.array([np.zeros(shape) if v is None else v for v in values], np.float64))
 
-    def joined(frame: Frame) -> NDArray[np.float64]:
-        return np.zeros((len(frame.numbers), 3)) if frame.forces is None else frame.forces
+    def of_atoms(label: str, *shape: int) -> Tensor:
+        values = [getattr(frame, label) for frame in frames]
+        filled = [
+            np.zeros((len(frame.numbers), *shape)) if value is None else value
+            for frame, value in zip(frames, values, strict=True)
+        ]
+        return torch.from_numpy(np.concatenate(filled))
 
-    n_atoms = torch.tensor([len(frame.numbers) for frame in frames])
+    def has(label: str) -> Tensor:
+        return torch.tensor([getattr(frame, label) is not None for frame in frames])
+
+    def atoms_have(label: str) -> Tensor:
+        return torch.repeat_interleave(has(label), sizes)
+
     return Targets(
-        energy=floats([frame.energy or 0.0 for frame in frames]),
-        forces=torch.from_numpy(np.concatenate([joined(frame) for frame in frames])),
-        stress=floats([np.zeros((3, 3)) if frame.stress is None else frame.stress for frame in frames]),
-        has_energy=torch.tensor([frame.energy is not None for frame in frames]),
-        has_forces=torch.repeat_interleave(
-            torch.tensor([frame.forces is not None for frame in frames]), n_atoms
-        ),
-        has_stress=torch.tensor([frame.stress is not None for frame in frames]),
-        volume=floats([frame.volume or 1.0 for frame in frames]),
-        n_atoms=n_atoms,
+        energy=of_frames("energy"),
+        forces=of_atoms("forces", 3),
+        stress=of_frames("stress", 3, 3),
+        has_energy=has("energy"),
+        has_forces=atoms_have("forces"),
+        has_stress=has("stress"),
+        dipole=of_frames("dipole", 3),
+        charges=of_atoms("charges"),
+        hirshfeld_ratios=of_atoms("hirshfeld_ratios"),
+        has_dipole=has("dipole"),
+        has_charges=atoms_have("charges"),
+        has_hirshfeld_ratios=atoms_have("hirshfeld_ratios"),
+        volume=torch.tensor([frame.volume or 1.0 for frame in frames], dtype=torch.float64),
+        n_atoms=sizes,
     )

@@ -1,6 +1,7 @@
 """Frames: labelled structures in eV and Å, with all checks that do not depend on the file format."""
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from so3k_md.data.units import Units
-from so3k_md.errors import So3kError
+from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.structure.cells import check_cell
 from so3k_md.structure.charges import GivenChargeState
 
@@ -17,6 +18,7 @@ Ints = NDArray[np.int64]
 
 EV_ANGSTROM = Units()
 LABELS = ("energy", "forces", "stress")
+CHARGE_LABELS = ("dipole", "charges", "hirshfeld_ratios")  # of models with charges; read under given keys
 MOST_UNEVEN = 1e-3  # eV/Å³, largest difference of σ_ab and σ_ba, above the noise of calculations
 LARGEST = 1e10  # eV and Å; a larger label is a fill value
 NO_CELL = 'correct it, set length_unit, or, of a molecule in vacuum, set pbc to "F F F" or leave the cell out'
@@ -38,6 +40,9 @@ class Frame(NamedTuple):
     charge_state: GivenChargeState = (
         GivenChargeState()
     )  # charge, spin and fragments; checked if a model uses them
+    dipole: Floats | None = None  # (3,), Σ q r about the origin of the positions, e Å; only of open frames
+    charges: Floats | None = None  # (n,), e
+    hirshfeld_ratios: Floats | None = None  # (n,), volumes over those of free atoms
 
     @property
     def where(self) -> str:
@@ -59,7 +64,7 @@ class Record(NamedTuple):
     positions: Any
     cell: Any
     pbc: Any
-    labels: dict[str, Any]  # energy, forces, stress or virial; absent if the file has none
+    labels: dict[str, Any]  # energy, forces, stress or virial, CHARGE_LABELS; absent if the file has none
     group: Any = None
     charge_state: GivenChargeState = GivenChargeState()
     keys: Mapping[str, str] = {}  # of the labels, in the file
@@ -98,7 +103,24 @@ def to_frame(record: Record, place: int, source: str, units: Units = EV_ANGSTROM
     group = None if record.group is None else np.asarray(record.group)
     geometry = numbers, positions, cell, pbc
     frame = Frame(*geometry, energy, forces, None, place, source, group, record.charge_state)
-    return frame._replace(stress=_stress(labels, frame.volume, units, where))
+    return frame._replace(
+        stress=_stress(labels, frame.volume, units, where), **_charge_labels(labels, frame, units)
+    )
+
+
+def _charge_labels(labels: Mapping[str, Any], frame: Frame, units: Units) -> dict[str, Any]:
+    """Dipole, charges and Hirshfeld ratios that a frame has."""
+    n = len(frame.numbers)
+    of = {
+        "dipole": ((3,), units.dipole),
+        "charges": ((n,), 1.0),
+        "hirshfeld_ratios": ((n,), 1.0),
+    }
+    return {
+        name: _array(labels[name], shape, name, frame.where) * unit
+        for name, (shape, unit) in of.items()
+        if labels.get(name) is not None and (name != "dipole" or frame.volume is None)
+    }
 
 
 def require_labels(frames: Iterable[Frame], labels: Iterable[str]) -> None:
@@ -106,7 +128,7 @@ def require_labels(frames: Iterable[Frame], labels: Iterable[str]) -> None:
 
     Args:
         frames: what was read.
-        labels: of energy, forces, stress.
+        labels: of LABELS and CHARGE_LABELS.
 
     Raises:
         So3kError: names the first frame without it.
@@ -114,11 +136,34 @@ def require_labels(frames: Iterable[Frame], labels: Iterable[str]) -> None:
     labels = tuple(labels)
     for frame in frames:
         for label in labels:
-            needed = label != "stress" or frame.volume is not None
-            if needed and getattr(frame, label) is None:
+            if lacks(frame, label):
                 raise So3kError(
                     f"{frame.where}: has no {label}; name its key ({label}_key) or set loss.{label} to 0"
                 )
+
+
+def lacks(frame: Frame, label: str) -> bool:
+    """Whether a frame has no label that it could have: a stress with a cell, a dipole without one."""
+    possible = {"stress": frame.volume is not None, "dipole": frame.volume is None}.get(label, True)
+    return possible and getattr(frame, label) is None
+
+
+def warn_partial_labels(frames: Sequence[Frame], labels: Iterable[str]) -> None:
+    """Warn of labels that only some of the frames have.
+
+    Args:
+        frames: what was read.
+        labels: of LABELS and CHARGE_LABELS.
+    """
+    for label in labels:
+        without = [frame for frame in frames if lacks(frame, label)]
+        if without:
+            warnings.warn(
+                f"{len(without)} of {len(frames)} frames have no {label} (the first: {without[0].where}): "
+                "they do not count in its part of the loss",
+                So3kWarning,
+                stacklevel=3,
+            )
 
 
 def require_elements(frames: Iterable[Frame], elements: Iterable[int]) -> None:

@@ -19,11 +19,15 @@ READING = (
     "energy_key",
     "forces_key",
     "stress_key",
+    "dipole_key",
+    "charges_key",
+    "hirshfeld_ratios_key",
     "energy_unit",
     "length_unit",
     "forces_unit",
     "stress_unit",
     "stress_sign",
+    "dipole_unit",
     "spin_convention",
 )
 
@@ -40,6 +44,11 @@ def read_frames(
     stress_unit: str | None = None,
     stress_sign: str = "ase",
     spin_convention: str = "auto",
+    dipole_key: str | None = None,
+    charges_key: str | None = None,
+    hirshfeld_ratios_key: str | None = None,
+    dipole_unit: str = "e*Angstrom",
+    expected: Iterable[str] = (),
 ) -> list[Frame]:
     """Read all frames of an extended XYZ file, another format that ASE knows, or an npz file.
 
@@ -55,12 +64,18 @@ def read_frames(
             its name, determines which.
         energy_unit: eV, meV, kcal/mol, kJ/mol, Hartree or Rydberg.
         length_unit: Angstrom, nm or Bohr.
-        required: labels that every frame must have, of energy, forces, stress.
+        required: labels that every frame must have, of energy, forces, stress, dipole, charges and
+            hirshfeld_ratios.
         forces_unit: such as eV/Angstrom or Hartree/Bohr; None for energy_unit / length_unit.
         stress_unit: a pressure such as GPa or eV/Angstrom^3, or an energy where the file holds virials; None
             for energy_unit / length_unit³, and energy_unit of virials.
         stress_sign: ase (stress: tension positive; virial: −V stress) or opposite.
         spin_convention: meaning of values named spin: S, unpaired (2 S), multiplicity (2 S + 1), or auto.
+        dipole_key: key of the dipole moments of open frames; None to read none.
+        charges_key: key of the charges of atoms, e; None to read none.
+        hirshfeld_ratios_key: key of the Hirshfeld volumes over those of free atoms; None to read none.
+        dipole_unit: e*Angstrom, Debye, e*Bohr or e*nm.
+        expected: labels that at least one frame must have.
 
     Raises:
         So3kError: names file, frame, key and remedy.
@@ -69,8 +84,9 @@ def read_frames(
     _check_file(path)
     if spin_convention not in ("auto", *CONVENTIONS):
         raise So3kError(f"unknown spin_convention '{spin_convention}': choose auto, {', '.join(CONVENTIONS)}")
-    units = units_of(energy_unit, length_unit, forces_unit, stress_unit, stress_sign)
+    units = units_of(energy_unit, length_unit, forces_unit, stress_unit, stress_sign, dipole_unit)
     asked = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
+    asked |= {"dipole": dipole_key, "charges": charges_key, "hirshfeld_ratios": hirshfeld_ratios_key}
     keys = {label: key for label, key in asked.items() if key is not None}
     if stress_key is not None and holds_virial(stress_key, stress_unit):
         keys["virial"] = keys.pop("stress")
@@ -96,7 +112,8 @@ def read_frames(
             raise So3kError(
                 f"{path}: no frame has the {label} key '{key}'; keys present: {list_keys(present)}"
             )
-    for label in required:
+    required = tuple(required)
+    for label in (*required, *expected):
         if label not in labelled and not (label == "stress" and "virial" in labelled):
             raise So3kError(
                 f"{path}: no frame has a label for {label}; set {label}_key to one of: {list_keys(present)}"

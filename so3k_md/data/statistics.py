@@ -62,7 +62,7 @@ def fit_statistics(
     if reference == "mean":
         shift = np.full(len(elements), energies.sum() / counts.sum())
     else:
-        shift = _solve(counts, energies)
+        shift = least_squares(counts, energies)
     source = SOURCES.get(reference, "fit")
     return Statistics(dict(zip(elements.tolist(), shift.tolist(), strict=True)), scale, source)
 
@@ -74,7 +74,12 @@ def force_scale(frames: Sequence[Frame]) -> float:
     return spread if spread > 0 else 1.0
 
 
-def _solve(counts: np.ndarray, energies: np.ndarray) -> np.ndarray:
-    """Least-squares solution of smallest norm; a second solve restores the digits of large energies."""
+def least_squares(counts: np.ndarray, energies: np.ndarray) -> np.ndarray:
+    """e that minimises Σ (E − counts e)², of smallest norm; a second solve restores the digits of large E.
+
+    Args:
+        counts: atoms of each element, (frames, elements).
+        energies: E, (frames,), eV.
+    """
     solution = np.linalg.lstsq(counts, energies, rcond=1e-10)[0]
     return solution + np.linalg.lstsq(counts, energies - counts @ solution, rcond=1e-10)[0]

@@ -15,6 +15,12 @@ ENERGY_UNITS = {
     "Rydberg": ase.units.Rydberg,
 }  # eV
 LENGTH_UNITS = {"Angstrom": 1.0, "nm": ase.units.nm, "Bohr": ase.units.Bohr}  # Å
+DIPOLE_UNITS = {
+    "e*Angstrom": 1.0,
+    "Debye": ase.units.Debye,
+    "e*Bohr": ase.units.Bohr,
+    "e*nm": ase.units.nm,
+}  # e Å
 PRESSURE_UNITS = {
     "GPa": ase.units.GPa,
     "MPa": 1e-3 * ase.units.GPa,
@@ -32,6 +38,11 @@ ALIASES = {
     "eh": "hartree",
     "au": "hartree",
     "ry": "rydberg",
+    "d": "debye",
+    "e*ang": "e*angstrom",
+    "ea": "e*angstrom",
+    "e*a0": "e*bohr",
+    "ea0": "e*bohr",
 }  # lower case
 SIGNS = {"ase": 1.0, "opposite": -1.0}
 
@@ -44,6 +55,7 @@ class Units(NamedTuple):
     forces: float = 1.0  # eV/Å
     stress: float = 1.0  # eV/Å³, of a stress in which tension is positive
     virial: float = 1.0  # eV, of a virial −V stress
+    dipole: float = 1.0  # e Å
 
 
 def energy_unit(name: str) -> float:
@@ -89,12 +101,28 @@ def stress_unit(name: str) -> float:
     return float(factor / _look_up(cube.removesuffix("3"), LENGTH_UNITS, name, choices) ** 3)
 
 
+def dipole_unit(name: str) -> float:
+    """One unit of dipole moment in e Å.
+
+    Raises:
+        So3kError: the unit is not known.
+    """
+    return _look_up(name, DIPOLE_UNITS, name, f"choose from {', '.join(DIPOLE_UNITS)}")
+
+
 def is_energy(name: str) -> bool:
     """Whether a unit is one of energy, which a virial has."""
     return _key(name) in {known.lower() for known in ENERGY_UNITS}
 
 
-def units_of(energy: str, length: str, forces: str | None, stress: str | None, sign: str) -> Units:
+def units_of(
+    energy: str,
+    length: str,
+    forces: str | None,
+    stress: str | None,
+    sign: str,
+    dipole: str = "e*Angstrom",
+) -> Units:
     """The units of a file from their names.
 
     Args:
@@ -103,6 +131,7 @@ def units_of(energy: str, length: str, forces: str | None, stress: str | None, s
         forces: unit of forces; None for energy/length.
         stress: unit of stresses, or of virials; None for energy/length³ and energy.
         sign: ase, or opposite where compression is positive in a stress, or tension in a virial.
+        dipole: unit of dipole moments.
 
     Raises:
         So3kError: a unit or the sign is not known.
@@ -118,6 +147,7 @@ def units_of(energy: str, length: str, forces: str | None, stress: str | None, s
         forces=e / r if forces is None else forces_unit(forces),
         stress=SIGNS[sign] * (stress_unit(str(stress)) if of_stress else e / r**3),
         virial=SIGNS[sign] * (energy_unit(str(stress)) if of_virial else e),
+        dipole=dipole_unit(dipole),
     )
 
 

@@ -1,12 +1,16 @@
 """Writes the log of a training: a table, a picture, and records for TensorBoard."""
 
 import csv
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from so3k_md.files import atomic
+
+# Columns that only models trained on charges have.
+CHARGE_ERRORS = ("valid_dipole_mae_me_angstrom", "valid_charges_mae_me", "valid_hirshfeld_ratios_mae_1e3")
 
 
 class Row(NamedTuple):
@@ -21,6 +25,9 @@ class Row(NamedTuple):
     valid_forces_mae_mev_per_angstrom: float
     valid_stress_mae_mev_per_angstrom3: float
     seconds: float
+    valid_dipole_mae_me_angstrom: float = math.nan
+    valid_charges_mae_me: float = math.nan
+    valid_hirshfeld_ratios_mae_1e3: float = math.nan
 
 
 class Log:
@@ -42,13 +49,18 @@ class Log:
         self.rows.append(row)
         with atomic(self.folder / "log.csv") as temporary, open(temporary, "w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(Row._fields)
-            writer.writerows(self.rows)
+            shown = [name for name in Row._fields if name not in CHARGE_ERRORS or self.has(name)]
+            writer.writerow(shown)
+            writer.writerows([getattr(row, name) for name in shown] for row in self.rows)
         if self.writer is not None:
             for name, value in row._asdict().items():
                 if value == value:
                     self.writer.add_scalar(name, value, row.step)
             self.writer.flush()
+
+    def has(self, name: str) -> bool:
+        """Whether a row has a number under this name."""
+        return any(not math.isnan(getattr(row, name)) for row in self.rows)
 
     def draw(self) -> None:
         """The learning curves as a picture."""

@@ -1,7 +1,7 @@
 """Adam with decoupled weight decay, its learning rate, and the running average of the weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from so3k_md.train.config import TrainConfig
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW without weight decay for biases, norms and scales."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+def make_optimizer(parameters: Iterable[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW of all parameters that can be trained, without weight decay for biases, norms and scales."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.ndim > 1]
+    vectors = [parameter for parameter in trained if parameter.ndim <= 1]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
@@ -20,13 +21,14 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     return torch.optim.AdamW(groups, lr=config.learning_rate, amsgrad=config.amsgrad, fused=True)
 
 
-def learning_rate(step: int, n_steps: int, config: TrainConfig) -> float:
-    """Linear warm-up, then exponential or cosine decay from the first to the final rate.
+def learning_rate(step: int, n_steps: int, config: TrainConfig, losses: Sequence[float] = ()) -> float:
+    """Linear warm-up, then exponential, cosine or stepwise decay from the first to the final rate.
 
     Args:
         step: steps taken so far.
         n_steps: steps of the whole training.
         config: the rates.
+        losses: of all validations so far, for the decay `plateau`.
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
@@ -36,7 +38,20 @@ def learning_rate(step: int, n_steps: int, config: TrainConfig) -> float:
         return first * (final / first) ** progress
     if config.decay == "cosine":
         return final + 0.5 * (first - final) * (1 + math.cos(math.pi * progress))
+    if config.decay == "plateau":
+        return max(final, first * 0.5 ** plateaus(losses, config.plateau_patience))
     return first
+
+
+def plateaus(losses: Sequence[float], patience: int) -> int:
+    """How often `patience` losses in a row were no lower than all before them."""
+    best, waiting, found = math.inf, 0, 0
+    for loss in losses:
+        waiting = 0 if loss < best else waiting + 1
+        best = min(best, loss)
+        if waiting == patience:
+            found, waiting = found + 1, 0
+    return found
 
 
 def update_average(average: Mapping[str, Tensor], model: nn.Module, step: int, decay: float) -> None:

@@ -1,27 +1,25 @@
 """Prepares a training: reads the frames, builds the model, and checks that both can be trained."""
 
-import hashlib
-import json
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-import torch
 from ase.data import chemical_symbols
 
-from so3k_md.data import Dataset, Frame, fit_statistics, make_split, read_frames
+from so3k_md.data import Dataset, Frame, make_split, read_frames
 from so3k_md.data.batches import LARGEST_BATCH, in_chunks, pairs_of
 from so3k_md.data.doubts import unit_doubts
+from so3k_md.data.frames import CHARGE_LABELS, warn_partial_labels
 from so3k_md.data.keys import warn_unused_charge_state
 from so3k_md.data.read import READING
-from so3k_md.data.references import by_symbol, describe_references, isolated_energies
+from so3k_md.data.references import by_symbol, isolated_energies
 from so3k_md.data.units import units_of
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.memory import available_memory, describe_bytes
 from so3k_md.model import So3krates
-from so3k_md.needs import with_needs
-from so3k_md.train.config import DataConfig, LossConfig, RunConfig, to_sections
+from so3k_md.train.config import DataConfig, LossConfig, RunConfig
+from so3k_md.train.models import Frames, continued_model, fresh_model
 
 # Numbers stored for each pair, layer and feature. In a training step: 30 to 35, measured on three models. In
 # a validation, which differentiates once: 18 to 22, measured on frames of 192 and of 864 atoms.
@@ -29,32 +27,26 @@ NUMBERS_PER_PAIR = 33
 NUMBERS_PER_VALIDATED_PAIR = 22
 
 
-class Frames(NamedTuple):
-    """Training and validation frames, and the energies of isolated atoms that were found or given."""
-
-    train: list[Frame]
-    valid: list[Frame]
-    atoms: dict[int, float]  # atomic number -> eV
-
-
 def load_frames(data: DataConfig, loss: LossConfig) -> Frames:
-    """Read and split the frames; each must have the labels that have a weight in the loss.
+    """Read and split the frames; at least one must have each label that has a weight in the loss.
 
     Raises:
         So3kError: an error of reading or splitting, no validation frames, or values that suggest other units.
     """
-    labels = [label for label in ("energy", "forces", "stress") if getattr(loss, label) > 0]
+    labels = loss.labels
+    data = with_keys(data, loss)
     reading: dict[str, Any] = {name: getattr(data, name) for name in READING}
-    frames = read_frames(data.train, required=labels, **reading)
+    frames = read_frames(data.train, expected=labels, **reading)
     n_valid = data.n_valid if data.valid is None else None
     split = make_split(
         len(frames), data.n_train, n_valid, data.split_seed, data.train_indices, data.valid_indices
     )
     train = [frames[i] for i in split.train]
-    valid_frames = [] if data.valid is None else read_frames(data.valid, required=labels, **reading)
+    valid_frames = [] if data.valid is None else read_frames(data.valid, expected=labels, **reading)
     valid = [frames[i] for i in split.valid] if data.valid is None else valid_frames
     if not valid:
         raise So3kError("there are no validation frames: set data.n_valid, or name a file in data.valid")
+    warn_partial_labels([*train, *valid], labels)
     check_units(train, data)
     check_validation_elements(train, valid)
     isolated = [] if data.isolated_atoms is None else read_frames(data.isolated_atoms, **reading)
@@ -64,6 +56,12 @@ def load_frames(data: DataConfig, loss: LossConfig) -> Frames:
         )
     atoms = isolated_energies([*frames, *valid_frames, *isolated]) | by_symbol(data.element_energies or {})
     return Frames(train, valid, atoms)
+
+
+def with_keys(data: DataConfig, loss: LossConfig) -> DataConfig:
+    """The same settings with the usual keys of labels that are read only if the loss needs them."""
+    keys: dict[str, Any] = {f"{label}_key": label for label in CHARGE_LABELS if label in loss.labels}
+    return replace(data, **{key: getattr(data, key) or label for key, label in keys.items()})
 
 
 def check_units(frames: Sequence[Frame], data: DataConfig) -> None:
@@ -102,54 +100,21 @@ def check_validation_elements(train: Sequence[Frame], valid: Sequence[Frame]) ->
 
 
 def build_model(config: RunConfig, frames: Frames, name: str) -> So3krates:
-    """A new model; its energy head starts from the statistics of the training frames."""
+    """The model to train: a new one, whose energy head starts from the statistics of the frames, or a start.
+
+    Raises:
+        So3kError: elements, labels or energies that the model cannot have.
+    """
     elements = sorted({int(z) for frame in frames.train for z in frame.numbers})
-    if elements[-1] >= config.model.n_species:
+    make = fresh_model if config.start.model is None else continued_model
+    model = make(config, frames, elements, name)
+    needless = [label for label in CHARGE_LABELS if label in config.loss.labels]
+    if needless and not model.needs.has_long_range:
         raise So3kError(
-            f"element {elements[-1]} does not fit model.n_species = {config.model.n_species}: raise it"
+            f"loss.{needless[0]} needs a model with charges: set model.preset=so3lr, or start from one"
         )
-    if config.model.electrostatics or config.model.dispersion:
-        raise So3kError(
-            "model.electrostatics and model.dispersion exist only in imported models, which cannot be "
-            "trained: leave them out"
-        )
-    model = So3krates(config.model, elements, config.train.seed)
     warn_unused_charge_state([*frames.train, *frames.valid], model.needs.has_charge_state)
-    _set_head(model, config, frames, name)
     return model
-
-
-def _set_head(model: So3krates, config: RunConfig, frames: Frames, name: str) -> None:
-    """Set element energies, the scale of the energies, and the metadata about their origin."""
-    reference = config.data.reference if config.loss.energy > 0 else "none"
-    statistics = fit_statistics(frames.train, reference, frames.atoms)
-    head = model.energies.head
-    for z, shift in statistics.shift.items():
-        head.shift[z] = shift
-    head.scale.fill_(statistics.scale)
-    if statistics.rest:  # the bond energy is learned; it starts at its mean
-        bias = head.mlp.out.bias
-        assert bias is not None
-        with torch.no_grad():
-            bias.fill_(statistics.rest / statistics.scale)
-    files = (config.data.train, config.data.valid, config.data.isolated_atoms)
-    sources = {Path(file) for file in files if file}
-    facts = json.dumps(
-        {
-            "name": name,
-            "references": describe_references(frames.train, statistics.source),
-            "training": {
-                "files": {
-                    file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(sources)
-                },
-                "n_train": len(frames.train),
-                "n_valid": len(frames.valid),
-                "loss": to_sections(config)["loss"],
-                "train": to_sections(config)["train"],
-            },
-        }
-    )
-    with_needs(model, metadata=facts)
 
 
 def check_memory(train_set: Dataset, valid_set: Dataset, config: RunConfig) -> None:

@@ -13,14 +13,15 @@ from so3k_md.checkpoint import read_checkpoint
 from so3k_md.config import defaults
 from so3k_md.data import Frame
 from so3k_md.errors import So3kError
-from so3k_md.train.config import PATH_KEYS, RunConfig, read_config, to_sections
+from so3k_md.train.config import FILES, RunConfig, read_config, to_sections
 from so3k_md.train.prepare import Frames
 
 # Settings that may differ when a run resumes: device, paths of the data, number of epochs, learning rates.
-PATHS = {("data", key) for key in PATH_KEYS}
+PATHS = set(FILES)
 RATES = {("train", "learning_rate"), ("train", "final_learning_rate"), ("train", "clip_norm")}
 WITHOUT_EFFECT = {("train", "valid_batch_size"), ("data", "accept_units")}  # without effect on the result
-RESUMABLE = {("train", "epochs"), ("train", "device"), ("train", "tensorboard")} | RATES | WITHOUT_EFFECT
+RESUMABLE = {("train", "epochs"), ("train", "device"), ("train", "tensorboard"), ("train", "patience")}
+RESUMABLE |= RATES | WITHOUT_EFFECT
 
 
 def fingerprint(frames: Frames) -> dict[str, Tensor]:
@@ -59,7 +60,7 @@ def _refuse_changes(stored: dict[str, dict[str, Any]], config: RunConfig, path: 
     now = to_sections(config)
     for section in now:
         for key, value in now[section].items():
-            before = stored[section].get(key, defaults(type(getattr(config, section))).get(key))
+            before = stored.get(section, {}).get(key, defaults(type(getattr(config, section))).get(key))
             path_changed = (section, key) in PATHS and None not in (before, value)
             if before != value and not path_changed and (section, key) not in RESUMABLE:
                 raise So3kError(
@@ -113,7 +114,9 @@ def _digest(frame: Frame) -> int:
         frame.group,
     )
     content = hashlib.sha256()
-    for part in parts:
+    # labels of charges count only where there are some, so that former fingerprints stay valid
+    of_charges = [part for part in (frame.dipole, frame.charges, frame.hirshfeld_ratios) if part is not None]
+    for part in (*parts, *of_charges):
         content.update(b"-" if part is None else np.ascontiguousarray(part).tobytes())
         content.update(b"|")
     content.update(

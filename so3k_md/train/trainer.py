@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from so3k_md.checkpoint import parse_device, parse_dtype, save_checkpoint
-from so3k_md.data import Dataset, batches
+from so3k_md.data import Dataset, Frame, batches
 from so3k_md.data.batches import LARGEST_BATCH
+from so3k_md.data.frames import CHARGE_LABELS, LABELS
 from so3k_md.errors import So3kError, Stopped
 from so3k_md.files import atomic, check_folder, locked, remove_leftovers
 from so3k_md.model import So3krates, set_dtype
@@ -24,10 +25,12 @@ from so3k_md.model.forces import evaluate
 from so3k_md.model.weights import file_name, load_weights
 from so3k_md.train.config import LossConfig, RunConfig, to_sections
 from so3k_md.train.log import Log, Row
-from so3k_md.train.loss import errors, weighted_loss
+from so3k_md.train.loss import Errors, errors, weighted_loss
+from so3k_md.train.lowrank import LowRank
 from so3k_md.train.optimizer import learning_rate, make_optimizer, update_average
-from so3k_md.train.prepare import build_model, check_memory, load_frames
+from so3k_md.train.prepare import build_model, check_memory, load_frames, with_keys
 from so3k_md.train.resume import check_frames, fingerprint, read_state
+from so3k_md.train.start import choose_weights, replayed
 from so3k_md.train.stopping import Request, refuse_several_processes, stop_on_signal
 
 
@@ -48,11 +51,12 @@ class Run(NamedTuple):
     folder: Path
     device: torch.device
     model: So3krates
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | LowRank
     average: dict[str, Tensor]
     train_set: Dataset
     valid_set: Dataset
     frames: dict[str, Tensor]  # fingerprint of the frames
+    per_atom: bool  # whether the loss divides energies by the number of atoms
 
     @property
     def steps_per_epoch(self) -> int:
@@ -72,6 +76,9 @@ class Validation(NamedTuple):
     energy_mae: float  # eV
     forces_mae: float  # eV/Å
     stress_mae: float  # eV/Å³
+    dipole_mae: float  # e Å
+    charges_mae: float  # e
+    hirshfeld_ratios_mae: float
 
 
 def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool = False) -> Path:
@@ -102,16 +109,21 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         if state is not None:
             check_frames(state["training"].get("frames"), frames, folder)
         model = build_model(config, frames, folder.resolve().name)
+        mixed_in = replayed(
+            model, config.start, with_keys(config.data, config.loss), config.train.valid_batch_size
+        )
         train_set, valid_set = (
             Dataset(part, model.needs.cutoff, model, config.data.groups)
-            for part in (frames.train, frames.valid)
+            for part in ([*frames.train, *mixed_in], frames.valid)
         )
         check_memory(train_set, valid_set, config)
-        optimizer = make_optimizer(set_dtype(model, dtype).to(device), config.train)
+        set_dtype(model, dtype).to(device)
+        choose_weights(model, config.start.strategy)
         average = {name: value.clone() for name, value in model.state_dict().items()}
         run = Run(
-            config, folder, device, model, optimizer, average, train_set, valid_set, fingerprint(frames)
-        )
+            config, folder, device, model, optimizer_of(model, config), average, train_set, valid_set,
+            fingerprint(frames), divides_energies(config.loss, train_set.frames),
+        )  # fmt: skip
         if not existed:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))
@@ -125,6 +137,21 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         log = stack.enter_context(Log(folder, rows, config.train.tensorboard))
         _loop(run, progress, log, stack.enter_context(stop_on_signal()))
     return folder / "best.ckpt"
+
+
+def optimizer_of(model: So3krates, config: RunConfig) -> torch.optim.Optimizer | LowRank:
+    """The optimizer of a strategy."""
+    if config.start.model is None or config.start.strategy != "lora":
+        return make_optimizer(model.parameters(), config.train)
+    generator = torch.Generator().manual_seed(config.train.seed)
+    return LowRank(dict(model.named_parameters()), config.start.lora_rank, config.train, generator)
+
+
+def divides_energies(loss: LossConfig, frames: Sequence[Frame]) -> bool:
+    """Whether the loss divides energies by the number of atoms: where asked, or where the sizes differ."""
+    if loss.energy_per_atom == "auto":
+        return len({len(frame.numbers) for frame in frames if frame.energy is not None}) > 1
+    return loss.energy_per_atom == "yes"
 
 
 def _begin(run: Run, clear: bool) -> None:
@@ -182,7 +209,7 @@ def _loop(run: Run, progress: Progress, log: Log, request: Request) -> None:
     """Run epochs and validations until the end, or until a signal comes."""
     epochs = run.config.train.epochs
     seconds_before = log.rows[-1].seconds if log.rows else 0.0
-    started = time.monotonic()
+    started, stalled = time.monotonic(), False
     bar = tqdm(total=epochs, initial=progress.epoch, unit="epoch", desc="training", dynamic_ncols=True)
     with bar, _memory_errors(run.folder):
         while True:
@@ -202,13 +229,14 @@ def _loop(run: Run, progress: Progress, log: Log, request: Request) -> None:
                     progress = progress._replace(best=validation.loss)
                     save_checkpoint(run.folder / "best.ckpt", run.model, run.average, {})
                 _save(run, progress, log)
-            if progress.epoch >= epochs or request.made:
+            stalled = is_stalled([row.valid_loss for row in log.rows], run.config.train.patience)
+            if progress.epoch >= epochs or request.made or stalled:
                 break
-            progress = _train_epoch(run, progress, request)
+            progress = _train_epoch(run, progress, request, [row.valid_loss for row in log.rows])
             if progress.step or run.is_due(progress.epoch) or request.made:
                 _save(run, progress, log)  # because a validation may run out of memory
             bar.update(0 if progress.step else 1)
-    if progress.epoch < epochs or not log.rows or log.rows[-1].epoch < progress.epoch:
+    if (progress.epoch < epochs and not stalled) or not log.rows or log.rows[-1].epoch < progress.epoch:
         where = f"in epoch {progress.epoch + 1}" if progress.step else f"after epoch {progress.epoch}"
         raise Stopped(
             f"stopped by {request.name} {where}; continue from {run.folder / 'last.ckpt'} with --resume",
@@ -219,11 +247,20 @@ def _loop(run: Run, progress: Progress, log: Log, request: Request) -> None:
 
 def _row(run: Run, progress: Progress, validation: Validation, seconds: float) -> Row:
     """The row of the log for a validation."""
-    energy_mae, forces_mae, stress_mae = (1e3 * mae for mae in validation[1:])
-    step = progress.epoch * run.steps_per_epoch
-    rate = run.optimizer.param_groups[0]["lr"]
-    losses = progress.loss, validation.loss
-    return Row(progress.epoch, step, rate, *losses, energy_mae, forces_mae, stress_mae, seconds)
+    return Row(
+        epoch=progress.epoch,
+        step=progress.epoch * run.steps_per_epoch,
+        learning_rate=run.optimizer.param_groups[0]["lr"],
+        train_loss=progress.loss,
+        valid_loss=validation.loss,
+        valid_energy_mae_mev=1e3 * validation.energy_mae,
+        valid_forces_mae_mev_per_angstrom=1e3 * validation.forces_mae,
+        valid_stress_mae_mev_per_angstrom3=1e3 * validation.stress_mae,
+        seconds=seconds,
+        valid_dipole_mae_me_angstrom=1e3 * validation.dipole_mae,
+        valid_charges_mae_me=1e3 * validation.charges_mae,
+        valid_hirshfeld_ratios_mae_1e3=1e3 * validation.hirshfeld_ratios_mae,
+    )
 
 
 def validate(
@@ -233,6 +270,7 @@ def validate(
     batch_size: int,
     device: torch.device,
     request: Request | None = None,
+    per_atom: bool = False,
 ) -> Validation | None:
     """Loss and mean absolute errors over a data set; None if a signal asks to stop."""
     collected = []
@@ -241,14 +279,23 @@ def validate(
             return None
         graph, targets = batch.to(device)
         evaluation = evaluate(model, graph, len(targets.energy))
-        collected.append([error.detach() for error in errors(evaluation, targets)])
-    whole = [torch.cat(parts) for parts in zip(*collected, strict=True)]
-    maes = [float(error.abs().mean()) if error.numel() else math.nan for error in whole]
-    return Validation(float(weighted_loss(type(errors(evaluation, targets))(*whole), loss)), *maes)
+        collected.append([error.detach() for error in errors(evaluation, graph, targets)])
+    whole = Errors(*(torch.cat(parts) for parts in zip(*collected, strict=True)))
+    sizes = (getattr(whole, label).abs() for label in (*LABELS, *CHARGE_LABELS))
+    maes = [float(size.mean()) if size.numel() else math.nan for size in sizes]
+    return Validation(float(weighted_loss(whole, loss, per_atom)), *maes)
 
 
-def _train_epoch(run: Run, progress: Progress, request: Request) -> Progress:
-    """Train to the end of an epoch, or to a signal; seed and epoch determine the order of the frames."""
+def is_stalled(losses: Sequence[float], patience: int) -> bool:
+    """Whether the last `patience` losses are no lower than all before; never if `patience` is 0."""
+    return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
+
+
+def _train_epoch(run: Run, progress: Progress, request: Request, losses: Sequence[float]) -> Progress:
+    """Train to the end of an epoch, or to a signal; seed and epoch determine the order of the frames.
+
+    `losses` are those of the validations so far.
+    """
     settings, n_steps = run.config.train, run.steps_per_epoch
     epoch, total = progress.epoch, progress.total
     order = np.random.default_rng([settings.seed, epoch]).permutation(len(run.train_set))
@@ -256,10 +303,10 @@ def _train_epoch(run: Run, progress: Progress, request: Request) -> Progress:
     for k, batch in enumerate(batches(run.train_set, settings.batch_size, rest), start=progress.step):
         step = epoch * n_steps + k
         for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings.epochs * n_steps, settings)
+            group["lr"] = learning_rate(step, settings.epochs * n_steps, settings, losses)
         graph, targets = batch.to(run.device)
         evaluation = evaluate(run.model, graph, len(targets.energy), differentiable=True)
-        loss = weighted_loss(errors(evaluation, targets), run.config.loss)
+        loss = weighted_loss(errors(evaluation, graph, targets), run.config.loss, run.per_atom)
         run.optimizer.zero_grad()
         loss.backward()
         value = float(loss.detach())
@@ -283,8 +330,9 @@ def _validate_average(run: Run, request: Request) -> Validation | None:
     run.model.load_state_dict(run.average)
     config = run.config
     result = validate(
-        run.model, run.valid_set, config.loss, config.train.valid_batch_size, run.device, request
-    )
+        run.model, run.valid_set, config.loss, config.train.valid_batch_size, run.device, request,
+        run.per_atom,
+    )  # fmt: skip
     run.model.load_state_dict(own)
     return result
 

@@ -32,7 +32,11 @@ import pytest
         ("data.energy_unit=furlong", "furlong"),
         ("data.groups=molecule", "data.groups = 'molecule'.*auto or all"),
         ("loss.stress=1", "stress"),
-        ("model.electrostatics=true", "model.electrostatics.*imported models"),
+        ("model.electrostatics=true", "model.electrostatics and model.dispersion.*both"),
+        ("loss.charges=1", "no frame has the charges key 'charges'"),
+        ("start.model=absent.pt", "absent.pt"),
+        ("start.strategy=lara", "start.strategy = 'lara'.*lora"),
+        ("start.replay=water.xyz", "start.model"),
         ("train.epochs", "section.key=value"),
     ],
 )
