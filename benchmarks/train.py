@@ -17,7 +17,7 @@ from so3k_md.data import Dataset, read_frames
 from so3k_md.model.forces import evaluate
 from so3k_md.train.config import LossConfig, TrainConfig
 from so3k_md.train.loss import errors, weighted_loss
-from so3k_md.train.optimizer import make_optimizer
+from so3k_md.train.optimizer import optimizer_of
 
 DATA = Path(__file__).parents[1] / "simulations" / "data" / "rmd17" / "rmd17_ethanol_train01.npz"
 MODELS = {
@@ -33,7 +33,7 @@ def seconds_per_step(config: ModelConfig, batch_size: int, device: str, steps: i
     dataset = Dataset(read_frames(DATA)[:batch_size], config.cutoff)
     graph, targets = dataset.batch(range(batch_size)).to(device)
     model = So3krates(config).to(device)
-    optimizer = make_optimizer(model, TrainConfig())
+    optimizer = optimizer_of(model, TrainConfig())
     durations = []
     for _ in range(steps + 3):
         start = time.perf_counter()

@@ -23,6 +23,7 @@ CHOICES = {  # of the section `start`
     "element_energies": ("refit", "keep"),
     "replay_labels": ("model", "file"),
 }
+OPTIMIZERS = ("adamw", "muon")
 DECAYS = ("exponential", "cosine", "plateau", "none")
 
 
@@ -159,6 +160,9 @@ class TrainConfig:
     warmup_steps: int = field(
         default=500, metadata={"doc": "steps in which the learning rate rises linearly"}
     )
+    optimizer: str = field(
+        default="adamw", metadata={"doc": "adamw, or muon (orthogonalised momentum of maps between features)"}
+    )
     weight_decay: float = field(default=0.0, metadata={"doc": "decoupled (AdamW), on matrices only"})
     amsgrad: bool = field(default=False, metadata={"doc": "the AMSGrad variant"})
     clip_norm: float = field(default=10.0, metadata={"doc": "largest global gradient norm"})
@@ -184,8 +188,11 @@ class TrainConfig:
                 )
         if not 0 <= self.ema < 1:
             raise So3kError(f"train.ema = {self.ema} is impossible: choose from 0 to below 1")
-        if self.decay not in DECAYS:
-            raise So3kError(f"train.decay = {self.decay!r} is unknown: choose one of {', '.join(DECAYS)}")
+        for name, known in (("decay", DECAYS), ("optimizer", OPTIMIZERS)):
+            if getattr(self, name) not in known:
+                raise So3kError(
+                    f"train.{name} = {getattr(self, name)!r} is unknown: choose one of {', '.join(known)}"
+                )
 
 
 @dataclass(frozen=True)

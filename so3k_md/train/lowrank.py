@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from so3k_md.train.config import TrainConfig
-from so3k_md.train.optimizer import make_optimizer
+from so3k_md.train.optimizer import adamw
 
 
 class LowRank:
@@ -42,7 +42,7 @@ class LowRank:
             right = torch.randn([*heads, rank, m], generator=generator) / m**0.5
             self.left.append(matrix.new_zeros([*heads, n, rank]).requires_grad_())
             self.right.append(right.to(matrix).requires_grad_())
-        self.inner = make_optimizer([*self.left, *self.right], config)
+        self.inner = adamw([*self.left, *self.right], config)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:

@@ -1,17 +1,57 @@
-"""Adam with decoupled weight decay, its learning rate, and the running average of the weights."""
+"""The optimiser, its learning rate, and the running average of the weights."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from so3k_md.nn.linear import HeadLinear, Linear
 from so3k_md.train.config import TrainConfig
+from so3k_md.train.muon import Muon, Together, is_matrix
 
 
-def make_optimizer(parameters: Iterable[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW of all parameters that can be trained, without weight decay for biases, norms and scales."""
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+class Optimizer(Protocol):
+    """What a training needs of an optimiser."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Groups of weights, each with its learning rate `lr`."""
+
+    def zero_grad(self) -> None:
+        """Forget all derivatives."""
+
+    def step(self) -> None:
+        """Move all weights."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed training needs."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+def optimizer_of(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """The optimiser of the weights that can be trained: AdamW, or Muon for maps between features."""
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    if config.optimizer == "adamw":
+        return adamw(trained.values(), config)
+    maps = [module.weight for module in model.modules() if isinstance(module, Linear | HeadLinear)]
+    moved = {id(weight) for weight in maps if weight.requires_grad and is_matrix(weight)}
+    chosen = [weight for weight in trained.values() if id(weight) in moved]
+    others = [weight for weight in trained.values() if id(weight) not in moved]
+    parts: list[torch.optim.Optimizer] = []
+    if chosen:
+        parts.append(Muon(chosen, config.learning_rate, weight_decay=config.weight_decay))
+    if others:
+        parts.append(adamw(others, config))
+    return Together(*parts)
+
+
+def adamw(weights: Iterable[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW without weight decay for biases, norms and scales."""
+    trained = list(weights)
     matrices = [parameter for parameter in trained if parameter.ndim > 1]
     vectors = [parameter for parameter in trained if parameter.ndim <= 1]
     groups = [

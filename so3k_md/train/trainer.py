@@ -27,7 +27,7 @@ from so3k_md.train.config import LossConfig, RunConfig, to_sections
 from so3k_md.train.log import Log, Row
 from so3k_md.train.loss import Errors, errors, weighted_loss
 from so3k_md.train.lowrank import LowRank
-from so3k_md.train.optimizer import learning_rate, make_optimizer, update_average
+from so3k_md.train.optimizer import Optimizer, learning_rate, optimizer_of, update_average
 from so3k_md.train.prepare import build_model, check_memory, load_frames, with_keys
 from so3k_md.train.resume import check_frames, fingerprint, read_state
 from so3k_md.train.start import choose_weights, replayed
@@ -51,7 +51,7 @@ class Run(NamedTuple):
     folder: Path
     device: torch.device
     model: So3krates
-    optimizer: torch.optim.Optimizer | LowRank
+    optimizer: Optimizer
     average: dict[str, Tensor]
     train_set: Dataset
     valid_set: Dataset
@@ -121,7 +121,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         choose_weights(model, config.start.strategy)
         average = {name: value.clone() for name, value in model.state_dict().items()}
         run = Run(
-            config, folder, device, model, optimizer_of(model, config), average, train_set, valid_set,
+            config, folder, device, model, optimizer_for(model, config), average, train_set, valid_set,
             fingerprint(frames), divides_energies(config.loss, train_set.frames),
         )  # fmt: skip
         if not existed:
@@ -139,10 +139,10 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
     return folder / "best.ckpt"
 
 
-def optimizer_of(model: So3krates, config: RunConfig) -> torch.optim.Optimizer | LowRank:
-    """The optimizer of a strategy."""
+def optimizer_for(model: So3krates, config: RunConfig) -> Optimizer:
+    """The optimiser of a strategy."""
     if config.start.model is None or config.start.strategy != "lora":
-        return make_optimizer(model.parameters(), config.train)
+        return optimizer_of(model, config.train)
     generator = torch.Generator().manual_seed(config.train.seed)
     return LowRank(dict(model.named_parameters()), config.start.lora_rank, config.train, generator)
 
