@@ -27,7 +27,6 @@ Floats = NDArray[np.float64]
 
 UNITS = {"energy": "eV", "energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
 CHARGE_UNITS = {"dipole": "e Å", "charges": "e", "hirshfeld_ratios": ""}
-CHARGE_UNITS = {"dipole": "e Å", "charges": "e", "hirshfeld_ratios": ""}
 PICTURES = {
     "energy": "energy − fitted atomic energies",
     "forces": "force component",

@@ -15,12 +15,6 @@ OF_CHARGES = {
     "charges": "charges of atoms, e",
     "hirshfeld_ratios": "Hirshfeld volumes over those of free atoms",
 }
-# Labels of models with charges.
-OF_CHARGES = {
-    "dipole": "dipole of an open structure",
-    "charges": "charges of atoms, e",
-    "hirshfeld_ratios": "Hirshfeld volumes over those of free atoms",
-}
 HELP = "compute the errors of a model on labelled structures, or predictions for unlabelled ones"
 
 
@@ -76,9 +70,6 @@ def _labels(parser: argparse.ArgumentParser) -> None:
     for quantity, text in OF_CHARGES.items():
         name = f"--{quantity.replace('_', '-')}-key"
         parser.add_argument(name, metavar="KEY", help=f"key of the {text} (default: not read)")
-    for quantity, text in OF_CHARGES.items():
-        name = f"--{quantity.replace('_', '-')}-key"
-        parser.add_argument(name, metavar="KEY", help=f"key of the {text} (default: not read)")
     parser.add_argument(
         "--energy-unit",
         metavar="UNIT",
@@ -105,12 +96,6 @@ def _labels(parser: argparse.ArgumentParser) -> None:
         "--stress-sign",
         default="ase",
         help="sign: ase (default; stress positive in tension, virial −V stress) or opposite",
-    )
-    parser.add_argument(
-        "--dipole-unit",
-        metavar="UNIT",
-        default="e*Angstrom",
-        help="unit of the dipoles: e*Angstrom (default), Debye, e*Bohr, e*nm",
     )
     parser.add_argument(
         "--dipole-unit",

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from so3k_md.data.read import READING
     from so3k_md.train.config import override
     from so3k_md.train.finetune import compare, finetune_config, table
+    from so3k_md.train.parallel import is_first_process
     from so3k_md.train.prepare import load_frames
     from so3k_md.train.trainer import train
 
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
     others = {path: read_frames(path, **reading) for path in (args.test, args.old) if path}
     folder = Path(args.output) if args.output else Path(Path(args.data).stem)
     best = train(config, folder, resume=args.resume, overwrite=args.overwrite)
+    if not is_first_process():
+        return
     sets = {"validation": load_frames(config.data, config.loss).valid} | {
         Path(path).name: frames for path, frames in others.items()
     }

@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train a model and print the path of the best checkpoint."""
     from so3k_md.train.config import read_config
+    from so3k_md.train.parallel import is_first_process
     from so3k_md.train.trainer import train
 
     words = [args.config, *args.overrides]
@@ -35,4 +36,6 @@ def run(args: argparse.Namespace) -> None:
     config = read_config(file, words)
     folder = Path(args.output) if args.output else Path(Path(file).stem)
     best = train(config, folder, resume=args.resume, overwrite=args.overwrite)
+    if not is_first_process():
+        return
     print(f"best checkpoint: {best}; export it with: so3k-md export {best} -o {folder.name}.pt")

@@ -83,9 +83,19 @@ def batches(
         order: indices in the order of use, such as a permutation; None for the order of the file.
         most_pairs: largest number of pairs in a batch of more than one frame.
     """
-    order = np.arange(len(dataset)) if order is None else order
-    for chunk in in_chunks(order, lambda index: pairs_of(dataset.graphs[index]), batch_size, most_pairs):
+    for chunk in chunks(dataset, batch_size, order, most_pairs):
         yield dataset.batch(chunk)
+
+
+def chunks(
+    dataset: Dataset,
+    batch_size: float,
+    order: Sequence[int] | NDArray[np.int64] | None = None,
+    most_pairs: float = math.inf,
+) -> Iterator[list[int]]:
+    """The indices of the frames of each batch; arguments as of `batches`."""
+    order = np.arange(len(dataset)) if order is None else order
+    return in_chunks(order, lambda index: pairs_of(dataset.graphs[index]), batch_size, most_pairs)
 
 
 def pairs_of(graph: Graph) -> int:
@@ -94,7 +104,7 @@ def pairs_of(graph: Graph) -> int:
 
 
 def in_chunks(
-    items: Iterable[T], pairs: Callable[[T], int], most_items: int, most_pairs: float
+    items: Iterable[T], pairs: Callable[[T], int], most_items: float, most_pairs: float
 ) -> Iterator[list[T]]:
     """Consecutive items in lists of bounded length and bounded number of pairs.
 

@@ -147,6 +147,12 @@ class TrainConfig:
 
     epochs: int = field(default=1000, metadata={"doc": "passes over the training frames"})
     batch_size: int = field(default=5, metadata={"doc": "structures in a step"})
+    most_pairs: int | None = field(
+        default=None,
+        metadata={
+            "doc": "pairs computed at once; larger batches are computed in parts, with the same result"
+        },
+    )
     learning_rate: float = field(default=1e-3, metadata={"doc": "learning rate after the warm-up"})
     final_learning_rate: float = field(default=1e-5, metadata={"doc": "learning rate at the end"})
     decay: str = field(default="exponential", metadata={"doc": "exponential, cosine, plateau or none"})
@@ -186,6 +192,8 @@ class TrainConfig:
                 raise So3kError(
                     f"train.{name} = {getattr(self, name)} is impossible: it must not be negative"
                 )
+        if self.most_pairs is not None and self.most_pairs < 1:
+            raise So3kError(f"train.most_pairs = {self.most_pairs} is impossible: give at least 1")
         if not 0 <= self.ema < 1:
             raise So3kError(f"train.ema = {self.ema} is impossible: choose from 0 to below 1")
         for name, known in (("decay", DECAYS), ("optimizer", OPTIMIZERS)):

@@ -33,11 +33,11 @@ class Row(NamedTuple):
 class Log:
     """All rows so far. The checkpoint contains them, so that a resumed run writes the same table."""
 
-    def __init__(self, folder: Path, rows: list[list[float]], tensorboard: bool):
-        self.folder = folder
+    def __init__(self, folder: Path | None, rows: list[list[float]], tensorboard: bool):
+        self.folder = folder  # None for a process that writes no files
         self.rows = [Row(int(row[0]), int(row[1]), *row[2:]) for row in rows]
         self.writer: Any = None
-        if tensorboard:
+        if tensorboard and folder is not None:
             from torch.utils.tensorboard import SummaryWriter  # imported only if it is used
 
             # a killed process may have written records after its last checkpoint
@@ -47,6 +47,8 @@ class Log:
     def add(self, row: Row) -> None:
         """Append a row and rewrite the table."""
         self.rows.append(row)
+        if self.folder is None:
+            return
         with atomic(self.folder / "log.csv") as temporary, open(temporary, "w", newline="") as file:
             writer = csv.writer(file)
             shown = [name for name in Row._fields if name not in CHARGE_ERRORS or self.has(name)]
@@ -64,6 +66,8 @@ class Log:
 
     def draw(self) -> None:
         """The learning curves as a picture."""
+        if self.folder is None:
+            return
         figure = Figure(figsize=(8, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         epochs = [row.epoch for row in self.rows]

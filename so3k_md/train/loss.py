@@ -1,5 +1,6 @@
 """The loss that training minimises, and the errors that it reports."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -51,7 +52,9 @@ def errors(evaluation: Evaluation, graph: Graph, targets: Targets) -> Errors:
     return Errors(energy, forces, of_cells, dipole, charges, volumes, sizes)
 
 
-def weighted_loss(errors: Errors, config: LossConfig, per_atom: bool = False) -> Tensor:
+def weighted_loss(
+    errors: Errors, config: LossConfig, per_atom: bool = False, counts: Mapping[str, int] | None = None
+) -> Tensor:
     """L = Σ_k w_k mean(h(error_k)) over the entries of each label, with weights of sum one.
 
     h(x) = x², and with δ = huber above zero 2 δ |x| − δ² where |x| > δ.
@@ -60,6 +63,8 @@ def weighted_loss(errors: Errors, config: LossConfig, per_atom: bool = False) ->
         errors: of a batch.
         config: w and δ; the published weights are 0.01 for the energy and 0.99 for the forces.
         per_atom: divide the error of an energy by the number of atoms.
+        counts: entries of each label in the whole batch, if these errors are a part of it; the losses of the
+            parts then add up to that of the batch. None if they are the whole.
     """
     loss = torch.zeros((), dtype=torch.float64, device=errors.energy.device)
     for label in config.labels:
@@ -67,8 +72,22 @@ def weighted_loss(errors: Errors, config: LossConfig, per_atom: bool = False) ->
         if label == "energy" and per_atom:
             error = error / errors.n_atoms
         if error.numel() > 0:
-            loss = loss + getattr(config, label) * penalty(error, config.huber).mean()
+            found = penalty(error, config.huber)
+            mean = found.mean() if counts is None else found.sum() / counts[label]
+            loss = loss + getattr(config, label) * mean
     return loss / sum(getattr(config, label) for label in config.labels)
+
+
+def entries(targets: Targets) -> dict[str, int]:
+    """The number of entries of each label in a batch, as `errors` has them for a model with charges."""
+    return {
+        "energy": int(targets.has_energy.sum()),
+        "forces": 3 * int(targets.has_forces.sum()),
+        "stress": 9 * int(targets.has_stress.sum()),
+        "dipole": 3 * int(targets.has_dipole.sum()),
+        "charges": int(targets.has_charges.sum()),
+        "hirshfeld_ratios": int(targets.has_hirshfeld_ratios.sum()),
+    }
 
 
 def penalty(error: Tensor, delta: float) -> Tensor:

@@ -20,7 +20,13 @@ from so3k_md.train.prepare import Frames
 PATHS = set(FILES)
 RATES = {("train", "learning_rate"), ("train", "final_learning_rate"), ("train", "clip_norm")}
 WITHOUT_EFFECT = {("train", "valid_batch_size"), ("data", "accept_units")}  # without effect on the result
-RESUMABLE = {("train", "epochs"), ("train", "device"), ("train", "tensorboard"), ("train", "patience")}
+RESUMABLE = {
+    ("train", "epochs"),
+    ("train", "device"),
+    ("train", "tensorboard"),
+    ("train", "patience"),
+    ("train", "most_pairs"),
+}
 RESUMABLE |= RATES | WITHOUT_EFFECT
 
 

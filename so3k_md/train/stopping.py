@@ -1,6 +1,5 @@
-"""Stops a training at a signal after saving it, and refuses to run as one of several processes."""
+"""Stops a training at a signal after saving it."""
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -8,11 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NamedTuple
 
-from so3k_md.errors import So3kError
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Environment variables in which torchrun, mpirun and similar launchers state the number of processes.
-WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 class Request(NamedTuple):
@@ -55,17 +50,3 @@ def stop_on_signal() -> Iterator[Request]:
     finally:
         for number in SIGNALS:
             signal.signal(number, before[number])
-
-
-def refuse_several_processes() -> None:
-    """Refuse to run as one of several processes, because each would train the same model.
-
-    Raises:
-        So3kError: the process was started by torchrun, mpirun or a similar launcher.
-    """
-    for name in WORLD_SIZES:
-        if os.environ.get(name, "1").strip() not in ("", "0", "1"):
-            raise So3kError(
-                f"training runs in one process, but this is one of {os.environ[name]} processes ({name}): "
-                f"start it without torchrun or mpirun, or unset {name}"
-            )

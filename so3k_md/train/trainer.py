@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from so3k_md.checkpoint import parse_device, parse_dtype, save_checkpoint
-from so3k_md.data import Dataset, Frame, batches
-from so3k_md.data.batches import LARGEST_BATCH
+from so3k_md.data import Dataset, Frame, to_targets
+from so3k_md.data.batches import LARGEST_BATCH, chunks
 from so3k_md.data.frames import CHARGE_LABELS, LABELS
 from so3k_md.errors import So3kError, Stopped
 from so3k_md.files import atomic, check_folder, locked, remove_leftovers
@@ -25,13 +25,14 @@ from so3k_md.model.forces import evaluate
 from so3k_md.model.weights import file_name, load_weights
 from so3k_md.train.config import LossConfig, RunConfig, to_sections
 from so3k_md.train.log import Log, Row
-from so3k_md.train.loss import Errors, errors, weighted_loss
+from so3k_md.train.loss import Errors, entries, errors, weighted_loss
 from so3k_md.train.lowrank import LowRank
 from so3k_md.train.optimizer import Optimizer, learning_rate, optimizer_of, update_average
+from so3k_md.train.parallel import World, world
 from so3k_md.train.prepare import build_model, check_memory, load_frames, with_keys
 from so3k_md.train.resume import check_frames, fingerprint, read_state
 from so3k_md.train.start import choose_weights, replayed
-from so3k_md.train.stopping import Request, refuse_several_processes, stop_on_signal
+from so3k_md.train.stopping import Request, stop_on_signal
 
 
 class Progress(NamedTuple):
@@ -57,6 +58,7 @@ class Run(NamedTuple):
     valid_set: Dataset
     frames: dict[str, Tensor]  # fingerprint of the frames
     per_atom: bool  # whether the loss divides energies by the number of atoms
+    world: World
 
     @property
     def steps_per_epoch(self) -> int:
@@ -94,15 +96,15 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         So3kError: bad input, a folder in use, no memory, or a loss that is no longer finite.
         Stopped: a signal came; the state of the training is in last.ckpt.
     """
-    refuse_several_processes()
     device, dtype = parse_device(config.train.device), parse_dtype(config.train.dtype)
     if config.train.tensorboard:
         import tensorboard  # noqa: F401 - a missing package is found before any file is written
     with ExitStack() as stack:
-        if not resume:
+        processes = stack.enter_context(world(device))
+        if processes.is_first and not resume:
             _check_folder(folder, overwrite)
         existed = folder.is_dir()
-        if existed:
+        if existed and processes.is_first:
             stack.enter_context(locked(folder))
         state = read_state(folder, config) if resume else None
         frames = load_frames(config.data, config.loss)
@@ -122,19 +124,22 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         average = {name: value.clone() for name, value in model.state_dict().items()}
         run = Run(
             config, folder, device, model, optimizer_for(model, config), average, train_set, valid_set,
-            fingerprint(frames), divides_energies(config.loss, train_set.frames),
+            fingerprint(frames), divides_energies(config.loss, train_set.frames), processes,
         )  # fmt: skip
-        if not existed:
+        processes.wait()  # until all have read the state and the frames
+        if processes.is_first and not existed:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))
             _check_folder(folder, overwrite)  # again: another process may have started in between
-        remove_leftovers(folder)
         progress, rows = Progress(), list[list[float]]()
         if state is not None:
             progress, rows = _restore(run, state)
-        else:
-            _begin(run, overwrite or resume)
-        log = stack.enter_context(Log(folder, rows, config.train.tensorboard))
+        if processes.is_first:
+            remove_leftovers(folder)
+            if state is None:
+                _begin(run, overwrite or resume)
+        processes.same([*model.state_dict().values()])
+        log = stack.enter_context(Log(folder if processes.is_first else None, rows, config.train.tensorboard))
         _loop(run, progress, log, stack.enter_context(stop_on_signal()))
     return folder / "best.ckpt"
 
@@ -192,6 +197,8 @@ def parameter_names(model: So3krates) -> list[str]:
 
 def _save(run: Run, progress: Progress, log: Log) -> None:
     """Save everything that a resumed run needs."""
+    if not run.world.is_first:
+        return
     training = {
         "average": {file_name(name): value for name, value in run.average.items()},
         "optimizer": run.optimizer.state_dict(),
@@ -210,7 +217,15 @@ def _loop(run: Run, progress: Progress, log: Log, request: Request) -> None:
     epochs = run.config.train.epochs
     seconds_before = log.rows[-1].seconds if log.rows else 0.0
     started, stalled = time.monotonic(), False
-    bar = tqdm(total=epochs, initial=progress.epoch, unit="epoch", desc="training", dynamic_ncols=True)
+    hidden = not run.world.is_first
+    bar = tqdm(
+        total=epochs,
+        initial=progress.epoch,
+        unit="epoch",
+        desc="training",
+        dynamic_ncols=True,
+        disable=hidden,
+    )
     with bar, _memory_errors(run.folder):
         while True:
             validated = bool(log.rows) and log.rows[-1].epoch == progress.epoch
@@ -227,7 +242,8 @@ def _loop(run: Run, progress: Progress, log: Log, request: Request) -> None:
                 )
                 if validation.loss < progress.best:
                     progress = progress._replace(best=validation.loss)
-                    save_checkpoint(run.folder / "best.ckpt", run.model, run.average, {})
+                    if run.world.is_first:
+                        save_checkpoint(run.folder / "best.ckpt", run.model, run.average, {})
                 _save(run, progress, log)
             stalled = is_stalled([row.valid_loss for row in log.rows], run.config.train.patience)
             if progress.epoch >= epochs or request.made or stalled:
@@ -271,16 +287,23 @@ def validate(
     device: torch.device,
     request: Request | None = None,
     per_atom: bool = False,
+    processes: World | None = None,
 ) -> Validation | None:
     """Loss and mean absolute errors over a data set; None if a signal asks to stop."""
+    processes = World() if processes is None else processes
     collected = []
-    for batch in batches(dataset, batch_size, most_pairs=LARGEST_BATCH):
+    for chunk in processes.share(list(chunks(dataset, batch_size, most_pairs=LARGEST_BATCH))):
         if request is not None and request.made:
-            return None
-        graph, targets = batch.to(device)
+            break
+        graph, targets = dataset.batch(chunk).to(device)
         evaluation = evaluate(model, graph, len(targets.energy))
         collected.append([error.detach() for error in errors(evaluation, graph, targets)])
-    whole = Errors(*(torch.cat(parts) for parts in zip(*collected, strict=True)))
+    stopped = request is not None and request.made
+    found = processes.gather((stopped, collected))
+    if any(stops for stops, _ in found):
+        return None
+    everything = [parts for _, of_process in found for parts in of_process]
+    whole = Errors(*(torch.cat(parts) for parts in zip(*everything, strict=True)))
     sizes = (getattr(whole, label).abs() for label in (*LABELS, *CHARGE_LABELS))
     maes = [float(size.mean()) if size.numel() else math.nan for size in sizes]
     return Validation(float(weighted_loss(whole, loss, per_atom)), *maes)
@@ -300,28 +323,54 @@ def _train_epoch(run: Run, progress: Progress, request: Request, losses: Sequenc
     epoch, total = progress.epoch, progress.total
     order = np.random.default_rng([settings.seed, epoch]).permutation(len(run.train_set))
     rest = order[progress.step * settings.batch_size :]
-    for k, batch in enumerate(batches(run.train_set, settings.batch_size, rest), start=progress.step):
+    for k, chunk in enumerate(chunks(run.train_set, settings.batch_size, rest), start=progress.step):
         step = epoch * n_steps + k
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(step, settings.epochs * n_steps, settings, losses)
-        graph, targets = batch.to(run.device)
-        evaluation = evaluate(run.model, graph, len(targets.energy), differentiable=True)
-        loss = weighted_loss(errors(evaluation, graph, targets), run.config.loss, run.per_atom)
-        run.optimizer.zero_grad()
-        loss.backward()
-        value = float(loss.detach())
-        norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip_norm))
-        if not (math.isfinite(value) and math.isfinite(norm)):
+        value, stop = _step(run, chunk, request)
+        if not math.isfinite(value):
             raise So3kError(
                 f"the loss is {value} in epoch {epoch + 1}: lower train.learning_rate and continue from "
                 "the last checkpoint with --resume, or look for a faulty frame in the data"
             )
-        run.optimizer.step()
         update_average(run.average, run.model, step, settings.ema)
         total += value
-        if request.made and k + 1 < n_steps:
+        if stop and k + 1 < n_steps:
             return progress._replace(step=k + 1, total=total)
     return progress._replace(epoch=epoch + 1, step=0, total=0.0, loss=total / n_steps)
+
+
+def _step(run: Run, chunk: Sequence[int], request: Request) -> tuple[float, bool]:
+    """Change the weights by a batch; returns its loss, nan if a derivative is so, and whether to stop."""
+    settings = run.config.train
+    most_pairs = settings.most_pairs or math.inf
+    parts = list(chunks(run.train_set, math.inf, run.world.share(chunk), most_pairs))
+    counts = None
+    if len(parts) != 1 or run.world.size > 1:
+        counts = entries(to_targets([run.train_set.frames[index] for index in chunk]))
+    run.optimizer.zero_grad()
+    value = 0.0
+    for part in parts:
+        graph, targets = run.train_set.batch(part).to(run.device)
+        evaluation = evaluate(run.model, graph, len(targets.energy), differentiable=True)
+        loss = weighted_loss(errors(evaluation, graph, targets), run.config.loss, run.per_atom, counts)
+        loss.backward()
+        value += float(loss.detach())
+    weights = [weight for weight in run.model.parameters() if weight.requires_grad]
+    value, stop = run.world.sum(derivatives(weights, run.world), value, float(request.made))
+    norm = float(torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm))
+    if math.isfinite(value) and math.isfinite(norm):
+        run.optimizer.step()
+        return value, stop > 0
+    return value if math.isfinite(norm) else math.nan, stop > 0
+
+
+def derivatives(weights: Sequence[Tensor], processes: World) -> list[Tensor]:
+    """The derivatives by weights; among several processes zeros for those that a process has none of."""
+    for weight in weights if processes.size > 1 else ():
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    return [weight.grad for weight in weights if weight.grad is not None]
 
 
 def _validate_average(run: Run, request: Request) -> Validation | None:
@@ -331,7 +380,7 @@ def _validate_average(run: Run, request: Request) -> Validation | None:
     config = run.config
     result = validate(
         run.model, run.valid_set, config.loss, config.train.valid_batch_size, run.device, request,
-        run.per_atom,
+        run.per_atom, run.world,
     )  # fmt: skip
     run.model.load_state_dict(own)
     return result
