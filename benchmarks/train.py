@@ -39,7 +39,7 @@ def seconds_per_step(config: ModelConfig, batch_size: int, device: str, steps: i
         start = time.perf_counter()
         evaluation = evaluate(model, graph, batch_size, differentiable=True)
         optimizer.zero_grad()
-        weighted_loss(errors(evaluation, targets), LossConfig()).backward()
+        weighted_loss(errors(evaluation, graph, targets), LossConfig()).backward()
         optimizer.step()
         if device == "cuda":
             torch.cuda.synchronize()
