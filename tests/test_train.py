@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -190,7 +191,21 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_whole(config_f
     assert main(["train", str(config_file), *arguments, "-o", str(run)]) == 2
     message = capsys.readouterr().err
     assert "learning_rate" in message
-    assert "epoch" in message
+    assert re.search(
+        r"epoch 1, step [12] of 3; (weights are no longer finite|the largest loss of its)", message
+    )
+
+
+def test_the_frame_with_the_largest_loss_is_named(config_file, tmp_path, capsys, monkeypatch):
+    """A frame whose forces are far from all others makes the norm of the derivatives infinite."""
+    frames = ase.io.read(tmp_path / "frames.xyz", ":")
+    frames[2].calc.results["forces"][0] = 9e9
+    ase.io.write(tmp_path / "frames.xyz", frames, format="extxyz")
+    monkeypatch.setattr(trainer, "derivatives", lambda *_: [torch.full((1,), torch.nan)])
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(torch.nan))
+    words = ["data.accept_units=true", "train.batch_size=6"]
+    assert main(["train", str(config_file), *words, "-o", str(tmp_path / "run")]) == 2
+    assert re.search("the largest loss of its frames, .*frames.xyz, frame 2", capsys.readouterr().err)
 
 
 def test_statistics_enter_the_energy_head_in_float64(config_file, frames, tmp_path):

@@ -176,13 +176,16 @@ class TrainConfig:
     valid_every: int = field(default=1, metadata={"doc": "epochs between validations"})
     valid_batch_size: int = field(default=50, metadata={"doc": "structures evaluated at once"})
     seed: int = field(default=0, metadata={"doc": "seed of initial weights and of the order of frames"})
+    embedding_scale: float = field(
+        default=1.0, metadata={"doc": "factor of the initial embeddings of elements; 1 is the published form"}
+    )
     device: str = field(default="cpu", metadata={"doc": "cpu or cuda"})
     dtype: str = field(default="float32", metadata={"doc": "float32 or float64"})
     tensorboard: bool = field(default=True, metadata={"doc": "also write a log for TensorBoard"})
 
     def __post_init__(self) -> None:
         positive = "epochs", "batch_size", "learning_rate", "final_learning_rate", "clip_norm", "valid_every"
-        for name in (*positive, "valid_batch_size", "plateau_patience"):
+        for name in (*positive, "valid_batch_size", "plateau_patience", "embedding_scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise So3kError(f"train.{name} = {getattr(self, name)} is impossible: it must be positive")
         if self.seed >= 2**63:

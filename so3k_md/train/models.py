@@ -45,6 +45,8 @@ def fresh_model(config: RunConfig, frames: Frames, elements: list[int], name: st
             "model.electrostatics and model.dispersion are computed together: set both or neither to true"
         )
     model = So3krates(config.model, elements, config.train.seed)
+    with torch.no_grad():
+        model.representation.embedding.weight.mul_(config.train.embedding_scale)
     reference = config.data.reference if config.loss.energy > 0 else "none"
     statistics = fit_statistics(frames.train, reference, frames.atoms)
     head = model.energies.head

@@ -330,8 +330,9 @@ def _train_epoch(run: Run, progress: Progress, request: Request, losses: Sequenc
         value, stop = _step(run, chunk, request)
         if not math.isfinite(value):
             raise So3kError(
-                f"the loss is {value} in epoch {epoch + 1}: lower train.learning_rate and continue from "
-                "the last checkpoint with --resume, or look for a faulty frame in the data"
+                f"the loss is {value} in epoch {epoch + 1}, step {k + 1} of {n_steps}; "
+                f"{suspect(run, chunk)}: lower train.learning_rate and continue from the last checkpoint "
+                "with --resume, or correct or remove the frame"
             )
         update_average(run.average, run.model, step, settings.ema)
         total += value
@@ -363,6 +364,21 @@ def _step(run: Run, chunk: Sequence[int], request: Request) -> tuple[float, bool
         run.optimizer.step()
         return value, stop > 0
     return value if math.isfinite(norm) else math.nan, stop > 0
+
+
+def suspect(run: Run, chunk: Sequence[int]) -> str:
+    """What may have made the loss of a batch infinite: weights, or the frame with the largest loss."""
+    for name, weight in run.model.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            return f"weights are no longer finite ({file_name(name)})"
+    losses = []
+    for index in chunk:
+        graph, targets = run.train_set.batch([index]).to(run.device)
+        found = errors(evaluate(run.model, graph, 1), graph, targets)
+        losses.append(float(weighted_loss(found, run.config.loss, run.per_atom)))
+    worst = int(np.argmax([math.inf if math.isnan(loss) else loss for loss in losses]))
+    frame = run.train_set.frames[chunk[worst]]
+    return f"the largest loss of its frames, {losses[worst]:.3g}, is that of {frame.where}"
 
 
 def derivatives(weights: Sequence[Tensor], processes: World) -> list[Tensor]:
