@@ -67,7 +67,8 @@ def timed(command: Sequence[str], folder: Path) -> float:
     with (folder / "log.txt").open("a") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
         _, status, usage = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status):
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{(folder / 'log.txt').read_text()[-2000:]}")
     return usage.ru_utime + usage.ru_stime
 

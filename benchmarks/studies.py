@@ -125,6 +125,8 @@ def run(
         if (before is not None and before.finished) or left <= GRACE:
             continue
         spent = train(study, runs, left - GRACE, threads)
+        if not (runs / study.name / "best.ckpt").exists():
+            continue
         found[study.name] = judge(study, runs, spent + (before.cpu_hours if before else 0.0))
         document = {name: outcome._asdict() for name, outcome in sorted(found.items())}
         results.write_text(json.dumps(document, indent=1) + "\n")
@@ -160,7 +162,9 @@ def train(study: Study, runs: Path, seconds: float, threads: int) -> float:
                 process.send_signal(signal.SIGTERM)
                 limit += GRACE
             time.sleep(0.5)
-    if os.waitstatus_to_exitcode(status) not in (0, 128 + signal.SIGTERM):
+    process.returncode = os.waitstatus_to_exitcode(status)
+    # the signal ends a training that has not yet begun its first step
+    if process.returncode not in (0, 128 + signal.SIGTERM, -signal.SIGTERM):
         raise SystemExit(f"{study.name} failed: see {runs / f'{study.name}.txt'}")
     return (usage.ru_utime + usage.ru_stime) / 3600
 

@@ -252,3 +252,43 @@ def test_torsion_of_models(module, tmp_path, monkeypatch, capsys):
     assert far["energy"] == pytest.approx(energies - energies[theta == 90], abs=1e-9)
     with pytest.raises(cumulene.So3kError, match="exists already"):
         cumulene.main()
+
+
+def test_studies_stop_continue_and_end(module, tmp_path, monkeypatch, capsys):
+    """A training without time is in the table with its epoch; the next call ends it, a third does nothing."""
+    studies, rmd17 = module("studies"), module("rmd17")
+    monkeypatch.setattr(studies, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(rmd17, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(studies, "GRACE", 0.1)
+    small = {"features": 12, "layers": 1, "degrees": [1], "heads": 2, "n_rbf": 4, "radial_hidden": 8}
+    monkeypatch.setitem(rmd17.MODELS, "2024", {"preset": "euclidean-2024", **small})
+    source = BENCHMARKS.parent / "simulations/data/rmd17"
+    full = dict(np.load(source / "rmd17_ethanol_train01.npz"))
+    few = {key: value[:12] if len(value) == 1000 else value for key, value in full.items()}
+    for name in ("train01", "test01_public"):
+        np.savez(tmp_path / f"rmd17_ethanol_{name}.npz", **few)
+
+    def benchmark(epochs: int, hours: float) -> str:
+        words = f"rmd17 --data {tmp_path} --runs {tmp_path / 'runs'} --molecules ethanol --models 2024"
+        monkeypatch.setattr(sys, "argv", [*words.split(), "--epochs", str(epochs), "--hours", str(hours)])
+        rmd17.main(rmd17.__doc__, "rmd17", rmd17.studies, rmd17.table, rmd17.add)
+        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| ethanol"))
+
+    def frames_of_a_study(molecule, model, args):
+        made = study(molecule, model, args)
+        return made._replace(
+            data=made.data | {"n_train": 8, "n_valid": 4}, train=made.train | {"valid_every": 1}
+        )
+
+    study = rmd17.study
+    monkeypatch.setattr(rmd17, "study", frames_of_a_study)
+    first = benchmark(100_000, 30 / 3600)
+    assert "epoch" in first
+    reached = json.loads((tmp_path / "results" / "rmd17.json").read_text())["ethanol-2024"]["epochs"]
+    last = benchmark(reached + 2, 1.0)
+    assert "epoch" not in last
+    outcome = studies.read(tmp_path / "results" / "rmd17.json")["ethanol-2024"]
+    assert outcome.finished
+    assert outcome.epochs == reached + 2
+    assert set(outcome.errors["test"]) == {"energy", "forces"}
+    assert benchmark(reached + 2, 1.0) == last
