@@ -9,18 +9,19 @@ from so3k_md.structure.lists import Neighbors
 
 STATES = 5  # of `state`; see kernels/gpu/lists.h
 OVERFLOW, RENEWALS, LONGEST, NEAR = 1, 2, 3, 4
-ROOM = 1.1  # times what a search found, so that the lists seldom outgrow their room
-MORE_ENTRIES, MORE_PAIRS = 8, 2  # beside ROOM, of each row and for each atom
+TOO_THIN = 0x7FFFFFFF  # instead of the longest row
+ROOM = 1.05  # times what was found, so that the lists seldom outgrow their room
+MORE = 8  # entries beside ROOM
 
 
 class DeviceLists(nn.Module):
     """Pairs within two cutoffs, with the interface of `KeptLists`.
 
     The operator `neighbor_lists` decides on the device whether the lists may miss a pair, by the test of
-    `VerletList`, and then makes them anew in the room that they have. Near pairs are listed in both
-    directions in the order of their centres. Their number is always the same: what is left of their room is
-    shared out among the centres, and has vectors beyond the cutoff. Long-range pairs are listed in rows, see
-    `graph.LongRange`.
+    `VerletList`, and then makes them anew in the room that they have. Near pairs are those within the cutoff
+    now, in both directions and in the order of their centres. Their number is always the same: what is left
+    of their room is shared out among the centres, and has vectors beyond the cutoff. Long-range pairs are
+    listed in rows, see `graph.LongRange`.
 
     Args:
         n_atoms: number of atoms.
@@ -33,27 +34,24 @@ class DeviceLists(nn.Module):
     state: Tensor
     listed: Tensor
     length: Tensor
+    close: Tensor
     rows: Tensor
-    idx_i: Tensor
-    idx_j: Tensor
-    image: Tensor
 
     def __init__(self, n_atoms: int, cutoff: float, cutoff_lr: float, skin: float, periodic: bool):
         super().__init__()
         self.cutoff, self.cutoff_lr, self.skin = cutoff, cutoff_lr, skin
         self.periodic = periodic
         self.made = False
-        self.room, self.more_entries, self.more_pairs = ROOM, MORE_ENTRIES, MORE_PAIRS
+        self.pairs = 0  # room for near pairs
+        self.room, self.more_entries, self.too_thin = ROOM, MORE, TOO_THIN
         self.overflow, self.longest, self.near = OVERFLOW, LONGEST, NEAR
         self.register_buffer("state", torch.zeros([STATES], dtype=torch.int32))
         # what is not a number is outgrown
         listed = torch.full([n_atoms + 3, 3], math.nan, dtype=torch.float64)
         self.register_buffer("listed", listed)
         self.register_buffer("length", torch.zeros([n_atoms], dtype=torch.int32))
+        self.register_buffer("close", torch.zeros([n_atoms], dtype=torch.int32))
         self.register_buffer("rows", torch.zeros([n_atoms, 0], dtype=torch.int64))
-        self.register_buffer("idx_i", torch.zeros([0], dtype=torch.int64))
-        self.register_buffer("idx_j", torch.zeros([0], dtype=torch.int64))
-        self.register_buffer("image", torch.zeros([0], dtype=torch.int32))
 
     def forward(self, positions: Tensor, cell: Tensor, pbc: Tensor, renew: bool = True) -> Neighbors:
         """The pairs at these positions; do not change them.
@@ -68,15 +66,15 @@ class DeviceLists(nn.Module):
             RuntimeError: the box is much thinner than the cutoff.
         """
         with torch.no_grad():
-            places, vectors = self.update(positions, cell)
+            places, vectors, idx_i, idx_j = self.update(positions, cell)
             while renew and bool(self.outgrown(positions, cell)):
                 if not self.enlarge():
                     raise RuntimeError("[so3k] the box is too thin for the cutoff: use a larger box")
-                places, vectors = self.update(positions, cell)
+                places, vectors, idx_i, idx_j = self.update(positions, cell)
             self.made = True
             if self.cutoff_lr > 0.0:
-                return Neighbors(vectors, self.idx_i, self.idx_j, places, self.length, self.rows)
-            return Neighbors(vectors, self.idx_i, self.idx_j, vectors[:0], self.idx_i[:0], self.idx_j[:0])
+                return Neighbors(vectors, idx_i, idx_j, places, self.length, self.rows)
+            return Neighbors(vectors, idx_i, idx_j, vectors[:0], idx_i[:0], idx_j[:0])
 
     @torch.jit.export
     def outgrown(self, positions: Tensor, cell: Tensor) -> Tensor:
@@ -88,8 +86,8 @@ class DeviceLists(nn.Module):
         """Whether there are lists."""
         return self.made
 
-    def update(self, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions in the images of the lists, with the cell (atoms + 3, 3), and vectors of near pairs."""
+    def update(self, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Positions in the images of the lists with the cell, (atoms + 3, 3); near pairs, their atoms."""
         return torch.ops.so3k.neighbor_lists(
             positions,
             cell,
@@ -97,26 +95,24 @@ class DeviceLists(nn.Module):
             self.cutoff,
             max(self.cutoff, self.cutoff_lr),
             self.skin,
+            self.pairs,
             self.state,
             self.listed,
             self.length,
+            self.close,
             self.rows,
-            self.idx_i,
-            self.idx_j,
-            self.image,
         )
 
     def enlarge(self) -> bool:
-        """Make room for what the last search found; False if there was enough."""
-        n_atoms = self.length.size(0)
+        """Make room for what the last search found; False if no room is enough."""
         longest, near = int(self.state[self.longest]), int(self.state[self.near])
-        if longest <= self.rows.size(1) and near <= self.idx_i.size(0):
+        if longest == self.too_thin:
             return False
-        width = max(int(self.room * longest) + self.more_entries, self.rows.size(1))
-        pairs = max(int(self.room * near) + self.more_pairs * n_atoms, self.idx_i.size(0))
-        self.rows = torch.zeros([n_atoms, width], dtype=torch.int64, device=self.rows.device)
-        # zeros are valid rows: a list that has just outgrown its room is computed once before that is noticed
-        self.idx_i, self.idx_j = self.rows.new_zeros([pairs]), self.rows.new_zeros([pairs])
-        self.image = self.image.new_zeros([pairs])
-        self.listed.fill_(math.nan)
+        n_atoms = self.length.size(0)
+        if near > self.pairs:
+            self.pairs = int(self.room * near) + n_atoms
+        if longest > self.rows.size(1):
+            width = int(self.room * longest) + self.more_entries
+            self.rows = torch.zeros([n_atoms, width], dtype=torch.int64, device=self.rows.device)
+            self.listed.fill_(math.nan)
         return True

@@ -32,12 +32,12 @@ LIMITS = {
         "lists_sort": Use(64, 0),
         "lists_order": Use(24, 0),
         "lists_search": Use(72, 0),
-        "lists_rows": Use(56, 0),
+        "lists_count": Use(48, 0),
+        "lists_first": Use(56, 0),
         "lists_near": Use(48, 0),
-        "lists_vectors": Use(40, 0),
     },
     ("long_pairs.cu", "none"): {"long_pairs": Use(48, 0)},
-    ("long_rows.cu", "none"): {"long_rows": Use(88, 0)},
+    ("long_rows.cu", "none"): {"long_rows": Use(96, 0)},
     ("update.cu", "any"): {
         name + back: Use(48, 0)
         for name in ("chi_norms", "chi_invariants", "exchange_features", "exchange_degrees")

@@ -35,8 +35,8 @@ constexpr auto TALLY = "tally(Tensor vectors, Tensor gradients, Tensor idx_i, Te
                        "Tensor frame, int n_frames) -> (Tensor, Tensor)";
 constexpr auto NEIGHBOR_LISTS =
     "neighbor_lists(Tensor positions, Tensor cell, bool periodic, float near, float far, "
-    "float skin, Tensor(a!) state, Tensor(b!) listed, Tensor(c!) length, Tensor(d!) rows, "
-    "Tensor(e!) idx_i, Tensor(f!) idx_j, Tensor(g!) image) -> (Tensor, Tensor)";
+    "float skin, int pairs, Tensor(a!) state, Tensor(b!) listed, Tensor(c!) length, "
+    "Tensor(d!) close, Tensor(e!) rows) -> (Tensor, Tensor, Tensor, Tensor)";
 constexpr auto GPU_FAULT = "gpu_fault() -> str";
 constexpr auto GPU_VERSION = "gpu_version() -> str";
 constexpr auto RECALL = "recall(Tensor x, Tensor weight, str key) -> Tensor[]";

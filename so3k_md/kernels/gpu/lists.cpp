@@ -47,59 +47,60 @@ namespace {
     numbers("lists_sort", lists.atoms);
     numbers("lists_order", lists.cells);
     each("lists_search", lists.atoms, WARPS, 32 * WARPS);
-    each("lists_rows", 1, 1, SCANNERS);
+    each("lists_count", lists.atoms, WARPS, 32 * WARPS);
+    each("lists_first", 1, 1, SCANNERS);
     each("lists_near", lists.atoms, WARPS, 32 * WARPS);
-    numbers("lists_vectors", std::max<int64_t>(lists.pairs, 1));
   }
 
-  /// Positions in the images of the lists with the cell, and vectors of the near pairs.
-  std::tuple<Tensor, Tensor> made(const Tensor &positions, const Tensor &idx_i)
+  using Results = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+  /// Positions in the images of the lists with the cell, and the near pairs: vectors and atoms.
+  Results made(const Tensor &positions, int64_t pairs)
   {
+    const auto whole = positions.options().dtype(at::kLong);
     return {at::empty({positions.size(0) + 3, 3}, positions.options()),
-            at::empty({idx_i.size(0), 3}, positions.options())};
+            at::empty({pairs, 3}, positions.options()), at::empty({pairs}, whole),
+            at::empty({pairs}, whole)};
   }
 
-  std::tuple<Tensor, Tensor> shapes(const Tensor &positions, const Tensor &, bool, double, double,
-                                    double, Tensor &, Tensor &, Tensor &, Tensor &, Tensor &idx_i,
-                                    Tensor &, Tensor &)
+  Results shapes(const Tensor &positions, const Tensor &, bool, double, double, double,
+                 int64_t pairs, Tensor &, Tensor &, Tensor &, Tensor &, Tensor &)
   {
-    return made(positions, idx_i);
+    return made(positions, pairs);
   }
 
-  std::tuple<Tensor, Tensor> neighbor_lists(const Tensor &positions, const Tensor &cell,
-                                            bool periodic, double near, double far, double skin,
-                                            Tensor &state, Tensor &listed, Tensor &length,
-                                            Tensor &rows, Tensor &idx_i, Tensor &idx_j,
-                                            Tensor &image)
+  Results neighbor_lists(const Tensor &positions, const Tensor &cell, bool periodic, double near,
+                         double far, double skin, int64_t pairs, Tensor &state, Tensor &listed,
+                         Tensor &length, Tensor &close, Tensor &rows)
   {
-    const auto n = positions.size(0), pairs = idx_i.size(0);
+    const auto n = positions.size(0);
     const auto r = positions.contiguous(), lattice = cell.contiguous();
     check(r, at::kDouble, {n, 3}, "positions"), check(lattice, at::kDouble, {3, 3}, "cell");
     check(state, at::kInt, {LIST_STATES}, "state"),
         check(listed, at::kDouble, {n + 3, 3}, "listed");
-    check(length, at::kInt, {n}, "length"), check(rows, at::kLong, {n, rows.size(-1)}, "rows");
-    check(idx_i, at::kLong, {pairs}, "idx_i"), check(idx_j, at::kLong, {pairs}, "idx_j");
-    check(image, at::kInt, {pairs}, "image");
-    const auto [places, vectors] = made(r, idx_i);
+    check(length, at::kInt, {n}, "length"), check(close, at::kInt, {n}, "close");
+    check(rows, at::kLong, {n, rows.size(-1)}, "rows");
+    const auto found = made(r, pairs);
+    const auto &[places, vectors, idx_i, idx_j] = found;
+    const auto longs = [](const Tensor &of) {
+      return reinterpret_cast<long long *>(of.data_ptr<int64_t>());
+    };
     NeighborLists lists{};
     lists.atoms = n, lists.width = rows.size(1), lists.pairs = pairs;
     lists.cells = std::max(FEWEST_CELLS, n / ATOMS_OF_CELL);
     const auto begins = at::empty({lists.cells + 1}, state.options()),
-               order = at::empty({n}, state.options()), close = at::empty({n}, state.options()),
+               order = at::empty({n}, state.options()), now = at::empty({n}, state.options()),
                first = at::empty({n + 1}, rows.options());
     lists.periodic = periodic, lists.near = near, lists.far = far, lists.skin = skin;
     lists.positions = r.const_data_ptr<double>(), lists.cell = lattice.const_data_ptr<double>();
     lists.state = state.data_ptr<int>(), lists.listed = listed.data_ptr<double>();
     lists.begins = begins.data_ptr<int>(), lists.order = order.data_ptr<int>();
     lists.length = length.data_ptr<int>(), lists.close = close.data_ptr<int>();
-    const auto longs = [](const Tensor &of) {
-      return reinterpret_cast<long long *>(of.data_ptr<int64_t>());
-    };
-    lists.rows = longs(rows), lists.first = longs(first);
-    lists.i = longs(idx_i), lists.j = longs(idx_j), lists.image = image.data_ptr<int>();
+    lists.rows = longs(rows), lists.now = now.data_ptr<int>(), lists.first = longs(first);
     lists.places = places.data_ptr<double>(), lists.vectors = vectors.data_ptr<double>();
+    lists.i = longs(idx_i), lists.j = longs(idx_j);
     run(lists, r.device());
-    return {places, vectors};
+    return found;
   }
 
 }    // namespace

@@ -8,15 +8,15 @@ namespace So3k {
 /// What `NeighborLists::state` tells.
 enum ListState : int {
   RENEW,       // whether the lists have to be made in this call
-  OVERFLOW,    // whether the rows, or the near pairs, did not fit when the lists were made
-  RENEWALS,    // how often they were made
-  LONGEST,     // number of entries of the longest row
-  NEAR,        // number of near pairs
+  OVERFLOW,    // whether the rows, or the near pairs, do not fit
+  RENEWALS,    // how often the lists were made
+  LONGEST,     // number of entries of the longest row, or TOO_THIN
+  NEAR,        // number of near pairs now
   LIST_STATES
 };
+constexpr int TOO_THIN = 0x7fffffff;    // the box, for the images of an entry
 
-/// All pairs within far + skin as a row for each centre, and those within near + skin one after the
-/// other, in the order of their centres.
+/// All pairs within far + skin as a row for each centre, those within near + skin first.
 struct NeighborLists {
   long long atoms, cells, width, pairs;    // room: for cells, entries of a row, near pairs
   bool periodic;                           // along all axes, or along none
@@ -25,13 +25,13 @@ struct NeighborLists {
   int *state;                              // (LIST_STATES)
   double *listed;    // (atoms + 3, 3): fractional coordinates and the inverse cell of the lists
   int *begins, *order;    // (cells + 1), (atoms): atoms of each cell
-  int *length, *close;    // (atoms): entries of each row, those of them that are near
+  int *length, *close;    // (atoms): entries of each row, those of them within near + skin
   long long *rows;        // (atoms, width); see device/entry.h
-  long long *first;       // (atoms + 1): near pairs of each centre
-  long long *i, *j;       // (pairs)
-  int *image;             // (pairs)
+  int *now;               // (atoms): pairs within near now
+  long long *first;       // (atoms + 1): where those of each centre begin
   double *places;         // (atoms + 3, 3): positions in the images of the lists, and the cell
-  double *vectors;        // (pairs, 3), r_j - r_i of the near pairs
+  long long *i, *j;       // (pairs), pairs within near now, in the order of their centres
+  double *vectors;        // (pairs, 3), r_j - r_i
 };
 
 }    // namespace So3k

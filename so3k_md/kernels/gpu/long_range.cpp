@@ -40,27 +40,26 @@ namespace {
     return gradients;
   }
 
-  /// Rows of all neighbors; returns the gradients of positions, and in place of those of lattice
-  /// vectors the sum over pairs (3, 3) of which `tally` makes the virial.
+  /// Rows of all neighbors; returns the gradients of all positions, then for each centre its share
+  /// of Σ (r_j - r_i) ⊗ ∂E/∂(r_j - r_i), three rows.
   Tensor of_rows(const LongRangeAtoms &atoms, const LongRangeConstants &constants,
                  const Tensor &places, const Tensor &length, const Tensor &entries,
                  const Tensor &sums)
   {
-    const auto gradients = at::zeros_like(places);
-    const auto outer = at::empty({length.size(0), 9}, places.options());
     LongRangeRows rows{};
     rows.centres = length.size(0), rows.sources = sums.size(1), rows.width = entries.size(1);
     TORCH_CHECK(places.size(0) == rows.sources + 3,
                 "[so3k] pairs in rows come with the positions of all atoms and three lattice "
                 "vectors: pass these as vectors");
+    const auto gradients = at::zeros({rows.sources + 3 * rows.centres, 3}, places.options());
     rows.places = places.const_data_ptr<double>();
     rows.length = length.const_data_ptr<int>(), rows.rows = integers(entries);
     rows.atoms = atoms, rows.constants = constants;
-    rows.gradients = gradients.data_ptr<double>(), rows.outer = outer.data_ptr<double>();
+    rows.gradients = gradients.data_ptr<double>();
+    rows.outer = rows.gradients + 3 * rows.sources;
     rows.sums = sums.data_ptr<double>();
     launch({"long_rows.cu", {}}, "long_rows", places.device(), (rows.centres + WARPS - 1) / WARPS,
            32 * WARPS, &rows);
-    gradients.slice(0, rows.sources).copy_(outer.sum(0).view({3, 3}));
     return gradients;
   }
 
@@ -94,7 +93,7 @@ namespace {
                   "structure by itself");
       const auto n_sources = vectors.size(0) - 3;
       return {gradients.slice(0, 0, n_sources).clone(),
-              gradients.slice(0, n_sources).clone().unsqueeze(0)};
+              gradients.slice(0, n_sources).view({-1, 3, 3}).sum(0, true)};
     }
     const auto g = gradients.to(at::kDouble), d = vectors.to(at::kDouble);
     auto by_r = at::zeros({frame.size(0), 3}, g.options());

@@ -5,10 +5,9 @@
 
 namespace So3k {
 
-/// A lattice translation by small whole numbers, in the three lower bytes. The fourth byte of what
-/// is no neighbor is set.
+/// A lattice translation by small whole numbers, in the three lower bytes.
 struct Image {
-  static constexpr int LARGEST = 127, NONE = 1 << 24;
+  static constexpr int LARGEST = 127;
   int packed;
 
   static __device__ Image of(int a, int b, int c)

@@ -1,8 +1,8 @@
 /* so3k-md: neighbor lists on the device. MIT.
  *
- * The kernels run in the order in which they stand here. `lists_place` decides whether the lists
- * have to be made anew; if not, all up to the last return at once, so that the host decides
- * nothing. */
+ * The kernels run in the order in which they stand here. `lists_place` decides whether the rows
+ * have to be made anew; if not, the kernels up to `lists_search` return at once, so that the host
+ * decides nothing. The last three take the pairs that are near now from the rows. */
 
 #include "grid.h"
 #include "warp.h"
@@ -49,6 +49,15 @@ inline __device__ void put(const NeighborLists &of, const Inverse &inverse, cons
     const double jumps = rint(inverse.along(r, a) - listed[a]);
     for (int x = 0; x < 3; ++x) place[x] -= jumps * of.cell[3 * a + x];
   }
+}
+
+/// Whether an entry of a row is within the cutoff now, and its vector.
+inline __device__ bool near_entry(const NeighborLists &of, long long i, int k, double (&d)[3])
+{
+  if (k >= of.close[i] || k >= of.width) return false;
+  const Entry entry(of.rows[i * of.width + k]);
+  between(of.places + 3 * i, of.places + 3 * entry.source, entry.image, of.cell, d);
+  return square_of(d) <= of.near * of.near;
 }
 
 /// Sums of numbers up to and with each of them, in one block; returns the total.
@@ -112,7 +121,7 @@ extern "C" __global__ void __launch_bounds__(So3k::THREADS) lists_bin(const So3k
   atomicAdd(of.begins + grid.cell_of(place), 1);
   if (at > 0) return;
   for (int k = 0; k < 9; ++k) of.listed[3 * of.atoms + k] = grid.inverse.m[k];
-  of.state[OVERFLOW] = grid.too_thin();
+  of.state[LONGEST] = grid.too_thin() ? TOO_THIN : 0;
 }
 
 /// The end of each cell among the sorted atoms.
@@ -153,7 +162,7 @@ extern "C" __global__ void __launch_bounds__(So3k::THREADS)
   }
 }
 
-/// A warp for each centre, a lane for each atom of a cell around it.
+/// A warp for each centre, a lane for each atom of a cell around it; first for the near entries.
 extern "C" __global__ void __launch_bounds__(32 * So3k::WARPS)
     lists_search(const So3k::NeighborLists of)
 {
@@ -163,51 +172,68 @@ extern "C" __global__ void __launch_bounds__(32 * So3k::WARPS)
   if (!of.state[RENEW] || i >= of.atoms) return;
   const Grid grid(of);
   const double *r_i = of.places + 3 * i;
-  const double near = of.near + of.skin, far = of.far + of.skin;
   const int home[3] = {grid.place(r_i, 0), grid.place(r_i, 1), grid.place(r_i, 2)};
-  int length = 0, close = 0;
-  for (int k = 0; k < grid.count(); ++k) {
-    const Site site = grid.around(home, k);
-    const int end = of.begins[site.cell + 1];
-    for (int start = of.begins[site.cell]; start < end; start += 32) {
-      double d[3], square = 2 * far * far;
-      int j = 0;
-      if (start + me.lane < end) {
-        j = of.order[start + me.lane];
-        between(r_i, of.places + 3 * j, site.image, of.cell, d);
-        if (j != i || site.image.packed != 0) square = square_of(d);
+  const double near = (of.near + of.skin) * (of.near + of.skin),
+               far = (of.far + of.skin) * (of.far + of.skin);
+  int length = 0;
+  const auto sweep = [&](double above, double most) {
+    for (int k = 0; k < grid.count(); ++k) {
+      const Site site = grid.around(home, k);
+      const int end = of.begins[site.cell + 1];
+      for (int start = of.begins[site.cell]; start < end; start += 32) {
+        double d[3], square = 2 * far;
+        int j = 0;
+        if (start + me.lane < end) {
+          j = of.order[start + me.lane];
+          between(r_i, of.places + 3 * j, site.image, of.cell, d);
+          if (j != i || site.image.packed != 0) square = square_of(d);
+        }
+        const bool found = square > above && square <= most;
+        const unsigned all = __ballot_sync(ALL, found);
+        const int at = length + me.before(all);
+        if (found && at < of.width) of.rows[i * of.width + at] = Entry(j, site.image).packed();
+        length += __popc(all);
       }
-      const bool found = square <= far * far;
-      const unsigned all = __ballot_sync(ALL, found);
-      const int at = length + __popc(all & ((1u << me.lane) - 1));
-      if (found && at < of.width) of.rows[i * of.width + at] = Entry(j, site.image).packed();
-      length += __popc(all);
-      close += __popc(__ballot_sync(ALL, square <= near * near));
     }
+  };
+  sweep(-1, near);
+  if (me.lane == 0) of.close[i] = length;
+  if (far > near) sweep(near, far);
+  if (me.lane == 0) of.length[i] = length;
+}
+
+/// Number of the pairs of each centre that are near now.
+extern "C" __global__ void __launch_bounds__(32 * So3k::WARPS)
+    lists_count(const So3k::NeighborLists of)
+{
+  using namespace So3k;
+  const Lane me;
+  const auto i = centre_of(me);
+  if (i >= of.atoms) return;
+  int count = 0;
+  for (int start = 0; start < of.close[i] && start < of.width; start += 32) {
+    double d[3];
+    count += __popc(__ballot_sync(ALL, near_entry(of, i, start + me.lane, d)));
   }
-  if (me.lane > 0) return;
-  of.length[i] = length;
-  of.close[i] = close;
+  if (me.lane == 0) of.now[i] = count;
 }
 
 /// Where the near pairs of each centre begin. What is left of the room is shared out among the
 /// centres, so that the number of pairs is always the same and none has much of what is empty.
 extern "C" __global__ void __launch_bounds__(So3k::SCANNERS)
-    lists_rows(const So3k::NeighborLists of)
+    lists_first(const So3k::NeighborLists of)
 {
   using namespace So3k;
   __shared__ int longest_of[SCANNERS];
   __shared__ long long sums[SCANNERS / 32];
-  if (!of.state[RENEW]) return;
   const auto near = running(
-      of.atoms, sums, [&](long long i) { return static_cast<long long>(of.close[i]); },
+      of.atoms, sums, [&](long long i) { return static_cast<long long>(of.now[i]); },
       [&](long long i, long long sum) { of.first[i + 1] = sum; });
   const auto spare = max(of.pairs - near, 0ll);
-  int longest = 0;
+  int longest = of.state[LONGEST];
   for (long long i = threadIdx.x; i < of.atoms; i += SCANNERS) {
     of.first[i + 1] = min(of.first[i + 1] + spare * (i + 1) / of.atoms, of.pairs);
     longest = max(longest, of.length[i]);
-    of.length[i] = min(of.length[i], static_cast<int>(of.width));
   }
   longest_of[threadIdx.x] = longest;
   __syncthreads();
@@ -216,54 +242,34 @@ extern "C" __global__ void __launch_bounds__(So3k::SCANNERS)
   of.first[0] = 0;
   of.state[LONGEST] = longest;
   of.state[NEAR] = static_cast<int>(near);
-  of.state[RENEWALS] += 1;
-  if (longest > of.width || near > of.pairs) of.state[OVERFLOW] = 1;
+  of.state[OVERFLOW] = longest > of.width || near > of.pairs;
+  of.state[RENEWALS] += of.state[RENEW];
+  of.state[RENEW] = 0;
 }
 
-/// A warp for each centre takes the near entries from its row.
+/// The pairs that are near now. What is no pair is far beyond the cutoff.
 extern "C" __global__ void __launch_bounds__(32 * So3k::WARPS)
     lists_near(const So3k::NeighborLists of)
 {
   using namespace So3k;
   const Lane me;
   const auto i = centre_of(me);
-  if (!of.state[RENEW] || i >= of.atoms) return;
-  const double near = of.near + of.skin;
+  if (i >= of.atoms) return;
   const auto end = of.first[i + 1];
   auto next = of.first[i];
-  const auto set = [&](long long p, int j, int image) {
+  const auto set = [&](long long p, long long j, const double (&d)[3]) {
     if (p >= end) return;
     of.i[p] = i;
     of.j[p] = j;
-    of.image[p] = image;
+    for (int x = 0; x < 3; ++x) of.vectors[3 * p + x] = d[x];
   };
-  for (int k = me.lane; k - me.lane < of.length[i]; k += 32) {
-    Entry entry(0, {0});
-    bool found = false;
-    if (k < of.length[i]) {
-      double d[3];
-      entry = Entry(of.rows[i * of.width + k]);
-      between(of.places + 3 * i, of.places + 3 * entry.source, entry.image, of.cell, d);
-      found = square_of(d) <= near * near;
-    }
+  for (int start = 0; start < of.close[i] && start < of.width; start += 32) {
+    double d[3];
+    const bool found = near_entry(of, i, start + me.lane, d);
     const unsigned all = __ballot_sync(ALL, found);
-    if (found) set(next + __popc(all & ((1u << me.lane) - 1)), entry.source, entry.image.packed);
+    if (found) set(next + me.before(all), Entry(of.rows[i * of.width + start + me.lane]).source, d);
     next += __popc(all);
   }
-  for (auto p = next + me.lane; p < end; p += 32) set(p, static_cast<int>(i), Image::NONE);
-}
-
-/// The vectors of the near pairs; what is no pair is far beyond the cutoff.
-extern "C" __global__ void __launch_bounds__(So3k::THREADS)
-    lists_vectors(const So3k::NeighborLists of)
-{
-  using namespace So3k;
-  const auto p = thread();
-  if (p == 0) of.state[RENEW] = 0;
-  if (p >= of.pairs) return;
-  double d[3] = {2 * (of.near + of.skin), 0, 0};
-  const Image image{of.image[p]};
-  if (image.packed != Image::NONE)
-    between(of.places + 3 * of.i[p], of.places + 3 * of.j[p], image, of.cell, d);
-  for (int x = 0; x < 3; ++x) of.vectors[3 * p + x] = d[x];
+  const double beyond[3] = {2 * (of.near + of.skin), 0, 0};
+  for (auto p = next + me.lane; p < end; p += 32) set(p, i, beyond);
 }

@@ -25,8 +25,9 @@ extern "C" __global__ void __launch_bounds__(32 * So3k::WARPS)
   if (i >= of.centres) return;
   const float cutoff = static_cast<float>(of.constants.cutoff);
   const double *cell = of.places + 3 * of.sources;
+  const int length = min(of.length[i], static_cast<int>(of.width));
   double sums[3] = {}, gradient[3] = {}, outer[6] = {};
-  for (int k = me.lane; k < of.length[i]; k += 32) {
+  for (int k = me.lane; k < length; k += 32) {
     const Entry entry(of.rows[i * of.width + k]);
     double exact[3];
     between(of.places + 3 * i, of.places + 3 * entry.source, entry.image, cell, exact);
