@@ -113,6 +113,14 @@ def test_lists_are_those_of_a_search_on_the_cpu(name, device):
     assert run.state(OVERFLOW) == 0
 
 
+def test_lists_of_more_atoms_and_cells_than_a_block_has_threads(device):
+    side, near, far = 52.0, 1.2, 2.2
+    positions, cell, periodic = scattered(5000, side * np.eye(3))
+    run = Run(device, positions, cell, periodic, far, near)
+    check(run, positions, cell)
+    assert run.state(OVERFLOW) == 0
+
+
 def test_lists_do_not_depend_on_the_order_of_threads(device, monkeypatch):
     made = []
     for seed in ("0", "3", "7"):
@@ -172,6 +180,13 @@ def test_boxes_too_thin_for_lists_are_refused(device):
     run = Run(device, np.zeros((1, 3)), cell, True)
     with pytest.raises((RuntimeError, torch.jit.Error), match="too thin"):
         run(np.zeros((1, 3)), cell)
+
+
+def test_shapes_are_known_without_a_device():
+    meta = DeviceLists(5, NEAR, FAR, SKIN, True).to("meta")
+    meta.pairs = 7
+    empty = torch.empty(5, 3, dtype=torch.float64, device="meta"), torch.empty(3, 3, device="meta")
+    assert [tuple(tensor.shape) for tensor in meta.update(*empty)] == [(8, 3), (7, 3), (7,), (7,)]
 
 
 @pytest.mark.parametrize("coulomb", ["kspace", "shifted"])

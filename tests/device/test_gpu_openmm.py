@@ -114,8 +114,21 @@ def test_frozen_modules_keep_their_lists(device):
         assert pair(positions) == 1
 
 
+def test_faults_are_told_as_on_the_cpu(device):
+    pair = Pair("charges, box", device)
+    positions, cell = pair.atoms.positions, pair.atoms.cell.array
+    broken = positions.copy()
+    broken[3, 1] = np.nan
+    for word, where, box in (("position of particle 3", broken, cell), ("cube of 1 A", positions, np.eye(3))):
+        pair(positions)
+        arguments = [torch.tensor(x / 10).to(device) for x in (where, box)]
+        with pytest.raises((RuntimeError, torch.jit.Error), match=word):
+            [pair.there(*arguments) for _ in range(2)]  # the first may be a trial of a minimiser
+    pair(positions)
+
+
 def test_a_form_for_gpus_is_refused_on_a_cpu(device):
     pair = Pair("local, box", device)
     on_cpu = torch.jit.load(io.BytesIO(pair.there.save_to_buffer()), map_location="cpu")
-    with pytest.raises(RuntimeError, match="so3k"):
+    with pytest.raises(RuntimeError, match="make it again with device = cpu"):
         on_cpu(*(torch.tensor(x / 10) for x in (pair.atoms.positions, pair.atoms.cell.array)))

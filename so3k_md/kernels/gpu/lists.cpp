@@ -103,6 +103,13 @@ namespace {
     return found;
   }
 
+  void refuse(const c10::OperatorHandle &, torch::jit::Stack *)
+  {
+    TORCH_CHECK(false,
+                "[so3k] this System was made with kernels for GPUs and runs on a CPU: make "
+                "it again with device = cpu, or with kernels = off");
+  }
+
 }    // namespace
 }    // namespace So3k
 
@@ -110,6 +117,7 @@ TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
   library.def(So3k::operators::NEIGHBOR_LISTS);
   library.impl("neighbor_lists", torch::dispatch(c10::DispatchKey::Meta, So3k::shapes));
+  So3k::implement<&So3k::refuse>(library, "neighbor_lists", c10::DispatchKey::CPU);
   for (const auto device : {c10::DispatchKey::CUDA, c10::DispatchKey::PrivateUse1})
     library.impl("neighbor_lists", torch::dispatch(device, So3k::neighbor_lists));
 }
