@@ -7,7 +7,13 @@ from torch import Tensor
 
 
 class LongRange(NamedTuple):
-    """Input of electrostatics and dispersion; models without them get `no_long_range`."""
+    """Input of electrostatics and dispersion; models without them get `no_long_range`.
+
+    The kernels for GPUs also take the pairs of one structure in rows, which need no array of pairs. `vectors`
+    are then the positions of all atoms and the three lattice vectors, (atoms + 3, 3). `idx_i` (atoms,) int32
+    is the number of neighbors of each atom, images included. `idx_j` (atoms, width) has these neighbors, in
+    the lower four bytes the atom, in the next three bytes the whole numbers of the lattice translation.
+    """
 
     vectors: Tensor  # (pairs, 3), r_j - r_i, Å, each unordered pair within `cutoff` once, images included
     idx_i: Tensor  # (pairs,) int64

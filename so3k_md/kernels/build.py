@@ -102,7 +102,8 @@ def sources() -> list[Path]:
 def device_sources() -> list[Path]:
     """The files that NVRTC compiles; the library holds their text."""
     formulas = [SOURCES / name for name in ("dispersion.h", "everywhere.h", "exchange.h", "switching.h")]
-    arguments = [GPU / name for name in ("attention.h", "groups.h", "long_range.h", "near.h", "pairs.h")]
+    names = ("attention.h", "groups.h", "lists.h", "long_range.h", "near.h", "pairs.h")
+    arguments = [GPU / name for name in names]
     return [*formulas, *arguments, *sorted((GPU / "device").iterdir())]
 
 

@@ -88,6 +88,11 @@ def is_compiled(model: Any) -> bool:
     return str(model.form) != PLAIN.form
 
 
+def is_for_gpus(model: Any) -> bool:
+    """Whether a model has the compiled parts of GPUs."""
+    return str(model.form) == COMPILED["cuda"].form
+
+
 def accelerated(
     model: Any, kernels: str = "auto", code: bytes | None = None, device: str | torch.device | None = None
 ) -> Any:

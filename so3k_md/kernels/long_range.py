@@ -29,7 +29,11 @@ class KernelLongPairs(LongPairs):
         coulomb: str,
         cutoff: float,
     ) -> LongRangeDerivatives:
-        """Energies and derivatives; arguments as in `LongPairs`."""
+        """Energies and derivatives; arguments as in `LongPairs`.
+
+        On a GPU pairs may be in rows, see `graph.LongRange`. The derivatives by vectors are then those by the
+        positions, followed by three rows for each atom, its share of Σ (r_j − r_i) ⊗ g of `tally`, float64.
+        """
         energies, gradients, by_q, by_h = torch.ops.so3k.long_pairs(
             vectors,
             idx_i,

@@ -18,6 +18,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -42,7 +43,8 @@ struct Pages {
 };
 std::mutex mutex;
 std::map<const void *, Pages> memory;
-int kernels = 0;    // that may touch everything at the moment
+std::size_t held = 0, most = 0;    // bytes now, and the largest number since it was last asked for
+int kernels = 0;                   // that may touch everything at the moment
 
 void protect(const void *at, const Pages &pages)
 {
@@ -54,7 +56,9 @@ void release(void *at)
 {
   if (!at) return;
   const std::lock_guard<std::mutex> lock(mutex);
-  munmap(at, memory.at(at).bytes);
+  const auto bytes = memory.at(at).bytes;
+  held -= bytes;
+  munmap(at, bytes);
   memory.erase(at);
 }
 
@@ -67,6 +71,7 @@ struct Memory final : c10::Allocator {
     TORCH_CHECK(at != MAP_FAILED, "no memory");
     std::memset(at, UNWRITTEN, n);
     const std::lock_guard<std::mutex> lock(mutex);
+    most = std::max(most, held += n);
     protect(at, memory[at] = {n, 0});
     return {at, at, &release, device};
   }
@@ -353,6 +358,13 @@ void so3k_pretend_open(bool open)
   const std::lock_guard<std::mutex> lock(mutex);
   kernels += open ? 1 : -1;
   for (const auto &[at, pages] : memory) protect(at, pages);
+}
+
+/// The largest number of bytes of tensors on the device since the last call.
+std::size_t so3k_pretend_most()
+{
+  const std::lock_guard<std::mutex> lock(mutex);
+  return std::exchange(most, held);
 }
 
 /// A function that hears of each wait: the operator, and with `with_places` the lines of

@@ -64,3 +64,10 @@ def waits(places: bool = True) -> Iterator[Counter[tuple[str, str]]]:
         yield found
     finally:
         load_device().so3k_pretend_report(REPORT(), False)
+
+
+def most_bytes() -> int:
+    """The largest number of bytes of tensors on the device since the last call."""
+    count = load_device().so3k_pretend_most
+    count.restype = ctypes.c_size_t
+    return int(count())

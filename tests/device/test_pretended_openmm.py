@@ -61,7 +61,7 @@ class Pair:
 
     @property
     def builds(self):
-        return self.there.seen.pairs.builds
+        return self.there.seen.lists.near.builds
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -67,7 +67,7 @@ def test_list_is_kept_between_steps():
     for _ in range(20):
         positions += 0.001 * rng.normal(size=positions.shape)
         module(torch.tensor(positions), box)
-    assert 1 <= module.seen.pairs.builds <= 3
+    assert 1 <= module.seen.lists.near.builds <= 3
 
 
 @pytest.mark.parametrize("whole", [True, False])

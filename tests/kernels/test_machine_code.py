@@ -10,6 +10,7 @@ SHAPES = {
     "so3lr, first layer": f"{SO3LR} HIDDEN=0",
     "2022": "HEADS=4 WIDE=48 DEGREES=3 NARROW=48 HIDDEN=32 RADIAL=32 SQUARED=0 EACH_DEGREE=1,2,3",
     "sphc": "HEADS=0 WIDE=0 DEGREES=3 NARROW=48 HIDDEN=32 RADIAL=32 SQUARED=0 EACH_DEGREE=1,2,3",
+    "none": "",
     "any": "DEGREES=4 EACH_DEGREE=1,2,3,4",
 }
 # Largest use of each kernel: registers of a thread, and bytes that it spills.
@@ -24,6 +25,19 @@ LIMITS = {
         "sphc_norms_backward": Use(64, 0),
     },
     ("geometry.cu", "any"): {"geometry_forward": Use(72, 0), "geometry_backward": Use(80, 16)},
+    ("lists.cu", "none"): {
+        "lists_place": Use(64, 0),
+        "lists_bin": Use(72, 0),
+        "lists_cells": Use(40, 0),
+        "lists_sort": Use(64, 0),
+        "lists_order": Use(24, 0),
+        "lists_search": Use(72, 0),
+        "lists_count": Use(48, 0),
+        "lists_first": Use(56, 0),
+        "lists_near": Use(48, 0),
+    },
+    ("long_pairs.cu", "none"): {"long_pairs": Use(48, 0)},
+    ("long_rows.cu", "none"): {"long_rows": Use(96, 0)},
     ("update.cu", "any"): {
         name + back: Use(48, 0)
         for name in ("chi_norms", "chi_invariants", "exchange_features", "exchange_degrees")
@@ -35,7 +49,7 @@ LIMITS = {
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
 @pytest.mark.parametrize(("source", "shape"), LIMITS)
 def test_registers_and_spills(source, shape, architecture):
-    if architecture != "sm_90" and shape not in ("so3lr", "sphc"):
+    if architecture != "sm_90" and shape not in ("so3lr", "sphc", "none"):
         pytest.skip("one card is enough for this shape")
     found = compiled(source, architecture, [f"-DSO3K_{word}" for word in SHAPES[shape].split()])
     limits = LIMITS[source, shape]

@@ -30,7 +30,7 @@ from so3k_md.engines.openmm.checks import (
 from so3k_md.engines.openmm.particles import GraphOfParticles, gradient_of_tensors, graph_tensors
 from so3k_md.engines.openmm.trials import Trials
 from so3k_md.graph import COULOMB, CUTOFF_LR, Gradient, Graph
-from so3k_md.kernels.choose import is_compiled
+from so3k_md.kernels.choose import is_compiled, is_for_gpus
 from so3k_md.model import still_copy
 from so3k_md.model.known import tell
 from so3k_md.needs import Needs, needs_of
@@ -117,7 +117,7 @@ class OpenMMModule(nn.Module):
         own_forces, fault = torch.zeros_like(mine), ""
         # on a GPU lists and groups are first taken as they were, without a look at what is on the device; one
         # read at the end says whether that was right, and if not the step is done again with all checks
-        look, done = reads_are_free(mine) or self.seen.pairs.builds == 0, False
+        look, done = reads_are_free(mine) or not self.seen.lists.are_made(), False
         while not done:
             done = True
             with torch.no_grad():
@@ -298,6 +298,7 @@ def script_for_openmm(
     still = still_copy(model)
     if charge_state is None:
         charge_state = resolve_charge_state(needs, numbers, GivenChargeState(), "the system")
+    on_gpu = is_for_gpus(still)
     seen = GraphOfParticles(
         needs,
         numbers,
@@ -312,9 +313,10 @@ def script_for_openmm(
         bonded,
         coulomb,
         cutoff_lr,
+        on_gpu,
     )
     shared = shared or is_compiled(still)
-    if not shared:  # a shared model serves other groups as well
+    if on_gpu or not shared:  # a shared model serves other groups as well, unless reads cost time
         tell(still, periodic and not alone, numbered)
     module = torch.jit.script(OpenMMModule(still, seen, shared).eval())
     # torch never frees scripted code, nor its copies and frozen forms, one for each Context; it frees loaded

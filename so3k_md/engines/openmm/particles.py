@@ -10,11 +10,12 @@ from vesin_torch import NeighborList
 
 from so3k_md.engines.openmm.checks import box_fault, box_is_wrong
 from so3k_md.graph import Gradient, Graph, LongRange, Outputs
+from so3k_md.kernels.device_lists import DeviceLists
 from so3k_md.needs import Needs
 from so3k_md.structure.cells import limits_of
 from so3k_md.structure.charges import ChargeState
 from so3k_md.structure.images import unwrap, unwrap_short
-from so3k_md.structure.lists import LONG_SKIN, VerletList, wrap
+from so3k_md.structure.lists import LONG_SKIN, KeptLists, VerletList, wrap
 from so3k_md.units import NM_IN_ANGSTROM
 
 
@@ -83,6 +84,19 @@ class PairSearch(nn.Module):
         return idx_i, idx_j, shifts
 
 
+def lists_of(
+    needs: Needs, n_atoms: int, periodic: bool, skin: float, cutoff_lr: float, on_gpu: bool
+) -> KeptLists | DeviceLists:
+    """The neighbor lists of a module; arguments as of `GraphOfParticles`."""
+    if on_gpu:
+        return DeviceLists(n_atoms, needs.cutoff, cutoff_lr if needs.has_long_range else 0.0, skin, periodic)
+    near = VerletList(PairSearch(needs.cutoff + skin), needs.cutoff, skin)
+    if not needs.has_long_range:
+        return KeptLists(near, None)
+    search = PairSearch(cutoff_lr + LONG_SKIN * skin, once=True)
+    return KeptLists(near, VerletList(search, cutoff_lr, LONG_SKIN * skin, trim=False))
+
+
 class GraphOfParticles(nn.Module):
     """Builds the graph of the atoms that a model describes, from the positions of all particles.
 
@@ -104,9 +118,9 @@ class GraphOfParticles(nn.Module):
         bonded: atoms that have bonds (bonded,).
         coulomb: one of COULOMB.
         cutoff_lr: of long-range pairs, Å.
+        on_gpu: whether the model has kernels for GPUs, and the GPU renews the lists by itself.
     """
 
-    has_long_range: torch.jit.Final[bool]
     species: Tensor
     frame: Tensor
     group: Tensor
@@ -137,19 +151,16 @@ class GraphOfParticles(nn.Module):
         bonded: ArrayLike,
         coulomb: str,
         cutoff_lr: float,
+        on_gpu: bool,
     ):
         super().__init__()
-        self.has_long_range = needs.has_long_range
         self.periodic = periodic
         self.alone = alone
         self.make_whole = parent is not None
         self.check_whole = self.make_whole and not alone
         self.nm = NM_IN_ANGSTROM
         self.coulomb, self.cutoff_lr = coulomb, cutoff_lr
-        self.pairs = VerletList(PairSearch(needs.cutoff + skin), needs.cutoff, skin)
-        if self.has_long_range:
-            search = PairSearch(cutoff_lr + LONG_SKIN * skin, once=True)
-            self.long_pairs = VerletList(search, cutoff_lr, LONG_SKIN * skin, trim=False)
+        self.lists = lists_of(needs, len(numbers), periodic, skin, cutoff_lr, on_gpu)
         limits = limits_of(numbers)
         self.shortest, self.smallest = limits.length, limits.volume
         parents = np.array(parent or [], dtype=np.int64)
@@ -216,9 +227,7 @@ class GraphOfParticles(nn.Module):
     @torch.jit.export
     def is_stale(self, positions: Tensor, cell: Tensor) -> Tensor:
         """Whether a list must be renewed or the box has a fault, () bool; the host reads nothing."""
-        stale = self.pairs.outgrown(positions, cell)
-        if self.has_long_range:
-            stale = stale | self.long_pairs.outgrown(positions, cell)
+        stale = self.lists.outgrown(positions, cell)
         if self.periodic:
             stale = stale | box_is_wrong(cell, self.shortest, self.smallest)
         return stale
@@ -232,17 +241,14 @@ class GraphOfParticles(nn.Module):
             whole: unwrapped positions, (atoms, 3), Å.
             renew: see `VerletList`.
         """
-        vectors, idx_i, idx_j = self.pairs(positions, cell, self.pbc, renew)
-        long_vectors, long_i, long_j = vectors[:0], idx_i[:0], idx_j[:0]
-        if self.has_long_range:
-            long_vectors, long_i, long_j = self.long_pairs(positions, cell, self.pbc, renew)
+        found = self.lists(positions, cell, self.pbc, renew)
         lattice = (cell * self.pbc).unsqueeze(0)
         if self.alone:
             lattice = torch.zeros_like(lattice)
         long = LongRange(
-            long_vectors,
-            long_i,
-            long_j,
+            found.long_vectors,
+            found.long_i,
+            found.long_j,
             self.charge,
             self.unpaired,
             self.fragment,
@@ -250,4 +256,5 @@ class GraphOfParticles(nn.Module):
             self.coulomb,
             self.cutoff_lr,
         )
-        return Graph(self.species, vectors, idx_i, idx_j, self.frame, whole, self.group, lattice, long)
+        pairs = found.vectors, found.idx_i, found.idx_j
+        return Graph(self.species, pairs[0], pairs[1], pairs[2], self.frame, whole, self.group, lattice, long)

@@ -33,6 +33,10 @@ constexpr auto LONG_PAIRS =
     "float hartree) -> (Tensor, Tensor, Tensor, Tensor)";
 constexpr auto TALLY = "tally(Tensor vectors, Tensor gradients, Tensor idx_i, Tensor idx_j, "
                        "Tensor frame, int n_frames) -> (Tensor, Tensor)";
+constexpr auto NEIGHBOR_LISTS =
+    "neighbor_lists(Tensor positions, Tensor cell, bool periodic, float near, float far, "
+    "float skin, int pairs, Tensor(a!) state, Tensor(b!) listed, Tensor(c!) length, "
+    "Tensor(d!) close, Tensor(e!) rows) -> (Tensor, Tensor, Tensor, Tensor)";
 constexpr auto GPU_FAULT = "gpu_fault() -> str";
 constexpr auto GPU_VERSION = "gpu_version() -> str";
 constexpr auto RECALL = "recall(Tensor x, Tensor weight, str key) -> Tensor[]";

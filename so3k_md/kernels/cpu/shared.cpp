@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstring>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <sstream>
@@ -71,25 +72,35 @@ namespace {
   struct Loaded {
     explicit Loaded(Tensor bytes) : file(std::move(bytes)) {}
 
-    torch::jit::Module &model()
+    /// The model on a device.
+    torch::jit::Module &model(at::Device device)
     {
       const std::lock_guard<std::mutex> lock(mutex);
-      if (!frozen) {
+      auto &found = frozen[device.str()];
+      if (!found) {
         const auto *bytes = static_cast<const char *>(file.const_data_ptr());
         std::istringstream stream(std::string(bytes, bytes + file.numel()));
-        auto source = torch::jit::load(stream, at::kCPU);
+        auto source = torch::jit::load(stream, device);
         source.eval();
-        frozen = std::make_unique<torch::jit::Module>(
+        check_form(source.attr("form").toStringRef(), device);
+        found = std::make_unique<torch::jit::Module>(
             torch::jit::freeze(source, std::vector<std::string>{"gradient"}));
       }
-      return *frozen;
+      return *found;
     }
 
     Tensor file;    // (bytes,), uint8
 
    private:
+    static void check_form(const std::string &form, at::Device device)
+    {
+      TORCH_CHECK(form != (device.is_cpu() ? "kernels-cuda" : "kernels-cpu"),
+                  "[so3k] this System was made with ", form, " and runs on ", device.str(),
+                  ": make it again with this device, or with kernels = off");
+    }
+
     std::mutex mutex;
-    std::unique_ptr<torch::jit::Module> frozen;
+    std::map<std::string, std::unique_ptr<torch::jit::Module>> frozen;    // by device
   };
 
   struct Models {
@@ -165,13 +176,9 @@ namespace {
     /// cutoff of the Coulomb energy are separate arguments.
     c10::List<Tensor> gradient(const c10::List<Tensor> &graph, std::string coulomb, double cutoff)
     {
-      for (const Tensor &tensor : graph)
-        TORCH_CHECK(tensor.is_cpu(),
-                    "[so3k] this System was made with kernels for CPUs and runs on ",
-                    tensor.device().str(), ": make it again with kernels = off");
       const WithoutLock without_lock;
       const at::AutoGradMode with_gradients(true);
-      auto method = loaded->model().get_method("gradient");
+      auto method = loaded->model(graph.get(0).device()).get_method("gradient");
       Flat flat{graph, coulomb, cutoff};
       auto given = packed(method.function().getSchema().arguments().at(1).type(), flat);
       c10::List<Tensor> found;
@@ -187,11 +194,12 @@ namespace {
 
   c10::intrusive_ptr<SharedModel> restored(const std::tuple<Tensor, int64_t> &state)
   {
+    const auto file = std::get<0>(state).to(at::kCPU);    // torch loads all tensors onto one device
     TORCH_CHECK(
-        checksum(std::get<0>(state)) == std::get<1>(state),
+        checksum(file) == std::get<1>(state),
         "[so3k] the model in this System is damaged: its checksum differs from the one that was "
         "written with it; create the System again from the model file");
-    return c10::make_intrusive<SharedModel>(std::get<0>(state));
+    return c10::make_intrusive<SharedModel>(file);
   }
 
 }    // namespace

@@ -75,6 +75,12 @@ namespace {
     return {"near.cu", options};
   }
 
+  Rows rows_of(const Call &of)
+  {
+    return {at::addmm(of.query_bias, of.x, of.query), at::addmm(of.key_bias, of.x_src, of.key),
+            at::addmm(of.value_bias, of.x_src, of.value)};
+  }
+
   Near near_of(const Call &of, const Rows &rows, const Tensor &first)
   {
     Near near{};
@@ -99,25 +105,26 @@ namespace {
     Arguments next(op, *stack);
     const Call of(next);
     require_supported(of);
-    const Rows rows = {at::addmm(of.query_bias, of.x, of.query),
-                       at::addmm(of.key_bias, of.x_src, of.key),
-                       at::addmm(of.value_bias, of.x_src, of.value)};
+    const auto rows = rows_of(of);
     const auto first = at::searchsorted(of.idx_i, at::arange(of.x.size(0) + 1, of.idx_i.options()));
     const auto dx = at::empty({of.x.size(0), rows.v.size(1)}, of.x.options());
     const auto dchi = at::empty_like(of.chi);
     auto near = near_of(of, rows, first);
     near.dx = dx.data_ptr<float>(), near.dchi = dchi.data_ptr<float>();
     run(of, "near_forward", near);
-    next.give({narrowed(of, dx), dchi, rows.q, rows.k, rows.v, first});
+    // rows are made again in the backward pass, because those of all layers take too much memory
+    const auto none = at::empty({0}, of.x.options());
+    next.give({narrowed(of, dx), dchi, none, at::empty_like(none), at::empty_like(none), first});
   }
 
   void backward(const c10::OperatorHandle &op, Stack *stack)
   {
     Arguments next(op, *stack);
     const auto given_dx = next.optional(), given_dchi = next.optional();
-    const Rows rows = {next.tensor(), next.tensor(), next.tensor()};
+    for (int k = 0; k < 3; ++k) next.tensor();    // the rows, which only a CPU keeps
     const auto first = next.tensor();
     const Call of(next);
+    const auto rows = rows_of(of);
     const auto g_dx = widened(of, or_zeros(given_dx, of.x)), g_dchi = or_zeros(given_dchi, of.chi);
     // other atoms add to rows of sources that are no centres
     const Rows g_rows = {at::empty_like(rows.q), at::zeros_like(rows.k), at::zeros_like(rows.v)};

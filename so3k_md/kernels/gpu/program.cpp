@@ -19,54 +19,35 @@
 #include "../cpu/operators.h"
 #include "driver.h"
 
-// A file of this folder in the library: its bytes and a zero. The build runs where these files lie.
-#define SO3K_EMBED(name, file)                                                                     \
-  asm(".section .rodata\n" #name ":\n.incbin \"" file "\"\n.byte 0\n.previous\n");                 \
-  extern "C" __attribute__((visibility("hidden"))) const char name[]
+// The files that NVRTC compiles, as `device_sources` of kernels/build.py has them. The library
+// holds the bytes of each and a zero; the build runs where these files lie.
+#define SO3K_HEADERS(file)                                                                         \
+  file(everywhere) file(switching) file(dispersion) file(exchange) file(attention) file(near)      \
+      file(groups) file(pairs) file(lists) file(long_range) file(degrees) file(harmonics)          \
+          file(shape) file(warp) file(product) file(tile) file(adjoint) file(queue) file(entry)    \
+              file(grid) file(long_pair)
+#define SO3K_SOURCES(file)                                                                         \
+  file(near) file(geometry) file(sphc) file(update) file(long_pairs) file(long_rows) file(lists)
 
-SO3K_EMBED(so3k_gpu_everywhere_h, "everywhere.h");
-SO3K_EMBED(so3k_gpu_switching_h, "switching.h");
-SO3K_EMBED(so3k_gpu_dispersion_h, "dispersion.h");
-SO3K_EMBED(so3k_gpu_exchange_h, "exchange.h");
-SO3K_EMBED(so3k_gpu_attention_h, "attention.h");
-SO3K_EMBED(so3k_gpu_near_h, "near.h");
-SO3K_EMBED(so3k_gpu_groups_h, "groups.h");
-SO3K_EMBED(so3k_gpu_pairs_h, "pairs.h");
-SO3K_EMBED(so3k_gpu_long_range_h, "long_range.h");
-SO3K_EMBED(so3k_gpu_degrees_h, "degrees.h");
-SO3K_EMBED(so3k_gpu_harmonics_h, "harmonics.h");
-SO3K_EMBED(so3k_gpu_shape_h, "shape.h");
-SO3K_EMBED(so3k_gpu_warp_h, "warp.h");
-SO3K_EMBED(so3k_gpu_product_h, "product.h");
-SO3K_EMBED(so3k_gpu_tile_h, "tile.h");
-SO3K_EMBED(so3k_gpu_adjoint_h, "adjoint.h");
-SO3K_EMBED(so3k_gpu_queue_h, "queue.h");
-SO3K_EMBED(so3k_gpu_near_cu, "near.cu");
-SO3K_EMBED(so3k_gpu_geometry_cu, "geometry.cu");
-SO3K_EMBED(so3k_gpu_sphc_cu, "sphc.cu");
-SO3K_EMBED(so3k_gpu_update_cu, "update.cu");
-SO3K_EMBED(so3k_gpu_long_pairs_cu, "long_pairs.cu");
+#define SO3K_EMBED(label, name)                                                                    \
+  asm(".section .rodata\n" #label ":\n.incbin \"" name "\"\n.byte 0\n.previous\n");                \
+  extern "C" __attribute__((visibility("hidden"))) const char label[];
+#define SO3K_EMBED_HEADER(name) SO3K_EMBED(so3k_gpu_##name##_h, #name ".h")
+#define SO3K_EMBED_SOURCE(name) SO3K_EMBED(so3k_gpu_##name##_cu, #name ".cu")
+SO3K_HEADERS(SO3K_EMBED_HEADER)
+SO3K_SOURCES(SO3K_EMBED_SOURCE)
 
 namespace fs = std::filesystem;
 
 namespace So3k {
 namespace {
 
-  const std::vector<const char *> HEADER_NAMES = {
-      "everywhere.h", "switching.h", "dispersion.h", "exchange.h", "attention.h", "near.h",
-      "groups.h",     "pairs.h",     "long_range.h", "degrees.h",  "harmonics.h", "shape.h",
-      "warp.h",       "product.h",   "tile.h",       "adjoint.h",  "queue.h"};
-  const std::vector<const char *> HEADERS = {
-      so3k_gpu_everywhere_h, so3k_gpu_switching_h, so3k_gpu_dispersion_h, so3k_gpu_exchange_h,
-      so3k_gpu_attention_h,  so3k_gpu_near_h,      so3k_gpu_groups_h,     so3k_gpu_pairs_h,
-      so3k_gpu_long_range_h, so3k_gpu_degrees_h,   so3k_gpu_harmonics_h,  so3k_gpu_shape_h,
-      so3k_gpu_warp_h,       so3k_gpu_product_h,   so3k_gpu_tile_h,       so3k_gpu_adjoint_h,
-      so3k_gpu_queue_h};
-  const std::map<std::string, const char *> SOURCES = {{"near.cu", so3k_gpu_near_cu},
-                                                       {"geometry.cu", so3k_gpu_geometry_cu},
-                                                       {"sphc.cu", so3k_gpu_sphc_cu},
-                                                       {"update.cu", so3k_gpu_update_cu},
-                                                       {"long_pairs.cu", so3k_gpu_long_pairs_cu}};
+#define SO3K_NAME(name) #name ".h",
+#define SO3K_TEXT(name) so3k_gpu_##name##_h,
+#define SO3K_ENTRY(name) {#name ".cu", so3k_gpu_##name##_cu},
+  const std::vector<const char *> HEADER_NAMES = {SO3K_HEADERS(SO3K_NAME)};
+  const std::vector<const char *> HEADERS = {SO3K_HEADERS(SO3K_TEXT)};
+  const std::map<std::string, const char *> SOURCES = {SO3K_SOURCES(SO3K_ENTRY)};
 
   std::vector<std::string> options_of(const Program &program, int capability)
   {

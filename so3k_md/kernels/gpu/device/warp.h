@@ -30,6 +30,8 @@ struct Lane {
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int group = lane / 4, quad = lane % 4;
 
+  /// Number of the threads before this one among those of a ballot.
+  __device__ int before(unsigned ballot) const { return __popc(ballot & ((1u << lane) - 1)); }
   /// The sum over the four threads that share a row.
   __device__ float over_quad(float value) const
   {
