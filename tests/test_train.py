@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 
 from so3k_md import ModelConfig, load
-from so3k_md.checkpoint import metadata, read_checkpoint
+from so3k_md.checkpoint import metadata, read_checkpoint, save_checkpoint
 from so3k_md.cli import main
 from so3k_md.data import Dataset
 from so3k_md.errors import So3kError
@@ -183,6 +183,32 @@ def test_resuming_with_another_configuration_is_refused(config_file, tmp_path, c
     assert len(rows(run)) == 2
     assert main(["train", str(config_file), "-o", str(tmp_path / "other"), "--resume"]) == 2
     assert "nothing to resume" in capsys.readouterr().err
+
+
+def test_a_training_from_before_a_setting_existed_keeps_its_way(config_file, tmp_path, capsys):
+    """Frames differ in size; a checkpoint without the setting divided no energy by atoms and knew no Muon."""
+    config_file.write_text(config_file.read_text() + "  decay: none\n")
+    words = [
+        str(config_file),
+        "train.optimizer=adamw",
+        "train.embedding_scale=1.0",
+        "loss.energy_per_atom=never",
+    ]
+    assert main(["train", *words, "train.epochs=4", "-o", str(tmp_path / "whole")]) == 0
+    run = tmp_path / "run"
+    assert main(["train", *words, "train.epochs=2", "-o", str(run)]) == 0
+    document = read_checkpoint(run / "last.ckpt")
+    for section, key in (("train", "optimizer"), ("train", "embedding_scale"), ("loss", "energy_per_atom")):
+        del document["training"]["config"][section][key]
+    model = load(run / "last.ckpt")
+    save_checkpoint(run / "last.ckpt", model, model.state_dict(), document["training"])
+    assert main(["train", str(config_file), "train.epochs=4", "-o", str(run), "--resume"]) == 0
+    assert all(
+        torch.equal(weights(run)[name], weight) for name, weight in weights(tmp_path / "whole").items()
+    )
+    other = [str(config_file), "train.epochs=6", "train.optimizer=muon", "train.embedding_scale=2.0"]
+    assert main(["train", *other, "-o", str(run), "--resume"]) == 2
+    assert "was" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_whole(config_file, tmp_path, capsys):

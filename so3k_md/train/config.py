@@ -117,7 +117,7 @@ class LossConfig:
     hirshfeld_ratios: float = field(default=0.0, metadata={"doc": "weight of the Hirshfeld ratios of atoms"})
     energy_per_atom: str = field(
         default="auto",
-        metadata={"doc": "divide energies by the number of atoms: yes, no, auto (if the sizes differ)"},
+        metadata={"doc": "divide energies by the number of atoms: always, never, auto (if sizes differ)"},
     )
     huber: float = field(
         default=0.0,
@@ -128,9 +128,9 @@ class LossConfig:
         weights = tuple(getattr(self, label) for label in (*LABELS, *CHARGE_LABELS))
         if not all(0 <= weight < math.inf for weight in weights) or max(weights) == 0:
             raise So3kError(f"loss weights {weights} are impossible: none negative, at least one positive")
-        if self.energy_per_atom not in ("auto", "yes", "no"):
+        if self.energy_per_atom not in ("auto", "always", "never"):
             raise So3kError(
-                f"loss.energy_per_atom = {self.energy_per_atom!r} is unknown: choose auto, yes or no"
+                f"loss.energy_per_atom = {self.energy_per_atom!r} is unknown: choose auto, always or never"
             )
         if self.huber < 0:
             raise So3kError(f"loss.huber = {self.huber} is impossible: give 0 or a positive error")

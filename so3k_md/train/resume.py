@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,13 @@ RESUMABLE = {
     ("train", "most_pairs"),
 }
 RESUMABLE |= RATES | WITHOUT_EFFECT
+
+
+# What trainings did before a setting existed, where its default is another now.
+FORMER: dict[str, dict[str, Any]] = {
+    "train": {"optimizer": "adamw", "embedding_scale": 1.0},
+    "loss": {"energy_per_atom": "never"},
+}
 
 
 def fingerprint(frames: Frames) -> dict[str, Tensor]:
@@ -57,8 +65,29 @@ def read_state(folder: Path, config: RunConfig) -> dict[str, Any] | None:
         raise So3kError(
             f"{path} holds a model but no state of a training: start without --resume in another folder"
         )
-    _refuse_changes(state["training"]["config"], config, path)
+    _refuse_changes(state["training"]["config"], as_begun(config, state), path)
     return state
+
+
+def as_begun(config: RunConfig, state: dict[str, Any] | None) -> RunConfig:
+    """The same settings, with those of a training that began before a setting existed, if none is asked for.
+
+    Args:
+        config: what is asked for.
+        state: of the training, or None for a new one.
+    """
+    stored = {} if state is None else state["training"]["config"]
+    for section, former in FORMER.items():
+        if section in stored:
+            asked = getattr(config, section)
+            usual = defaults(type(asked))
+            unsaid = {
+                key: value
+                for key, value in former.items()
+                if key not in stored[section] and getattr(asked, key) == usual[key]
+            }
+            config = config._replace(**{section: replace(asked, **unsaid)})
+    return config
 
 
 def _refuse_changes(stored: dict[str, dict[str, Any]], config: RunConfig, path: Path) -> None:
@@ -66,7 +95,9 @@ def _refuse_changes(stored: dict[str, dict[str, Any]], config: RunConfig, path: 
     now = to_sections(config)
     for section in now:
         for key, value in now[section].items():
-            before = stored.get(section, {}).get(key, defaults(type(getattr(config, section))).get(key))
+            usual = defaults(type(getattr(config, section))).get(key)
+            unsaid = FORMER.get(section, {}).get(key, usual)
+            before = stored.get(section, {}).get(key, unsaid)
             path_changed = (section, key) in PATHS and None not in (before, value)
             if before != value and not path_changed and (section, key) not in RESUMABLE:
                 raise So3kError(

@@ -30,7 +30,7 @@ from so3k_md.train.lowrank import LowRank
 from so3k_md.train.optimizer import Optimizer, learning_rate, optimizer_of, update_average
 from so3k_md.train.parallel import World, world
 from so3k_md.train.prepare import build_model, check_memory, load_frames, with_keys
-from so3k_md.train.resume import check_frames, fingerprint, read_state
+from so3k_md.train.resume import as_begun, check_frames, fingerprint, read_state
 from so3k_md.train.start import choose_weights, replayed
 from so3k_md.train.stopping import Request, stop_on_signal
 
@@ -107,6 +107,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool
         if existed and processes.is_first:
             stack.enter_context(locked(folder))
         state = read_state(folder, config) if resume else None
+        config = as_begun(config, state)
         frames = load_frames(config.data, config.loss)
         if state is not None:
             check_frames(state["training"].get("frames"), frames, folder)
@@ -156,7 +157,7 @@ def divides_energies(loss: LossConfig, frames: Sequence[Frame]) -> bool:
     """Whether the loss divides energies by the number of atoms: where asked, or where the sizes differ."""
     if loss.energy_per_atom == "auto":
         return len({len(frame.numbers) for frame in frames if frame.energy is not None}) > 1
-    return loss.energy_per_atom == "yes"
+    return loss.energy_per_atom == "always"
 
 
 def _begin(run: Run, clear: bool) -> None:
