@@ -24,7 +24,8 @@ LIMITS = {
         "sphc_backward": Use(255, 160),
         "sphc_norms_backward": Use(64, 0),
     },
-    ("geometry.cu", "any"): {"geometry_forward": Use(72, 0), "geometry_backward": Use(80, 16)},
+    # sm_80 spills 40 bytes in 80 registers, sm_90 16 in 64, sm_100 none in 255
+    ("geometry.cu", "any"): {"geometry_forward": Use(72, 0), "geometry_backward": Use(255, 40)},
     ("lists.cu", "none"): {
         "lists_place": Use(64, 0),
         "lists_bin": Use(72, 0),
@@ -49,8 +50,8 @@ LIMITS = {
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
 @pytest.mark.parametrize(("source", "shape"), LIMITS)
 def test_registers_and_spills(source, shape, architecture):
-    if architecture != "sm_90" and shape not in ("so3lr", "sphc", "none"):
-        pytest.skip("one card is enough for this shape")
+    if architecture != "sm_90" and shape not in ("so3lr", "sphc", "none", "any"):
+        pytest.skip("one card is enough for this shape, which takes long to compile")
     found = compiled(source, architecture, [f"-DSO3K_{word}" for word in SHAPES[shape].split()])
     limits = LIMITS[source, shape]
     assert set(found) == set(limits)
