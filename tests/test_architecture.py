@@ -35,7 +35,7 @@ FLOORS = (
     "kernels",
     "export data analysis convert",
     "evaluate",
-    "attention train engines",
+    "attention train engines breakdown",
     "cli",
     "demo",
 )
@@ -53,7 +53,7 @@ HEAVY = {
     "matplotlib": "analysis train evaluate",
     "h5py": "analysis",
     "tensorboard": "train",
-    "ase": "attention data engines evaluate export cli demo structure train",
+    "ase": "attention breakdown data engines evaluate export cli demo structure train",
     "vesin": "structure",
     "scipy": "structure nn.waves",
 }
