@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from so3k_md.data.batches import LARGEST_BATCH, in_chunks, pairs_of, to_graph
+from so3k_md.data.batches import LARGEST_BATCH, graph_of, in_chunks, pairs_of
 from so3k_md.data.frames import Frame, require_elements
 from so3k_md.data.keys import warn_unused_charge_state
 from so3k_md.data.references import warn_incomparable
@@ -96,8 +96,8 @@ def predict(
     warn_unused_charge_state(frames, needs.has_charge_state)
     device = next(model.parameters()).device
     predictions: list[Prediction] = []
-    settings = needs.cutoff, model, groups, coulomb, cutoff_lr
-    items = ((frame, to_graph(frame, *settings)) for frame in progress(frames))
+    settings = needs, model, groups, coulomb, cutoff_lr
+    items = ((frame, graph_of(frame, *settings)) for frame in progress(frames))
     for chunk in in_chunks(items, lambda item: pairs_of(item[1]), batch_size, LARGEST_BATCH):
         graph = to_device(collate([graph for _, graph in chunk]), device)
         found = on_cpu(evaluate(model, graph, len(chunk)))

@@ -35,7 +35,7 @@ FLOORS = (
     "kernels",
     "export data analysis convert",
     "evaluate",
-    "attention train engines breakdown",
+    "attention train engines breakdown many",
     "cli",
     "demo",
 )

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.io.extxyz import per_atom_properties
 from ase.io.formats import UnknownFileTypeError, filetype
 
-from so3k_md.data.frames import FileKeys, Record
+from so3k_md.data.frames import FileKeys, Frame, Record, to_frame
 from so3k_md.data.keys import charge_state_from
 from so3k_md.data.xyz import DAMAGED, is_compressed, read_blocks
 from so3k_md.errors import So3kError
@@ -93,6 +93,18 @@ def _record(atoms: Atoms, keys: dict[str, str], convention: str, where: str) -> 
     used = {label: keys[label] for label in labels}
     record = Record(atoms.numbers, atoms.positions, cell, atoms.pbc, labels, group, charge_state, used)
     return record, sorted(found)
+
+
+def frames_of(structures: Iterable[Atoms]) -> list[Frame]:
+    """ASE structures as frames without labels.
+
+    Raises:
+        So3kError: names the structure by its place, from 0.
+    """
+    return [
+        to_frame(_record(atoms, {}, "auto", f"structure {k}")[0], k, "the structures")
+        for k, atoms in enumerate(structures)
+    ]
 
 
 def file_keys(atoms: Atoms) -> FileKeys:

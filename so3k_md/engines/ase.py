@@ -230,7 +230,7 @@ class So3kCalculator(Calculator):
             vectors, idx_i, idx_j = (tensor.numpy() for tensor in (graph.vectors, graph.idx_i, graph.idx_j))
             self.watch.look(atoms.numbers, atoms.positions, vectors, idx_i, idx_j)
         if self.needs.max_group_diameter > 0:
-            check_reach(self.model, graph, WHERE)
+            check_reach(self.model, self.needs, graph, WHERE)
         return to_device(graph, self.device)
 
     def structure(self, atoms: Atoms) -> Structure:
