@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from so3k_md.checkpoint import load
     from so3k_md.graph import Graph
+    from so3k_md.many import evaluate_atoms
     from so3k_md.model import ModelConfig, So3krates
 
-__all__ = ["Graph", "ModelConfig", "So3krates", "__version__", "load"]
+__all__ = ["Graph", "ModelConfig", "So3krates", "__version__", "evaluate_atoms", "load"]
 __version__ = "0.2.0.dev0"
 
-_MODULES = {"Graph": "graph", "ModelConfig": "model", "So3krates": "model", "load": "checkpoint"}
+_MODULES = {
+    "Graph": "graph",
+    "ModelConfig": "model",
+    "So3krates": "model",
+    "evaluate_atoms": "many",
+    "load": "checkpoint",
+}
 
 
 def __getattr__(name: str) -> Any:

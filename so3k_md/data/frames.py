@@ -24,6 +24,13 @@ LARGEST = 1e10  # eV and Å; a larger label is a fill value
 NO_CELL = 'correct it, set length_unit, or, of a molecule in vacuum, set pbc to "F F F" or leave the cell out'
 
 
+class FileKeys(NamedTuple):
+    """The keys of a frame as its file has them, in the units of the file; read on demand only."""
+
+    values: Mapping[str, Any] = {}  # of the frame
+    arrays: Mapping[str, NDArray[Any]] = {}  # of its atoms, (n, …)
+
+
 class Frame(NamedTuple):
     """A structure and its reference labels; a missing label is None."""
 
@@ -43,6 +50,7 @@ class Frame(NamedTuple):
     dipole: Floats | None = None  # (3,), Σ q r about the origin of the positions, e Å; only of open frames
     charges: Floats | None = None  # (n,), e
     hirshfeld_ratios: Floats | None = None  # (n,), volumes over those of free atoms
+    kept: FileKeys = FileKeys()  # of frames that are read to be written again
 
     @property
     def where(self) -> str:
@@ -68,6 +76,7 @@ class Record(NamedTuple):
     group: Any = None
     charge_state: GivenChargeState = GivenChargeState()
     keys: Mapping[str, str] = {}  # of the labels, in the file
+    kept: FileKeys = FileKeys()
 
 
 def to_frame(record: Record, place: int, source: str, units: Units = EV_ANGSTROM) -> Frame:
@@ -104,7 +113,9 @@ def to_frame(record: Record, place: int, source: str, units: Units = EV_ANGSTROM
     geometry = numbers, positions, cell, pbc
     frame = Frame(*geometry, energy, forces, None, place, source, group, record.charge_state)
     return frame._replace(
-        stress=_stress(labels, frame.volume, units, where), **_charge_labels(labels, frame, units)
+        stress=_stress(labels, frame.volume, units, where),
+        kept=record.kept,
+        **_charge_labels(labels, frame, units),
     )
 
 

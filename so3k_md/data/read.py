@@ -49,6 +49,7 @@ def read_frames(
     hirshfeld_ratios_key: str | None = None,
     dipole_unit: str = "e*Angstrom",
     expected: Iterable[str] = (),
+    keep: bool = False,
 ) -> list[Frame]:
     """Read all frames of an extended XYZ file, another format that ASE knows, or an npz file.
 
@@ -76,6 +77,7 @@ def read_frames(
         hirshfeld_ratios_key: key of the Hirshfeld volumes over those of free atoms; None to read none.
         dipole_unit: e*Angstrom, Debye, e*Bohr or e*nm.
         expected: labels that at least one frame must have.
+        keep: whether the frames keep all keys of the file in `kept`.
 
     Raises:
         So3kError: names file, frame, key and remedy.
@@ -92,14 +94,14 @@ def read_frames(
         keys["virial"] = keys.pop("stress")
     if path.suffix.lower() == ".npz":
         stated = {"energy": energy_unit, "length": length_unit}
-        records = read_arrays(path, keys, stated, spin_convention)
+        records = read_arrays(path, keys, stated, spin_convention, keep)
     else:
         usual = {
             label: label
             for label in (*LABELS, "virial")
             if stress_key is None or label in ("energy", "forces")
         }
-        records = read_structures(path, usual | keys, spin_convention)
+        records = read_structures(path, usual | keys, spin_convention, keep)
     frames, present, labelled = [], set[str](), dict[str, str]()
     for index, (record, names) in enumerate(records):
         frames.append(to_frame(record, index, str(path), units))

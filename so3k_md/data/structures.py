@@ -2,16 +2,17 @@
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.io.extxyz import per_atom_properties
 from ase.io.formats import UnknownFileTypeError, filetype
 
-from so3k_md.data.frames import Record
+from so3k_md.data.frames import FileKeys, Frame, Record, to_frame
 from so3k_md.data.keys import charge_state_from
 from so3k_md.data.xyz import DAMAGED, is_compressed, read_blocks
 from so3k_md.errors import So3kError
@@ -21,7 +22,7 @@ FOREIGN = "not a format that is read here; use extended XYZ (.xyz) or npz"
 
 
 def read_structures(
-    path: Path, keys: dict[str, str], convention: str = "auto"
+    path: Path, keys: dict[str, str], convention: str = "auto", keep: bool = False
 ) -> Iterator[tuple[Record, list[str]]]:
     """The frames of a file that ASE can read, each with the keys that it contains.
 
@@ -29,6 +30,7 @@ def read_structures(
         path: an extended XYZ file, plain or compressed, or another format that ASE knows.
         keys: keys of energy, forces, stress and virial.
         convention: what a value named spin counts; see `charge_state_from`.
+        keep: whether the records keep all keys.
 
     Raises:
         So3kError: names the frame that cannot be read.
@@ -39,7 +41,8 @@ def read_structures(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for atoms in _from_blocks(path) if known else ase.io.iread(str(path), index=":"):
-                yield _record(atoms, keys, convention, f"{path}, frame {index}")
+                record, present = _record(atoms, keys, convention, f"{path}, frame {index}")
+                yield (record._replace(kept=file_keys(atoms)) if keep else record), present
                 index += 1
     except So3kError:
         raise
@@ -90,6 +93,27 @@ def _record(atoms: Atoms, keys: dict[str, str], convention: str, where: str) -> 
     used = {label: keys[label] for label in labels}
     record = Record(atoms.numbers, atoms.positions, cell, atoms.pbc, labels, group, charge_state, used)
     return record, sorted(found)
+
+
+def frames_of(structures: Iterable[Atoms]) -> list[Frame]:
+    """ASE structures as frames without labels.
+
+    Raises:
+        So3kError: names the structure by its place, from 0.
+    """
+    return [
+        to_frame(_record(atoms, {}, "auto", f"structure {k}")[0], k, "the structures")
+        for k, atoms in enumerate(structures)
+    ]
+
+
+def file_keys(atoms: Atoms) -> FileKeys:
+    """All values of ASE atoms besides geometry and cell, those of a calculator among them."""
+    results = getattr(atoms.calc, "results", {})
+    of_atoms = {name: np.asarray(results[name]) for name in per_atom_properties if name in results}
+    own = {name: values for name, values in atoms.arrays.items() if name not in ("numbers", "positions")}
+    of_frame = {name: value for name, value in results.items() if name not in of_atoms}
+    return FileKeys(atoms.info | of_frame, own | of_atoms)
 
 
 def given_charge_state(atoms: Atoms) -> GivenChargeState:

@@ -24,7 +24,9 @@ from so3k_md.data.structures import given_charge_state
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.graph import COULOMB, CUTOFF_LR, PARTS, Graph, to_device
 from so3k_md.kernels.choose import accelerated, frozen, is_compiled, load_frozen, own_model
+from so3k_md.model import set_dtype, still_copy
 from so3k_md.model.forces import check_finite, evaluate
+from so3k_md.model.hessian import hessian
 from so3k_md.needs import needs_of
 from so3k_md.structure.build import build, kept
 from so3k_md.structure.charges import UNUSED, GivenChargeState, combined, refuse_unknown, says_something
@@ -205,10 +207,17 @@ class So3kCalculator(Calculator):
         return copied
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """As in ASE; also `energy_parts`, a dictionary, which ASE's sums of calculators could not add."""
-        if name != "energy_parts":
+        """As in ASE; also results which ASE's sums of calculators could not add.
+
+        `energy_parts` is a dictionary, eV. `hessian` is ∂²E/∂r∂r, (3 atoms, 3 atoms), eV/Å², as
+        `ase.vibrations.VibrationsData.from_2d` takes it. It is computed on demand in float64 by plain layers.
+        """
+        if name not in ("energy_parts", "hessian"):
             return super().get_property(name, atoms, allow_calculation)
-        super().get_property("energy", atoms, allow_calculation)
+        energy = super().get_property("energy", atoms, allow_calculation)
+        if name == "hessian" and energy is not None and name not in self.results and allow_calculation:
+            plain = set_dtype(still_copy(eager(self.model)), torch.float64).to(self.device)
+            self.results[name] = hessian(plain, self.graph(self.atoms)).numpy(force=True)
         return self.results.get(name)
 
     def export_properties(self) -> Properties:
@@ -230,7 +239,7 @@ class So3kCalculator(Calculator):
             vectors, idx_i, idx_j = (tensor.numpy() for tensor in (graph.vectors, graph.idx_i, graph.idx_j))
             self.watch.look(atoms.numbers, atoms.positions, vectors, idx_i, idx_j)
         if self.needs.max_group_diameter > 0:
-            check_reach(self.model, graph, WHERE)
+            check_reach(self.model, self.needs, graph, WHERE)
         return to_device(graph, self.device)
 
     def structure(self, atoms: Atoms) -> Structure:

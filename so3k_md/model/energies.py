@@ -56,13 +56,15 @@ class Energies(nn.Module):
             return Assessment(found, torch.zeros_like(graph.positions), virial)
 
     def differentiable(self, x: Tensor, graph: Graph) -> Assessment:
-        """As `forward`; the charges and the derivatives in closed form keep their history, for training."""
+        """As `forward`; charges and derivatives in closed form keep their history, for second derivatives.
+
+        Only the derivatives by charges and ratios belong to the history of the energies. Those by positions
+        are in `Assessment.positions`, with the history of the positions and long-range vectors of the graph.
+        """
         if self.physics is None:
             return self(x, graph)
         found = self.learned(x, graph)
-        # positions and cell enter the derivatives in closed form, not their history
-        still = graph._replace(positions=graph.positions.detach(), cell=graph.cell.detach())
-        physical = self.physics.assess(found.charges, found.ratios, still)
+        physical = self.physics.assess(found.charges, found.ratios, graph)
         tape = ClosedForm.apply(found.charges, physical.by_raw) + ClosedForm.apply(
             found.ratios, physical.found.ratios
         )

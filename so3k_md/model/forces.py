@@ -93,7 +93,9 @@ def differentiable_gradient(model: Any, graph: Graph) -> Gradient:
     leaves = [tensor.detach().requires_grad_() for tensor in (graph.vectors, graph.positions, graph.cell)]
     vectors, positions, cell = leaves
     moved = graph._replace(vectors=vectors, positions=positions, cell=cell)
-    found = model.energies.differentiable(model.representation(moved), moved)
+    # training needs the history of the derivatives in closed form by charges, not by positions
+    still = moved._replace(positions=graph.positions, cell=graph.cell)
+    found = model.energies.differentiable(model.representation(moved), still)
     by_vectors, by_positions, by_cell = torch.autograd.grad(
         [found.outputs.energies.sum()], leaves, create_graph=True, allow_unused=True, materialize_grads=True
     )

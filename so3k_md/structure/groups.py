@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.graph import SPHC_TILE, Graph
-from so3k_md.needs import Needs, needs_of
+from so3k_md.needs import Needs
 
 Ints = NDArray[np.int64]
 
@@ -162,18 +162,18 @@ def check_group_sizes(group: ArrayLike, needs: Needs, max_group: int | None, whe
         )
 
 
-def check_reach(model: Any, graph: Graph, where: str) -> None:
+def check_reach(model: Any, needs: Needs, graph: Graph, where: str) -> None:
     """Refuse groups that are wider than the range of the waves of an efa model.
 
     Args:
         model: eager or exported.
+        needs: of the model.
         graph: one structure.
         where: name of the structure in messages.
 
     Raises:
         So3kError: names the structure, the width of its widest group, and the remedy.
     """
-    needs = needs_of(model)
     if needs.nonlocal_kind != "efa" or needs.max_group_diameter == 0:
         return
     device = next(model.parameters()).device

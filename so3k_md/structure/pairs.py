@@ -13,6 +13,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 FARTHEST = 1e7  # Å; float64 resolves 2e-9 Å at this distance, beyond it forces lose digits
+FEW = 64  # atoms; above, a search by bins takes less time
 THINNEST = 0.1  # Å; a thinner periodic cell is an error of units and has millions of images
 
 
@@ -56,9 +57,12 @@ def search(
         cutoff: Å.
         once: every pair in one direction only.
     """
+    periodic = pbc.numpy()
+    if len(positions) <= FEW and not periodic.any():
+        return search_few(positions, cutoff, once)
     wrapped, images = wrap(positions, cell, pbc, cutoff)
-    points, periodic = wrapped.numpy(), pbc.numpy()
-    if not periodic.any() and len(points):
+    points = wrapped.numpy()
+    if not periodic.any():
         # the time of a search grows with the cube of the distance, also for few atoms
         cutoff = min(cutoff, float(np.linalg.norm(np.ptp(points, axis=0))) + 1.0)
     found = NeighborList(cutoff=cutoff, full_list=not once, sorted=not once).compute(
@@ -68,6 +72,22 @@ def search(
     whole = images.to(torch.int64)
     # the list is that of wrapped atoms: r_j - image_j @ cell = wrapped_j
     return idx_i, idx_j, shifts + whole.index_select(0, idx_i) - whole.index_select(0, idx_j)
+
+
+def search_few(positions: Tensor, cutoff: float, once: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """`search` of an open structure by all of its distances, which takes less time for few atoms.
+
+    Args:
+        positions: (n, 3) float64, Å.
+        cutoff: Å.
+        once: every pair in one direction only.
+    """
+    points = positions.numpy()
+    vectors = points[:, None] - points
+    near = np.einsum("ijk,ijk->ij", vectors, vectors) <= cutoff * cutoff
+    np.fill_diagonal(near, False)
+    idx_i, idx_j = map(torch.from_numpy, np.nonzero(np.triu(near) if once else near))
+    return idx_i, idx_j, torch.zeros((len(idx_i), 3), dtype=torch.int64)
 
 
 def search_once(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,6 +109,8 @@ def full_rank(cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Floats, NDArray[n
     rows = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64)
     if rows.shape != (3, 3):
         raise So3kError(f"the cell has shape {rows.shape}: give three lattice vectors as rows, in Å")
+    if not periodic.any():
+        return np.eye(3), periodic
     vectors = rows[periodic]
     if not np.isfinite(vectors).all():
         raise So3kError(f"the cell {rows.tolist()} is not finite: correct it, or set pbc to F F F")
