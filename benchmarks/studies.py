@@ -26,12 +26,6 @@ from so3k_md.evaluate import predict, score
 LOSS = {"energy": 0.03, "forces": 0.97}
 TRAIN: dict[str, Any] = {
     "batch_size": 10,
-    "optimizer": "muon",
-    "learning_rate": 3e-3,
-    "final_learning_rate": 1e-5,
-    "decay": "cosine",
-    "warmup_steps": 500,
-    "ema": 0.999,
     "tensorboard": False,
 }
 GRACE = 300.0  # s, in which a training that was told to stop saves its state

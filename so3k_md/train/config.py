@@ -146,16 +146,16 @@ class TrainConfig:
     """Settings of the optimisation."""
 
     epochs: int = field(default=1000, metadata={"doc": "passes over the training frames"})
-    batch_size: int = field(default=5, metadata={"doc": "structures in a step"})
+    batch_size: int = field(default=10, metadata={"doc": "structures in a step"})
     most_pairs: int | None = field(
         default=None,
         metadata={
             "doc": "pairs computed at once; larger batches are computed in parts, with the same result"
         },
     )
-    learning_rate: float = field(default=1e-3, metadata={"doc": "learning rate after the warm-up"})
+    learning_rate: float = field(default=3e-3, metadata={"doc": "learning rate after the warm-up"})
     final_learning_rate: float = field(default=1e-5, metadata={"doc": "learning rate at the end"})
-    decay: str = field(default="exponential", metadata={"doc": "exponential, cosine, plateau or none"})
+    decay: str = field(default="cosine", metadata={"doc": "exponential, cosine, plateau or none"})
     plateau_patience: int = field(
         default=10,
         metadata={"doc": "decay plateau: halve the rate after so many validations without progress"},
@@ -167,7 +167,7 @@ class TrainConfig:
         default=500, metadata={"doc": "steps in which the learning rate rises linearly"}
     )
     optimizer: str = field(
-        default="adamw", metadata={"doc": "adamw, or muon (orthogonalised momentum of maps between features)"}
+        default="muon", metadata={"doc": "muon (orthogonalised momentum of maps between features) or adamw"}
     )
     weight_decay: float = field(default=0.0, metadata={"doc": "decoupled (AdamW), on matrices only"})
     amsgrad: bool = field(default=False, metadata={"doc": "the AMSGrad variant"})
@@ -177,7 +177,7 @@ class TrainConfig:
     valid_batch_size: int = field(default=50, metadata={"doc": "structures evaluated at once"})
     seed: int = field(default=0, metadata={"doc": "seed of initial weights and of the order of frames"})
     embedding_scale: float = field(
-        default=1.0, metadata={"doc": "factor of the initial embeddings of elements; 1 is the published form"}
+        default=6.0, metadata={"doc": "factor of the initial embeddings of elements; 1 is the published form"}
     )
     device: str = field(default="cpu", metadata={"doc": "cpu or cuda"})
     dtype: str = field(default="float32", metadata={"doc": "float32 or float64"})

@@ -17,6 +17,7 @@ USUAL: Sections = {
     "loss": {"energy": 0.03, "forces": 0.97},
     "train": {
         "batch_size": 5,
+        "optimizer": "adamw",
         "final_learning_rate": 1e-5,
         "decay": "cosine",
         "warmup_steps": 50,
