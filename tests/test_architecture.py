@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     "errors reads",
     "seals needs config",
-    "files memory builds units graph adjoint yaml_text",
+    "files memory builds units graph adjoint yaml_text committee",
     "structure",
     "nn.activation nn.segment",
     "physics",

@@ -25,7 +25,7 @@ from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.graph import COULOMB, CUTOFF_LR, PARTS, Graph, to_device
 from so3k_md.kernels.choose import accelerated, frozen, is_compiled, load_frozen, own_model
 from so3k_md.model import set_dtype, still_copy
-from so3k_md.model.forces import check_finite, evaluate
+from so3k_md.model.forces import Evaluation, check_finite, evaluate
 from so3k_md.model.hessian import hessian
 from so3k_md.needs import needs_of
 from so3k_md.structure.build import build, kept
@@ -141,8 +141,7 @@ class So3kCalculator(Calculator):
         """Compute all properties at once, because forces and stress come from the same gradient."""
         super().calculate(atoms, properties, system_changes)
         graph = self.graph(self.atoms)
-        result = evaluate(self.frozen, graph, 1)
-        check_finite(result, graph)
+        result = self.evaluation(graph)
         self.results = {
             "energy": result.energy.item(),
             "free_energy": result.energy.item(),
@@ -162,6 +161,17 @@ class So3kCalculator(Calculator):
         if self.atoms.pbc.any() and self.atoms.cell.rank == 3:
             stress = -result.virial[0].numpy(force=True) / self.atoms.get_volume()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+
+    def evaluation(self, graph: Graph) -> Evaluation:
+        """What the model says of one structure; refuses what is not finite."""
+        result = evaluate(self.frozen, graph, 1)
+        check_finite(result, graph)
+        return result
+
+    def second_derivatives(self, graph: Graph) -> torch.Tensor:
+        """The Hessian in float64 by plain layers, (3 atoms, 3 atoms), eV/Å²."""
+        plain = set_dtype(still_copy(eager(self.model)), torch.float64).to(self.device)
+        return hessian(plain, graph)
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Change charge, spin or fragments of all structures, and forget the results.
@@ -216,8 +226,7 @@ class So3kCalculator(Calculator):
             return super().get_property(name, atoms, allow_calculation)
         energy = super().get_property("energy", atoms, allow_calculation)
         if name == "hessian" and energy is not None and name not in self.results and allow_calculation:
-            plain = set_dtype(still_copy(eager(self.model)), torch.float64).to(self.device)
-            self.results[name] = hessian(plain, self.graph(self.atoms)).numpy(force=True)
+            self.results[name] = self.second_derivatives(self.graph(self.atoms)).numpy(force=True)
         return self.results.get(name)
 
     def export_properties(self) -> Properties:
