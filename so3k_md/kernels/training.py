@@ -261,7 +261,7 @@ def update_parameters(layer: TrainingLayer, none: Tensor) -> UpdateParameters:
         mix = [exchange.mix.matrix(none), exchange.mixed_linear.weight, exchange.mixed_linear.bias]
     scale = layer.chi_norm.scale if layer.chi_normed else none
     linear = [exchange.linear.weight, exchange.linear.bias]
-    return UpdateParameters(*norm1, *first, *second, scale, *linear, *mix, *norm2)
+    return UpdateParameters._make([*norm1, *first, *second, scale, *linear, *mix, *norm2])
 
 
 def or_none(bias: Tensor | None, none: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 /* so3k-md: dual numbers, which carry their derivative along one direction. MIT.
  *
- * Training needs the derivative of a backward pass. It is the same backward pass in dual numbers: each formula of
- * the parts for training is written once, with D = false for numbers and D = true for dual numbers. What a pass in
- * numbers has found is kept, so that the pass in dual numbers computes derivatives alone. */
+ * Training needs the derivative of a backward pass. It is the same backward pass in dual numbers:
+ * each formula of the parts for training is written once, with D = false for numbers and D = true
+ * for dual numbers. What a pass in numbers has found is kept, so that the pass in dual numbers
+ * computes derivatives alone. */
 
 #ifndef SO3K_DUAL_H
 #define SO3K_DUAL_H

@@ -14,7 +14,8 @@
 
 namespace So3k {
 
-/// Invariants of χ_i − χ_j, one for each degree, from s = Σ_m (χ_i − χ_j)_m², a number or a dual number.
+/// Invariants of χ_i − χ_j, one for each degree, from s = Σ_m (χ_i − χ_j)_m², a number or a dual
+/// number.
 template <typename T> struct Invariants {
   std::vector<T> weight;    // of s; 0 where the invariant is the norm
   T floor, eps;             // ε² + 1e-30, ε

@@ -11,7 +11,8 @@
 
 namespace So3k {
 
-/// y_h = x_h W_h + b_h, without b if it is null, for rows that begin `x_row` and `y_row` numbers apart.
+/// y_h = x_h W_h + b_h, without b if it is null, for rows that begin `x_row` and `y_row` numbers
+/// apart.
 template <typename T>
 void by_head(const T *x, int64_t x_row, const T *weight, const T *bias, int64_t heads,
              int64_t width, T *y, int64_t y_row, int64_t n_rows)

@@ -1,4 +1,5 @@
-/* so3k-md: the messages of a pair in both directions, and their adjoint, in numbers or dual numbers. MIT. */
+/* so3k-md: the messages of a pair in both directions, and their adjoint, in numbers or dual
+ * numbers. MIT. */
 
 #ifndef SO3K_MESSAGES_H
 #define SO3K_MESSAGES_H
@@ -31,8 +32,8 @@ template <typename T> struct RowsGradient {
   T *q, *k, *v;    // as in Messages
 };
 
-/// α_h = φ s Σ_f q_f w_f k_f; Δx = α_h v, Δχ^(l) = α_l Y^(l), for the pairs (i, j) and (j, i), whose filters are
-/// the same.
+/// α_h = φ s Σ_f q_f w_f k_f; Δx = α_h v, Δχ^(l) = α_l Y^(l), for the pairs (i, j) and (j, i),
+/// whose filters are the same.
 template <typename T, bool D> class Messages {
   using N = Number<T, D>;
 
@@ -40,8 +41,7 @@ template <typename T, bool D> class Messages {
   /// q, k (atoms, 2F), v (atoms, F), w (pairs, 2F): features first, then degrees.
   Messages(const LayerShape &of, const int64_t *i, const int64_t *j, const DualTensor &q,
            const DualTensor &k, const DualTensor &v, const DualTensor &w, const DualTensor &cut,
-           const DualTensor &ylm) :
-      of(of), i(i), j(j), q(q), k(k), v(v), w(w), cut(cut), ylm(ylm)
+           const DualTensor &ylm) : of(of), i(i), j(j), q(q), k(k), v(v), w(w), cut(cut), ylm(ylm)
   {
   }
 
@@ -105,7 +105,8 @@ template <typename T, bool D> class Messages {
     }
     const N psi = cut.at(p) * static_cast<T>(of.chi_scale);
     const auto y = ylm.from(p * of.orders());
-    const auto g_chi = g_dchi.from(at.i * of.orders()), g_chi_back = g_dchi.from(at.j * of.orders());
+    const auto g_chi = g_dchi.from(at.i * of.orders()),
+               g_chi_back = g_dchi.from(at.j * of.orders());
     for (int64_t l = 0; l < of.n_degrees(); ++l) {
       const auto first = F + l * narrow, last = F + (l + 1) * narrow;
       N g_alpha{}, g_alpha_back{};
@@ -116,7 +117,8 @@ template <typename T, bool D> class Messages {
       if (by_geometry.cut) {
         N alpha, alpha_back;
         products(at, first, last, alpha, alpha_back);
-        g_cut = g_cut + (alpha * g_alpha + alpha_back * g_alpha_back) * static_cast<T>(of.chi_scale);
+        g_cut =
+            g_cut + (alpha * g_alpha + alpha_back * g_alpha_back) * static_cast<T>(of.chi_scale);
         for (auto m = of.order[l]; m < of.order[l + 1]; ++m)
           by_geometry.ylm[p * of.orders() + m] =
               part(psi * (alpha * g_chi.at(m) + alpha_back * g_chi_back.at(m) * sign(l)));

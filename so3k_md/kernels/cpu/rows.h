@@ -1,7 +1,7 @@
 /* so3k-md: functions of the rows of atoms, and their adjoints, in numbers or dual numbers. MIT.
  *
- * The equations are those of so3k_md/nn. Functions of one row read its numbers by a `Reader`, and write or add the
- * part that a pass computes. */
+ * The equations are those of so3k_md/nn. Functions of one row read its numbers by a `Reader`, and
+ * write or add the part that a pass computes. */
 
 #ifndef SO3K_ROWS_H
 #define SO3K_ROWS_H
@@ -118,8 +118,9 @@ template <typename T, bool D> struct ChiRow {
   }
 };
 
-/// x' = f (x + a1 + a2 a3), χ'^(l) = (1 + b1_l) χ^(l) + b2_l χ̃^(l), where y = (a1, a2, b1, b2) is the output of a
-/// linear map. Without SelfMix a2, a3, b2 and χ̃ are absent and f = 1; with it f = 1/√3.
+/// x' = f (x + a1 + a2 a3), χ'^(l) = (1 + b1_l) χ^(l) + b2_l χ̃^(l), where y = (a1, a2, b1, b2) is
+/// the output of a linear map. Without SelfMix a2, a3, b2 and χ̃ are absent and f = 1; with it f =
+/// 1/√3.
 template <typename T, bool D, bool MIXES> struct ExchangeRow {
   using Read = Reader<T, D>;
   using N = Number<T, D>;
@@ -166,8 +167,8 @@ template <typename T, bool D, bool MIXES> struct ExchangeRow {
     });
   }
   /// Derivatives by y, χ and χ̃.
-  void chi_adjoint(const Read &g, const Read &chi, const Read &y, const Read &mixed, T *to_y, T *to_chi,
-                   T *to_mixed) const
+  void chi_adjoint(const Read &g, const Read &chi, const Read &y, const Read &mixed, T *to_y,
+                   T *to_chi, T *to_mixed) const
   {
     const auto b = y.from(first_b());
     for (int64_t l = 0; l < degrees(); ++l) {

@@ -98,15 +98,25 @@ namespace {
     {
       return weights[FILTERS + net * PER_FILTER + which];
     }
-    Tensor hidden_of(const Tensor &rows, int net) const { return rows.narrow(1, net * hidden, hidden); }
+    Tensor hidden_of(const Tensor &rows, int net) const
+    {
+      return rows.narrow(1, net * hidden, hidden);
+    }
     Tensor columns_of(const Tensor &rows, int net) const
     {
       return rows.narrow(1, net * width(), width());
     }
     template <bool D> Messages<T, D> messages_of() const
     {
-      return {shape, idx_i.const_data_ptr<int64_t>(), idx_j.const_data_ptr<int64_t>(), q, k, v, w,
-              inputs[3], inputs[4]};
+      return {shape,
+              idx_i.const_data_ptr<int64_t>(),
+              idx_j.const_data_ptr<int64_t>(),
+              q,
+              k,
+              v,
+              w,
+              inputs[3],
+              inputs[4]};
     }
 
     /// The radial parts of both filters at the knots around all distances.
@@ -125,8 +135,9 @@ namespace {
       table = at::empty({rows.size(0), 2 * width()}, x().v.options());
       for (int net = 0; net < 2; ++net)
         radial[net] = std::make_shared<RadialRows<T>>(
-            rows, weight(net, RADIAL_HIDDEN), weight(net, RADIAL_HIDDEN + 1), weight(net, RADIAL_OUT),
-            weight(net, RADIAL_OUT + 1) + weight(net, OUT + 1), columns_of(table, net));
+            rows, weight(net, RADIAL_HIDDEN), weight(net, RADIAL_HIDDEN + 1),
+            weight(net, RADIAL_OUT), weight(net, RADIAL_OUT + 1) + weight(net, OUT + 1),
+            columns_of(table, net));
     }
 
     /// Queries, keys and values.
@@ -141,7 +152,8 @@ namespace {
       map_rows<D>(CHI_KEY, shape.n_degrees(), k.part(D), F);
       map_rows<D>(VALUE, shape.heads, v.part(D), 0);
     }
-    template <bool D> void map_rows(int which, int64_t heads, const Tensor &rows, int64_t column) const
+    template <bool D>
+    void map_rows(int which, int64_t heads, const Tensor &rows, int64_t column) const
     {
       const auto F = width(), row = rows.size(1);
       const auto &biases = weights[which + 1];
@@ -149,7 +161,8 @@ namespace {
       const T *from = x().part(D).template const_data_ptr<T>();
       T *to = rows.data_ptr<T>() + column;
       in_ranges(rows.size(0), LEAST_ROWS, [&](int64_t first, int64_t last) {
-        by_head(from + first * F, F, weights[which].template const_data_ptr<T>(), bias, heads, F / heads, to + first * row, row, last - first);
+        by_head(from + first * F, F, weights[which].template const_data_ptr<T>(), bias, heads,
+                F / heads, to + first * row, row, last - first);
       });
     }
 
@@ -221,8 +234,7 @@ namespace {
     }
 
     /// The interval of a pair, and the factors of the rows at its ends.
-    template <bool D>
-    int64_t factors(int64_t p, Number<T, D> *value, Number<T, D> *slope) const
+    template <bool D> int64_t factors(int64_t p, Number<T, D> *value, Number<T, D> *slope) const
     {
       const auto r = Reader<T, D>(inputs[2]).at(p);
       const auto interval = knots.interval(So3k::value(r));
@@ -248,7 +260,8 @@ namespace {
     {
       const auto P = n_pairs(), columns = 2 * width();
       const bool by_geometry = wanted[2] || wanted[3] || wanted[4];
-      for (auto pair : {std::make_pair(&g_q, &q), std::make_pair(&g_k, &k), std::make_pair(&g_v, &v)})
+      for (auto pair :
+           {std::make_pair(&g_q, &q), std::make_pair(&g_k, &k), std::make_pair(&g_v, &v)})
         pair.first->part(D) = at::zeros_like(pair.second->v);
       g_w.part(D) = at::empty({P, columns}, x().v.options());
       g_active.part(D) = at::empty({P, 2 * hidden}, x().v.options());
@@ -263,8 +276,10 @@ namespace {
       const auto messages = messages_of<D>();
       const Reader<T, D> g_dx(g_outputs[0]), g_dchi(g_outputs[1]), by_w(g_w);
       const auto parts = parts_of(P, LEAST_PAIRS);
-      const PartialSums<T> to_q(g_q.part(D), parts), to_k(g_k.part(D), parts), to_v(g_v.part(D), parts);
-      const PartialSums<T> to_table(weights_wanted ? g_table : at::empty({0}, table.options()), parts);
+      const PartialSums<T> to_q(g_q.part(D), parts), to_k(g_k.part(D), parts),
+          to_v(g_v.part(D), parts);
+      const PartialSums<T> to_table(weights_wanted ? g_table : at::empty({0}, table.options()),
+                                    parts);
       T *to_w = g_w.part(D).template data_ptr<T>();
       in_parts(parts, [&](int64_t part) {
         const RowsGradient<T> rows = {to_q.of(part), to_k.of(part), to_v.of(part)};
@@ -390,7 +405,8 @@ namespace {
       map_adjoint<D>(VALUE, shape.heads, g_v, found);
     }
     template <bool D>
-    void map_adjoint(int which, int64_t heads, const DualTensor &g, std::vector<Tensor> &found) const
+    void map_adjoint(int which, int64_t heads, const DualTensor &g,
+                     std::vector<Tensor> &found) const
     {
       const auto F = width(), row = g.v.stride(0);
       if (wanted[0]) {
@@ -423,14 +439,14 @@ namespace {
     std::vector<Tensor> turned;      // the matrices of the maps, transposed
     Tensor table, g_table, share;    // (rows, 2F), (rows, 2F), (pairs, 2H): sigmoid
     std::shared_ptr<RadialRows<T>> radial[2];
-    DualTensor q, k, v, before, active, w;       // (atoms, …), (pairs, …)
+    DualTensor q, k, v, before, active, w;    // (atoms, …), (pairs, …)
     DualTensor g_q, g_k, g_v, g_w, g_active;
   };
 
   std::vector<Tensor> attend(const std::vector<Tensor> &inputs, const std::vector<Tensor> &weights,
                              const Tensor &idx_i, const Tensor &idx_j, const Tensor &knots,
-                             std::vector<int64_t> degrees, int64_t heads, bool squared, double norm_eps,
-                             double cutoff, double scale, double chi_scale)
+                             std::vector<int64_t> degrees, int64_t heads, bool squared,
+                             double norm_eps, double cutoff, double scale, double chi_scale)
   {
     const auto type = inputs.at(0).scalar_type();
     require_precision(type);
@@ -449,8 +465,9 @@ namespace {
 
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
-  library.def("train_attend(Tensor[] inputs, Tensor[] weights, Tensor idx_i, Tensor idx_j, Tensor knots, "
-              "int[] degrees, int heads, bool squared, float norm_eps, float cutoff, float scale, "
-              "float chi_scale) -> Tensor[]",
-              &So3k::attend);
+  library.def(
+      "train_attend(Tensor[] inputs, Tensor[] weights, Tensor idx_i, Tensor idx_j, Tensor knots, "
+      "int[] degrees, int heads, bool squared, float norm_eps, float cutoff, float scale, "
+      "float chi_scale) -> Tensor[]",
+      &So3k::attend);
 }

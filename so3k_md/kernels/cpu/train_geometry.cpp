@@ -1,4 +1,5 @@
-/* so3k-md: distances, harmonics and cutoff function of pairs, and the first χ, for training. MIT. */
+/* so3k-md: distances, harmonics and cutoff function of pairs, and the first χ, for training. MIT.
+ */
 
 #include <algorithm>
 #include <vector>
@@ -16,20 +17,22 @@ using at::Tensor;
 namespace So3k {
 namespace {
 
-  constexpr int64_t LEAST_PAIRS = 1024;    // for which another thread pays
+  constexpr int64_t LEAST_PAIRS = 1024;                          // for which another thread pays
   constexpr int64_t MOST_COMPONENTS = 25, MOST_PRODUCTS = 21;    // degrees 0 to 4
 
   /// Degrees, cutoff function and direction of the harmonics.
   struct Shape {
     std::vector<Tensor> steps;
-    std::vector<int64_t> degrees, order;    // order: where the components of each degree begin, and the end
+    std::vector<int64_t> degrees,
+        order;    // order: where the components of each degree begin, and the end
     double direction, cutoff;
     int64_t p;
 
     int64_t width() const { return order.back(); }
   };
 
-  /// Harmonics of the degrees 0 to the last in numbers N of directions u, each degree from the one below.
+  /// Harmonics of the degrees 0 to the last in numbers N of directions u, each degree from the one
+  /// below.
   template <typename T, typename N> class Tower {
    public:
     explicit Tower(const Shape &shape) : last(static_cast<int64_t>(shape.steps.size()))
@@ -130,7 +133,8 @@ namespace {
         for (auto n = first; n < last; ++n) set<D>(to[x], n - first, vectors.at(3 * rows[n] + x));
       }
     }
-    template <bool D> static void set(Number<V, D> &to, int64_t lane, const Number<double, D> &number)
+    template <bool D>
+    static void set(Number<V, D> &to, int64_t lane, const Number<double, D> &number)
     {
       if constexpr (D) {
         to.v[lane] = static_cast<T>(number.v);
@@ -149,8 +153,7 @@ namespace {
       return length;
     }
 
-    template <bool D>
-    void evaluate(Tower<T, Number<V, D>> &tower, int64_t first, int64_t last)
+    template <bool D> void evaluate(Tower<T, Number<V, D>> &tower, int64_t first, int64_t last)
     {
       Number<V, D> v[3], u[3];
       vectors_of<D>(first, last, v);
@@ -199,7 +202,8 @@ namespace {
         for (auto n = first; n < last; ++n) g[3 * rows[n] + x] = part(found)[n - first];
       }
     }
-    template <bool D> static void set_lane(Number<V, D> &to, int64_t lane, const Number<T, D> &number)
+    template <bool D>
+    static void set_lane(Number<V, D> &to, int64_t lane, const Number<T, D> &number)
     {
       if constexpr (D) {
         to.v[lane] = number.v;
@@ -305,9 +309,8 @@ namespace {
     const Once once(at_pairs.const_data_ptr<double>(), idx_i.const_data_ptr<int64_t>(),
                     idx_j.const_data_ptr<int64_t>(), idx_i.size(0));
     const auto n = static_cast<int64_t>(once.kept.size());
-    TORCH_CHECK(2 * n == idx_i.size(0) && std::all_of(once.back.begin(), once.back.end(), [](char both) {
-                  return both;
-                }),
+    TORCH_CHECK(2 * n == idx_i.size(0) &&
+                    std::all_of(once.back.begin(), once.back.end(), [](char both) { return both; }),
                 "[so3k] the kernels for training need each pair in both directions, and ", n,
                 " of ", idx_i.size(0), " are in one");
     const auto kept = at::empty({n}, idx_i.options());
@@ -315,13 +318,15 @@ namespace {
     return {kept, idx_i.index_select(0, kept), idx_j.index_select(0, kept)};
   }
 
-  std::vector<Tensor> geometry(const Tensor &vectors, const Tensor &kept, const std::vector<Tensor> &steps,
-                               std::vector<int64_t> degrees, double direction, double cutoff, int64_t p)
+  std::vector<Tensor> geometry(const Tensor &vectors, const Tensor &kept,
+                               const std::vector<Tensor> &steps, std::vector<int64_t> degrees,
+                               double direction, double cutoff, int64_t p)
   {
     const auto type = steps.at(0).scalar_type();
     require_precision(type);
     Shape shape{steps, std::move(degrees), {0}, direction, cutoff, p};
-    for (const auto degree : shape.degrees) shape.order.push_back(shape.order.back() + 2 * degree + 1);
+    for (const auto degree : shape.degrees)
+      shape.order.push_back(shape.order.back() + 2 * degree + 1);
     const auto made = [&](auto number) -> c10::intrusive_ptr<Operation> {
       return c10::make_intrusive<Geometry<decltype(number)>>(shape, kept);
     };
@@ -334,10 +339,12 @@ namespace {
     const auto made = [&](auto number) -> c10::intrusive_ptr<Operation> {
       using T = decltype(number);
       std::vector<T> sign;
-      for (const auto degree : degrees) sign.insert(sign.end(), 2 * degree + 1, degree % 2 ? T(-1) : T(1));
+      for (const auto degree : degrees)
+        sign.insert(sign.end(), 2 * degree + 1, degree % 2 ? T(-1) : T(1));
       return c10::make_intrusive<FirstChi<T>>(sign, norm_eps, n_atoms, idx_i, idx_j);
     };
-    return call(cut.scalar_type() == at::kFloat ? made(float()) : made(double()), {cut, ylm}, {}).at(0);
+    return call(cut.scalar_type() == at::kFloat ? made(float()) : made(double()), {cut, ylm}, {})
+        .at(0);
   }
 
 }    // namespace
@@ -346,9 +353,10 @@ namespace {
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
   library.def("train_pairs(Tensor vectors, Tensor idx_i, Tensor idx_j) -> Tensor[]", &So3k::pairs);
-  library.def("train_geometry(Tensor vectors, Tensor kept, Tensor[] steps, int[] degrees, float direction, "
-              "float cutoff, int p) -> Tensor[]",
-              &So3k::geometry);
+  library.def(
+      "train_geometry(Tensor vectors, Tensor kept, Tensor[] steps, int[] degrees, float direction, "
+      "float cutoff, int p) -> Tensor[]",
+      &So3k::geometry);
   library.def("train_first_chi(Tensor cut, Tensor ylm, Tensor idx_i, Tensor idx_j, int[] degrees, "
               "float norm_eps, int n_atoms) -> Tensor",
               &So3k::first_chi);

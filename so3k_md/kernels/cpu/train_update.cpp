@@ -1,4 +1,5 @@
-/* so3k-md: the exchange between features and SPHCs of each atom, from live weights, for training. MIT. */
+/* so3k-md: the exchange between features and SPHCs of each atom, from live weights, for training.
+ * MIT. */
 
 #include <vector>
 
@@ -17,7 +18,16 @@ namespace {
   constexpr int64_t LEAST_ATOMS = 64;    // for which another thread pays
 
   /// Positions among the weights; see UpdateParameters in kernels/training.py.
-  enum { NORM1 = 0, FIRST = 2, SECOND = 4, CHI_SCALE = 6, LINEAR = 7, MIXING = 9, MIXED = 10, NORM2 = 12 };
+  enum {
+    NORM1 = 0,
+    FIRST = 2,
+    SECOND = 4,
+    CHI_SCALE = 6,
+    LINEAR = 7,
+    MIXING = 9,
+    MIXED = 10,
+    NORM2 = 12
+  };
   constexpr std::size_t N_INPUTS = 4;
 
   template <typename T> class Update : public DualOperation<Update<T>> {
@@ -102,7 +112,9 @@ namespace {
       const Reader<T, D> x(of);
       T *at = to.template data_ptr<T>();
       const RowNorm<T, D> norm = {width(), numbers(which)};
-      each_row([&](int64_t n) { norm.forward(x.from(n * width()), numbers(which + 1), at + n * width()); });
+      each_row([&](int64_t n) {
+        norm.forward(x.from(n * width()), numbers(which + 1), at + n * width());
+      });
       return to;
     }
     template <bool D>
@@ -158,7 +170,9 @@ namespace {
       const Reader<T, D> from(chi_sum);
       T *at = to.template data_ptr<T>();
       const ChiRow<T, D> row = {order, invariants};
-      each_row([&](int64_t n) { row.norm(from.from(n * orders()), numbers(CHI_SCALE), at + n * orders()); });
+      each_row([&](int64_t n) {
+        row.norm(from.from(n * orders()), numbers(CHI_SCALE), at + n * orders());
+      });
       return to;
     }
     template <bool D> Tensor chi_norm_adjoint(std::vector<Tensor> &found) const
@@ -175,7 +189,8 @@ namespace {
     }
 
     /// Invariants of χ in some columns of a matrix.
-    template <bool D> void fill_invariants(const DualTensor &of, const Tensor &to, int64_t column) const
+    template <bool D>
+    void fill_invariants(const DualTensor &of, const Tensor &to, int64_t column) const
     {
       const Reader<T, D> from(of);
       const auto columns = to.size(1);
@@ -192,7 +207,8 @@ namespace {
       T *at = to.part(D).template data_ptr<T>();
       const ChiRow<T, D> row = {order, invariants};
       each_row([&](int64_t n) {
-        row.invariant_adjoint(from.from(n * orders()), g.from(n * columns + column), at + n * orders());
+        row.invariant_adjoint(from.from(n * orders()), g.from(n * columns + column),
+                              at + n * orders());
       });
     }
 
@@ -206,7 +222,8 @@ namespace {
       const auto *a = left.const_data_ptr<int64_t>(), *b = right.const_data_ptr<int64_t>();
       each_row([&](int64_t n) {
         const auto row = from.from(n * orders());
-        for (int64_t k = 0; k < n_products; ++k) at[n * n_products + k] = part(row.at(a[k]) * row.at(b[k]));
+        for (int64_t k = 0; k < n_products; ++k)
+          at[n * n_products + k] = part(row.at(a[k]) * row.at(b[k]));
       });
       return to;
     }
@@ -252,7 +269,8 @@ namespace {
       g_y.part(D) = at::empty_like(y.v), g_chi.part(D) = at::empty_like(chi.v);
       if (MIXES) g_a3.part(D) = at::empty_like(a3.v), g_mixed.part(D) = at::empty_like(mixed.v);
       const auto F = width(), columns = y.v.size(1);
-      const Reader<T, D> g_x(g_last), g_out(g_outputs[1]), at_chi(chi), at_y(y), at_a3(MIXES ? a3 : m);
+      const Reader<T, D> g_x(g_last), g_out(g_outputs[1]), at_chi(chi), at_y(y),
+          at_a3(MIXES ? a3 : m);
       const Reader<T, D> at_mixed(MIXES ? mixed : chi);
       T *to_y = g_y.part(D).template data_ptr<T>(), *to_chi = g_chi.part(D).template data_ptr<T>();
       T *to_a3 = MIXES ? g_a3.part(D).template data_ptr<T>() : nullptr;
@@ -272,7 +290,8 @@ namespace {
     Invariants<T> invariants;
     Tensor left, right;
     DualTensor sum, chi_sum, h, a1, z, a2, m, chi, input, y, products, mixed, squares, a3, last;
-    DualTensor g_last, g_y, g_a3, g_mixed, g_squares, g_products, g_chi, g_input, g_m, g_a2, g_z, g_a1, g_h;
+    DualTensor g_last, g_y, g_a3, g_mixed, g_squares, g_products, g_chi, g_input, g_m, g_a2, g_z,
+        g_a1, g_h;
   };
 
   std::vector<Tensor> update(const std::vector<Tensor> &inputs, const std::vector<Tensor> &weights,
@@ -285,7 +304,8 @@ namespace {
     for (const auto degree : degrees) order.push_back(order.back() + 2 * degree + 1);
     const auto made = [&](auto number) -> c10::intrusive_ptr<Operation> {
       using T = decltype(number);
-      return c10::make_intrusive<Update<T>>(order, Invariants<T>(degrees, squared, norm_eps), left, right);
+      return c10::make_intrusive<Update<T>>(order, Invariants<T>(degrees, squared, norm_eps), left,
+                                            right);
     };
     return call(type == at::kFloat ? made(float()) : made(double()), inputs, weights);
   }
@@ -328,7 +348,8 @@ namespace {
   Tensor mlp(const Tensor &x, const std::vector<Tensor> &weights)
   {
     require_precision(x.scalar_type());
-    if (x.scalar_type() == at::kFloat) return call(c10::make_intrusive<Mlp<float>>(), {x}, weights).at(0);
+    if (x.scalar_type() == at::kFloat)
+      return call(c10::make_intrusive<Mlp<float>>(), {x}, weights).at(0);
     return call(c10::make_intrusive<Mlp<double>>(), {x}, weights).at(0);
   }
 
@@ -337,8 +358,9 @@ namespace {
 
 TORCH_LIBRARY_FRAGMENT(so3k, library)
 {
-  library.def("train_update(Tensor[] inputs, Tensor[] weights, Tensor left, Tensor right, int[] degrees, "
-              "bool squared, float norm_eps) -> Tensor[]",
-              &So3k::update);
+  library.def(
+      "train_update(Tensor[] inputs, Tensor[] weights, Tensor left, Tensor right, int[] degrees, "
+      "bool squared, float norm_eps) -> Tensor[]",
+      &So3k::update);
   library.def("train_mlp(Tensor x, Tensor[] weights) -> Tensor", &So3k::mlp);
 }

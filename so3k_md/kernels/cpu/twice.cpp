@@ -20,7 +20,8 @@ namespace {
   /// An operation in a node of autograd.
   struct Held : torch::CustomClassHolder {
     Shared operation;
-    std::vector<Shared> open;    // adjoints whose derivatives the backward pass in progress still needs
+    std::vector<Shared>
+        open;    // adjoints whose derivatives the backward pass in progress still needs
   };
   using Holder = c10::intrusive_ptr<Held>;
 
@@ -42,8 +43,8 @@ namespace {
   /// The adjoint of an operation, as a function of the derivatives by the outputs.
   class Adjoint : public Function<Adjoint> {
    public:
-    /// Tensors: derivatives by the outputs, then the outputs, which have the node of the operation. Results: the
-    /// derivatives by the wanted inputs.
+    /// Tensors: derivatives by the outputs, then the outputs, which have the node of the operation.
+    /// Results: the derivatives by the wanted inputs.
     static variable_list forward(AutogradContext *context, const at::TensorList &tensors,
                                  const Holder &whole, const std::vector<bool> &wanted)
     {
@@ -63,8 +64,8 @@ namespace {
       return results;
     }
 
-    /// The derivatives by the derivatives by the outputs. Those by inputs and weights follow in the node of the
-    /// operation, together with its own: the outputs as arguments let it run later.
+    /// The derivatives by the derivatives by the outputs. Those by inputs and weights follow in the
+    /// node of the operation, together with its own: the outputs as arguments let it run later.
     static variable_list backward(AutogradContext *context, const variable_list &directions)
     {
       TORCH_CHECK(!at::GradMode::is_enabled(),
@@ -115,9 +116,10 @@ namespace {
         weights_wanted = weights_wanted || context->needs_input_grad(n_inputs + k);
       variable_list found;
       if (at::GradMode::is_enabled()) {
-        TORCH_CHECK(!weights_wanted,
-                    "[so3k] the kernels for training differentiate twice by inputs, not by weights: "
-                    "use kernels = off");
+        TORCH_CHECK(
+            !weights_wanted,
+            "[so3k] the kernels for training differentiate twice by inputs, not by weights: "
+            "use kernels = off");
         variable_list tensors = gradients;
         tensors.insert(tensors.end(), saved.end() - gradients.size(), saved.end());
         const auto results = Adjoint::apply(at::TensorList(tensors), whole, wanted);

@@ -13,8 +13,8 @@ namespace So3k {
 
 /// A function of some inputs and weights, its adjoint, and both in dual numbers.
 ///
-/// Forces are the adjoint of the energy, so that the gradient of a loss of forces needs the derivative of an
-/// adjoint. With g the derivative by the outputs and a direction u of the inputs,
+/// Forces are the adjoint of the energy, so that the gradient of a loss of forces needs the
+/// derivative of an adjoint. With g the derivative by the outputs and a direction u of the inputs,
 ///
 ///   ∂/∂(x, w) ⟨u, ∂⟨g, f(x, w)⟩/∂x⟩ = d/dε ∂/∂(x, w) ⟨g, f(x + ε u, w)⟩,
 ///
