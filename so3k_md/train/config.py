@@ -24,7 +24,7 @@ CHOICES = {  # of the section `start`
     "replay_labels": ("model", "file"),
 }
 OPTIMIZERS = ("adamw", "muon")
-KERNELS = ("auto", "on", "off")
+KERNELS = ("auto", "compiled", "plain")
 DECAYS = ("exponential", "cosine", "plateau", "none")
 
 
@@ -183,7 +183,8 @@ class TrainConfig:
     device: str = field(default="cpu", metadata={"doc": "cpu or cuda"})
     dtype: str = field(default="float32", metadata={"doc": "float32 or float64"})
     kernels: str = field(
-        default="auto", metadata={"doc": "compiled kernels for training: auto (where they serve), on or off"}
+        default="auto",
+        metadata={"doc": "form of the layers: auto (compiled where kernels serve), compiled or plain"},
     )
     tensorboard: bool = field(default=True, metadata={"doc": "also write a log for TensorBoard"})
 

@@ -72,12 +72,12 @@ def fresh_model(config: RunConfig, frames: Frames, elements: list[int], name: st
 
 
 def parts_of(config: RunConfig) -> Parts:
-    """The parts with which a model is trained: kernels where there are some, unless they are off."""
-    if config.train.kernels == "off":
+    """The parts with which a model is trained."""
+    if config.train.kernels == "plain":
         return PLAIN
     parts, reason = training_parts(config.model, config.train.device, parse_dtype(config.train.dtype))
-    if config.train.kernels == "on" and parts is PLAIN:
-        raise So3kError(f"train.kernels = 'on', but {reason}: set train.kernels to auto or off")
+    if config.train.kernels == "compiled" and parts is PLAIN:
+        raise So3kError(f"train.kernels = 'compiled', but {reason}: set train.kernels to auto or plain")
     log.info("training with %s parts: %s", parts.form, reason)
     return parts
 

@@ -119,10 +119,10 @@ def test_a_training_with_kernels_takes_the_way_of_plain_layers(tmp_path, monkeyp
     }
     Path("c.yaml").write_text(yaml.safe_dump(sections))
     for run, words in (
-        ("plain", ["train.kernels=off"]),
-        ("whole", ["train.kernels=on"]),
-        ("cut", ["train.kernels=on", "train.epochs=2"]),
-        ("cut", ["train.kernels=on", "--resume"]),
+        ("plain", ["train.kernels=plain"]),
+        ("whole", ["train.kernels=compiled"]),
+        ("cut", ["train.kernels=compiled", "train.epochs=2"]),
+        ("cut", ["train.kernels=compiled", "--resume"]),
     ):
         assert main(["train", "c.yaml", *words, "-o", run]) == 0
     rows = {}
