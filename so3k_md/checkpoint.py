@@ -15,7 +15,7 @@ from so3k_md.config import from_mapping, to_mapping
 from so3k_md.errors import So3kError
 from so3k_md.files import atomic
 from so3k_md.model import FORMAT_VERSION, ModelConfig, So3krates, set_dtype
-from so3k_md.model.parts import PLAIN
+from so3k_md.model.parts import PLAIN, Parts
 from so3k_md.model.weights import file_name, file_weights, load_weights
 from so3k_md.needs import GIVEN, needs_of, with_needs
 from so3k_md.seals import ZIP_ERRORS, Look, State, members_are_intact, seal_archive, seal_of
@@ -140,28 +140,31 @@ def eager_model(path: Path, look: Look | None = None) -> So3krates:
         ) from error
 
 
-def model_of(config: Mapping[str, Any], facts: Mapping[str, Any], weights: Mapping[str, Tensor]) -> So3krates:
+def model_of(
+    config: Mapping[str, Any], facts: Mapping[str, Any], weights: Mapping[str, Tensor], parts: Parts = PLAIN
+) -> So3krates:
     """A model from the content of a file.
 
     Args:
         config: plain values of its configuration.
         facts: values of `needs.GIVEN`; older files lack some.
         weights: by their names in files; constants added by a later version may be missing.
+        parts: of the model.
     """
     given = {name: facts[name] for name in GIVEN if name in facts}
-    model = So3krates(from_mapping(ModelConfig, config, "model"), given["elements"])
+    model = So3krates(from_mapping(ModelConfig, config, "model"), given["elements"], parts=parts)
     set_dtype(model, weights["embedding.weight"].dtype)
     load_weights(model, weights)
     return with_needs(model, **given)
 
 
-def eager(model: Any) -> So3krates:
-    """An exported or compiled model as an eager model with plain layers; the same object if it is one.
+def eager(model: Any, parts: Parts = PLAIN) -> So3krates:
+    """A model in any form as an eager one, with plain layers or other parts; the same object if it is one.
 
     Raises:
         So3kError: the model has rounded constants, which a new object would not have.
     """
-    if isinstance(model, So3krates) and model.form == PLAIN.form:
+    if isinstance(model, So3krates) and model.form == parts.form:
         return model
     needs = needs_of(model)
     if is_rounded(model):
@@ -170,7 +173,7 @@ def eager(model: Any) -> So3krates:
             "import it again with the options that you need"
         )
     facts = {name: getattr(needs, name) for name in GIVEN}
-    return model_of(json.loads(needs.config), facts, file_weights(model)).requires_grad_(False).eval()
+    return model_of(json.loads(needs.config), facts, file_weights(model), parts).requires_grad_(False).eval()
 
 
 def config_of(model: Any) -> ModelConfig:

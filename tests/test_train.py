@@ -30,6 +30,7 @@ from so3k_md.train import prepare, trainer
 from so3k_md.train.config import DataConfig, LossConfig, StartConfig, TrainConfig, read_config
 from so3k_md.train.optimizer import learning_rate, update_average
 from so3k_md.train.prepare import build_model, load_frames
+from so3k_md.train.resume import FORMER
 
 MODEL = {"preset": "so3krates-2022", "features": 24, "layers": 1, "n_rbf": 8, "radial_hidden": 16}
 
@@ -188,18 +189,15 @@ def test_resuming_with_another_configuration_is_refused(config_file, tmp_path, c
 def test_a_training_from_before_a_setting_existed_keeps_its_way(config_file, tmp_path, capsys):
     """Frames differ in size; a checkpoint without the setting divided no energy by atoms and knew no Muon."""
     config_file.write_text(config_file.read_text() + "  decay: none\n")
-    words = [
-        str(config_file),
-        "train.optimizer=adamw",
-        "train.embedding_scale=1.0",
-        "loss.energy_per_atom=never",
-    ]
+    former = ["train.optimizer=adamw", "train.embedding_scale=1.0", "train.kernels=plain"]
+    words = [str(config_file), *former, "loss.energy_per_atom=never"]
     assert main(["train", *words, "train.epochs=4", "-o", str(tmp_path / "whole")]) == 0
     run = tmp_path / "run"
     assert main(["train", *words, "train.epochs=2", "-o", str(run)]) == 0
     document = read_checkpoint(run / "last.ckpt")
-    for section, key in (("train", "optimizer"), ("train", "embedding_scale"), ("loss", "energy_per_atom")):
-        del document["training"]["config"][section][key]
+    for section, keys in FORMER.items():
+        for key in keys:
+            del document["training"]["config"][section][key]
     model = load(run / "last.ckpt")
     save_checkpoint(run / "last.ckpt", model, model.state_dict(), document["training"])
     assert main(["train", str(config_file), "train.epochs=4", "-o", str(run), "--resume"]) == 0

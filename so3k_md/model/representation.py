@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from so3k_md.adjoint import added, gradients, leaf
 from so3k_md.graph import Edges, Graph, Reach, Rows
 from so3k_md.model_config import ModelConfig
-from so3k_md.nn.embedding import AtomEmbedding, ChargeAndSpin, neighbor_chi
+from so3k_md.nn.embedding import AtomEmbedding, ChargeAndSpin
 from so3k_md.nn.geometry import Geometry
 from so3k_md.nn.layer import Layer
 from so3k_md.nn.sphc_layer import Step
@@ -167,5 +167,5 @@ class Representation(nn.Module):
     def initial_chi(self, edges: Edges, n_centres: int) -> Tensor:
         """SPHCs χ (n_centres, chi_width) before the first layer."""
         if self.chi_from_neighbors:
-            return neighbor_chi(self.geometry.directed(edges), n_centres, self.norm_eps)
+            return self.geometry.first_chi(edges, n_centres, self.norm_eps)
         return torch.zeros([n_centres, self.chi_width], dtype=edges.ylm.dtype, device=edges.ylm.device)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from so3k_md.graph import Edges, Graph
+from so3k_md.graph import Graph
 from so3k_md.nn.linear import ResidualMLP, lecun_normal
 from so3k_md.nn.segment import segment_sum
 from so3k_md.reads import reads_are_free
@@ -112,22 +112,3 @@ class ChargeAndSpin(nn.Module):
         affinities = self.affinities(graph.species, psi.index_select(0, graph.frame))
         sums = segment_sum(affinities, graph.frame, psi.size(0))
         return self.shares(affinities, sums, psi, graph.frame)
-
-
-def neighbor_chi(edges: Edges, n_centres: int, eps: float) -> Tensor:
-    """χ_i = Σ_j φ(r_ij) Y(r̂_ij) / C_i with C_i = Σ_j φ(r_ij), the first SPHCs of the 2022 model.
-
-    C_i is smoothed to sqrt(C_i² + ε²): with the bare sum χ jumps when the last neighbor leaves. An atom
-    without neighbors gets zero.
-
-    Args:
-        edges: geometry of the pairs.
-        n_centres: number of centre rows.
-        eps: ε.
-
-    Returns:
-        (n_centres, chi_width).
-    """
-    total = segment_sum(edges.cut[:, None] * edges.ylm, edges.idx_i, n_centres)
-    weight = segment_sum(edges.cut, edges.idx_i, n_centres)
-    return total / torch.sqrt(weight * weight + (eps * eps + 1e-30))[:, None]

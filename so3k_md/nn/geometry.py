@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from so3k_md.graph import Edges
 from so3k_md.nn.radial import CUTOFFS, RADIAL_BASES
+from so3k_md.nn.segment import segment_sum
 from so3k_md.nn.spherical import DegreeSum, SphericalHarmonics
 
 if TYPE_CHECKING:
@@ -63,6 +64,29 @@ class Geometry(nn.Module):
     def directed(self, edges: Edges) -> Edges:
         """The pairs in both directions; `forward` of this class already gives both."""
         return edges
+
+    def first_chi(self, edges: Edges, n_centres: int, eps: float) -> Tensor:
+        """The first SPHCs of the 2022 model; see `neighbor_chi`."""
+        return neighbor_chi(self.directed(edges), n_centres, eps)
+
+
+def neighbor_chi(edges: Edges, n_centres: int, eps: float) -> Tensor:
+    """χ_i = Σ_j φ(r_ij) Y(r̂_ij) / C_i with C_i = Σ_j φ(r_ij), the first SPHCs of the 2022 model.
+
+    C_i is smoothed to sqrt(C_i² + ε²): with the bare sum χ jumps when the last neighbor leaves. An atom
+    without neighbors gets zero.
+
+    Args:
+        edges: geometry of the pairs.
+        n_centres: number of centre rows.
+        eps: ε.
+
+    Returns:
+        (n_centres, chi_width).
+    """
+    total = segment_sum(edges.cut[:, None] * edges.ylm, edges.idx_i, n_centres)
+    weight = segment_sum(edges.cut, edges.idx_i, n_centres)
+    return total / torch.sqrt(weight * weight + (eps * eps + 1e-30))[:, None]
 
 
 def empty_bool(like: Tensor) -> Tensor:

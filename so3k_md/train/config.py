@@ -24,6 +24,7 @@ CHOICES = {  # of the section `start`
     "replay_labels": ("model", "file"),
 }
 OPTIMIZERS = ("adamw", "muon")
+KERNELS = ("auto", "compiled", "plain")
 DECAYS = ("exponential", "cosine", "plateau", "none")
 
 
@@ -181,6 +182,10 @@ class TrainConfig:
     )
     device: str = field(default="cpu", metadata={"doc": "cpu or cuda"})
     dtype: str = field(default="float32", metadata={"doc": "float32 or float64"})
+    kernels: str = field(
+        default="auto",
+        metadata={"doc": "form of the layers: auto (compiled where kernels serve), compiled or plain"},
+    )
     tensorboard: bool = field(default=True, metadata={"doc": "also write a log for TensorBoard"})
 
     def __post_init__(self) -> None:
@@ -199,7 +204,7 @@ class TrainConfig:
             raise So3kError(f"train.most_pairs = {self.most_pairs} is impossible: give at least 1")
         if not 0 <= self.ema < 1:
             raise So3kError(f"train.ema = {self.ema} is impossible: choose from 0 to below 1")
-        for name, known in (("decay", DECAYS), ("optimizer", OPTIMIZERS)):
+        for name, known in (("decay", DECAYS), ("optimizer", OPTIMIZERS), ("kernels", KERNELS)):
             if getattr(self, name) not in known:
                 raise So3kError(
                     f"train.{name} = {getattr(self, name)!r} is unknown: choose one of {', '.join(known)}"

@@ -2,18 +2,24 @@
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from so3k_md.checkpoint import parse_dtype
 from so3k_md.data import Frame, fit_statistics
 from so3k_md.data.references import describe_references
 from so3k_md.errors import So3kError
+from so3k_md.kernels.training import training_parts
 from so3k_md.model import So3krates
+from so3k_md.model.parts import PLAIN, Parts
 from so3k_md.needs import with_needs
 from so3k_md.train.config import RunConfig, to_sections
 from so3k_md.train.start import origin, refit_elements, start_model
+
+log = logging.getLogger(__name__)
 
 
 class Frames(NamedTuple):
@@ -44,7 +50,7 @@ def fresh_model(config: RunConfig, frames: Frames, elements: list[int], name: st
         raise So3kError(
             "model.electrostatics and model.dispersion are computed together: set both or neither to true"
         )
-    model = So3krates(config.model, elements, config.train.seed)
+    model = So3krates(config.model, elements, config.train.seed, parts_of(config))
     with torch.no_grad():
         model.representation.embedding.weight.mul_(config.train.embedding_scale)
     reference = config.data.reference if config.loss.energy > 0 else "none"
@@ -65,6 +71,17 @@ def fresh_model(config: RunConfig, frames: Frames, elements: list[int], name: st
     return with_needs(model, metadata=json.dumps(_facts(config, frames, name, statistics.source)))
 
 
+def parts_of(config: RunConfig) -> Parts:
+    """The parts with which a model is trained."""
+    if config.train.kernels == "plain":
+        return PLAIN
+    parts, reason = training_parts(config.model, config.train.device, parse_dtype(config.train.dtype))
+    if config.train.kernels == "compiled" and parts is PLAIN:
+        raise So3kError(f"train.kernels = 'compiled', but {reason}: set train.kernels to auto or plain")
+    log.info("training with %s parts: %s", parts.form, reason)
+    return parts
+
+
 def continued_model(config: RunConfig, frames: Frames, elements: list[int], name: str) -> So3krates:
     """The model of `start.model`, with element energies that fit the training frames.
 
@@ -73,7 +90,7 @@ def continued_model(config: RunConfig, frames: Frames, elements: list[int], name
     """
     start = config.start
     assert start.model is not None
-    model = start_model(start.model, elements)
+    model = start_model(start.model, elements, parts_of(config))
     facts = origin(model, start.model) | {"strategy": start.strategy}
     if start.element_energies == "refit" and config.loss.energy > 0:
         refit_elements(model, frames.train, config.train.valid_batch_size)

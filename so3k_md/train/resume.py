@@ -33,7 +33,7 @@ RESUMABLE |= RATES | WITHOUT_EFFECT
 
 # What trainings did before a setting existed, where its default is another now.
 FORMER: dict[str, dict[str, Any]] = {
-    "train": {"optimizer": "adamw", "embedding_scale": 1.0},
+    "train": {"optimizer": "adamw", "embedding_scale": 1.0, "kernels": "plain"},
     "loss": {"energy_per_atom": "never"},
 }
 

@@ -16,23 +16,25 @@ from so3k_md.data.statistics import least_squares
 from so3k_md.errors import So3kError, So3kWarning
 from so3k_md.evaluate import Prediction, predict
 from so3k_md.model import So3krates, weights_hash
+from so3k_md.model.parts import PLAIN, Parts
 from so3k_md.needs import with_needs
 from so3k_md.train.config import DataConfig, StartConfig
 
 MOST_FITTED = 1000  # frames to which element energies are refitted
 
 
-def start_model(path: str, elements: Sequence[int]) -> So3krates:
-    """The model of a file with plain layers, which also accepts other elements.
+def start_model(path: str, elements: Sequence[int], parts: Parts = PLAIN) -> So3krates:
+    """The model of a file as an eager one, which also accepts other elements.
 
     Args:
         path: checkpoint, exported file, or name of a bundled model.
         elements: atomic numbers of the new data.
+        parts: of the model.
 
     Raises:
         So3kError: the file cannot be read, its constants are rounded, or it has no room for an element.
     """
-    model = eager(load(path))
+    model = eager(load(path), parts)
     new = sorted(set(elements) - set(model.needs.elements))
     if new and new[-1] >= model.config.n_species:
         raise So3kError(

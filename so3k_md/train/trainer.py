@@ -350,15 +350,15 @@ def _step(run: Run, chunk: Sequence[int], request: Request) -> tuple[float, bool
     counts = None
     if len(parts) != 1 or run.world.size > 1:
         counts = entries(to_targets([run.train_set.frames[index] for index in chunk]))
+    weights = [weight for weight in run.model.parameters() if weight.requires_grad]
     run.optimizer.zero_grad()
     value = 0.0
     for part in parts:
         graph, targets = run.train_set.batch(part).to(run.device)
         evaluation = evaluate(run.model, graph, len(targets.energy), differentiable=True)
         loss = weighted_loss(errors(evaluation, graph, targets), run.config.loss, run.per_atom, counts)
-        loss.backward()
+        loss.backward(inputs=weights)
         value += float(loss.detach())
-    weights = [weight for weight in run.model.parameters() if weight.requires_grad]
     value, stop = run.world.sum(derivatives(weights, run.world), value, float(request.made))
     norm = float(torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm))
     if math.isfinite(value) and math.isfinite(norm):

@@ -9,11 +9,13 @@
 #include <cstdint>
 #include <vector>
 
+#include "dual.h"
 #include "multiply.h"
 
 namespace So3k {
 
-/// Invariants of χ_i − χ_j, one for each degree, from s = Σ_m (χ_i − χ_j)_m².
+/// Invariants of χ_i − χ_j, one for each degree, from s = Σ_m (χ_i − χ_j)_m², a number or a dual
+/// number.
 template <typename T> struct Invariants {
   std::vector<T> weight;    // of s; 0 where the invariant is the norm
   T floor, eps;             // ε² + 1e-30, ε
@@ -25,13 +27,13 @@ template <typename T> struct Invariants {
       weight.push_back(squared ? 1 / std::sqrt(T(2 * degree + 1)) : T(0));
   }
 
-  T value(int64_t l, T s) const
+  template <typename N> N value(int64_t l, N s) const
   {
-    return weight[l] > 0 ? weight[l] * s : std::sqrt(s + floor) - eps;
+    return weight[l] > 0 ? s * weight[l] : sqrt(s + floor) - eps;
   }
-  T derivative(int64_t l, T s) const
+  template <typename N> N derivative(int64_t l, N s) const
   {
-    return weight[l] > 0 ? weight[l] : T(0.5) / std::sqrt(s + floor);
+    return weight[l] > 0 ? s * T(0) + weight[l] : T(0.5) / sqrt(s + floor);
   }
 };
 

@@ -11,7 +11,8 @@
 
 namespace So3k {
 
-/// y_h = x_h W_h + b_h for rows that begin `x_row` and `y_row` numbers apart.
+/// y_h = x_h W_h + b_h, without b if it is null, for rows that begin `x_row` and `y_row` numbers
+/// apart.
 template <typename T>
 void by_head(const T *x, int64_t x_row, const T *weight, const T *bias, int64_t heads,
              int64_t width, T *y, int64_t y_row, int64_t n_rows)
@@ -19,7 +20,7 @@ void by_head(const T *x, int64_t x_row, const T *weight, const T *bias, int64_t 
   for (int64_t h = 0; h < heads; ++h)
     multiply(x + h * width, x_row, weight + h * width * width, width, width, y + h * width, y_row,
              n_rows, width);
-  for (int64_t row = 0; row < n_rows; ++row)
+  for (int64_t row = 0; bias && row < n_rows; ++row)
 #pragma omp simd
     for (int64_t f = 0; f < heads * width; ++f) y[row * y_row + f] += bias[f];
 }

@@ -33,35 +33,66 @@ template <typename V, typename T> inline const V &as(const T *numbers)
   return *reinterpret_cast<const V *>(numbers);
 }
 
-/// Calls `work(n, V())` for all n from first to last, V a register and at the end one number.
+/// Vectors of COUNT numbers.
+template <typename T, int64_t COUNT> struct Vector {
+  typedef T type __attribute__((vector_size(COUNT * sizeof(T)), aligned(sizeof(T)), may_alias));
+};
+constexpr int64_t FEWEST = 4;    // numbers in the narrowest vector
+
+/// Calls `work(n, V())` for all n from first to last, V a register, at the end narrower vectors and
+/// one number.
 template <typename T, typename Work> inline void each(int64_t first, int64_t last, Work work)
 {
   int64_t n = first;
   for (; n + Lanes<T>::COUNT <= last; n += Lanes<T>::COUNT) work(n, Lane<T>());
+  if constexpr (Lanes<T>::COUNT > 2 * FEWEST)
+    if (n + 2 * FEWEST <= last) {
+      work(n, typename Vector<T, 2 * FEWEST>::type());
+      n += 2 * FEWEST;
+    }
+  if constexpr (Lanes<T>::COUNT > FEWEST)
+    if (n + FEWEST <= last) {
+      work(n, typename Vector<T, FEWEST>::type());
+      n += FEWEST;
+    }
   for (; n < last; ++n) work(n, T());
 }
 
-/// A sum that is added to in registers or in single numbers.
+/// A sum that is added to in registers, in narrower vectors or in single numbers.
 template <typename T> struct Sum {
   Lane<T> lanes = {};
+  typename Vector<T, FEWEST>::type few = {};
   T rest = 0;
 
-  void operator+=(Lane<T> values) { lanes += values; }
-  void operator+=(T value) { rest += value; }
-  T total() const { return rest + across(lanes); }
+  template <typename V> void operator+=(V values)
+  {
+    if constexpr (sizeof(V) == sizeof(T))
+      rest += values;
+    else if constexpr (sizeof(V) == sizeof(lanes))
+      lanes += values;
+    else
+      few += folded<FEWEST>(values);
+  }
+  T total() const { return rest + across(lanes) + across(few); }
 
  private:
-  template <typename V> static T across(V values)
+  /// Halves added to each other until COUNT numbers are left.
+  template <int64_t COUNT, typename V> static auto folded(V values)
   {
-    if constexpr (sizeof(V) <= 2 * sizeof(T)) {
-      return values[0] + values[1];
+    if constexpr (sizeof(V) <= COUNT * sizeof(T)) {
+      return values;
     } else {
       typedef T Half __attribute__((vector_size(sizeof(V) / 2)));
       Half low, high;
       std::memcpy(&low, &values, sizeof(low));
       std::memcpy(&high, reinterpret_cast<const char *>(&values) + sizeof(low), sizeof(high));
-      return across<Half>(low + high);
+      return folded<COUNT>(low + high);
     }
+  }
+  template <typename V> static T across(V values)
+  {
+    const auto two = folded<2>(values);
+    return two[0] + two[1];
   }
 };
 
