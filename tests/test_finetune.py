@@ -31,6 +31,7 @@ from so3k_md.train.loss import Errors, weighted_loss
 from so3k_md.train.lowrank import LowRank
 from so3k_md.train.optimizer import plateaus
 from so3k_md.train.start import choose_weights, refit_elements, replayed, start_model
+from so3k_md.train.validation import is_stalled
 
 pytestmark = pytest.mark.filterwarnings("ignore::so3k_md.errors.So3kWarning")
 
@@ -330,9 +331,9 @@ def test_a_plateau_halves_the_rate_and_ends_the_training():
     assert plateaus([3, 2, 1, 1, 1], 2) == 1
     assert plateaus([3, 2, 1, 1, 1, 1, 1, 0.5], 2) == 2
     assert plateaus([3, 2, 1], 2) == 0
-    assert trainer.is_stalled([3, 2, 2, 2], 2)
-    assert not trainer.is_stalled([3, 2, 2, 1], 2)
-    assert not trainer.is_stalled([3, 3, 3], 0)
+    assert is_stalled([3, 2, 2, 2], 2)
+    assert not is_stalled([3, 2, 2, 1], 2)
+    assert not is_stalled([3, 3, 3], 0)
     model = teacher()
     choose_weights(model, "head")
     assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"energies"}

@@ -26,7 +26,8 @@ from so3k_md.errors import So3kError
 from so3k_md.model import set_dtype
 from so3k_md.model.forces import evaluate
 from so3k_md.needs import needs_of
-from so3k_md.train import prepare, trainer
+from so3k_md.train import prepare, validation
+from so3k_md.train import step as one_step
 from so3k_md.train.config import DataConfig, LossConfig, StartConfig, TrainConfig, read_config
 from so3k_md.train.optimizer import learning_rate, update_average
 from so3k_md.train.prepare import build_model, load_frames
@@ -146,13 +147,13 @@ def test_a_validation_in_parts_gives_what_one_batch_gives(config_file, monkeypat
         sizes.append(n_frames)
         return evaluate(model, graph, n_frames)
 
-    monkeypatch.setattr(trainer, "evaluate", counted)
-    whole = trainer.validate(model, dataset, config.loss, 50, torch.device("cpu"))
+    monkeypatch.setattr(validation, "evaluate", counted)
+    whole = validation.validate(model, dataset, config.loss, 50, torch.device("cpu"))
     assert sizes == [5]
     for batch_size, pairs, expected in ((50, 1, [1] * 5), (4, 10**6, [4, 1])):
         sizes.clear()
-        monkeypatch.setattr(trainer, "LARGEST_BATCH", pairs)
-        parts = trainer.validate(model, dataset, config.loss, batch_size, torch.device("cpu"))
+        monkeypatch.setattr(validation, "LARGEST_BATCH", pairs)
+        parts = validation.validate(model, dataset, config.loss, batch_size, torch.device("cpu"))
         assert sizes == expected
         assert parts == pytest.approx(whole, rel=1e-12, nan_ok=True)
     assert np.isfinite(whole[:4]).all(), "errors of all labels that the frames have"
@@ -225,7 +226,7 @@ def test_the_frame_with_the_largest_loss_is_named(config_file, tmp_path, capsys,
     frames = ase.io.read(tmp_path / "frames.xyz", ":")
     frames[2].calc.results["forces"][0] = 9e9
     ase.io.write(tmp_path / "frames.xyz", frames, format="extxyz")
-    monkeypatch.setattr(trainer, "derivatives", lambda *_: [torch.full((1,), torch.nan)])
+    monkeypatch.setattr(one_step, "derivatives", lambda *_: [torch.full((1,), torch.nan)])
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(torch.nan))
     words = ["data.accept_units=true", "train.batch_size=6"]
     assert main(["train", str(config_file), *words, "-o", str(tmp_path / "run")]) == 2

@@ -1,12 +1,12 @@
 """The loss that training minimises, and the errors that it reports."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from so3k_md.data import Targets
+from so3k_md.data import Frame, Targets
 from so3k_md.graph import Graph
 from so3k_md.model.forces import Evaluation
 from so3k_md.nn.segment import segment_sum
@@ -88,6 +88,13 @@ def entries(targets: Targets) -> dict[str, int]:
         "charges": int(targets.has_charges.sum()),
         "hirshfeld_ratios": int(targets.has_hirshfeld_ratios.sum()),
     }
+
+
+def divides_energies(loss: LossConfig, frames: Sequence[Frame]) -> bool:
+    """Whether the loss divides energies by the number of atoms: where asked, or where the sizes differ."""
+    if loss.energy_per_atom == "auto":
+        return len({len(frame.numbers) for frame in frames if frame.energy is not None}) > 1
+    return loss.energy_per_atom == "always"
 
 
 def penalty(error: Tensor, delta: float) -> Tensor:

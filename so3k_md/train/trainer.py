@@ -6,81 +6,33 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
 from tqdm import tqdm
 
 from so3k_md.checkpoint import parse_device, parse_dtype, save_checkpoint
-from so3k_md.data import Dataset, Frame, to_targets
-from so3k_md.data.batches import LARGEST_BATCH, chunks
-from so3k_md.data.frames import CHARGE_LABELS, LABELS
+from so3k_md.data import Dataset
+from so3k_md.data.batches import chunks
 from so3k_md.errors import So3kError, Stopped
 from so3k_md.files import atomic, check_folder, locked, remove_leftovers
 from so3k_md.model import So3krates, set_dtype
-from so3k_md.model.forces import evaluate
 from so3k_md.model.weights import file_name, load_weights
-from so3k_md.train.config import LossConfig, RunConfig, to_sections
+from so3k_md.train.config import RunConfig, to_sections
 from so3k_md.train.log import Log, Row
-from so3k_md.train.loss import Errors, entries, errors, weighted_loss
+from so3k_md.train.loss import divides_energies
 from so3k_md.train.lowrank import LowRank
 from so3k_md.train.optimizer import Optimizer, learning_rate, optimizer_of, update_average
-from so3k_md.train.parallel import World, world
+from so3k_md.train.parallel import world
 from so3k_md.train.prepare import build_model, check_memory, load_frames, with_keys
 from so3k_md.train.resume import as_begun, check_frames, fingerprint, read_state
+from so3k_md.train.run import Progress, Run
 from so3k_md.train.start import choose_weights, replayed
+from so3k_md.train.step import suspect, take_step
 from so3k_md.train.stopping import Request, stop_on_signal
-
-
-class Progress(NamedTuple):
-    """The progress of a training."""
-
-    epoch: int = 0  # completed epochs
-    step: int = 0  # completed steps of the current epoch
-    total: float = 0.0  # sum of the losses of these steps
-    loss: float = math.nan  # mean loss of the last completed epoch
-    best: float = math.inf  # validation loss of best.ckpt
-
-
-class Run(NamedTuple):
-    """All objects of one training."""
-
-    config: RunConfig
-    folder: Path
-    device: torch.device
-    model: So3krates
-    optimizer: Optimizer
-    average: dict[str, Tensor]
-    train_set: Dataset
-    valid_set: Dataset
-    frames: dict[str, Tensor]  # fingerprint of the frames
-    per_atom: bool  # whether the loss divides energies by the number of atoms
-    world: World
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of one pass over the training frames."""
-        return math.ceil(len(self.train_set) / self.config.train.batch_size)
-
-    def is_due(self, epoch: int) -> bool:
-        """Whether a validation follows an epoch."""
-        settings = self.config.train
-        return epoch > 0 and (epoch % settings.valid_every == 0 or epoch == settings.epochs)
-
-
-class Validation(NamedTuple):
-    """Errors over the validation frames; nan where a label is missing."""
-
-    loss: float
-    energy_mae: float  # eV
-    forces_mae: float  # eV/Å
-    stress_mae: float  # eV/Å³
-    dipole_mae: float  # e Å
-    charges_mae: float  # e
-    hirshfeld_ratios_mae: float
+from so3k_md.train.validation import Validation, is_stalled, validate_average
 
 
 def train(config: RunConfig, folder: Path, resume: bool = False, overwrite: bool = False) -> Path:
@@ -151,13 +103,6 @@ def optimizer_for(model: So3krates, config: RunConfig) -> Optimizer:
         return optimizer_of(model, config.train)
     generator = torch.Generator().manual_seed(config.train.seed)
     return LowRank(dict(model.named_parameters()), config.start.lora_rank, config.train, generator)
-
-
-def divides_energies(loss: LossConfig, frames: Sequence[Frame]) -> bool:
-    """Whether the loss divides energies by the number of atoms: where asked, or where the sizes differ."""
-    if loss.energy_per_atom == "auto":
-        return len({len(frame.numbers) for frame in frames if frame.energy is not None}) > 1
-    return loss.energy_per_atom == "always"
 
 
 def _begin(run: Run, clear: bool) -> None:
@@ -231,7 +176,7 @@ def _loop(run: Run, progress: Progress, log: Log, request: Request) -> None:
         while True:
             validated = bool(log.rows) and log.rows[-1].epoch == progress.epoch
             if run.is_due(progress.epoch) and progress.step == 0 and not validated:
-                validation = _validate_average(run, request)
+                validation = validate_average(run, request)
                 if validation is None:
                     break
                 elapsed = seconds_before + time.monotonic() - started
@@ -280,41 +225,6 @@ def _row(run: Run, progress: Progress, validation: Validation, seconds: float) -
     )
 
 
-def validate(
-    model: So3krates,
-    dataset: Dataset,
-    loss: LossConfig,
-    batch_size: int,
-    device: torch.device,
-    request: Request | None = None,
-    per_atom: bool = False,
-    processes: World | None = None,
-) -> Validation | None:
-    """Loss and mean absolute errors over a data set; None if a signal asks to stop."""
-    processes = World() if processes is None else processes
-    collected = []
-    for chunk in processes.share(list(chunks(dataset, batch_size, most_pairs=LARGEST_BATCH))):
-        if request is not None and request.made:
-            break
-        graph, targets = dataset.batch(chunk).to(device)
-        evaluation = evaluate(model, graph, len(targets.energy))
-        collected.append([error.detach() for error in errors(evaluation, graph, targets)])
-    stopped = request is not None and request.made
-    found = processes.gather((stopped, collected))
-    if any(stops for stops, _ in found):
-        return None
-    everything = [parts for _, of_process in found for parts in of_process]
-    whole = Errors(*(torch.cat(parts) for parts in zip(*everything, strict=True)))
-    sizes = (getattr(whole, label).abs() for label in (*LABELS, *CHARGE_LABELS))
-    maes = [float(size.mean()) if size.numel() else math.nan for size in sizes]
-    return Validation(float(weighted_loss(whole, loss, per_atom)), *maes)
-
-
-def is_stalled(losses: Sequence[float], patience: int) -> bool:
-    """Whether the last `patience` losses are no lower than all before; never if `patience` is 0."""
-    return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
-
-
 def _train_epoch(run: Run, progress: Progress, request: Request, losses: Sequence[float]) -> Progress:
     """Train to the end of an epoch, or to a signal; seed and epoch determine the order of the frames.
 
@@ -328,7 +238,7 @@ def _train_epoch(run: Run, progress: Progress, request: Request, losses: Sequenc
         step = epoch * n_steps + k
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(step, settings.epochs * n_steps, settings, losses)
-        value, stop = _step(run, chunk, request)
+        value, stop = take_step(run, chunk, request)
         if not math.isfinite(value):
             raise So3kError(
                 f"the loss is {value} in epoch {epoch + 1}, step {k + 1} of {n_steps}; "
@@ -340,67 +250,6 @@ def _train_epoch(run: Run, progress: Progress, request: Request, losses: Sequenc
         if stop and k + 1 < n_steps:
             return progress._replace(step=k + 1, total=total)
     return progress._replace(epoch=epoch + 1, step=0, total=0.0, loss=total / n_steps)
-
-
-def _step(run: Run, chunk: Sequence[int], request: Request) -> tuple[float, bool]:
-    """Change the weights by a batch; returns its loss, nan if a derivative is so, and whether to stop."""
-    settings = run.config.train
-    most_pairs = settings.most_pairs or math.inf
-    parts = list(chunks(run.train_set, math.inf, run.world.share(chunk), most_pairs))
-    counts = None
-    if len(parts) != 1 or run.world.size > 1:
-        counts = entries(to_targets([run.train_set.frames[index] for index in chunk]))
-    weights = [weight for weight in run.model.parameters() if weight.requires_grad]
-    run.optimizer.zero_grad()
-    value = 0.0
-    for part in parts:
-        graph, targets = run.train_set.batch(part).to(run.device)
-        evaluation = evaluate(run.model, graph, len(targets.energy), differentiable=True)
-        loss = weighted_loss(errors(evaluation, graph, targets), run.config.loss, run.per_atom, counts)
-        loss.backward(inputs=weights)
-        value += float(loss.detach())
-    value, stop = run.world.sum(derivatives(weights, run.world), value, float(request.made))
-    norm = float(torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm))
-    if math.isfinite(value) and math.isfinite(norm):
-        run.optimizer.step()
-        return value, stop > 0
-    return value if math.isfinite(norm) else math.nan, stop > 0
-
-
-def suspect(run: Run, chunk: Sequence[int]) -> str:
-    """What may have made the loss of a batch infinite: weights, or the frame with the largest loss."""
-    for name, weight in run.model.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
-            return f"weights are no longer finite ({file_name(name)})"
-    losses = []
-    for index in chunk:
-        graph, targets = run.train_set.batch([index]).to(run.device)
-        found = errors(evaluate(run.model, graph, 1), graph, targets)
-        losses.append(float(weighted_loss(found, run.config.loss, run.per_atom)))
-    worst = int(np.argmax([math.inf if math.isnan(loss) else loss for loss in losses]))
-    frame = run.train_set.frames[chunk[worst]]
-    return f"the largest loss of its frames, {losses[worst]:.3g}, is that of {frame.where}"
-
-
-def derivatives(weights: Sequence[Tensor], processes: World) -> list[Tensor]:
-    """The derivatives by weights; among several processes zeros for those that a process has none of."""
-    for weight in weights if processes.size > 1 else ():
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-    return [weight.grad for weight in weights if weight.grad is not None]
-
-
-def _validate_average(run: Run, request: Request) -> Validation | None:
-    """Validation errors of the averaged weights; afterwards the model has its own weights again."""
-    own = {name: value.clone() for name, value in run.model.state_dict().items()}
-    run.model.load_state_dict(run.average)
-    config = run.config
-    result = validate(
-        run.model, run.valid_set, config.loss, config.train.valid_batch_size, run.device, request,
-        run.per_atom, run.world,
-    )  # fmt: skip
-    run.model.load_state_dict(own)
-    return result
 
 
 @contextmanager
