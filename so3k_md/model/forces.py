@@ -7,6 +7,7 @@ from torch import Tensor
 
 from so3k_md.errors import So3kError
 from so3k_md.graph import Gradient, Graph, Outputs
+from so3k_md.needs import needs_of
 from so3k_md.nn.segment import outer_sum, pair_forces, segment_sum
 
 
@@ -87,15 +88,18 @@ def differentiable_gradient(model: Any, graph: Graph) -> Gradient:
     """The result of `So3krates.gradient` with its autograd history, for training.
 
     Args:
-        model: eager.
+        model: eager; without charges in any form.
         graph: one structure or a batch.
     """
     leaves = [tensor.detach().requires_grad_() for tensor in (graph.vectors, graph.positions, graph.cell)]
     vectors, positions, cell = leaves
     moved = graph._replace(vectors=vectors, positions=positions, cell=cell)
-    # training needs the history of the derivatives in closed form by charges, not by positions
-    still = moved._replace(positions=graph.positions, cell=graph.cell)
-    found = model.energies.differentiable(model.representation(moved), still)
+    if needs_of(model).has_long_range:
+        # training needs the history of the derivatives in closed form by charges, not by positions
+        still = moved._replace(positions=graph.positions, cell=graph.cell)
+        found = model.energies.differentiable(model.representation(moved), still)
+    else:
+        found = model.assess(moved)
     by_vectors, by_positions, by_cell = torch.autograd.grad(
         [found.outputs.energies.sum()], leaves, create_graph=True, allow_unused=True, materialize_grads=True
     )
